@@ -1,0 +1,270 @@
+"""The wire format between a sandbox and its host. Both sides import this module; nothing else is shared.
+
+Connections
+-----------
+The sandbox dials `<session directory>/sandbox.sock`; the host never connects into a sandbox. On each dialled
+stream both sides exchange one line of JSON each way, at most `MAX_PREFACE_BYTES`, and then the *host* speaks
+HTTP/1.1 as the client and the sandbox answers as the server:
+
+    sandbox → host   {"protocol": 1, "lane": "cells" | "control"}
+    host → sandbox   {"secret": HEX}                 on the very first stream, before any cell has run
+                     {"nonce": HEX}                  on every later one
+    sandbox → host   {"proof": HEX}                  HMAC-SHA-256(secret, "rlm-dial" ‖ nonce), after a nonce only
+
+Lane `cells` carries the one long request of a running cell, lane `control` everything else. The supervisor keeps
+one idle stream dialled on each lane and redials when one closes.
+
+Requests (host → sandbox). Bodies are JSON of the dataclasses below unless said otherwise, encoding is identity,
+every request carries `GENERATION_HEADER` (answered 409 when it is not the claimed one; not needed before the claim).
+An error is a status of 4xx or 5xx with an `ErrorReply`.
+
+    POST /claim              ClaimRequest → ClaimReply     once; forks the kernel
+    POST /grant              GrantRequest → {}             replaces the grant (a session's next run)
+    POST /bind               BindRequest → BindReply       contexts and tools into the namespace
+    PUT  /cells/{cell_id}    CellRequest → CellReply       runs it; the same id again never runs twice but waits
+    GET  /cells/{cell_id}    → CellReply                   404 when unknown; waits while it runs
+    POST /interrupt          InterruptRequest → {}         no effect when that cell is not running
+    POST /restart            {} → {}                       a fresh kernel with an empty namespace
+    GET  /variables          → VariablesReply
+    GET  /values/{name}?as=text|json&limit=N → raw bytes   `answer` is the content of `answer`; headers TYPE_HEADER,
+                                                           DIGEST_HEADER; 404 missing, 413 over the limit
+    GET  /stats              → StatsReply
+
+Host calls (sandbox → gateway), over `<session directory>/gateway.sock`, `Authorization: Bearer <grant>`:
+
+    POST /host-calls         HostCallRequest → HostCallReply
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+PROTOCOL_VERSION = 1
+
+SANDBOX_SOCKET = "sandbox.sock"
+GATEWAY_SOCKET = "gateway.sock"
+CONTEXTS_DIRECTORY = "contexts"
+
+MAX_PREFACE_BYTES = 1024
+MAX_CONTROL_BODY_BYTES = 8 << 20
+"""Of every JSON body in either direction on the dialled streams. Values travel as raw streams instead."""
+MAX_HOST_CALL_BODY_BYTES = 64 << 20
+MAX_HOST_CALL_REPLY_BYTES = 256 << 20
+MAX_CODE_BYTES = 2 << 20
+MAX_BATCH_ITEMS = 10_000
+
+CAPTURE_HEAD_BYTES = 128 << 10
+CAPTURE_TAIL_BYTES = 128 << 10
+MAX_VARIABLES_REPORTED = 200
+MAX_NAME_CHARS = 200
+MAX_TRACEBACK_CHARS = 16_000
+
+GENERATION_HEADER = "x-rlm-generation"
+TYPE_HEADER = "x-rlm-type"
+DIGEST_HEADER = "x-rlm-sha256"
+
+DIAL_PROOF_LABEL = b"rlm-dial"
+
+
+class ErrorCode(StrEnum):
+    """Everything a sandbox can answer instead of a result."""
+
+    BAD_REQUEST = "bad_request"
+    NOT_CLAIMED = "not_claimed"
+    ALREADY_CLAIMED = "already_claimed"
+    STALE_GENERATION = "stale_generation"
+    BUSY = "busy"
+    NOT_FOUND = "not_found"
+    TOO_LARGE = "too_large"
+    UNSERIALISABLE = "unserialisable"
+    KERNEL_LOST = "kernel_lost"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReply:
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """A warm sandbox becomes a session's. `memory_bytes` bounds the kernel's private data (RLIMIT_DATA)."""
+
+    generation: int
+    grant: str
+    random_seed: int
+    memory_bytes: int
+    processes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimReply:
+    python: str
+    confinement: list[str]
+    """What the supervisor could put in force on itself and the kernel, such as `seccomp`, `landlock:7`, `uid`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRequest:
+    grant: str
+
+
+class BindingKind(StrEnum):
+    TEXT = "text"
+    """One file, UTF-8, becomes a `str` byte-exactly (no newline translation)."""
+    JSON = "json"
+    """One file of JSON becomes its value."""
+    JSON_LINES = "json_lines"
+    """One file of JSON values, one a line, becomes a list."""
+    NAMED_TEXTS = "named_texts"
+    """Many files become a `dict` from part name to `str`, in order."""
+    CODE = "code"
+    """`code` is executed once in the namespace (a custom tool); the name is for messages only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundFile:
+    """A file under `contexts/` of the session directory."""
+
+    part: str
+    file: str
+    """A bare file name: no separators."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    name: str
+    kind: BindingKind
+    files: list[BoundFile] = field(default_factory=list)
+    code: str = ""
+    aliases: list[str] = field(default_factory=list)
+    """Further names for the same object (`context` for `context_0`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindRequest:
+    bindings: list[Binding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindReply:
+    variables: list["Variable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRequest:
+    code: str
+    active_limit_s: float
+    """Bound on the cell's active time (see `supervisor`): waiting for a model does not count."""
+    wall_limit_s: float
+    """Bound on everything, waiting included."""
+    grace_s: float
+    """How long a `KeyboardInterrupt` may take before the kernel is killed."""
+    answer_as: Literal["text", "json"] = "text"
+    acknowledges: str | None = None
+    """The id of the cell whose kept result may now be forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptRequest:
+    cell_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """One stream of output: `head` and `tail` decoded with backslashreplace, `size_bytes` as really written."""
+
+    head: str
+    tail: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaisedReply:
+    type_name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReply:
+    ready: bool
+    type_name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """`size` is `len()` where the type has one, else None."""
+
+    name: str
+    type_name: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellReply:
+    cell_id: str
+    status: Literal["ok", "raised", "timed_out", "killed"]
+    stdout: Captured
+    stderr: Captured
+    raised: RaisedReply | None
+    variables: list[str]
+    """Names the cell bound or rebound, sorted, at most `MAX_VARIABLES_REPORTED`."""
+    answer: AnswerReply | None
+    """None while `answer` is as it was at the start of the session and nothing was submitted."""
+    namespace_lost: bool
+    detail: str
+    wall_s: float
+    active_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariablesReply:
+    variables: list[Variable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsReply:
+    """What the sandbox says of itself. For people; the host measures from outside."""
+
+    kernel_lives: int
+    running_cell: str | None
+    host_calls_in_flight: int
+
+
+HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCallRequest:
+    """One call of a namespace function, whole batch included. The key fields are those of its record."""
+
+    cell_id: str
+    function: HostFunction
+    arguments_sha256: str
+    """Over `arguments` as canonical JSON (sorted keys, no spaces, UTF-8, surrogates escaped)."""
+    ordinal: int
+    arguments: dict[str, Any]
+    """`llm_*`: prompts (list), model (str | null), schema (object | null).
+    `rlm_*`: prompts (list), model, contexts (list of str | JSON value, or null). `budget`: empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCallItem:
+    """`value` when ok (a string, or a JSON value where a schema was given), else `message` and `kind`."""
+
+    ok: bool
+    value: Any = None
+    kind: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCallReply:
+    items: list[HostCallItem]

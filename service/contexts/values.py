@@ -1,0 +1,35 @@
+"""What a stored context is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.ids import ContextId
+
+ContextKind = Literal["text", "json", "json_lines", "named_texts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One stored payload of a context. Most contexts have one; `named_texts` have many."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """A stored context: which blobs it consists of, and the constant-size facts that a root LM is shown."""
+
+    context_id: ContextId
+    name: str
+    kind: ContextKind
+    parts: tuple[Part, ...]
+    type_name: str
+    """Of the value it becomes in the REPL: `str`, `list`, `dict`, …"""
+    length: int
+    """`len()` of that value; 0 for a scalar."""
+    unit: Literal["characters", "items", "keys"]
+    preview: str
+    size_bytes: int
+    created_at: float

@@ -1,0 +1,54 @@
+"""The one exception tree.
+
+An exception here answers three questions: whose `fault` it is, whether the same request `may_be_retried`,
+and with what `data`. What the model's code does wrong is a cell result, reaching a limit is a stop reason:
+neither is an exception. Each room defines its own subclasses; HTTP status codes live in `web`, exit codes
+in `cli`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Fault(StrEnum):
+    """Who has to act so that the request can succeed."""
+
+    CALLER = "caller"
+    """The request is wrong: change it."""
+    POLICY = "policy"
+    """The request is understood and not allowed (budget, quota, isolation policy)."""
+    PLATFORM = "platform"
+    """This service or what it stands on (store, sandboxes, disk) failed."""
+    PROVIDER = "provider"
+    """A language model's provider failed."""
+
+
+class RlmServiceError(Exception):
+    """Base of everything this service raises on purpose.
+
+    `str(error)` is one sentence for a person: what was expected, what was found, what to do.
+    It never contains a secret or a payload.
+    """
+
+    code: ClassVar[str] = "internal"
+    fault: ClassVar[Fault] = Fault.PLATFORM
+    may_be_retried: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, data: Mapping[str, str | int | None] | None = None) -> None:
+        super().__init__(message)
+        self.data: Mapping[str, str | int | None] = dict(data or {})
+
+
+class BadRequest(RlmServiceError):
+    """The caller's input cannot be used; the message says what to change."""
+
+    code = "bad_request"
+    fault = Fault.CALLER
+
+
+class NotFound(RlmServiceError):
+    """Nothing of this id exists for this tenant."""
+
+    code = "not_found"
+    fault = Fault.CALLER

@@ -1,0 +1,45 @@
+"""Identifiers: a readable prefix, then a UUIDv7 (RFC 9562 §5.7), so that ids sort by birth.
+
+Ids are opaque to callers. Within a run, cells and calls get ids *derived* from where they stand
+(`cell_id`, `call_id`), never random ones: a retried or replayed step finds its own earlier record.
+"""
+
+import os
+import re
+import time
+from typing import Literal, NewType
+
+RunId = NewType("RunId", str)
+SessionId = NewType("SessionId", str)
+ContextId = NewType("ContextId", str)
+SandboxId = NewType("SandboxId", str)
+TenantId = NewType("TenantId", str)
+CellId = NewType("CellId", str)
+CallId = NewType("CallId", str)
+
+Prefix = Literal["ctx", "ses", "run", "sbx", "ten"]
+
+EMBEDDED_TENANT = TenantId("default")
+"""The tenant everything belongs to on the embedded default, until the service makes others."""
+
+_ID = re.compile(r"^(ctx|ses|run|sbx|ten)_[0-9a-f]{32}$")
+
+
+def new_id(prefix: Prefix) -> str:
+    """A fresh id such as `run_0198…` (prefix, underscore, 32 hex digits of a UUIDv7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random_bits = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | random_bits
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"{prefix}_{value:032x}"
+
+
+def is_id(text: str, prefix: Prefix) -> bool:
+    """Whether `text` has the shape of an id with this prefix. It says nothing about existence."""
+    return _ID.match(text) is not None and text.startswith(f"{prefix}_")
+
+
+def cell_id(run: RunId, turn: int, block: int) -> CellId:
+    """The id of the `block`-th code block (from 0) of a run's `turn` (from 1)."""
+    return CellId(f"{run}.t{turn}.b{block}")

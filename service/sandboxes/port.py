@@ -1,0 +1,104 @@
+"""The port: what starts a sandbox and ends it. What one *does* with a sandbox is `sandbox.Sandbox`, the same
+for every provider.
+
+Implemented by the process provider, later by Docker and Kubernetes; all pass `tests/sandboxes/contract.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from service.errors import Fault, RlmServiceError
+from service.ids import SandboxId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """The closed description a sandbox is started from. No free-form option ever reaches a provider."""
+
+    memory_bytes: int = 1 << 30
+    """Of the kernel's private memory; a context mapping does not count."""
+    tmp_bytes: int = 256 << 20
+    processes: int = 64
+    open_files: int = 256
+    file_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """What a provider can put in force here, found by trying it, not by looking for a program."""
+
+    provider: str
+    level: str
+    """`namespaces`, `landlock`, `none` (process); later `runc`, `runsc`."""
+    multi_tenant: bool
+    """Whether this level may serve tenants who do not trust each other."""
+    details: tuple[str, ...] = ()
+    """One line each, for people: versions, what is missing and what to do about it."""
+
+
+class Process(Protocol):
+    """A started sandbox as its provider holds it: the handle to end it and to measure it from outside."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    async def kill(self) -> None:
+        """End it with everything in it, and wait until it is gone. Idempotent; never raises for a dead one."""
+        ...
+
+
+class Provider(Protocol):
+    """Starts sandboxes of one kind on this machine."""
+
+    name: str
+
+    async def isolation(self) -> Isolation:
+        """What is in force. Probed once, then remembered. Raises `SandboxRefused` with the one-line fix."""
+        ...
+
+    async def start(self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int) -> Process:
+        """Start the sandbox; it will dial `directory/sandbox.sock` when it is up.
+
+        Called by the pool. Cancelling it leaves nothing behind.
+
+        Raises:
+            SandboxRefused: this machine cannot isolate code at a permitted level.
+            SandboxStartFailed: it should have worked.
+        """
+        ...
+
+    async def reap(self, directory: Path) -> None:
+        """End whatever a dead replica left running for the session directory. Idempotent."""
+        ...
+
+
+class SandboxRefused(RlmServiceError):
+    """No permitted isolation level works here; the message names the one thing to do."""
+
+    code = "sandbox_refused"
+    fault = Fault.POLICY
+
+
+class SandboxStartFailed(RlmServiceError):
+    """A sandbox did not come up."""
+
+    code = "sandbox_start_failed"
+    fault = Fault.PLATFORM
+    may_be_retried = True
+
+
+class SandboxGone(RlmServiceError):
+    """The sandbox died or broke the protocol; it has been killed, and its variables are lost."""
+
+    code = "sandbox_gone"
+    fault = Fault.PLATFORM
+    may_be_retried = True
+
+
+class NoSandboxSlot(RlmServiceError):
+    """All sandbox slots are taken for longer than the caller wants to wait."""
+
+    code = "no_sandbox_slot"
+    fault = Fault.POLICY
+    may_be_retried = True

@@ -1,0 +1,26 @@
+# The whole list of what can be done here; `make help` prints it.
+.DEFAULT_GOAL := help
+.PHONY: help run test check clean
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | expand -t 10
+
+run: ## Set up, then find one number hidden in 1,000,000 lines (scripted model; no key, no Docker, no root)
+	@sh deploy/setup_environment.sh run
+	@.venv/bin/rlm-service demo
+
+test: ## Set up, then run the tests
+	@sh deploy/setup_environment.sh dev
+	.venv/bin/pytest
+
+check: ## Lint, format, types, directions of import, and whether the locks are current
+	@sh deploy/setup_environment.sh dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python deploy/check_locks.py
+
+clean: ## Remove the environment and all caches (never your data directory)
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find deploy sandbox_image service tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,24 @@
+"""Where code runs, seen from the trusted side.
+
+    port                the provider port: what starts a sandbox and ends it; the errors of this room
+    process_provider    a sandbox as a process of this machine, at one of the levels `namespaces`, `landlock`, `none`
+    bubblewrap          the argument list of bubblewrap, as a pure function
+    probe               which of those levels works here, found by starting a sandbox and looking around in it
+    processes           pids, start times and trees of processes as /proc tells them
+    directory           the session directory that host and sandbox share
+    listener            takes the streams that the sandbox dials, and says whose they are
+    link                speaks HTTP to the sandbox over those streams
+    replies             believes nothing that comes back: checks it and turns it into our values
+    sandbox             the REPL client, the same for every provider
+    slots               who may have a sandbox, so that parents and children never wait for each other for ever
+    pool                keeps sandboxes started ahead of need
+    reaper              ends what a dead replica left behind
+
+What runs inside lives in `sandbox_image`; of it this room knows `protocol` and no more. Nothing here knows of
+runs, models or money. Imported by `runs`, `wiring` and the layers above; siblings do not import it.
+
+Everything that comes out of a sandbox is hostile input: bounded before it is read, on a total deadline, checked
+against a closed schema. A sandbox that breaks the protocol is killed.
+
+macOS (Seatbelt) and Windows are not served by the process provider: it refuses there and says so.
+"""

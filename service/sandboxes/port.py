@@ -47,6 +47,10 @@ class Process(Protocol):
         """End it with everything in it, and wait until it is gone. Idempotent; never raises for a dead one."""
         ...
 
+    async def wait(self) -> str:
+        """Until it is gone by itself or killed; how it ended, in one bounded printable line for people."""
+        ...
+
 
 class Provider(Protocol):
     """Starts sandboxes of one kind on this machine."""

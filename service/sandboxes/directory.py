@@ -1,0 +1,216 @@
+"""The session directory: the only thing host and sandbox share.
+
+    <data>/sessions/<sandbox id>/            0711, the sandbox sees it read-only
+        sandbox.sock                         the host's listener; the sandbox dials it
+        gateway.sock                         a hard link of the gateway's listening socket
+        contexts/                            hard links of 0444 blobs
+    <data>/sessions/<sandbox id>.owner       0600, locked (flock) while the replica that owns it lives
+    <data>/sessions/<sandbox id>.process     0600, which processes to end when the owner is gone
+
+The two files stand beside the directory, not in it: code of the same uid could open and lock what it can see, and
+so keep the reaper away for ever.
+
+A unix socket's path may have 107 bytes, a data directory more; sockets are therefore bound through
+`/proc/self/fd/N` of the open directory.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox_image.protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
+from service.errors import BadRequest, RlmServiceError
+from service.ids import SandboxId, is_id
+
+_LINK_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
+_MAX_PROCESS_RECORD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """Enough to recognise processes later: a pid alone may meanwhile be somebody else's."""
+
+    boot_id: str
+    processes: tuple[tuple[int, int], ...]
+    """(pid, start time in clock ticks after boot)"""
+
+
+class SessionDirectory:
+    """One sandbox's directory, owned by this replica for as long as `_owner_lock` is open."""
+
+    def __init__(self, path: Path, owner_lock: int) -> None:
+        self.path = path
+        self._owner_lock: int | None = owner_lock
+
+    @property
+    def sandbox_socket(self) -> Path:
+        return self.path / SANDBOX_SOCKET
+
+    def link_contexts(self, files: Mapping[str, Path]) -> None:
+        """Make blobs visible to the sandbox under bare file names. Idempotent for the same name and blob.
+
+        Blocks on the file system; call it from a worker thread.
+
+        Raises:
+            BadRequest: a name is not a bare file name, or stands for another blob already.
+            RlmServiceError: the blob cannot be hard-linked from where it is.
+        """
+        for name, blob in files.items():
+            if not _LINK_NAME.match(name):
+                raise BadRequest(f"a context file needs a bare file name of [A-Za-z0-9._-], found {name[:80]!r}")
+            _hard_link(blob, self.path / CONTEXTS_DIRECTORY / name)
+
+    def link_gateway(self, gateway_socket: Path) -> None:
+        """Make the gateway's listening socket visible to the sandbox."""
+        _hard_link(gateway_socket, self.path / GATEWAY_SOCKET)
+
+    def remove(self) -> None:
+        """Remove everything, then let go of the ownership. Idempotent; blocks on the file system."""
+        if self._owner_lock is None:
+            return
+        descriptor, self._owner_lock = self._owner_lock, None
+        try:
+            remove_session(self.path)
+        finally:
+            os.close(descriptor)
+
+    def __repr__(self) -> str:
+        return f"<SessionDirectory {self.path} {'removed' if self._owner_lock is None else 'owned'}>"
+
+
+def create_session_directory(sessions: Path, sandbox_id: SandboxId) -> SessionDirectory:
+    """Create `sessions/<sandbox_id>` and own it. Blocks on the file system."""
+    if not is_id(sandbox_id, "sbx"):
+        raise BadRequest(f"a session directory is named by a sandbox id (sbx_…), found {sandbox_id[:80]!r}")
+    sessions.mkdir(parents=True, exist_ok=True)
+    path = sessions / sandbox_id
+    owner_lock = _own(_owner_file(path))
+    try:
+        for directory in (path, path / CONTEXTS_DIRECTORY):
+            directory.mkdir(mode=0o711)
+            directory.chmod(0o711)  # whatever the umask says
+    except BaseException:
+        remove_session(path)
+        os.close(owner_lock)
+        raise
+    return SessionDirectory(path, owner_lock)
+
+
+@contextmanager
+def short_path(directory: Path, name: str) -> Iterator[str]:
+    """A path of `directory/name` that fits a socket address however deep the directory stands."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
+def write_process_record(session: Path, record: ProcessRecord) -> None:
+    """Remember which processes belong to the session directory, durably enough for `kill -9` of this replica."""
+    path = _process_file(session)
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps({"boot_id": record.boot_id, "processes": record.processes}))
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def read_process_record(session: Path) -> ProcessRecord | None:
+    """What `write_process_record` wrote; None when there is nothing (readable)."""
+    try:
+        with _process_file(session).open("rb") as file:
+            found = json.loads(file.read(_MAX_PROCESS_RECORD_BYTES))
+        return ProcessRecord(
+            boot_id=str(found["boot_id"]),
+            processes=tuple((int(pid), int(started)) for pid, started in found["processes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_session(session: Path) -> None:
+    """Remove a session directory and the files beside it, the owner file last. Idempotent."""
+    shutil.rmtree(session, ignore_errors=True)
+    _process_file(session).unlink(missing_ok=True)
+    _owner_file(session).unlink(missing_ok=True)
+
+
+def sessions_in(sessions: Path) -> list[Path]:
+    """The session directories there are or were: of each directory and of each file beside one."""
+    try:
+        names = os.listdir(sessions)
+    except FileNotFoundError:
+        return []
+    ids = {name.partition(".")[0] for name in names}
+    return [sessions / found for found in sorted(ids) if is_id(found, "sbx")]
+
+
+@contextmanager
+def orphaned(session: Path) -> Iterator[bool]:
+    """Whether the session's owner is dead; if so, this replica owns it inside the block."""
+    try:
+        descriptor = os.open(_owner_file(session), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _lock_without_waiting(descriptor) and _is_still(descriptor, _owner_file(session))
+    finally:
+        os.close(descriptor)
+
+
+def _own(owner_file: Path) -> int:
+    """Create and lock the owner file. A reaper may see it between the two and take it for a dead replica's: again."""
+    for _ in range(100):
+        descriptor = os.open(owner_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if _lock_without_waiting(descriptor) and _is_still(descriptor, owner_file):
+            os.write(descriptor, f"{os.getpid()}\n".encode())  # for people: the lock is what counts
+            return descriptor
+        os.close(descriptor)
+    raise RlmServiceError(f"expected to own {owner_file}, found it locked: is the sandbox id in use twice?")
+
+
+def _lock_without_waiting(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _owner_file(session: Path) -> Path:
+    return session.with_name(session.name + ".owner")
+
+
+def _process_file(session: Path) -> Path:
+    return session.with_name(session.name + ".process")
+
+
+def _hard_link(source: Path, link: Path) -> None:
+    try:
+        os.link(source, link, follow_symlinks=False)
+    except FileExistsError:
+        if os.path.samestat(os.lstat(source), os.lstat(link)):
+            return
+        raise BadRequest(f"the name {link.name} stands for another file of this sandbox already") from None
+    except OSError as exc:
+        if exc.errno == errno.EXDEV:
+            raise RlmServiceError(
+                f"{source} and {link.parent} must be on one file system, because contexts are shared as hard links; "
+                "found two: put blobs and session directories under one data directory"
+            ) from exc
+        raise RlmServiceError(f"expected to hard-link {source} to {link}: {exc.strerror}") from exc

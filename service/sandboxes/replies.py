@@ -1,0 +1,181 @@
+"""Believes nothing that comes back from a sandbox: strict schema, bounds, finite numbers; then our own values.
+
+A reply that does not pass is a `ProtocolBroken`. Nothing of it is quoted: a reply is the sandbox's payload.
+"""
+
+import math
+import re
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from sandbox_image.protocol import (
+    CAPTURE_HEAD_BYTES,
+    CAPTURE_TAIL_BYTES,
+    MAX_NAME_CHARS,
+    MAX_TRACEBACK_CHARS,
+    MAX_VARIABLES_REPORTED,
+    AnswerReply,
+    BindReply,
+    Captured,
+    CellReply,
+    ClaimReply,
+    ErrorReply,
+    RaisedReply,
+    StatsReply,
+    Variable,
+    VariablesReply,
+)
+from service.ids import CellId
+from service.loop.values import AnswerShown, CapturedText, CellResult, CellStatus, Raised
+from service.sandboxes.link import ProtocolBroken
+from service.sandboxes.values import SandboxStats
+
+MAX_WHOLE = 1 << 53
+MAX_SECONDS = 1e7
+MAX_LINE_CHARS = 2_000
+MAX_MESSAGE_CHARS = 64_000
+MAX_BOUND_VARIABLES = 4_096
+_CHARS_PER_BYTE = 4
+"""A byte that is no UTF-8 is shown as `\\xff`."""
+_TRACEBACK_SLACK_CHARS = 1_000
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
+
+CLAIM = TypeAdapter(ClaimReply)
+BIND = TypeAdapter(BindReply)
+CELL = TypeAdapter(CellReply)
+VARIABLES = TypeAdapter(VariablesReply)
+STATS = TypeAdapter(StatsReply)
+ERROR = TypeAdapter(ErrorReply)
+
+Reply = TypeVar("Reply")
+
+
+def parse(adapter: TypeAdapter[Reply], body: bytes) -> Reply:
+    """The reply, if it is one: no coercion, no lone surrogates, no endless nesting."""
+    try:
+        return adapter.validate_json(body, strict=True)
+    except ValidationError as exc:
+        where = ".".join(str(part)[:40] for part in exc.errors(include_input=False, include_url=False)[0]["loc"][:4])
+        raise ProtocolBroken(f"a reply outside the schema, at {where or 'its beginning'}") from None
+
+
+def cell_result(reply: CellReply, asked: CellId) -> CellResult:
+    """The result of the cell that was asked for."""
+    _require(reply.cell_id == asked, "the result of another cell")
+    _require(len(reply.variables) <= MAX_VARIABLES_REPORTED, "too many variables")
+    status = CellStatus(reply.status)
+    _require(reply.raised is not None or status is not CellStatus.RAISED, "raised without an exception")
+    _require(reply.raised is None or status is not CellStatus.OK, "an exception in a cell that went well")
+    return CellResult(
+        cell_id=asked,
+        status=status,
+        stdout=_captured(reply.stdout),
+        stderr=_captured(reply.stderr),
+        raised=_raised(reply.raised),
+        variables=tuple(_name(name) for name in reply.variables),
+        answer=_answer(reply.answer),
+        namespace_lost=reply.namespace_lost,
+        detail=_text(reply.detail, MAX_LINE_CHARS),
+        active_s=_seconds(reply.active_s),
+        wall_s=_seconds(reply.wall_s),
+    )
+
+
+def variables(found: list[Variable], at_most: int) -> list[Variable]:
+    """The list itself, once every entry is within bounds."""
+    _require(len(found) <= at_most, "too many variables")
+    for variable in found:
+        _name(variable.name)
+        _text(variable.type_name, MAX_NAME_CHARS)
+        if variable.size is not None:
+            _whole(variable.size)
+    return found
+
+
+def stats(reply: StatsReply) -> SandboxStats:
+    running = reply.running_cell
+    return SandboxStats(
+        kernel_lives=_whole(reply.kernel_lives),
+        running_cell=None if running is None else _name(running),
+        host_calls_in_flight=_whole(reply.host_calls_in_flight),
+    )
+
+
+def confinement(reply: ClaimReply) -> tuple[str, ...]:
+    _require(len(reply.confinement) <= 32, "too much confinement")
+    _text(reply.python, MAX_NAME_CHARS)
+    return tuple(_name(item) for item in reply.confinement)
+
+
+def value_type(text: str | None) -> str:
+    """A type's name from a header."""
+    _require(text is not None and text.isprintable(), "no usable type header")
+    return _text(text or "", MAX_NAME_CHARS)
+
+
+def digest(text: str | None) -> str:
+    """A SHA-256 from a header."""
+    _require(text is not None and _SHA256.match(text) is not None, "no usable digest header")
+    return text or ""
+
+
+def shown_to_people(message: str) -> str:
+    """A sandbox's error message as part of ours: one printable, bounded line."""
+    line = "".join(character if character.isprintable() else " " for character in message[:300])
+    return " ".join(line.split())
+
+
+def _captured(reply: Captured) -> CapturedText:
+    return CapturedText(
+        head=_text(reply.head, CAPTURE_HEAD_BYTES * _CHARS_PER_BYTE),
+        tail=_text(reply.tail, CAPTURE_TAIL_BYTES * _CHARS_PER_BYTE),
+        size_bytes=_whole(reply.size_bytes),
+    )
+
+
+def _raised(reply: RaisedReply | None) -> Raised | None:
+    if reply is None:
+        return None
+    return Raised(
+        type_name=_text(reply.type_name, MAX_NAME_CHARS),
+        message=_text(reply.message, MAX_MESSAGE_CHARS),
+        traceback=_text(reply.traceback, MAX_TRACEBACK_CHARS + _TRACEBACK_SLACK_CHARS),
+    )
+
+
+def _answer(reply: AnswerReply | None) -> AnswerShown | None:
+    if reply is None:
+        return None
+    return AnswerShown(
+        ready=reply.ready,
+        type_name=_text(reply.type_name, MAX_NAME_CHARS),
+        size_bytes=_whole(reply.size_bytes),
+        sha256=digest(reply.sha256),
+    )
+
+
+def _name(text: str) -> str:
+    _require(text != "", "an empty name")
+    return _text(text, MAX_NAME_CHARS)
+
+
+def _text(text: str, most_chars: int) -> str:
+    _require(len(text) <= most_chars, "a text over its bound")
+    return text
+
+
+def _whole(number: int) -> int:
+    _require(0 <= number <= MAX_WHOLE, "a number out of range")
+    return number
+
+
+def _seconds(number: float) -> float:
+    _require(math.isfinite(number) and 0 <= number <= MAX_SECONDS, "a time out of range")
+    return number
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ProtocolBroken(f"the reply has {otherwise}")

@@ -1,0 +1,415 @@
+"""The REPL client: everything that is done with a sandbox, the same whoever started it.
+
+A sandbox that breaks the protocol, is late or goes away is killed, and the caller gets `SandboxGone`: there is no
+half-trusted state. What the model's code does wrong is a `CellResult`.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, assert_never
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from sandbox_image.protocol import (
+    DIGEST_HEADER,
+    GENERATION_HEADER,
+    MAX_CODE_BYTES,
+    MAX_CONTROL_BODY_BYTES,
+    MAX_VARIABLES_REPORTED,
+    TYPE_HEADER,
+    Binding,
+    BindRequest,
+    CellReply,
+    CellRequest,
+    ClaimRequest,
+    ErrorCode,
+    GrantRequest,
+    InterruptRequest,
+    Variable,
+)
+from service.errors import BadRequest, RlmServiceError
+from service.ids import CellId, SandboxId
+from service.loop.values import CellResult
+from service.sandboxes import replies
+from service.sandboxes.directory import SessionDirectory
+from service.sandboxes.link import Answer, Exchange, Link, ProtocolBroken
+from service.sandboxes.listener import Lane, Listener
+from service.sandboxes.port import Isolation, Process, SandboxGone, Template
+from service.sandboxes.values import (
+    BindRefused,
+    SandboxStats,
+    ValueMissing,
+    ValueStream,
+    ValueTooLarge,
+    ValueUnserialisable,
+)
+
+CONTROL_DEADLINE_S = 10.0
+FORK_DEADLINE_S = 30.0
+"""Claim and restart: both fork a kernel, on a machine that may be busy."""
+HOST_MARGIN_S = 5.0
+"""What a supervisor may be late beyond a cell's own limits before the host ends the sandbox itself."""
+SLOWEST_BYTES_PER_S = 4 << 20
+"""Of values read out and contexts read in; below it the sandbox counts as stuck."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxParts:
+    """What `opening` puts together and a `Sandbox` speaks through."""
+
+    directory: SessionDirectory
+    listener: Listener
+    link: Link
+    process: Process
+
+
+class _Refused(Exception):
+    """The sandbox answered with an error of the closed set."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = replies.shown_to_people(message)
+
+
+class Sandbox:
+    """One sandbox from start to kill. Single use: claimed at most once, never returned to a pool."""
+
+    def __init__(
+        self,
+        *,
+        sandbox_id: SandboxId,
+        template: Template,
+        isolation: Isolation,
+        hash_seed: int,
+        parts: SandboxParts,
+    ) -> None:
+        self.sandbox_id = sandbox_id
+        self.template = template
+        self.isolation = isolation
+        self.hash_seed = hash_seed
+        """The PYTHONHASHSEED it was started with: a rebuilt namespace needs the same."""
+        self._parts = parts
+        self._generation: int | None = None
+        self._confinement: tuple[str, ...] = ()
+        self._unacknowledged: CellId | None = None
+        self._one_cell = anyio.Lock()
+        """At most one cell is in flight; the next acknowledges its result."""
+        self._one_kill = anyio.Lock()
+        self._ending = False
+        self._ended = anyio.Event()
+        self._log = _log.bind(sandbox_id=sandbox_id)
+
+    @property
+    def generation(self) -> int | None:
+        """The life count of the session it was claimed for; None before the claim."""
+        return self._generation
+
+    @property
+    def confinement(self) -> tuple[str, ...]:
+        """What the inside says it put in force on itself, such as `seccomp`. Known after the claim."""
+        return self._confinement
+
+    @property
+    def directory(self) -> Path:
+        """The session directory."""
+        return self._parts.directory.path
+
+    @property
+    def is_running(self) -> bool:
+        return not self._ending and self._parts.process.is_running
+
+    async def claim(self, *, generation: int, grant: str, random_seed: int) -> None:
+        """Make a warm sandbox a session's: forks the kernel. Once.
+
+        Raises:
+            SandboxGone: it did not come up.
+        """
+        request = ClaimRequest(
+            generation=generation,
+            grant=grant,
+            random_seed=random_seed,
+            memory_bytes=self.template.memory_bytes,
+            processes=self.template.processes,
+            file_bytes=self.template.file_bytes,
+        )
+        async with self._killed_when_broken("was claimed"):
+            body = await self._ask("POST", "/claim", asdict(request), deadline_s=FORK_DEADLINE_S)
+            self._confinement = replies.confinement(replies.parse(replies.CLAIM, body))
+            self._generation = generation
+
+    async def replace_grant(self, grant: str) -> None:
+        """Put the grant of a session's next run in place of the last. Idempotent. Raises `SandboxGone`."""
+        async with self._killed_when_broken("received a grant"):
+            await self._ask("POST", "/grant", asdict(GrantRequest(grant=grant)))
+
+    async def bind(self, bindings: Sequence[Binding], files: Mapping[str, Path]) -> list[Variable]:
+        """Bind contexts and tools into the namespace, in order. `files` maps the bare file names that the bindings
+        use to the blobs they stand for; the blobs are hard-linked before the sandbox is told.
+
+        Raises:
+            BindRefused: a content is not what its kind says, a tool's code raised, or it does not fit.
+            BadRequest: a file name cannot be used, or the bindings are too many for one request.
+            SandboxGone: the sandbox died or broke the protocol.
+        """
+        await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(files))
+        size_bytes = sum(file.size_bytes for binding in bindings for file in binding.files)
+        request = asdict(BindRequest(bindings=list(bindings)))
+        async with self._killed_when_broken("bound contexts"):
+            try:
+                body = await self._ask(
+                    "POST", "/bind", request, deadline_s=FORK_DEADLINE_S + size_bytes / SLOWEST_BYTES_PER_S
+                )
+            except _Refused as exc:
+                if exc.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
+                    raise BindRefused(f"the sandbox could not bind what it was given: {exc.message}") from exc
+                raise
+            return replies.variables(replies.parse(replies.BIND, body).variables, replies.MAX_BOUND_VARIABLES)
+
+    async def run_cell(
+        self,
+        cell_id: CellId,
+        code: str,
+        *,
+        active_limit_s: float,
+        wall_limit_s: float,
+        grace_s: float = 2.0,
+        answer_as: Literal["text", "json"] = "text",
+    ) -> CellResult:
+        """Run a cell and wait for its result. The id makes it safe to call again: a cell that ran, or runs, is never
+        run twice, its result is fetched. Running the next cell forgets the result of the one before.
+
+        When the caller is cancelled the cell is interrupted and waited for, within the grace; a cell that goes on
+        takes the sandbox with it.
+
+        Raises:
+            BadRequest: the code is larger than the protocol allows.
+            SandboxGone: the sandbox died, broke the protocol or overran every limit.
+        """
+        if len(code.encode("utf-8", "surrogatepass")) > MAX_CODE_BYTES:
+            raise BadRequest(f"a cell may have {MAX_CODE_BYTES} bytes of code, found more in cell {cell_id}")
+        async with self._one_cell:
+            request = CellRequest(
+                code=code,
+                active_limit_s=active_limit_s,
+                wall_limit_s=wall_limit_s,
+                grace_s=grace_s,
+                answer_as=answer_as,
+                acknowledges=None if self._unacknowledged == cell_id else self._unacknowledged,
+            )
+            return await self._result_of(cell_id, request)
+
+    async def interrupt(self, cell_id: CellId) -> None:
+        """Raise `KeyboardInterrupt` in the cell, if it is running. Idempotent. Raises `SandboxGone`."""
+        async with self._killed_when_broken("was interrupted"):
+            await self._ask("POST", "/interrupt", asdict(InterruptRequest(cell_id=cell_id)))
+
+    async def restart(self) -> None:
+        """A fresh kernel with an empty namespace. Raises `SandboxGone`."""
+        async with self._killed_when_broken("restarted its kernel"):
+            await self._ask("POST", "/restart", {}, deadline_s=FORK_DEADLINE_S)
+
+    async def variables(self) -> list[Variable]:
+        """What the namespace holds besides its own names, bounded. Raises `SandboxGone`."""
+        async with self._killed_when_broken("listed its variables"):
+            body = await self._ask("GET", "/variables")
+            return replies.variables(replies.parse(replies.VARIABLES, body).variables, MAX_VARIABLES_REPORTED)
+
+    async def stats(self) -> SandboxStats:
+        """What the sandbox says of itself. Raises `SandboxGone`."""
+        async with self._killed_when_broken("told its stats"):
+            return replies.stats(replies.parse(replies.STATS, await self._ask("GET", "/stats")))
+
+    @asynccontextmanager
+    async def read_value(
+        self, name: str, *, as_: Literal["text", "json"], limit_bytes: int
+    ) -> AsyncIterator[ValueStream]:
+        """Read a variable as a raw stream; `answer` is the content of `answer`. Not while a cell runs.
+
+        Leaving the block early is fine. Iterate to the end to have the digest verified.
+
+        Raises:
+            ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read, the sandbox lives.
+            SandboxGone: the sandbox died or broke the protocol, also while iterating.
+        """
+        target = f"/values/{quote(name, safe='')}?as={as_}&limit={limit_bytes}"
+        deadline_s = FORK_DEADLINE_S + limit_bytes / SLOWEST_BYTES_PER_S
+        async with self._killed_when_broken("was read from"):
+            try:
+                async with self._exchange("GET", target, deadline_s=deadline_s) as answer:
+                    yield self._value_stream(answer, limit_bytes)
+            except _Refused as exc:
+                raise _value_error(exc, name, limit_bytes) from exc
+
+    async def kill(self) -> None:
+        """End it with everything in it and remove its directory; waits until that is done. Idempotent."""
+        with anyio.CancelScope(shield=True):
+            async with self._one_kill:
+                if self._ended.is_set():
+                    return
+                self._ending = True
+                try:
+                    await self._parts.process.kill()
+                finally:
+                    await self._parts.listener.close()
+                    await self._parts.link.close()
+                    await anyio.to_thread.run_sync(self._parts.directory.remove)
+                    self._ended.set()
+
+    async def wait_until_killed(self) -> None:
+        """Until `kill` has done its work, whoever called it."""
+        await self._ended.wait()
+
+    async def _result_of(self, cell_id: CellId, request: CellRequest) -> CellResult:
+        """The cell's request in a task of its own that no cancellation reaches: closing it would leave the cell
+        running with nobody to see its end."""
+        found: list[CellResult] = []
+        failed: list[RlmServiceError] = []
+
+        async def ask() -> None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    found.append(await self._put_cell(cell_id, request))
+                except RlmServiceError as exc:
+                    failed.append(exc)
+                done.set()
+
+        done = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            try:
+                await done.wait()
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await self._end_cell(cell_id, done, request.grace_s)
+                raise
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    async def _put_cell(self, cell_id: CellId, request: CellRequest) -> CellResult:
+        deadline_s = request.wall_limit_s + request.grace_s + HOST_MARGIN_S
+        target = f"/cells/{quote(cell_id, safe='')}"
+        async with self._killed_when_broken(f"ran cell {cell_id}"):
+            body = await self._ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
+            reply: CellReply = replies.parse(replies.CELL, body)
+            result = replies.cell_result(reply, cell_id)
+            self._unacknowledged = cell_id
+            return result
+
+    async def _end_cell(self, cell_id: CellId, done: anyio.Event, grace_s: float) -> None:
+        """The caller is gone: interrupt, wait for the grace, then kill."""
+        with anyio.move_on_after(grace_s + HOST_MARGIN_S):
+            try:
+                await self.interrupt(cell_id)
+            except SandboxGone:
+                return
+            await done.wait()
+        if not done.is_set():
+            self._log.warning("sandbox_killed", reason="a cancelled cell went on", cell_id=cell_id)
+            await self.kill()
+
+    async def _ask(
+        self,
+        method: str,
+        target: str,
+        message: Mapping[str, object] | None = None,
+        *,
+        lane: Lane = "control",
+        deadline_s: float = CONTROL_DEADLINE_S,
+    ) -> bytes:
+        """One exchange of JSON."""
+        body = b"" if message is None else json.dumps(message).encode()
+        if len(body) > MAX_CONTROL_BODY_BYTES:
+            raise BadRequest(f"a request to a sandbox may have {MAX_CONTROL_BODY_BYTES} bytes, found {len(body)}")
+        async with self._exchange(method, target, body=body, lane=lane, deadline_s=deadline_s) as answer:
+            return await answer.read(MAX_CONTROL_BODY_BYTES)
+
+    @asynccontextmanager
+    async def _exchange(
+        self, method: str, target: str, *, deadline_s: float, body: bytes = b"", lane: Lane = "control"
+    ) -> AsyncIterator[Answer]:
+        headers = {} if self._generation is None else {GENERATION_HEADER: str(self._generation)}
+        exchange = Exchange(lane=lane, method=method, target=target, deadline_s=deadline_s, body=body, headers=headers)
+        async with self._parts.link.exchange(exchange) as answer:
+            if answer.status == 200:
+                yield answer
+            elif 400 <= answer.status < 600:
+                error = replies.parse(replies.ERROR, await answer.read(MAX_CONTROL_BODY_BYTES))
+                raise _Refused(error.code, error.message)
+            else:
+                raise ProtocolBroken(f"an answer of status {answer.status}")
+
+    def _value_stream(self, answer: Answer, limit_bytes: int) -> ValueStream:
+        size_bytes = answer.announced_bytes
+        if size_bytes is None:
+            raise ProtocolBroken("a value without its length")
+        sha256 = replies.digest(answer.header(DIGEST_HEADER))
+        return ValueStream(
+            type_name=replies.value_type(answer.header(TYPE_HEADER)),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            chunks=self._verified(answer, sha256, limit_bytes),
+        )
+
+    async def _verified(self, answer: Answer, sha256: str, limit_bytes: int) -> AsyncIterator[bytes]:
+        seen = hashlib.sha256()
+        async with self._killed_when_broken("was read from"):
+            async for chunk in answer.chunks(limit_bytes):
+                seen.update(chunk)
+                yield chunk
+            if seen.hexdigest() != sha256:
+                raise ProtocolBroken("a value that is not what its digest says")
+
+    @asynccontextmanager
+    async def _killed_when_broken(self, doing: str) -> AsyncIterator[None]:
+        """Turn a broken protocol, and an error answer that nobody expected, into a killed sandbox."""
+        if self._ending:
+            raise SandboxGone(f"sandbox {self.sandbox_id} is gone already")
+        try:
+            yield
+        except (ProtocolBroken, _Refused) as exc:
+            reason = exc.code.value if isinstance(exc, _Refused) else str(exc)
+            if not self._ending:
+                self._log.warning("sandbox_killed", reason=reason, while_it=doing)
+            await self.kill()
+            raise SandboxGone(
+                f"sandbox {self.sandbox_id} was killed while it {doing}: {reason}", data={"sandbox": self.sandbox_id}
+            ) from exc
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended.is_set() else "ending" if self._ending else "running"
+        claimed = "warm" if self._generation is None else f"generation {self._generation}"
+        return f"<Sandbox {self.sandbox_id} {self.isolation.level} {state}, {claimed}, {self._parts.link!r}>"
+
+
+def _value_error(refused: _Refused, name: str, limit_bytes: int) -> RlmServiceError | _Refused:
+    shown = replies.shown_to_people(name)[:80]
+    match refused.code:
+        case ErrorCode.NOT_FOUND:
+            return ValueMissing(f"the namespace has no variable named {shown!r}")
+        case ErrorCode.TOO_LARGE:
+            return ValueTooLarge(f"the value of {shown!r} is larger than the {limit_bytes} bytes asked for")
+        case ErrorCode.UNSERIALISABLE:
+            return ValueUnserialisable(f"the value of {shown!r} cannot be written in the form asked for")
+        case (
+            ErrorCode.BAD_REQUEST
+            | ErrorCode.NOT_CLAIMED
+            | ErrorCode.ALREADY_CLAIMED
+            | ErrorCode.STALE_GENERATION
+            | ErrorCode.BUSY
+            | ErrorCode.KERNEL_LOST
+            | ErrorCode.INTERNAL
+        ):
+            return refused
+        case _:
+            assert_never(refused.code)

@@ -1,0 +1,55 @@
+"""What callers get back from a sandbox besides cell results, and what may go wrong with one value."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from service.errors import Fault, RlmServiceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueStream:
+    """A value on its way out of a sandbox. Iterate `chunks` once, to the end: the digest is verified there."""
+
+    type_name: str
+    size_bytes: int
+    sha256: str
+    """As the sandbox announced it; `chunks` raises `SandboxGone` where the bytes disagree."""
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxStats:
+    """What a sandbox says of itself. For people: nothing may depend on it."""
+
+    kernel_lives: int
+    running_cell: str | None
+    host_calls_in_flight: int
+
+
+class ValueMissing(RlmServiceError):
+    """The namespace has no variable of this name (any more)."""
+
+    code = "value_missing"
+    fault = Fault.CALLER
+
+
+class ValueTooLarge(RlmServiceError):
+    """The variable's value is larger than the caller is ready to read."""
+
+    code = "value_too_large"
+    fault = Fault.POLICY
+
+
+class ValueUnserialisable(RlmServiceError):
+    """The variable's value cannot be written in the form asked for."""
+
+    code = "value_unserialisable"
+    fault = Fault.CALLER
+
+
+class BindRefused(RlmServiceError):
+    """A context or a tool could not be bound: its content is not what its kind says, its code raised,
+    or it does not fit the sandbox's memory."""
+
+    code = "bind_refused"
+    fault = Fault.CALLER

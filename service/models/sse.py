@@ -1,0 +1,86 @@
+"""Server-sent events, read incrementally (WHATWG HTML §9.2.6), from a server that is not trusted.
+
+Rules: any chunking of the same bytes gives the same events; no input raises; what is kept in memory is at most
+`limit_bytes` plus the chunk being read. A line or an event beyond the limit stops the parser for good and sets
+`overflowed`. Lines end at LF, CR or CRLF. An event that the stream breaks off inside is dropped, as the
+standard says.
+"""
+
+import re
+from dataclasses import dataclass
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SseEvent:
+    name: str
+    """`message` unless the server named it."""
+    data: str
+
+
+class SseParser:
+    def __init__(self, *, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._line = bytearray()
+        self._after_cr = False
+        self._at_start = True
+        self._name = ""
+        self._data: list[str] = []
+        self._data_bytes = 0
+        self.overflowed = False
+
+    def __repr__(self) -> str:
+        state = "overflowed" if self.overflowed else f"{len(self._line) + self._data_bytes} bytes pending"
+        return f"<SseParser {state}>"
+
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """The events that this chunk completes."""
+        events: list[SseEvent] = []
+        start = 0
+        if self._after_cr and chunk:
+            # The line ended at a CR that was the last byte of its chunk; an LF that follows belongs to it.
+            self._after_cr = False
+            start = 1 if chunk[:1] == b"\n" else 0
+        for end in _LINE_END.finditer(chunk, start):
+            self._append(chunk[start : end.start()])
+            start = end.end()
+            self._after_cr = end.group() == b"\r" and start == len(chunk)
+            if self.overflowed:
+                return events
+            self._end_line(events)
+        self._append(chunk[start:])
+        return events
+
+    def _append(self, part: bytes) -> None:
+        if self.overflowed or len(self._line) + len(part) + self._data_bytes > self._limit_bytes:
+            self.overflowed = True
+            self._line.clear()
+            self._data.clear()
+            return
+        self._line += part
+
+    def _end_line(self, events: list[SseEvent]) -> None:
+        line = bytes(self._line)
+        self._line.clear()
+        if self._at_start:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+            self._at_start = False
+        if not line:
+            self._dispatch(events)
+            return
+        field, _, value = line.partition(b":")
+        text = value.removeprefix(b" ").decode("utf-8", "replace")
+        if field == b"data":
+            self._data.append(text)
+            self._data_bytes += len(value) + 1
+        elif field == b"event":
+            self._name = text
+
+    def _dispatch(self, events: list[SseEvent]) -> None:
+        if self._data:
+            events.append(SseEvent(name=self._name or "message", data="\n".join(self._data)))
+        self._name = ""
+        self._data.clear()
+        self._data_bytes = 0

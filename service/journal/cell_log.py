@@ -1,0 +1,51 @@
+"""The cell log: per session, everything that shaped its namespace, in order. A lost namespace is rebuilt from it."""
+
+from pydantic import TypeAdapter
+
+from service.ids import SessionId, TenantId
+from service.journal.values import CellRecord
+from service.store.blobs import Blobs
+from service.store.bodies import Bodies
+from service.store.connection import Store
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+PAGE = 500
+
+_APPEND = load_script("service.journal", "log_append.lua")
+_RECORD = TypeAdapter(CellRecord)
+
+
+class CellLog:
+    """The cell logs of one tenant's sessions."""
+
+    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+        self._store = store
+        self._bodies = Bodies(blobs)
+        self._keys = Keys(tenant)
+
+    async def append(self, session_id: SessionId, record: CellRecord) -> int:
+        """Append the record and return its place, from 1. Idempotent by cell id: a cell has one place, the first."""
+        packed = await self._bodies.pack(_RECORD.dump_json(record))
+        keys = [self._log(session_id), self._keys("session", session_id, "places")]
+        place = await self._store.run(_APPEND, keys, [record.cell_id, packed], is_idempotent=True)
+        assert isinstance(place, int)
+        return place
+
+    async def read(self, session_id: SessionId) -> list[CellRecord]:
+        """All records in order; none for a session in which nothing has run."""
+        records: list[CellRecord] = []
+        while True:
+            page = await self._store.read("XRANGE", self._log(session_id), f"{len(records) + 1}-0", "+", "COUNT", PAGE)
+            assert isinstance(page, list)
+            for entry in page:
+                match entry:
+                    case [_, [b"r", bytes(value)]]:
+                        records.append(_RECORD.validate_json(await self._bodies.unpack(value)))
+                    case _:
+                        raise AssertionError("an entry of a cell log has one field, r")
+            if len(page) < PAGE:
+                return records
+
+    def _log(self, session_id: SessionId) -> str:
+        return self._keys("session", session_id, "cells")

@@ -1,0 +1,269 @@
+"""The journal over Redis: one stream per run, whose ids are the events' sequence numbers.
+
+Keys (all under the tenant's tag): `run:{id}` a hash (epoch, seq, finished, cancel), `run:{id}:events` the stream,
+`run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (with the time until which somebody drives them).
+Events over `INLINE_BYTES` stand as blobs; nothing is ever trimmed.
+
+Appends to one run that are asked for concurrently travel in one script call, in the order they were asked for. An
+append may be retried by the connection, because its batch carries a token that the script recognises.
+"""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from service.errors import NotFound, RlmServiceError
+from service.ids import RunId, TenantId
+from service.journal.codec import decode, encode
+from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, StaleEpoch
+from service.loop.events import Event, RunFinished, RunSubmitted
+from service.store.batching import Batch
+from service.store.blobs import Blobs
+from service.store.bodies import Bodies
+from service.store.connection import Part, Reply, Store
+from service.store.hints import CHANNEL
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+PAGE = 500
+LOOK_AGAIN_AFTER_S = 2.0
+"""Hints may be lost, so the truth is looked at this often without one."""
+
+_OPEN = load_script("service.journal", "open.lua")
+_APPEND = load_script("service.journal", "append.lua")
+_TAKE_OVER = load_script("service.journal", "take_over.lua")
+_LEASE = load_script("service.journal", "lease.lua")
+
+
+class Journal:
+    """The runs of one tenant. Safe under concurrency, in one process and between several."""
+
+    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+        self._store = store
+        self._bodies = Bodies(blobs)
+        self._keys = Keys(tenant)
+        self._lanes: dict[tuple[RunId, int], _Lane] = {}
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._keys.tenant} appending_to={len(self._lanes)}>"
+
+    async def open_run(self, submitted: RunSubmitted) -> int:
+        """Create the run with its first event and return its first epoch, 1. Idempotent.
+
+        Raises:
+            RunIdTaken: the id exists with another first event.
+        """
+        run_id = submitted.run_id
+        line = encode(submitted)
+        keys = [self._run(run_id), self._events(run_id), self._keys("runs"), self._keys("runs", "unfinished")]
+        if submitted.parent_run_id is not None:
+            keys.append(self._children(submitted.parent_run_id))
+        digest = hashlib.sha256(line).hexdigest()
+        arguments: list[Part] = [run_id, await self._bodies.pack(line), digest, submitted.session_id]
+        if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"taken":
+            raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
+        return 1
+
+    async def take_over(self, run_id: RunId) -> int:
+        """Begin a new epoch of an unfinished run and return it: whoever drove the run before can append no more.
+
+        Raises:
+            NotFound, RunAlreadyFinished
+        """
+        epoch = await self._store.run(_TAKE_OVER, [self._run(run_id)], [], is_idempotent=True)
+        assert isinstance(epoch, int)
+        if epoch < 0:
+            raise _absent(run_id) if epoch == -1 else _finished(run_id)
+        return epoch
+
+    async def keep(self, run_id: RunId, epoch: int, *, until: float) -> None:
+        """Say that the run is being driven until then. Idempotent.
+
+        Raises:
+            NotFound, StaleEpoch, RunAlreadyFinished
+        """
+        keys = [self._run(run_id), self._keys("runs", "unfinished")]
+        reply = await self._store.run(_LEASE, keys, [epoch, run_id, repr(until)], is_idempotent=True)
+        if reply != b"kept":
+            raise _refusal(reply, run_id, epoch)
+
+    async def abandoned(self, now: float) -> list[RunId]:
+        """The unfinished runs that nobody says to be driving now, oldest first: candidates for `take_over`."""
+        return _run_ids(
+            await self._store.read(
+                "ZRANGE", self._keys("runs", "unfinished"), "-inf", f"({now!r}", "BYSCORE", "LIMIT", 0, PAGE
+            )
+        )
+
+    async def append(self, run_id: RunId, epoch: int, event: Event) -> int:
+        """Append the event and return its sequence number. When it returns, the event has happened.
+
+        Not idempotent: after `StoreFailed` read the journal again under a new epoch. Cancelled before it is sent, it
+        is not written; afterwards, it is.
+
+        Raises:
+            NotFound, StaleEpoch, RunAlreadyFinished
+        """
+        with self._lane(run_id, epoch) as lane:
+            return await lane.batch.put(event)
+
+    async def read(self, run_id: RunId, after: int = 0, limit: int = PAGE) -> list[Recorded]:
+        """Up to `limit` events after the sequence number `after`.
+
+        Raises:
+            NotFound
+        """
+        recorded = await self._page(run_id, after, limit)
+        if not recorded and not await self.exists(run_id):
+            raise _absent(run_id)
+        return recorded
+
+    async def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
+        """Every event after `after`, those to come as they come, ending with `RunFinished`.
+
+        Raises:
+            NotFound
+        """
+        with self._store.listen(self._events(run_id)) as hint:
+            page = await self.read(run_id, after)
+            while True:
+                for recorded in page:
+                    yield recorded
+                    after = recorded.seq
+                    if isinstance(recorded.event, RunFinished):
+                        return
+                if len(page) < PAGE:
+                    if not page and await self._is_over(run_id, after):
+                        return
+                    await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
+                page = await self._page(run_id, after, PAGE)
+
+    async def list_runs(self, limit: int = 100, before: RunId | None = None) -> list[RunId]:
+        """Runs, newest first, beginning below `before`."""
+        start = f"({before}" if before is not None else "+"
+        return _run_ids(
+            await self._store.read("ZRANGE", self._keys("runs"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
+        )
+
+    async def children_of(self, run_id: RunId) -> list[RunId]:
+        """The child runs that were opened, oldest first."""
+        return _run_ids(await self._store.read("ZRANGE", self._children(run_id), 0, -1))
+
+    async def exists(self, run_id: RunId) -> bool:
+        return await self._store.read("EXISTS", self._run(run_id)) == 1
+
+    async def request_cancel(self, run_id: RunId) -> None:
+        """Leave word that the run is to be cancelled, for whoever drives it. Idempotent; without effect once it ended.
+
+        Raises:
+            NotFound
+        """
+        if not await self.exists(run_id):
+            raise _absent(run_id)
+        await self._store.write_many(
+            [
+                ("HSET", self._run(run_id), "cancel", "1"),
+                ("PUBLISH", CHANNEL, self._run(run_id)),
+            ]
+        )
+
+    async def cancel_requested(self, run_id: RunId) -> bool:
+        return await self._store.read("HGET", self._run(run_id), "cancel") is not None
+
+    async def wait_for_cancel(self, run_id: RunId) -> None:
+        """Return when the run's cancellation has been requested; until then wait, without bound."""
+        with self._store.listen(self._run(run_id)) as hint:
+            while not await self.cancel_requested(run_id):
+                await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
+
+    async def _page(self, run_id: RunId, after: int, limit: int) -> list[Recorded]:
+        reply = await self._store.read("XRANGE", self._events(run_id), f"{after + 1}-0", "+", "COUNT", limit)
+        assert isinstance(reply, list)
+        return [await self._recorded(entry) for entry in reply]
+
+    async def _recorded(self, entry: Reply) -> Recorded:
+        match entry:
+            case [bytes(entry_id), [b"e", bytes(value)]]:
+                event = decode(await self._bodies.unpack(value))
+                return Recorded(seq=int(entry_id.partition(b"-")[0]), event=event)
+        raise AssertionError("an entry of a run's stream has one field, e")
+
+    async def _is_over(self, run_id: RunId, after: int) -> bool:
+        """Whether a reader who stands at `after` has `RunFinished` behind it already."""
+        reply = await self._store.read("HMGET", self._run(run_id), "finished", "seq")
+        assert isinstance(reply, list)
+        finished, seq = reply
+        return finished is not None and isinstance(seq, bytes) and int(seq) <= after
+
+    @contextmanager
+    def _lane(self, run_id: RunId, epoch: int) -> Iterator["_Lane"]:
+        lane = self._lanes.setdefault((run_id, epoch), _Lane(self, run_id, epoch))
+        lane.users += 1
+        try:
+            yield lane
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[run_id, epoch]
+
+    async def flush(self, run_id: RunId, epoch: int, events: Sequence[Event]) -> list[int | RlmServiceError]:
+        """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
+        ends = next((at for at, event in enumerate(events, 1) if isinstance(event, RunFinished)), None)
+        values = [await self._bodies.pack(encode(event)) for event in events[:ends]]
+        keys = [self._run(run_id), self._events(run_id), self._keys("runs", "unfinished")]
+        token = os.urandom(12).hex()
+        topic = self._events(run_id)
+        reply = await self._store.run(
+            _APPEND,
+            keys,
+            [epoch, token, run_id, CHANNEL, topic, "finish" if ends else "", *values],
+            is_idempotent=True,
+        )
+        match reply:
+            case [b"appended", int(first)]:
+                refused = [_finished(run_id) for _ in events[len(values) :]]
+                return [*range(first, first + len(values)), *refused]
+            case [word, _]:
+                raise _refusal(word, run_id, epoch)
+        raise AssertionError("append.lua replies a pair")
+
+    def _run(self, run_id: RunId) -> str:
+        return self._keys("run", run_id)
+
+    def _events(self, run_id: RunId) -> str:
+        return self._keys("run", run_id, "events")
+
+    def _children(self, run_id: RunId) -> str:
+        return self._keys("run", run_id, "children")
+
+
+class _Lane:
+    """The appends to one run under one epoch that are under way."""
+
+    def __init__(self, journal: Journal, run_id: RunId, epoch: int) -> None:
+        self.users = 0
+        self.batch: Batch[Event, int] = Batch(lambda events: journal.flush(run_id, epoch, events))
+
+
+def _run_ids(reply: Reply) -> list[RunId]:
+    assert isinstance(reply, list)
+    return [RunId(member.decode()) for member in reply if isinstance(member, bytes)]
+
+
+def _absent(run_id: RunId) -> NotFound:
+    return NotFound(f"there is no run {run_id}")
+
+
+def _finished(run_id: RunId) -> RunAlreadyFinished:
+    return RunAlreadyFinished(f"run {run_id} is finished; submit a new one")
+
+
+def _refusal(word: Reply, run_id: RunId, epoch: int) -> RlmServiceError:
+    match word:
+        case b"unknown":
+            return _absent(run_id)
+        case b"finished":
+            return _finished(run_id)
+        case _:
+            return StaleEpoch(f"run {run_id} has been taken over since epoch {epoch}; stop driving it")

@@ -1,0 +1,88 @@
+"""Sessions: the small record of each, and the generation counter that fences its sandboxes."""
+
+from service.errors import NotFound
+from service.ids import SessionId, TenantId
+from service.journal.values import SessionRecord
+from service.store.blobs import Blobs
+from service.store.bodies import Bodies
+from service.store.connection import Part, Store
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+_CREATE = load_script("service.journal", "session_create.lua")
+_CHANGE = load_script("service.journal", "session_change.lua")
+
+
+class Sessions:
+    """The sessions of one tenant."""
+
+    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+        self._store = store
+        self._bodies = Bodies(blobs)
+        self._keys = Keys(tenant)
+
+    async def create(self, record: SessionRecord) -> None:
+        """Keep the record. Idempotent by id: an existing session stays as it is."""
+        fields: list[Part] = [
+            *("created_at", repr(record.created_at)),
+            *("hash_seed", record.hash_seed),
+            *("random_seed", record.random_seed),
+            *("generation", record.generation),
+            *("bindings", await self._bodies.pack(record.bindings_json.encode())),
+        ]
+        keys = [self._key(record.session_id), self._keys("sessions")]
+        await self._store.run(_CREATE, keys, [record.session_id, *fields], is_idempotent=True)
+
+    async def get(self, session_id: SessionId) -> SessionRecord:
+        """Raises `NotFound`."""
+        reply = await self._store.read("HGETALL", self._key(session_id))
+        assert isinstance(reply, list)
+        if not reply:
+            raise _absent(session_id)
+        fields = {name: value for name, value in zip(reply[::2], reply[1::2], strict=True) if isinstance(value, bytes)}
+        closed_at = fields.get(b"closed_at")
+        return SessionRecord(
+            session_id=session_id,
+            created_at=float(fields[b"created_at"]),
+            closed_at=float(closed_at) if closed_at is not None else None,
+            hash_seed=int(fields[b"hash_seed"]),
+            random_seed=int(fields[b"random_seed"]),
+            generation=int(fields[b"generation"]),
+            bindings_json=(await self._bodies.unpack(fields[b"bindings"])).decode(),
+        )
+
+    async def list(self, limit: int = 100, before: SessionId | None = None) -> list[SessionId]:
+        """Sessions, newest first, beginning below `before`."""
+        start = f"({before}" if before is not None else "+"
+        reply = await self._store.read("ZRANGE", self._keys("sessions"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
+        assert isinstance(reply, list)
+        return [SessionId(member.decode()) for member in reply if isinstance(member, bytes)]
+
+    async def set_bindings(self, session_id: SessionId, bindings_json: str) -> None:
+        """Raises `NotFound`."""
+        packed = await self._bodies.pack(bindings_json.encode())
+        await self._change(session_id, "HSET", "bindings", packed)
+
+    async def close(self, session_id: SessionId, at: float) -> None:
+        """Note when it ended; the first time counts. Raises `NotFound`."""
+        await self._change(session_id, "HSETNX", "closed_at", repr(at))
+
+    async def next_generation(self, session_id: SessionId) -> int:
+        """Count another life of its sandbox, atomically, and return its number. Raises `NotFound`.
+
+        Not idempotent and never retried: a number that was lost with its reply is skipped, which is harmless.
+        """
+        return await self._change(session_id, "HINCRBY", "generation", "1")
+
+    async def _change(self, session_id: SessionId, command: str, field: str, value: str | bytes) -> int:
+        reply = await self._store.run(_CHANGE, [self._key(session_id)], [command, field, value], is_idempotent=False)
+        if not isinstance(reply, int):
+            raise _absent(session_id)
+        return reply
+
+    def _key(self, session_id: SessionId) -> str:
+        return self._keys("session", session_id)
+
+
+def _absent(session_id: SessionId) -> NotFound:
+    return NotFound(f"there is no session {session_id}")

@@ -1,0 +1,72 @@
+"""What the journal carries besides events, and what it raises."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.errors import Fault, RlmServiceError
+from service.ids import CellId, RunId, SessionId
+from service.loop.events import Event
+from service.loop.values import CellStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An event where it stands: `seq` counts from 1 without gaps within a run."""
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """One thing that shaped a session's namespace, in the order in which it did."""
+
+    cell_id: CellId
+    run_id: RunId
+    kind: Literal["cell", "bind", "history"]
+    """`cell`: code that ran. `bind`: contexts and tools bound for a run. `history`: offloaded conversation bound."""
+    code: str
+    """The code of a cell; what was bound, as JSON, for the other kinds."""
+    status: CellStatus = CellStatus.OK
+    stdout_sha256: str | None = None
+    """Of the stdout as captured. A rebuilt cell whose stdout differs has diverged."""
+    answer_sha256: str | None = None
+    """Of `answer` after the cell; None while it was untouched."""
+    variables: tuple[str, ...] = ()
+    """What it bound; these are missing if it cannot be run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """What outlives a session's sandbox, so that another one can take its place."""
+
+    session_id: SessionId
+    created_at: float
+    closed_at: float | None = None
+    hash_seed: int
+    random_seed: int
+    generation: int = 0
+    """Of the last sandbox that was started for it; 0 before the first."""
+    bindings_json: str = "[]"
+    """Which contexts and tools are bound, as `runs` wrote them."""
+
+
+class StaleEpoch(RlmServiceError):
+    """Somebody else has taken the run over; whoever gets this stops driving it and touches nothing more."""
+
+    code = "stale_epoch"
+    fault = Fault.PLATFORM
+
+
+class RunAlreadyFinished(RlmServiceError):
+    """`RunFinished` is the last event of a run; nothing can follow it."""
+
+    code = "run_already_finished"
+    fault = Fault.CALLER
+
+
+class RunIdTaken(RlmServiceError):
+    """The id belongs to a run that was submitted differently."""
+
+    code = "run_id_taken"
+    fault = Fault.CALLER

@@ -1,0 +1,42 @@
+"""Bodies: a record's bytes stand in the store when small, and as a blob with a reference in the store when not."""
+
+from service.loop.values import BlobRef
+from service.store.blobs import Blobs
+from service.store.errors import StoreFailed
+
+INLINE_BYTES = 4096
+LARGEST_BODY_BYTES = 1 << 30
+
+_INLINE = b"="
+_BY_REFERENCE = b"@"
+
+
+class Bodies:
+    """Packs bodies into values of the store and unpacks them again."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def pack(self, body: bytes) -> bytes:
+        """What to write into the store. The blob, if one is needed, is on disk when this returns."""
+        if len(body) <= INLINE_BYTES:
+            return _INLINE + body
+        ref = await self._blobs.put(body, "json")
+        return _BY_REFERENCE + f"{ref.sha256}:{ref.size_bytes}".encode()
+
+    async def unpack(self, value: bytes) -> bytes:
+        """The body behind a value of the store.
+
+        Raises:
+            BlobMissing: its blob is gone.
+            StoreFailed: the value is not one that `pack` made.
+        """
+        kind, rest = value[:1], value[1:]
+        if kind == _INLINE:
+            return rest
+        if kind == _BY_REFERENCE:
+            sha256, _, size = rest.decode().partition(":")
+            return await self._blobs.read(
+                BlobRef(sha256=sha256, size_bytes=int(size), media="json"), LARGEST_BODY_BYTES
+            )
+        raise StoreFailed("a record in the store has an unknown form; was it written by a newer version?")

@@ -1,0 +1,256 @@
+"""The connection: commands, scripts and wake-up hints against one Redis or Valkey server.
+
+Rules that hold for every command:
+
+- It is *shielded* from cancellation and bounded by `COMMAND_TIMEOUT_S` instead. A command takes well under a
+  millisecond; cancelling one in flight would leave a write's outcome unknown, cost the connection, and (cancel
+  scopes cancel again and again) could interrupt the client while it puts the connection back into its pool.
+  Waiting for a free connection is not shielded.
+- Only what is idempotent is retried, once, and only when the connection broke. A `write` never is.
+- Replies are raw (`bytes`, `int`, `None`, lists of these): the client's per-command shapes differ between its
+  versions and protocols, and each sibling reads its own few replies anyway.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.store.embedded import embedded_server
+from service.store.errors import StoreFailed
+from service.store.hints import CHANNEL, Hint, Hints
+from service.store.scripts import Script
+
+Reply = bytes | int | list["Reply"] | None
+Part = str | bytes | int
+Command = tuple[Part, ...]
+
+CONNECTIONS = 32
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 15.0
+OLDEST_SERVER = (7, 0)
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIterator["Store"]:
+    """The store for the time of the block: the server at `redis_url`, else the data directory's embedded one.
+
+    Raises:
+        StoreFailed: no server could be reached or started, or it is older than `OLDEST_SERVER`.
+    """
+    if redis_url is not None:
+        async with _connected(_pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1)) as store:
+            yield store
+    else:
+        async with (
+            embedded_server(data_directory / "store") as socket,
+            _connected(_pool_for_socket(socket, CONNECTIONS), _pool_for_socket(socket, 1)) as store,
+        ):
+            yield store
+
+
+def _options(connections: int) -> dict[str, Any]:
+    return {
+        "max_connections": connections,
+        "timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": COMMAND_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+
+
+def _pool_for_url(url: str, connections: int) -> BlockingConnectionPool:
+    try:
+        return BlockingConnectionPool.from_url(url, **_options(connections))
+    except ValueError:
+        # Not chained and not quoted: the URL may hold a password.
+        raise StoreFailed(
+            "RLM_REDIS_URL is not usable; expected redis://host:port/0, rediss://… or unix:///path/to/socket"
+        ) from None
+
+
+def _pool_for_socket(path: str, connections: int) -> BlockingConnectionPool:
+    return BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **_options(connections))
+
+
+@asynccontextmanager
+async def _connected(commands: BlockingConnectionPool, listening: BlockingConnectionPool) -> AsyncIterator["Store"]:
+    client: Redis = Redis(connection_pool=commands)
+    client.response_callbacks.clear()
+    listener: Redis = Redis(connection_pool=listening)
+    hints = Hints(listener)
+    store = Store(client, hints)
+    failure: Exception | None = None
+    try:
+        await store.check_server()
+        async with anyio.create_task_group() as group:
+            await group.start(hints.run)
+            try:
+                yield store
+            except Exception as error:  # noqa: BLE001  carried around the task group, which would wrap it
+                failure = error
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.move_on_after(CONNECT_TIMEOUT_S, shield=True):
+            await listener.aclose(close_connection_pool=True)
+            await client.aclose(close_connection_pool=True)
+            await commands.disconnect()
+            await listening.disconnect()
+    if failure is not None:
+        raise failure
+
+
+class Store:
+    """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
+
+    def __init__(self, client: Redis, hints: Hints) -> None:
+        self._client = client
+        self._hints = hints
+        self._slots = anyio.CapacityLimiter(CONNECTIONS)
+        self.server = "unknown"
+        """Name and version, for people."""
+
+    def __repr__(self) -> str:
+        return f"<Store {self.server} in_flight={self._slots.borrowed_tokens} {self._hints!r}>"
+
+    async def read(self, *command: Part) -> Reply:
+        """Run a command that changes nothing. Retried once when the connection breaks."""
+        return (await self._execute([command], is_idempotent=True))[0]
+
+    async def read_many(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands that change nothing, in one round trip; each reply stands where its command stood."""
+        return await self._execute(commands, is_idempotent=True)
+
+    async def write(self, *command: Part) -> Reply:
+        """Run a command that changes something. Never retried: after `StoreFailed` its outcome is unknown."""
+        return (await self._execute([command], is_idempotent=False))[0]
+
+    async def write_many(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands all or nothing (MULTI/EXEC). Never retried: after `StoreFailed` their outcome is unknown."""
+        replies = await self._execute([("MULTI",), *commands, ("EXEC",)], is_idempotent=False)
+        executed = replies[-1]
+        assert isinstance(executed, list)
+        for reply in executed:
+            if isinstance(reply, RedisError):
+                raise _translated(reply) from reply
+        return executed
+
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *, is_idempotent: bool
+    ) -> Reply:
+        """Run a script atomically; retried once when the connection breaks, if it is idempotent."""
+        return (await self.run_many(script, [(keys, arguments)], is_idempotent=is_idempotent))[0]
+
+    async def run_many(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Part]]], *, is_idempotent: bool
+    ) -> list[Reply]:
+        """Run a script several times in one round trip. Each run is atomic, the whole is not."""
+        commands: list[Command] = [("EVALSHA", script.sha1, len(keys), *keys, *args) for keys, args in calls]
+        try:
+            return await self._execute(commands, is_idempotent=is_idempotent)
+        except _ScriptUnknown:
+            # The first of the batch fails for lack of the script, and so did all others: none has run.
+            await self._execute([("SCRIPT", "LOAD", script.body)], is_idempotent=True)
+            return await self._execute(commands, is_idempotent=is_idempotent)
+
+    async def hint(self, topic: str) -> None:
+        """Wake up everyone, in any process, who waits for the topic."""
+        await self._execute([("PUBLISH", CHANNEL, topic)], is_idempotent=True)
+
+    def listen(self, topic: str) -> Hint:
+        """A bell for the topic, to be entered *before* the truth is read."""
+        return Hint(self._hints, topic)
+
+    async def check_server(self) -> None:
+        """Refuse a server that is too old, and warn about one that may forget.
+
+        Raises:
+            StoreFailed: it cannot be reached or is older than `OLDEST_SERVER`.
+        """
+        reply = await self.read("INFO")
+        assert isinstance(reply, bytes)
+        facts = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+        name = facts.get("server_name", "redis")
+        version = facts.get("valkey_version") or facts.get("redis_version", "0")
+        self.server = f"{name} {version}"
+        if tuple(int(number) for number in version.split(".")[:2] if number.isdigit()) < OLDEST_SERVER:
+            raise StoreFailed(f"expected Redis or Valkey 7.0 or newer, found {self.server}; upgrade the server")
+        if facts.get("maxmemory_policy", "noeviction") != "noeviction":
+            _log.warning("store_may_evict", policy=facts["maxmemory_policy"], remedy="set maxmemory-policy noeviction")
+        if facts.get("aof_enabled", "1") != "1":
+            _log.warning("store_may_forget", remedy="set appendonly yes, or a crash of the server loses runs")
+
+    async def _execute(self, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
+        async with self._slots:
+            with anyio.CancelScope(shield=True):
+                try:
+                    try:
+                        return await self._attempt(commands)
+                    except RedisConnectionError as error:
+                        if not is_idempotent or isinstance(error, AuthenticationError | AuthorizationError):
+                            raise
+                        return await self._attempt(commands)
+                except (RedisError, OSError) as error:
+                    raise _translated(error) from error
+        raise AssertionError("a shielded scope does not swallow its body")
+
+    async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            # The client's own error for a pipeline quotes the command, payload included.
+            replies: list[Reply | Exception] = await pipeline.execute(raise_on_error=False)
+        good: list[Reply] = []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+            good.append(reply)
+        return good
+
+
+class _ScriptUnknown(StoreFailed):
+    """The server does not know the digest (it restarted): send the script and try again."""
+
+
+def _translated(error: RedisError | OSError) -> StoreFailed:
+    match error:
+        case NoScriptError():
+            return _ScriptUnknown("the server does not know a script")
+        case AuthenticationError() | AuthorizationError():
+            message = "the server refused the credentials in RLM_REDIS_URL"
+        case BusyLoadingError():
+            message = "the server is still loading its data; try again shortly"
+        case OutOfMemoryError():
+            message = "the server is out of memory; raise its maxmemory or delete old runs"
+        case ReadOnlyError():
+            message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
+        case RedisTimeoutError():
+            message = f"the server did not answer within {COMMAND_TIMEOUT_S:.0f} s; check that it is not overloaded"
+        case RedisConnectionError() | OSError():
+            message = "the server cannot be reached; check that it runs"
+        case _ if str(error).startswith("MISCONF"):
+            message = "the server cannot write to its disk; check free space there"
+        case _:
+            # A server's error text names commands and keys, never values.
+            message = f"the server refused a command: {str(error)[:200]}"
+    return StoreFailed(f"the store failed: {message}")

@@ -1,0 +1,88 @@
+"""Hints: "something about this topic has changed, look again", over one pub/sub connection per process.
+
+A hint may be lost, doubled or late, so whoever waits for one reads the truth itself afterwards, and waits with a
+timeout. All topics share one channel: subscribing once leaves nothing to go wrong between "subscribe" and "read",
+and a message is only a key's name.
+"""
+
+from typing import Self
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+CHANNEL = "rlm:hints"
+RECONNECT_AFTER_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Hint:
+    """One reader's bell for one topic. Open it *before* reading, so that no change falls in between."""
+
+    def __init__(self, hints: "Hints", topic: str) -> None:
+        self._hints = hints
+        self._topic = topic
+        self._rung = anyio.Event()
+
+    def __enter__(self) -> Self:
+        self._hints.waiting.setdefault(self._topic, set()).add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        waiting = self._hints.waiting[self._topic]
+        waiting.discard(self)
+        if not waiting:
+            del self._hints.waiting[self._topic]
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self, *, at_most_s: float) -> None:
+        """Until the topic has been hinted at since the last `wait`, or the time is over."""
+        with anyio.move_on_after(at_most_s):
+            await self._rung.wait()
+        self._rung = anyio.Event()
+
+
+class Hints:
+    """Hears the channel and rings the bells."""
+
+    def __init__(self, listener: Redis) -> None:
+        self._listener = listener
+        self.waiting: dict[str, set[Hint]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Hints topics={len(self.waiting)}>"
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled; a lost connection is opened again, and everyone told to look."""
+        started = False
+        while True:
+            try:
+                async with self._listener.pubsub() as subscription:
+                    await subscription.subscribe(CHANNEL)
+                    if not started:
+                        started = True
+                        task_status.started()
+                    self._ring_all()
+                    async for message in subscription.listen():
+                        if message["type"] == "message":
+                            self._ring(message["data"].decode("utf-8", "replace"))
+            except (RedisError, OSError) as error:
+                _log.warning("store_hints_lost", error=type(error).__name__)
+                if not started:
+                    started = True
+                    task_status.started()
+            self._ring_all()
+            await anyio.sleep(RECONNECT_AFTER_S)
+
+    def _ring(self, topic: str) -> None:
+        for hint in self.waiting.get(topic, ()):
+            hint.ring()
+
+    def _ring_all(self) -> None:
+        for topic in self.waiting:
+            self._ring(topic)

@@ -61,4 +61,26 @@ class Entry:
     cached_input_tokens: int
     output_tokens: int
     flags: tuple[str, ...] = ()
-    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (in flight at a crash)."""
+    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (nobody settled it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReservation:
+    """A hold that has not resolved yet, as one account sees it."""
+
+    reservation_id: str
+    amount: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageTotal:
+    """The entries of a run that share a model and a purpose, added up."""
+
+    model: str
+    purpose: str
+    calls: int
+    nano_usd: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int

@@ -13,6 +13,7 @@ Rules that hold for every command:
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -159,18 +160,22 @@ class Store:
         self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *, is_idempotent: bool
     ) -> Reply:
         """Run a script atomically; retried once when the connection breaks, if it is idempotent."""
-        return (await self.run_many(script, [(keys, arguments)], is_idempotent=is_idempotent))[0]
+        call = ScriptCall(script=script, keys=keys, arguments=arguments)
+        return (await self._run([call], is_idempotent=is_idempotent))[0]
 
-    async def run_many(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Part]]], *, is_idempotent: bool
-    ) -> list[Reply]:
-        """Run a script several times in one round trip. Each run is atomic, the whole is not."""
-        commands: list[Command] = [("EVALSHA", script.sha1, len(keys), *keys, *args) for keys, args in calls]
+    async def run_many(self, calls: Sequence["ScriptCall"]) -> list[Reply]:
+        """Run scripts that are idempotent in one round trip. Each is atomic, the whole is not."""
+        return await self._run(calls, is_idempotent=True)
+
+    async def _run(self, calls: Sequence["ScriptCall"], *, is_idempotent: bool) -> list[Reply]:
+        commands: list[Command] = [
+            ("EVALSHA", call.script.sha1, len(call.keys), *call.keys, *call.arguments) for call in calls
+        ]
         try:
             return await self._execute(commands, is_idempotent=is_idempotent)
         except _ScriptUnknown:
-            # The first of the batch fails for lack of the script, and so did all others: none has run.
-            await self._execute([("SCRIPT", "LOAD", script.body)], is_idempotent=True)
+            bodies = {call.script.body for call in calls}
+            await self._execute([("SCRIPT", "LOAD", body) for body in bodies], is_idempotent=True)
             return await self._execute(commands, is_idempotent=is_idempotent)
 
     async def hint(self, topic: str) -> None:
@@ -226,6 +231,13 @@ class Store:
                 raise reply
             good.append(reply)
         return good
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptCall:
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Part]
 
 
 class _ScriptUnknown(StoreFailed):

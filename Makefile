@@ -1,9 +1,9 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean
+.PHONY: help run test check tiny-model clean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
 
 run: ## Set up, then find one number hidden in 1,000,000 lines (scripted model; no key, no Docker, no root)
 	@sh deploy/setup_environment.sh run
@@ -20,6 +20,10 @@ check: ## Lint, format, types, directions of import, and whether the locks are c
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python deploy/check_locks.py
+
+tiny-model: ## Fetch a real language model of 135 million parameters for the tests that want one (110 MB)
+	@sh deploy/setup_environment.sh dev
+	@.venv/bin/python deploy/fetch_tiny_model.py
 
 clean: ## Remove the environment and all caches (never your data directory)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,4 +1,4 @@
-"""Make `.venv` with the locked dependencies where uv is not to be had. Standard library only; run by setup_environment.sh.
+"""Make `.venv` with the locked dependencies where there is no uv. Standard library only; run by setup_environment.sh.
 
 Distributions take Python apart (no `ensurepip`, no pip, a pip that refuses under PEP 668), so the two halves are
 found separately: an environment (`venv`), then a pip that can fill it, the nearest one first. Every package is
@@ -124,7 +124,7 @@ def index_url() -> str:
 
 
 def fetch_pip() -> Path:
-    """Download the pinned pip wheel through the index's simple page (PEP 503). A wheel runs as it is, unpacked or not."""
+    """Download the pinned pip wheel through the index's simple page (PEP 503). A wheel runs unpacked or not."""
     page_url = f"{index_url()}/pip/"
     page = read_url(page_url).decode()
     link = re.search(rf'href="([^"#]*{re.escape(PIP_WHEEL)})', page)
@@ -147,7 +147,7 @@ def read_url(url: str) -> bytes:
 
 
 def install(pip: list[str], requirements: Path) -> None:
-    """Dependencies by hash first; then the project itself, editable, built by the backend that the lock just brought."""
+    """Dependencies by hash first; then the project itself, editable, built by the locked backend."""
     print(f"environment: installing {requirements.name} (by hash)")
     locked = ["install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r", str(requirements)]
     itself = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]

@@ -1,0 +1,75 @@
+"""The one place where a command's failure becomes a sentence and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import anyio
+import structlog
+
+from service.cli import exit_codes
+from service.cli.exit_codes import ExitCode
+from service.cli.visible import visible_line
+from service.errors import RlmServiceError
+
+
+def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
+    """Run a command to its end and leave the process with its exit code."""
+    _log_to_stderr()
+    sys.exit(_exit_code(command, show_traceback=show_traceback))
+
+
+def _exit_code(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> ExitCode:
+    async def as_coroutine() -> ExitCode:
+        return await command()
+
+    try:
+        code = anyio.run(as_coroutine)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return ExitCode.CANCELLED
+    except Exception as error:  # noqa: BLE001  # the named boundary: whatever happened, one sentence and a code
+        return _explain(error, show_traceback=show_traceback)
+    return code
+
+
+def _explain(error: Exception, *, show_traceback: bool) -> ExitCode:
+    cause = sole_cause(error)
+    if isinstance(cause, BrokenPipeError):
+        # Python flushes stdout once more at exit; it must not complain a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE_CLOSED
+    if show_traceback:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(cause, RlmServiceError):
+        sys.stderr.write(f"rlm-service: {visible_line(str(cause))}\n")
+        return exit_codes.of_error(cause)
+    where = traceback.extract_tb(cause.__traceback__)[-1:] if cause.__traceback__ else []
+    place = f" at {os.path.basename(where[0].filename)}:{where[0].lineno}" if where else ""
+    what = f"{type(cause).__name__}{place}: {visible_line(str(cause), 300)}"
+    sys.stderr.write(f"rlm-service: a defect of this program, please report it with --traceback: {what}\n")
+    return ExitCode.INTERNAL
+
+
+def sole_cause(error: Exception) -> Exception:
+    """Task groups wrap what their tasks raise: unwrap while there is one cause, prefer one of ours among several."""
+    while isinstance(error, ExceptionGroup):
+        ours, _ = error.split(RlmServiceError)
+        error = (ours or error).exceptions[0]
+    return error
+
+
+def wants_colour() -> bool:
+    """https://no-color.org. A convention of terminals, not a setting of the service, hence not in `settings`."""
+    return not os.environ.get("NO_COLOR")
+
+
+def _log_to_stderr() -> None:
+    """stdout belongs to the answer, and what is worth telling a person comes through progress and errors."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,195 @@
+"""The commands and their options. Nothing heavy is imported here.
+
+`rlm-service --help` is what people and shell completion call most and must answer within 150 ms (checked by
+tests/cli/test_start.py); the service behind it takes a second to import. So each command imports its work when it
+is run, rich help panels are off, and options that are left out are None: their defaults stand where they are used.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="rlm-service",
+    help="Answers questions over contexts far larger than a model's window, by running a Recursive Language Model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runs = typer.Typer(help="Look at runs and cancel them.", no_args_is_help=True, rich_markup_mode=None)
+contexts = typer.Typer(help="Store contexts and list them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs, name="runs")
+app.add_typer(contexts, name="contexts")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.", hidden=True)]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, as `runs ls` prints it.")]
+MaxCost = Annotated[str, typer.Option("--max-cost", metavar="USD", help="The most that the run may spend.")]
+Newest = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")]
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-c",
+            "--context",
+            metavar="PATH",
+            help="A file, directory, glob, or - for stdin; repeatable. NAME=PATH also binds it to that variable.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The root LM, such as openai/gpt-5-mini or scripted/root.")] = None,
+    sub_model: Annotated[str | None, typer.Option(help="The model of sub-calls; the root LM if left out.")] = None,
+    max_cost: MaxCost = "1.00",
+    max_turns: Annotated[int | None, typer.Option(help="Turns; 30 if left out.")] = None,
+    max_depth: Annotated[int | None, typer.Option(help="Levels of child runs; 1 if left out.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens, in and out, over all calls.")] = None,
+    max_sub_calls: Annotated[int | None, typer.Option(help="Sub-calls.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds for the run; 1800 if left out.")] = None,
+    cell_timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Active seconds for one cell; 120 if left out.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON Schema that the answer must satisfy.")
+    ] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Run in this session, with its variables.")] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer to a file.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    show_code: ShowCode = True,
+    traceback: Traceback = False,
+) -> None:
+    """Ask one question over one or more contexts.
+
+    The answer goes to stdout and nothing else does; progress goes to stderr.
+    """
+    from service.cli.ask import AskOptions
+    from service.cli.ask import ask as run
+    from service.cli.boundary import run_command, wants_colour
+
+    options = AskOptions(
+        question=question,
+        contexts=tuple(context or ()),
+        model=model,
+        sub_model=sub_model,
+        max_cost=max_cost,
+        max_turns=max_turns,
+        max_depth=max_depth,
+        max_tokens=max_tokens,
+        max_sub_calls=max_sub_calls,
+        timeout_s=timeout,
+        cell_timeout_s=cell_timeout,
+        schema=schema,
+        session=session,
+        as_json=as_json,
+        out=out,
+        quiet=quiet,
+        show_code=show_code,
+        colour=wants_colour(),
+    )
+    run_command(lambda: run(options), show_traceback=traceback)
+
+
+@app.command()
+def demo(
+    model: Annotated[str, typer.Option(help="The root LM.")] = "scripted/root",
+    sub_model: Annotated[str, typer.Option(help="The model of sub-calls.")] = "scripted/sub",
+    max_cost: MaxCost = "1.00",
+    lines: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many lines to search.")] = 1_000_000,
+    traceback: Traceback = False,
+) -> None:
+    """Find one number hidden in 1,000,000 lines. Needs no key; leaves nothing behind."""
+    from service.cli.boundary import run_command, wants_colour
+    from service.cli.demo import DemoOptions
+    from service.cli.demo import demo as run
+
+    options = DemoOptions(model=model, sub_model=sub_model, max_cost=max_cost, lines=lines, colour=wants_colour())
+    run_command(lambda: run(options), show_traceback=traceback)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, traceback: Traceback = False) -> None:
+    """Say what works here, what does not, and what to do about it."""
+    from service.cli.boundary import run_command
+    from service.cli.doctor import doctor as run
+
+    run_command(lambda: run(as_json=as_json), show_traceback=traceback)
+
+
+@runs.command("ls")
+def list_runs(limit: Newest = 20, as_json: AsJson = False, traceback: Traceback = False) -> None:
+    """List runs."""
+    from service.cli import run_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: run_commands.list_runs(limit=limit, as_json=as_json), show_traceback=traceback)
+
+
+@runs.command("show")
+def show_run(
+    run: RunIdArgument,
+    answer: Annotated[bool, typer.Option("--answer", help="Print the answer and nothing else.")] = False,
+    as_json: AsJson = False,
+    traceback: Traceback = False,
+) -> None:
+    """Show one run, or its answer."""
+    from service.cli import run_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: run_commands.show_run(run, as_json=as_json, answer_only=answer), show_traceback=traceback)
+
+
+@runs.command("tail")
+def tail_run(
+    run: RunIdArgument, as_json: AsJson = False, show_code: ShowCode = True, traceback: Traceback = False
+) -> None:
+    """Follow a run from its first event to its last. With --json, one event per line."""
+    from service.cli import run_commands
+    from service.cli.boundary import run_command, wants_colour
+
+    run_command(
+        lambda: run_commands.tail_run(run, as_json=as_json, show_code=show_code, colour=wants_colour()),
+        show_traceback=traceback,
+    )
+
+
+@runs.command("cancel")
+def cancel_run(run: RunIdArgument, traceback: Traceback = False) -> None:
+    """End a run; it keeps what it has."""
+    from service.cli import run_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: run_commands.cancel_run(run), show_traceback=traceback)
+
+
+@contexts.command("put")
+def put_contexts(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, directories, globs, or - for stdin.")],
+    as_json: AsJson = False,
+    traceback: Traceback = False,
+) -> None:
+    """Store each path as a context and print its id."""
+    from service.cli import context_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: context_commands.put_contexts(tuple(paths), as_json=as_json), show_traceback=traceback)
+
+
+@contexts.command("ls")
+def list_contexts(limit: Newest = 20, as_json: AsJson = False, traceback: Traceback = False) -> None:
+    """List stored contexts."""
+    from service.cli import context_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: context_commands.list_contexts(limit=limit, as_json=as_json), show_traceback=traceback)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,189 @@
+"""From what a person names with `-c` to what the context store keeps: which files, of which kind, under which name.
+
+`-c` takes a file, a directory, a glob or `-` for stdin, each optionally preceded by `NAME=` to bind the context to a
+variable besides `context_N`. A directory or a glob with several matches becomes one context of named texts; the
+suffix decides between text and JSON. Nothing is stored here: `find_sources` only looks, so that a wrong path fails
+before anything is started.
+"""
+
+import codecs
+import glob
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.cli.visible import visible_line
+from service.contexts.values import ContextKind
+from service.errors import BadRequest
+
+STDIN = "-"
+MAX_FILES = 20_000
+"""In one directory or glob; a larger tree is almost certainly not what was meant."""
+
+KIND_OF_SUFFIX: dict[str, ContextKind] = {".json": "json", ".jsonl": "json_lines", ".ndjson": "json_lines"}
+
+_NAMED = re.compile(r"([^\W\d]\w{0,79})=(.+)", re.DOTALL)
+_CHUNK = 1 << 20
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One payload of a source. `path` is None for stdin."""
+
+    name: str
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What one `-c` named."""
+
+    name: str
+    kind: ContextKind
+    files: tuple[SourceFile, ...]
+    variable: str | None = None
+    left_out: tuple[str, ...] = ()
+    """One line for people about what was found and not taken."""
+
+
+def find_sources(arguments: Sequence[str]) -> tuple[Source, ...]:
+    """Look at every `-c`.
+
+    Raises:
+        BadRequest: a path is missing, unreadable, empty or not text; the message says which and what to do.
+    """
+    sources = tuple(_find(argument) for argument in arguments)
+    if sum(source.name == STDIN for source in sources) > 1:
+        raise BadRequest("stdin can be one context only, and -c - was given more than once")
+    return sources
+
+
+def _find(argument: str) -> Source:
+    variable, target = None, argument
+    named = _NAMED.fullmatch(argument)
+    if named is not None and not os.path.lexists(argument):
+        variable, target = named.groups()
+    if target == STDIN:
+        return Source(name=STDIN, kind="text", files=(SourceFile(name="stdin", path=None),), variable=variable)
+    if not target or "\0" in target:
+        raise BadRequest(f"{visible_line(argument)!r} is no path: name a file, a directory, a glob or -")
+    path = Path(target)
+    if os.path.isdir(path):  # unlike Path.is_dir it is false, not an error, where nothing can be seen
+        return _directory(path, variable)
+    if not os.path.lexists(path) and glob.has_magic(target):
+        return _matches(target, variable)
+    return _file(path, variable)
+
+
+def _file(path: Path, variable: str | None) -> Source:
+    shown = visible_line(str(path))
+    try:
+        mode = path.stat().st_mode
+        # Only a regular file can be looked at twice; a pipe (process substitution) is read once, when it is stored.
+        if stat.S_ISREG(mode):
+            if path.stat().st_size == 0:
+                raise BadRequest(f"{shown} is empty: a context needs at least one character")
+            reason = _why_not_text(path)
+            if reason is not None:
+                raise BadRequest(f"{shown} is not text ({reason}): convert it to UTF-8 text or JSON first")
+        elif not stat.S_ISFIFO(mode):
+            raise BadRequest(f"{shown} is neither a file, a directory nor a pipe")
+    except FileNotFoundError:
+        raise BadRequest(f"no file, directory or glob match at {shown}: check the path") from None
+    except OSError as error:
+        raise BadRequest(f"{shown} cannot be read: {error.strerror}") from error
+    kind = KIND_OF_SUFFIX.get(path.suffix.lower(), "text")
+    return Source(name=path.name, kind=kind, files=(SourceFile(name=path.name, path=path),), variable=variable)
+
+
+def _directory(root: Path, variable: str | None) -> Source:
+    found: list[Path] = []
+    hidden: list[str] = []
+    # Links are not followed: they can lead out of the tree or round in circles.
+    for directory, subdirectories, names in os.walk(root, onerror=_refuse_unreadable):
+        hidden += [name for name in (*subdirectories, *names) if name.startswith(".")]
+        subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
+        found += [Path(directory, name) for name in sorted(names) if not name.startswith(".")]
+        _refuse_too_many(found, str(root))
+    return _named_texts(root.resolve().name or str(root), root, found, hidden, variable)
+
+
+def _matches(pattern: str, variable: str | None) -> Source:
+    found = [path for path in map(Path, sorted(glob.iglob(pattern, recursive=True))) if path.is_file()]
+    if not found:
+        raise BadRequest(f"no file, directory or glob match at {visible_line(pattern)}: check the path")
+    if len(found) == 1:
+        return _file(found[0], variable)
+    _refuse_too_many(found, pattern)
+    shared = Path(os.path.commonpath([path.parent for path in found]))
+    return _named_texts(pattern, shared, found, [], variable)
+
+
+def _named_texts(name: str, root: Path, found: Iterable[Path], hidden: list[str], variable: str | None) -> Source:
+    taken: list[SourceFile] = []
+    reasons: dict[str, list[str]] = {"hidden": hidden} if hidden else {}
+    for path in found:
+        reason = _why_left_out(path)
+        part = path.relative_to(root).as_posix()
+        if reason is None:
+            taken.append(SourceFile(name=part, path=path))
+        else:
+            reasons.setdefault(reason, []).append(part)
+    left_out = tuple(f"{visible_line(name)}: left out {_examples(reason, names)}" for reason, names in reasons.items())
+    if not taken:
+        why = f" ({'; '.join(left_out)})" if left_out else ""
+        raise BadRequest(f"{visible_line(name)} holds no text file{why}")
+    return Source(name=name, kind="named_texts", files=tuple(taken), variable=variable, left_out=left_out)
+
+
+def _why_left_out(path: Path) -> str | None:
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            return "links"
+        if not stat.S_ISREG(status.st_mode):
+            return "special files"
+        return "files that are not UTF-8 text" if _why_not_text(path) is not None else None
+    except PermissionError:
+        return "unreadable files"
+    except FileNotFoundError:
+        return "files that vanished"
+
+
+def _why_not_text(path: Path) -> str | None:
+    """None when the whole file is UTF-8 without NUL bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            nul = chunk.find(0)
+            if nul >= 0:
+                return f"a zero byte at offset {offset + nul}"
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                return f"no UTF-8 near offset {offset}"
+            offset += len(chunk)
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "it ends within a UTF-8 character"
+    return None
+
+
+def _examples(reason: str, names: list[str]) -> str:
+    shown = ", ".join(visible_line(name, 60) for name in names[:_EXAMPLES])
+    return f"{len(names)} {reason} ({shown}{', …' if len(names) > _EXAMPLES else ''})"
+
+
+def _refuse_too_many(found: Sequence[Path], what: str) -> None:
+    if len(found) > MAX_FILES:
+        raise BadRequest(f"{visible_line(what)} holds more than {MAX_FILES:,} files: name a smaller part of it")
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise BadRequest(f"{visible_line(str(error.filename))} cannot be read: {error.strerror}") from error

@@ -1,0 +1,78 @@
+"""`runs ls`, `show`, `tail`, `cancel`: looking at runs, also those that another process drives."""
+
+import dataclasses
+import json
+import sys
+
+from service.cli import exit_codes
+from service.cli.answers import print_answer
+from service.cli.exit_codes import ExitCode
+from service.cli.screen import open_screen
+from service.cli.views import describe_run, print_json, run_page, run_row
+from service.cli.watching import watch
+from service.errors import BadRequest
+from service.ids import RunId, is_id
+from service.settings import read_settings
+from service.wiring import open_service
+
+
+async def list_runs(*, limit: int, as_json: bool) -> ExitCode:
+    """The latest runs, newest first."""
+    async with open_service(read_settings()) as service:
+        views = await service.runs.ls(limit)
+    if as_json:
+        print_json([describe_run(view) for view in views])
+    else:
+        sys.stdout.writelines(run_row(view) + "\n" for view in views)
+    return ExitCode.ANSWERED
+
+
+async def show_run(text: str, *, as_json: bool, answer_only: bool) -> ExitCode:
+    """One run; with `answer_only` its answer and nothing else."""
+    run_id = parse_run_id(text)
+    async with open_service(read_settings()) as service:
+        view = await service.runs.show(run_id)
+        if answer_only:
+            if view.answer is None:
+                state = "is still running" if view.stop_reason is None else "has no answer"
+                raise BadRequest(f"run {run_id} {state}")
+            await print_answer(service.runs.answer_chunks(run_id))
+        elif as_json:
+            print_json(describe_run(view))
+        else:
+            sys.stdout.write(run_page(view))
+    return ExitCode.ANSWERED
+
+
+async def tail_run(text: str, *, as_json: bool, show_code: bool, colour: bool) -> ExitCode:
+    """Follow a run from its first event to its last; Ctrl-C stops looking and leaves the run alone."""
+    run_id = parse_run_id(text)
+    async with open_service(read_settings()) as service:
+        await service.runs.show(run_id)
+        if as_json:
+            async for recorded in service.runs.follow(run_id):
+                event = dataclasses.asdict(recorded.event)
+                named = {"seq": recorded.seq, "event": type(recorded.event).__name__, **event}
+                sys.stdout.write(json.dumps(named) + "\n")
+                sys.stdout.flush()
+            return ExitCode.ANSWERED
+        with open_screen(quiet=False, colour=colour) as screen:
+            watched = await watch(service.runs, run_id, screen, show_code=show_code, may_cancel=False)
+    if watched.finished is None:
+        return ExitCode.CANCELLED
+    return exit_codes.of_run(watched.finished.stop_reason, watched.finished.answer_source)
+
+
+async def cancel_run(text: str) -> ExitCode:
+    """Ask a run to end; it settles and keeps what it has. Idempotent."""
+    run_id = parse_run_id(text)
+    async with open_service(read_settings()) as service:
+        await service.runs.cancel(run_id)
+    sys.stdout.write(f"cancelling {run_id}\n")
+    return ExitCode.ANSWERED
+
+
+def parse_run_id(text: str) -> RunId:
+    if not is_id(text, "run"):
+        raise BadRequest(f"expected a run id such as run_0198… (`rlm-service runs ls` lists them), found {text[:80]!r}")
+    return RunId(text)

@@ -1,0 +1,107 @@
+"""Runs and contexts as people and scripts get to see them on stdout."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from service.cli.visible import visible_line
+from service.contexts.values import Context
+from service.money import NanoUSD, format_usd
+from service.runs.values import RunView
+
+QUESTION_WIDTH = 60
+
+
+def describe_run(view: RunView) -> dict[str, Any]:
+    """A run as JSON: amounts as decimal USD in a string *and* as whole nano-USD, never as a float."""
+    return {
+        "run_id": view.run_id,
+        "session_id": view.session_id,
+        "parent_run_id": view.parent_run_id,
+        "depth": view.depth,
+        "question": view.question,
+        "root_model": view.root_model,
+        "sub_model": view.sub_model,
+        "submitted_at": view.submitted_at,
+        "finished_at": view.finished_at,
+        "stop_reason": view.stop_reason,
+        "answer_source": view.answer_source,
+        "answer_size_bytes": view.answer.size_bytes if view.answer else None,
+        "answer_sha256": view.answer.sha256 if view.answer else None,
+        "turns": view.turns,
+        "cells": view.cells,
+        "sub_calls": view.sub_calls,
+        "child_runs": view.child_runs,
+        "spent_usd": plain_usd(view.spent),
+        "spent_nano_usd": view.spent,
+        "cost_limit_usd": None if view.cost_limit is None else plain_usd(view.cost_limit),
+        "cost_limit_nano_usd": view.cost_limit,
+        "message": view.message,
+    }
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout. ASCII only, so nothing in it can drive a terminal."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=2 if sys.stdout.isatty() else None) + "\n")
+
+
+def plain_usd(amount: NanoUSD) -> str:
+    return format_usd(amount).replace("$", "", 1)
+
+
+def describe_context(context: Context) -> dict[str, Any]:
+    """A stored context as JSON."""
+    return {
+        "context_id": context.context_id,
+        "name": context.name,
+        "kind": context.kind,
+        "type": context.type_name,
+        "length": context.length,
+        "unit": context.unit,
+        "parts": len(context.parts),
+        "size_bytes": context.size_bytes,
+        "created_at": context.created_at,
+    }
+
+
+def run_row(view: RunView) -> str:
+    """A run on one line."""
+    state = view.stop_reason or "running"
+    question = visible_line(view.question, QUESTION_WIDTH)
+    return f"{view.run_id}  {_day(view.submitted_at)}  {state:<16}  {format_usd(view.spent):>12}  {question}"
+
+
+def run_page(view: RunView) -> str:
+    """A run on several lines."""
+    took = "" if view.finished_at is None else f" in {view.finished_at - view.submitted_at:.1f} s"
+    limit = "" if view.cost_limit is None else f" of {format_usd(view.cost_limit)}"
+    rows = [
+        ("run", view.run_id),
+        ("session", view.session_id),
+        ("question", visible_line(view.question, 1000)),
+        ("models", f"root LM {visible_line(view.root_model)}, sub-calls {visible_line(view.sub_model)}"),
+        ("submitted", _day(view.submitted_at)),
+        ("state", "running" if view.stop_reason is None else f"{view.stop_reason}{took}"),
+        (
+            "counted",
+            f"{view.turns} turns, {view.cells} cells, {view.sub_calls} sub-calls, {view.child_runs} child runs",
+        ),
+        ("spent", format_usd(view.spent) + limit),
+    ]
+    if view.answer is not None:
+        rows.append(("answer", f"{view.answer_source}, {view.answer.size_bytes:,} bytes"))
+    if view.message:
+        rows.append(("message", visible_line(view.message, 1000)))
+    return "".join(f"{name:<10} {value}\n" for name, value in rows)
+
+
+def context_row(context: Context) -> str:
+    """A stored context on one line."""
+    what = f"{context.kind}, {context.length:,} {context.unit}"
+    name = visible_line(context.name, QUESTION_WIDTH)
+    return f"{context.context_id}  {_day(context.created_at)}  {what:<36}  {name}"
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,65 @@
+"""The exit codes that scripts rely on."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import service
+from service.cli import exit_codes
+from service.cli.boundary import sole_cause
+from service.cli.exit_codes import EXIT_CODE_OF_FAULT, ExitCode
+from service.errors import BadRequest, Fault, RlmServiceError
+from service.loop.values import AnswerSource, StopReason
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+
+
+def every_error_class() -> list[type[RlmServiceError]]:
+    for module in pkgutil.walk_packages(service.__path__, "service."):
+        importlib.import_module(module.name)
+    found, unseen = [], [RlmServiceError]
+    while unseen:
+        found.append(unseen.pop())
+        unseen += found[-1].__subclasses__()
+    return found
+
+
+def test_every_fault_has_an_exit_code_of_its_own() -> None:
+    """Table and error tree agree: no fault is missing, and a script can tell them apart."""
+    assert set(EXIT_CODE_OF_FAULT) == set(Fault)
+    assert len(set(EXIT_CODE_OF_FAULT.values())) == len(Fault)
+
+
+def test_every_error_of_the_service_has_an_exit_code_and_a_code_of_its_own() -> None:
+    """Whatever room an error comes from, it ends with a documented exit code; none claims success."""
+    errors = every_error_class()
+    for error in errors:
+        assert EXIT_CODE_OF_FAULT[error.fault] is not ExitCode.ANSWERED
+    codes = [error.code for error in errors if error is not RlmServiceError]
+    assert sorted(codes) == sorted(set(codes))
+
+
+@pytest.mark.parametrize("source", AnswerSource)
+def test_only_a_submitted_answer_is_success(source: AnswerSource) -> None:
+    """Exit code 0 means that the model declared its answer final; no other end of a run is a success."""
+    for reason in StopReason:
+        code = exit_codes.of_run(reason, source)
+        is_success = reason is StopReason.ANSWERED and source is AnswerSource.SUBMITTED
+        assert (code is ExitCode.ANSWERED) == is_success
+
+
+def test_the_documented_table_is_the_table() -> None:
+    """docs/cli.md lists every exit code and no other."""
+    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", DOCS.read_text(), re.MULTILINE)}
+    assert documented == {int(code) for code in ExitCode}
+
+
+def test_our_own_error_is_found_in_a_group() -> None:
+    """Task groups wrap errors; the person is told the one of ours, not the group."""
+    ours = BadRequest("no such thing")
+    group = ExceptionGroup("outer", [ValueError("noise"), ExceptionGroup("inner", [ours])])
+    assert sole_cause(group) is ours
+    assert isinstance(sole_cause(ExceptionGroup("outer", [ValueError("only")])), ValueError)

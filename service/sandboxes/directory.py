@@ -6,8 +6,9 @@
         contexts/                            hard links of 0444 blobs
     <data>/sessions/<sandbox id>.owner       0600, locked (flock) while the replica that owns it lives
     <data>/sessions/<sandbox id>.process     0600, which processes to end when the owner is gone
+    <data>/sessions/<sandbox id>.tmp/        0700, writable to the sandbox, where it has no tmpfs of its own
 
-The two files stand beside the directory, not in it: code of the same uid could open and lock what it can see, and
+The files stand beside the directory, not in it: code of the same uid could open and lock what it can see, and
 so keep the reaper away for ever.
 
 A unix socket's path may have 107 bytes, a data directory more; sockets are therefore bound through
@@ -135,9 +136,15 @@ def read_process_record(session: Path) -> ProcessRecord | None:
         return None
 
 
+def tmp_directory(session: Path) -> Path:
+    """The place for a sandbox's own files, where its level has no tmpfs. Not made by `create_session_directory`."""
+    return session.with_name(session.name + ".tmp")
+
+
 def remove_session(session: Path) -> None:
-    """Remove a session directory and the files beside it, the owner file last. Idempotent."""
+    """Remove a session directory and what stands beside it, the owner file last. Idempotent."""
     shutil.rmtree(session, ignore_errors=True)
+    shutil.rmtree(tmp_directory(session), ignore_errors=True)
     _process_file(session).unlink(missing_ok=True)
     _owner_file(session).unlink(missing_ok=True)
 
@@ -155,8 +162,9 @@ def sessions_in(sessions: Path) -> list[Path]:
 @contextmanager
 def orphaned(session: Path) -> Iterator[bool]:
     """Whether the session's owner is dead; if so, this replica owns it inside the block."""
+    without_owner = os.O_CREAT if session.exists() else 0  # a directory that could not be removed the first time
     try:
-        descriptor = os.open(_owner_file(session), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(_owner_file(session), os.O_RDWR | os.O_CLOEXEC | without_owner, 0o600)
     except OSError:
         yield False
         return

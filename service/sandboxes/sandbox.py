@@ -252,11 +252,11 @@ class Sandbox:
 
     async def kill(self) -> None:
         """End it with everything in it and remove its directory; waits until that is done. Idempotent."""
+        self._ending = True
         with anyio.CancelScope(shield=True):
             async with self._one_kill:
                 if self._ended.is_set():
                     return
-                self._ending = True
                 try:
                     await self._parts.process.kill()
                 finally:
@@ -265,9 +265,9 @@ class Sandbox:
                     await anyio.to_thread.run_sync(self._parts.directory.remove)
                     self._ended.set()
 
-    async def wait_until_killed(self) -> None:
-        """Until `kill` has done its work, whoever called it."""
-        await self._ended.wait()
+    async def wait_until_gone(self) -> None:
+        """Until its processes are gone, killed or by themselves. It is still to be killed then, for the rest."""
+        await self._parts.process.wait()
 
     async def _result_of(self, cell_id: CellId, request: CellRequest) -> CellResult:
         """The cell's request in a task of its own that no cancellation reaches: closing it would leave the cell

@@ -1,0 +1,100 @@
+"""The levels of the process sandbox: for each, the command that starts a sandbox. Pure; starting is the provider's.
+
+    namespaces   bubblewrap around the image: nothing of the host but what Python needs, no network device, own pids
+    landlock     the image alone, confining itself: host files out of reach, but one view of the machine's processes
+    none         the image alone, unconfined, for debugging the service itself
+
+At every level but `none` the image puts its own seccomp filters in force; `probe` proves each level before it is used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from service.sandboxes.bubblewrap import IMAGE_PARENT, SESSION, Profile, bubblewrap_arguments
+from service.sandboxes.port import Template
+from service.sandboxes.python_files import PythonFiles
+
+
+class LevelName(StrEnum):
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One way to start sandboxes on this machine."""
+
+    name: LevelName
+    python: PythonFiles
+    image: Path
+    """The `sandbox_image` package; its parent directory holds nothing else."""
+    bwrap: Path | None = None
+    """The bubblewrap of the `namespaces` level."""
+    as_root: bool = False
+    """Whether the sandbox can, and therefore must, become a uid of its own."""
+
+    @property
+    def has_own_pids(self) -> bool:
+        """Whether the end of the first process inside is the end of all others."""
+        return self.name is LevelName.NAMESPACES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What is particular to one sandbox."""
+
+    template: Template
+    session: Path
+    tmp: Path
+    """A private directory of the host, where the level has no tmpfs of its own."""
+    uid: int | None
+    hash_seed: int
+    status_descriptor: int
+
+
+def command(level: Level, launch: Launch) -> list[str]:
+    """The command line to start. To be run with an environment of `environment` and nothing else."""
+    inside = _image_command(level, launch)
+    if level.bwrap is not None:
+        profile = Profile(
+            bwrap=level.bwrap,
+            as_root=level.as_root,
+            python_files=level.python.paths,
+            hidden=level.python.packages,
+            image=level.image,
+            session=launch.session,
+            tmp_bytes=launch.template.tmp_bytes,
+            environment=environment(level, launch),
+            status_descriptor=launch.status_descriptor,
+        )
+        inside = bubblewrap_arguments(profile, inside)
+    return _with_limits(launch.template, inside)
+
+
+def environment(level: Level, launch: Launch) -> Mapping[str, str]:
+    image_parent = IMAGE_PARENT if level.bwrap is not None else level.image.parent
+    return {"PYTHONPATH": str(image_parent), "PYTHONHASHSEED": str(launch.hash_seed)}
+
+
+def _image_command(level: Level, launch: Launch) -> list[str]:
+    words = [str(level.python.executable), "-P", "-s", "-S", "-B", "-m", "sandbox_image"]
+    words += ["--session-directory", str(SESSION if level.bwrap is not None else launch.session)]
+    if launch.uid is not None:
+        words += ["--uid", str(launch.uid), "--gid", str(launch.uid)]
+    match level.name:
+        case LevelName.NAMESPACES:
+            return words
+        case LevelName.LANDLOCK:
+            return [*words, "--confine", "landlock", "--tmp", str(launch.tmp)]
+        case LevelName.NONE:
+            return [*words, "--tmp", str(launch.tmp), "--unsafe-unconfined"]
+
+
+def _with_limits(template: Template, words: Sequence[str]) -> list[str]:
+    """Limits that hold from the first instruction on. A shell sets them, because code between fork and exec of a
+    threaded service is not safe, and because every machine has one."""
+    script = f'ulimit -c 0 && ulimit -n {template.open_files} && exec "$@"'
+    return ["/bin/sh", "-c", script, "sh", *words]

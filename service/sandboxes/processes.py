@@ -1,0 +1,134 @@
+"""Processes of this machine as /proc tells of them: recognised by pid *and* start time, ended as whole trees.
+
+A pid is a number that comes round again; a pid with its start time and the boot it belongs to is one process. Signals
+go through a pidfd that was checked after it was opened, so that they cannot reach a newcomer under an old number.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+KILL_DEADLINE_S = 10.0
+"""For a killed process to be gone; longer means that it hangs in the operating system."""
+_FREEZE_ROUNDS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """One process of this boot."""
+
+    pid: int
+    started: int
+    """Clock ticks after boot: field 22 of /proc/<pid>/stat."""
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def identify(pid: int) -> Identity | None:
+    """The process that has this pid now; None when there is none, or only its exit status is left."""
+    found = _stat(pid)
+    return None if found is None or found.state in "ZX" else Identity(pid=pid, started=found.started)
+
+
+def is_alive(identity: Identity) -> bool:
+    return identify(identity.pid) == identity
+
+
+def send(identity: Identity, number: signal.Signals) -> bool:
+    """Send a signal to exactly this process; whether it was there to receive it."""
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except OSError:
+        return False
+    try:
+        if not is_alive(identity):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+async def wait_until_gone(identities: Iterable[Identity]) -> bool:
+    """Until none of them runs, at most `KILL_DEADLINE_S`; whether it came to that."""
+    with anyio.move_on_after(KILL_DEADLINE_S):
+        for identity in identities:
+            await _wait_for_one(identity)
+        return True
+    return False
+
+
+async def kill_tree(root: Identity) -> bool:
+    """Kill a process and everything below it; whether all of it is gone.
+
+    The tree is stopped before it is killed, the root first: a stopped process starts no further ones, and the orphans
+    of a root that reaps (a child subreaper) stay below it, so the tree seen last is complete.
+    """
+    stopped: dict[int, Identity] = {}
+    if not send(root, signal.SIGSTOP):
+        return True
+    for _ in range(_FREEZE_ROUNDS):
+        found = {identity.pid: identity for identity in descendants(root.pid)}
+        new = [identity for pid, identity in found.items() if stopped.get(pid) != identity]
+        for identity in new:
+            send(identity, signal.SIGSTOP)
+            stopped[identity.pid] = identity
+        if not new:
+            break
+    tree = [*stopped.values(), root]
+    for identity in tree:
+        send(identity, signal.SIGKILL)
+    return await wait_until_gone(tree)
+
+
+def descendants(pid: int) -> list[Identity]:
+    """Everything below a process, parents before children."""
+    children: dict[int, list[Identity]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := _stat(int(name))) is not None and found.state not in "ZX":
+            children.setdefault(found.parent, []).append(Identity(pid=int(name), started=found.started))
+    tree: list[Identity] = []
+    todo = [pid]
+    while todo:
+        below = children.pop(todo.pop(), [])
+        tree.extend(below)
+        todo.extend(identity.pid for identity in below)
+    return tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stat:
+    state: str
+    parent: int
+    started: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = line[line.rindex(b")") + 2 :].split()  # the name before it may hold spaces and parentheses
+    return _Stat(state=fields[0].decode(), parent=int(fields[1]), started=int(fields[19]))
+
+
+async def _wait_for_one(identity: Identity) -> None:
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except OSError:
+        return
+    try:
+        if is_alive(identity):
+            await anyio.wait_readable(descriptor)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

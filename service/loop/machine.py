@@ -251,9 +251,8 @@ def _root_unavailable(state: RunState, event: RootUnavailable) -> RunState:
         case CallOutcome.TOKEN_LIMIT:
             return ending.wrap_up(state, StopReason.TOKEN_LIMIT)
         case CallOutcome.TOO_LONG if compaction.is_possible(state):
-            # The turn did not take place: it is asked for again, with its number, once there is room.
-            before = replace(state.turn, number=state.turn.number - 1)
-            return replace(state, turn=before, phase=Asking(purpose=Purpose.COMPACTION))
+            # The turn counts although it brought no reply: a call's id is derived from its turn, and is used once.
+            return replace(state, phase=Asking(purpose=Purpose.COMPACTION))
         case _:
             return ending.partial(state, StopReason.MODEL_FAILED, event.message)
 

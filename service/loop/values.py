@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from service.ids import CellId, RunId
+from service.ids import CellId, ContextId, RunId
 from service.money import NanoUSD
 
 
@@ -23,6 +23,8 @@ class StopReason(StrEnum):
     SANDBOX_LOST = "sandbox_lost"
     MODEL_FAILED = "model_failed"
     STORE_FAILED = "store_failed"
+    INTERNAL_ERROR = "internal_error"
+    """A defect of this service."""
 
 
 class AnswerSource(StrEnum):
@@ -98,6 +100,25 @@ class ContextShown:
 
 
 PREVIEW_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextBinding:
+    """Which stored context a run is about, and under which extra name its code finds it."""
+
+    context_id: ContextId
+    variable: str | None = None
+    """A name besides `context_N`; None for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A custom tool: Python source executed once, or a JSON value bound to `name`."""
+
+    name: str
+    code: str | None = None
+    value_json: str | None = None
+    scope: Literal["root", "sub", "both"] = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,30 +1,11 @@
 """What callers hand to `runs` and get back from it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from service.ids import ContextId, RunId, SessionId
-from service.loop.values import AnswerSource, BlobRef, Limits, StopReason
+from service.ids import RunId, SessionId
+from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, StopReason, Tool
 from service.money import NanoUSD
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextBinding:
-    """Which stored context a run is about, and under which extra name its code finds it."""
-
-    context_id: ContextId
-    variable: str | None = None
-    """A name besides `context_N`; None for none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """A custom tool: Python source executed once, or a JSON value bound to `name`."""
-
-    name: str
-    code: str | None = None
-    value_json: str | None = None
-    scope: Literal["root", "sub", "both"] = "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

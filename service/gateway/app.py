@@ -1,0 +1,104 @@
+"""The gateway's application: host calls in, items out."""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from sandbox_image.protocol import (
+    MAX_BATCH_ITEMS,
+    MAX_HOST_CALL_BODY_BYTES,
+    HostCallReply,
+    HostCallRequest,
+)
+from sandbox_image.protocol import HostCallItem as WireItem
+from service.errors import BadRequest, Fault, RlmServiceError
+from service.runs.grants import GrantRefused, Grants
+from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused
+
+_REQUEST = TypeAdapter(HostCallRequest)
+_REPLY = TypeAdapter(HostCallReply)
+
+_MAX_ID_CHARS = 200
+_SHA256_CHARS = 64
+
+
+def gateway_app(grants: Grants) -> FastAPI:
+    """The ASGI application. No documentation routes: nobody browses here."""
+    app = FastAPI(title="rlm-service gateway", openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.post("/host-calls")
+    async def host_calls(request: Request) -> Response:
+        try:
+            granted = grants.resolve(_bearer(request))
+            call = _host_call(await _body(request))
+            items = await granted.answer(call)
+        except RlmServiceError as exc:
+            return _refusal(exc)
+        reply = HostCallReply(items=[_wire_item(item) for item in items])
+        return Response(_REPLY.dump_json(reply), media_type="application/json")
+
+    return app
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise GrantRefused("a host call needs `Authorization: Bearer <grant>`")
+    return token
+
+
+async def _body(request: Request) -> bytes:
+    """The body, refused as soon as it is too long, whatever length it announced."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise BadRequest("a host call's body must not be encoded")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_HOST_CALL_BODY_BYTES:
+            raise BadRequest(f"a host call may carry at most {MAX_HOST_CALL_BODY_BYTES} bytes: make smaller batches")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _host_call(body: bytes) -> HostCall:
+    try:
+        wire = _REQUEST.validate_json(body, strict=True)
+    except ValidationError as exc:
+        raise BadRequest(f"not a host call: {exc.error_count()} errors in its fields") from exc
+    prompts: Any = wire.arguments.get("prompts", [])
+    if isinstance(prompts, list) and len(prompts) > MAX_BATCH_ITEMS:
+        raise BadRequest(f"a batch may have at most {MAX_BATCH_ITEMS} items, found {len(prompts)}")
+    digest = wire.arguments_sha256
+    if len(wire.cell_id) > _MAX_ID_CHARS or len(digest) != _SHA256_CHARS or not 0 <= wire.ordinal < 1 << 53:
+        raise BadRequest("not a host call: its key is malformed")
+    return HostCall(
+        wire_cell_id=wire.cell_id,
+        function=wire.function,
+        arguments_sha256=digest,
+        ordinal=wire.ordinal,
+        arguments=wire.arguments,
+    )
+
+
+def _wire_item(item: HostCallItem) -> WireItem:
+    if item.diverged:
+        return WireItem(ok=False, kind="diverged", message=item.message)
+    if item.failure is not None:
+        return WireItem(ok=False, kind=item.failure.value, message=item.message)
+    return WireItem(ok=True, value=item.value)
+
+
+def _refusal(exc: RlmServiceError) -> Response:
+    """What went wrong, as far as the code that asked may know."""
+    status = 400
+    if isinstance(exc, GrantRefused):
+        status = 401
+    elif isinstance(exc, HostCallRefused):
+        status = 409
+    elif exc.fault is Fault.PLATFORM:
+        status = 503
+    message = str(exc) if status != 503 else "the service cannot answer host calls at the moment"
+    return Response(json.dumps({"code": exc.code, "message": message}), status, media_type="application/json")

@@ -1,0 +1,65 @@
+"""Serves the gateway on its unix socket."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import uvicorn
+from fastapi import FastAPI
+
+START_DEADLINE_S = 10.0
+STOP_DEADLINE_S = 10
+BACKLOG = 1024
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals belong to whoever owns the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
+    """Serve while the block runs; yields the socket's path, `directory/gateway.sock`.
+
+    Every sandbox runs as a user of its own and reaches the socket through its session directory, so the socket itself
+    admits everybody; `directory` (0700) is what keeps others on this machine away, and the grant what counts.
+    """
+    path = directory / f"gateway-{os.getpid()}.sock"
+    listening = _bind(path)
+    config = uvicorn.Config(
+        app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=STOP_DEADLINE_S
+    )
+    server = _Server(config)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listening])
+            with anyio.fail_after(START_DEADLINE_S):
+                while not server.started:
+                    await anyio.sleep(0.005)
+            try:
+                yield path
+            finally:
+                server.should_exit = True
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _bind(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A unix socket's path may have 107 bytes and a data directory more, so it is named through the open directory.
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listening.bind(f"/proc/self/fd/{descriptor}/{path.name}")
+    finally:
+        os.close(descriptor)
+    path.chmod(0o666)
+    listening.listen(BACKLOG)
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,76 @@
+"""Bindings: what a run puts into its namespace, from stored contexts and given tools to what the sandbox is told."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox_image.protocol import Binding, BindingKind, BoundFile
+from service.contexts.store import Contexts
+from service.contexts.values import Context
+from service.errors import BadRequest
+from service.loop.values import ContextBinding, Tool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a run asks for; logged with the session, so that a rebuild asks for the same."""
+
+    contexts: tuple[ContextBinding, ...]
+    tools: tuple[Tool, ...]
+    is_child: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What the sandbox is told, and the blobs that have to be linked for it (bare file name → blob)."""
+
+    bindings: tuple[Binding, ...]
+    files: dict[str, Path]
+
+
+class BindsContexts:
+    """Turns what a run asks for into what its sandbox is told."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+
+    async def bound(self, wanted: Wanted) -> Bound:
+        """Look the contexts up. Raises `NotFound` for one that has been deleted."""
+        found: list[Binding] = []
+        files: dict[str, Path] = {}
+        for index, binding in enumerate(wanted.contexts):
+            context = await self._contexts.get(binding.context_id)
+            found.append(self._context(index, binding, context, files))
+        scopes = ("both", "sub") if wanted.is_child else ("both", "root")
+        found.extend(_tool(tool) for tool in wanted.tools if tool.scope in scopes)
+        return Bound(bindings=tuple(found), files=files)
+
+    def _context(self, index: int, wanted: ContextBinding, context: Context, files: dict[str, Path]) -> Binding:
+        aliases = ["context"] if index == 0 else []
+        if wanted.variable is not None:
+            aliases.append(wanted.variable)
+        bound_files = []
+        for link in self._contexts.links(context):
+            files[link.name] = link.blob
+            bound_files.append(BoundFile(part=link.part, file=link.name, size_bytes=link.size_bytes))
+        return Binding(name=f"context_{index}", kind=BindingKind(context.kind), files=bound_files, aliases=aliases)
+
+
+def check_tool_value(tool: Tool) -> None:
+    """Raises `BadRequest` when the tool's value is not JSON."""
+    if tool.value_json is None:
+        return
+    try:
+        json.loads(tool.value_json)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"the value of tool {tool.name!r} is not valid JSON") from exc
+
+
+def _tool(tool: Tool) -> Binding:
+    if tool.code is not None:
+        return Binding(name=tool.name, kind=BindingKind.CODE, code=tool.code)
+    return Binding(
+        name=tool.name,
+        kind=BindingKind.CODE,
+        code=f"import json as _json\n{tool.name} = _json.loads({tool.value_json!r})\ndel _json\n",
+    )

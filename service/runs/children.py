@@ -1,0 +1,132 @@
+"""Child runs: `rlm_query` and its batches. Below the depth limit a child is a run of its own; at it, a sub-call.
+
+A child shares its parent's budget and deadline and has its own sandbox. Waiting for one holds no money and no model
+slot. A batch without spare sandbox slots runs its children one at a time, on the slot that the root run was admitted
+with for this depth, so parents and children never wait for each other in a circle.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+
+from service.errors import BadRequest, Fault, RlmServiceError
+from service.loop.events import ChildRunFinished
+from service.loop.values import CallOutcome, HostCallKey, StopReason
+from service.runs.host_calls import HostCall, HostCallItem
+from service.runs.standing import Standing
+from service.runs.sub_calls import SubCalls
+
+MAX_CHILD_ANSWER_BYTES = 32 << 20
+"""A child's answer becomes a string in its parent's REPL; the item fails when it is longer."""
+
+QUESTION_IN_CONTEXT = "Your whole task, with its material, is in `context`: read it there and carry it out."
+"""The question of a child that was given only a prompt: the prompt may be huge, so it is the context."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRequest:
+    """One child run as code asked for it. `context` is a string or any JSON value."""
+
+    question: str
+    context: Any
+    root_model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildAnswer:
+    """How a child ended. `text` is None when it has no answer, or one over `MAX_CHILD_ANSWER_BYTES`."""
+
+    event: ChildRunFinished
+    text: str | None
+    message: str
+
+
+RunChild = Callable[[HostCallKey, ChildRequest], Awaitable[ChildAnswer]]
+
+
+class Children:
+    """Makes the child runs of one run."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        *,
+        sub_calls: SubCalls,
+        run_child: RunChild,
+        append: Callable[[ChildRunFinished], Awaitable[None]],
+    ) -> None:
+        self._standing = standing
+        self._sub_calls = sub_calls
+        self._run_child = run_child
+        self._append = append
+
+    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+        """One item per prompt, in order."""
+        requests = self._requests(call.arguments)
+        if not self._standing.may_have_children:
+            return await self._sub_calls.make(_as_sub_calls(call, requests), key)
+        items: list[HostCallItem] = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(requests)
+
+        async def run_item(index: int, request: ChildRequest) -> None:
+            items[index] = await self._one(replace(key, item=index), request)
+
+        async with anyio.create_task_group() as tasks:
+            for index, request in enumerate(requests):
+                tasks.start_soon(run_item, index, request)
+        return items
+
+    async def _one(self, key: HostCallKey, request: ChildRequest) -> HostCallItem:
+        try:
+            answer = await self._run_child(key, request)
+        except RlmServiceError as exc:
+            if exc.fault is Fault.PLATFORM and not exc.may_be_retried:
+                raise
+            return HostCallItem(failure=CallOutcome.UNAVAILABLE, message=str(exc))
+        await self._append(answer.event)
+        if answer.text is None:
+            return HostCallItem(failure=_failure(answer.event.child.stop_reason), message=answer.message)
+        return HostCallItem(value=answer.text)
+
+    def _requests(self, arguments: dict[str, Any]) -> list[ChildRequest]:
+        prompts, contexts, model = arguments.get("prompts"), arguments.get("contexts"), arguments.get("model")
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) and prompt for prompt in prompts):
+            raise BadRequest("prompts must be a list of strings that are not empty")
+        if contexts is not None and (not isinstance(contexts, list) or len(contexts) != len(prompts)):
+            raise BadRequest("contexts must be a list with one context for each prompt")
+        allowed = (self._standing.root_route.name, self._standing.sub_route.name)
+        if model is not None and model not in allowed:
+            raise BadRequest(f"this run may call {allowed[0]!r} and {allowed[1]!r}; leave `model` out")
+        root_model = model or allowed[0]
+        if contexts is None:
+            return [
+                ChildRequest(question=QUESTION_IN_CONTEXT, context=prompt, root_model=root_model) for prompt in prompts
+            ]
+        return [
+            ChildRequest(question=prompt, context=context, root_model=root_model)
+            for prompt, context in zip(prompts, contexts, strict=True)
+        ]
+
+
+def _as_sub_calls(call: HostCall, requests: list[ChildRequest]) -> HostCall:
+    """The same prompts as plain completions: their context, if any, goes into the prompt."""
+    prompts = [
+        request.context if request.question == QUESTION_IN_CONTEXT else f"{request.question}\n\n{request.context}"
+        for request in requests
+    ]
+    return replace(call, arguments={"prompts": prompts, "model": call.arguments.get("model")})
+
+
+def _failure(reason: StopReason) -> CallOutcome:
+    match reason:
+        case StopReason.BUDGET:
+            return CallOutcome.BUDGET
+        case StopReason.TOKEN_LIMIT:
+            return CallOutcome.TOKEN_LIMIT
+        case StopReason.DEADLINE:
+            return CallOutcome.TIMED_OUT
+        case StopReason.CANCELLED:
+            return CallOutcome.CANCELLED
+        case _:
+            return CallOutcome.UNAVAILABLE

@@ -1,0 +1,420 @@
+"""The driver: performs a run's commands one at a time and journals what happened before acting on it.
+
+It decides nothing that the loop could decide. A cancel request or a deadline is an event like any other; when the loop
+then wants the outstanding command interrupted, the driver cancels the root's call, or interrupts the cell and, if that
+does not help, kills its sandbox.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+import anyio
+import anyio.abc
+
+from service.errors import RlmServiceError
+from service.ids import CallId
+from service.journal.redis_journal import Journal
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import Account, Unit
+from service.loop.commands import (
+    AskRoot,
+    BindHistory,
+    Command,
+    Finish,
+    ReadVariable,
+    RebuildNamespace,
+    RunCell,
+)
+from service.loop.events import (
+    CancelRequested,
+    CellFinished,
+    DeadlineNeared,
+    DeadlinePassed,
+    Event,
+    NamespaceRebuilt,
+    RootUnavailable,
+    RunFinished,
+    SandboxLost,
+    ValueRead,
+)
+from service.loop.machine import decide, wants_interrupt
+from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose
+from service.money import NanoUSD
+from service.runs.host_calls import HostCalls
+from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused, bound_of
+from service.runs.purse import Amount
+from service.runs.recorder import Recorder
+from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.sessions import AnswerForm, CellLimits, OpenSession
+from service.runs.standing import Standing
+from service.runs.submission import wrap_up_bound
+from service.sandboxes.port import SandboxGone
+from service.sandboxes.values import ValueMissing, ValueTooLarge, ValueUnserialisable
+from service.store.blobs import Blobs
+from service.store.errors import BlobTooLarge
+
+WRAP_UP_S = 30.0
+WRAP_UP_SHARE_OF_TIME = 0.2
+"""Before the deadline, this much time (the smaller of the two) is kept for the wrap-up call."""
+INTERRUPT_GRACE_S = 5.0
+"""How long a cell may go on after it was interrupted before its sandbox is killed."""
+MAX_JSON_ANSWER_BYTES = 4 << 20
+"""An answer under a schema is validated whole, so it cannot be of any size."""
+CLEAN_UP_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What a driver works with."""
+
+    journal: Journal
+    blobs: Blobs
+    ledger: Ledger
+    metered: MeteredCalls
+    now: Callable[[], float]
+
+
+class PreparedSession:
+    """A session that is being opened and bound while the root LM already thinks."""
+
+    def __init__(self, session: OpenSession, prepare: Callable[[], Awaitable[None]]) -> None:
+        self._session = session
+        self._prepare = prepare
+        self._is_over = anyio.Event()
+        self._failure: RlmServiceError | None = None
+
+    async def prepare(self) -> None:
+        """Open and bind. A failure is kept for whoever needs the session."""
+        try:
+            await self._prepare()
+        except RlmServiceError as exc:
+            self._failure = exc
+        finally:
+            self._is_over.set()
+
+    async def ready(self) -> OpenSession:
+        """The session with its sandbox; raises what preparing failed with."""
+        await self._is_over.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self._session
+
+
+class RunDriver:
+    """Drives one run on this replica, from wherever its journal stands to `RunFinished`."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        recorder: Recorder,
+        prepared: PreparedSession,
+        host_calls: HostCalls,
+        *,
+        rooms: Rooms,
+        rebuild_grant: Callable[[], str],
+    ) -> None:
+        self._standing = standing
+        self._recorder = recorder
+        self._prepared = prepared
+        self._host_calls = host_calls
+        self._rooms = rooms
+        self._rebuild_grant = rebuild_grant
+        self._interrupt: Callable[[], None] = _nothing
+        self._asked = 0
+        recorder.on_applied = self._interrupt_if_wanted
+
+    def __repr__(self) -> str:
+        return f"<RunDriver {self._recorder!r} {self._host_calls!r}>"
+
+    async def drive(self) -> None:
+        """Perform commands until the run has finished.
+
+        Cancelling it finishes the run as cancelled, within `CLEAN_UP_S`.
+        """
+        try:
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(self._watch_clock)
+                watchers.start_soon(self._watch_cancel)
+                while (command := decide(self._recorder.state)) is not None:
+                    await self._perform(command)
+                watchers.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP_S):
+                await self._finish_as_cancelled()
+            raise
+
+    # -- the commands ----------------------------------------------------------------------------------------------
+
+    async def _perform(self, command: Command) -> None:
+        match command:
+            case AskRoot():
+                await self._ask_root(command)
+            case RunCell():
+                await self._in_session(lambda session: self._run_cell(session, command))
+            case BindHistory():
+                await self._in_session(lambda session: self._bind_history(session, command))
+            case ReadVariable():
+                await self._in_session(lambda session: self._read_variable(session, command))
+            case RebuildNamespace():
+                await self._in_session(self._rebuild)
+            case Finish():
+                await self._finish(command)
+            case _:
+                assert_never(command)
+
+    async def _in_session(self, act: Callable[[OpenSession], Awaitable[Event]]) -> None:
+        """Record what acting in the session comes to; without a sandbox the run cannot go on."""
+        with anyio.CancelScope() as waiting:
+            self._set_interrupt(waiting.cancel)
+            try:
+                session = await self._prepared.ready()
+            except RlmServiceError as exc:
+                await self._recorder.record(SandboxLost(at=self._now(), message=str(exc)))
+                return
+            finally:
+                self._interrupt = _nothing
+        if waiting.cancelled_caught:
+            await self._recorder.record(SandboxLost(at=self._now(), message="the sandbox was not ready in time"))
+            return
+        await self._recorder.record(await act(session))
+
+    async def _ask_root(self, command: AskRoot) -> None:
+        standing = self._standing
+        submitted = standing.submitted
+        call = MeteredCall(
+            stem=self._new_stem(command),
+            purpose=command.purpose,
+            route=standing.root_route,
+            messages=command.messages,
+            max_output_tokens=command.max_output_tokens,
+            deadline_at=submitted.deadline_at,
+            lineage=standing.lineage,
+            cache_key=standing.run_id,
+        )
+        hold = await self._take_wrap_up_hold(call) if command.purpose is Purpose.WRAP_UP else None
+        with anyio.CancelScope() as scope:
+            self._set_interrupt(scope.cancel)
+            try:
+                result = await self._rooms.metered.call(call, standing.purse, self._recorder.record, hold=hold)
+            finally:
+                self._interrupt = _nothing
+        if scope.cancelled_caught:
+            outcome, message = CallOutcome.CANCELLED, "the run is being stopped"
+        elif isinstance(result, Refused):
+            outcome, message = result.outcome, result.message
+        elif result.outcome is CallOutcome.OK:
+            return
+        else:
+            outcome, message = result.outcome, result.text
+        await self._recorder.record(
+            RootUnavailable(at=self._now(), purpose=command.purpose, outcome=outcome, message=message)
+        )
+
+    def _new_stem(self, command: AskRoot) -> str:
+        """Never the same twice: a reservation resolves once, also when a turn is asked again after a compaction."""
+        self._asked += 1
+        standing = self._standing
+        return f"{standing.run_id}/e{standing.epoch}/{command.purpose.value}{command.turn}.{self._asked}"
+
+    @property
+    def _has_wrap_up_hold(self) -> bool:
+        return bool(self._standing.purse.standing) and self._standing.run_id == self._standing.lineage[-1]
+
+    async def _take_wrap_up_hold(self, call: MeteredCall) -> Hold | None:
+        """The hold made at submit, if there is one and it covers the call; else the call reserves like any other."""
+        if not self._has_wrap_up_hold:
+            return None
+        hold = wrap_up_hold(self._standing)
+        self._standing.purse.standing = NanoUSD(0)
+        if bound_of(call, hold.max_output_tokens).nano_usd <= hold.amount.nano_usd:
+            return hold
+        await self._rooms.metered.release(hold, self._standing.purse)
+        return None
+
+    async def _run_cell(self, session: OpenSession, command: RunCell) -> CellFinished:
+        limits = self._standing.submitted.limits
+        remaining_s = max(1.0, self._standing.submitted.deadline_at - self._now())
+        async with anyio.create_task_group() as stopping:
+
+            def interrupt() -> None:
+                stopping.start_soon(self._stop_cell, session, command)
+
+            self._set_interrupt(interrupt)
+            try:
+                result = await session.run_cell(
+                    self._standing.run_id,
+                    (command.cell_id, command.code),
+                    CellLimits(active_s=limits.cell_active_s, wall_s=remaining_s),
+                    self._answer_form,
+                    self._host_calls,
+                )
+            except SandboxGone as exc:
+                result = CellResult(
+                    cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=str(exc)
+                )
+            finally:
+                self._interrupt = _nothing
+                stopping.cancel_scope.cancel()
+        return CellFinished(at=self._now(), result=result)
+
+    async def _stop_cell(self, session: OpenSession, command: RunCell) -> None:
+        """Calls in flight first, so that code waiting for them is released; then the code; then the sandbox."""
+        self._interrupt = _nothing
+        self._host_calls.cancel()
+        sandbox = session.sandbox
+        if sandbox is None:
+            return
+        try:
+            await sandbox.interrupt(command.cell_id)
+            await anyio.sleep(INTERRUPT_GRACE_S)
+        except SandboxGone:
+            return
+        await sandbox.kill()
+
+    async def _bind_history(self, session: OpenSession, command: BindHistory) -> CellFinished:
+        try:
+            await session.bind_history(self._standing.run_id, command.cell_id, command.messages)
+            result = CellResult(cell_id=command.cell_id, status=CellStatus.OK)
+        except SandboxGone as exc:
+            result = CellResult(cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=str(exc))
+        return CellFinished(at=self._now(), result=result)
+
+    async def _read_variable(self, session: OpenSession, command: ReadVariable) -> ValueRead:
+        try:
+            blob = await self._read_into_blob(session, command)
+            if self._answer_form == "json":
+                await self._validate(blob)
+        except ValueMissing as exc:
+            return ValueRead(at=self._now(), variable=command.variable, outcome="missing", message=str(exc))
+        except (ValueTooLarge, BlobTooLarge) as exc:
+            return ValueRead(at=self._now(), variable=command.variable, outcome="too_large", message=str(exc))
+        except (ValueUnserialisable, ReplyBreaksSchema, SandboxGone) as exc:
+            return ValueRead(at=self._now(), variable=command.variable, outcome="failed", message=str(exc))
+        return ValueRead(at=self._now(), variable=command.variable, outcome="read", blob=blob)
+
+    async def _read_into_blob(self, session: OpenSession, command: ReadVariable) -> BlobRef:
+        if session.sandbox is None:
+            raise SandboxGone("the sandbox is gone, and the value with it")
+        form = self._answer_form
+        limit_bytes = (
+            min(command.size_limit_bytes, MAX_JSON_ANSWER_BYTES) if form == "json" else command.size_limit_bytes
+        )
+        async with session.sandbox.read_value(command.variable, as_=form, limit_bytes=limit_bytes) as value:
+            return await self._rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=form)
+
+    async def _validate(self, blob: BlobRef) -> None:
+        schema = self._standing.submitted.answer_schema
+        assert schema is not None
+        payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_JSON_ANSWER_BYTES)
+        parse_checked(payload.decode("utf-8"), check_schema(schema))
+
+    async def _rebuild(self, session: OpenSession) -> Event:
+        try:
+            rebuilt = await session.rebuild(self._rebuild_grant, self._host_calls)
+        except RlmServiceError as exc:
+            return SandboxLost(at=self._now(), message=str(exc))
+        return NamespaceRebuilt(at=self._now(), cells=rebuilt.cells, missing=rebuilt.missing)
+
+    async def _finish(self, command: Finish) -> None:
+        self._host_calls.cancel()
+        await self._host_calls.wait_until_idle()
+        standing = self._standing
+        answer = command.answer
+        if command.answer_text is not None:
+            answer = await self._rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
+        if self._has_wrap_up_hold:
+            standing.purse.standing = NanoUSD(0)
+            await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
+        account = Account(level="run", owner=standing.run_id, unit=Unit.NANO_USD)
+        (balance,) = await self._rooms.ledger.balances([account])
+        await self._recorder.record(
+            RunFinished(
+                at=self._now(),
+                stop_reason=command.stop_reason,
+                answer_source=command.answer_source,
+                answer=answer,
+                spent=NanoUSD(balance.spent),
+                message=command.message,
+            )
+        )
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    async def _watch_clock(self) -> None:
+        submitted = self._standing.submitted
+        kept_s = min(WRAP_UP_S, (submitted.deadline_at - submitted.at) * WRAP_UP_SHARE_OF_TIME)
+        await anyio.sleep(submitted.deadline_at - kept_s - self._now())
+        await self._recorder.record(DeadlineNeared(at=self._now()))
+        await anyio.sleep(submitted.deadline_at - self._now())
+        await self._recorder.record(DeadlinePassed(at=self._now()))
+
+    async def _watch_cancel(self) -> None:
+        await self._rooms.journal.wait_for_cancel(self._standing.run_id)
+        await self._recorder.record(CancelRequested(at=self._now()))
+
+    async def _finish_as_cancelled(self) -> None:
+        """The task is being cancelled: nothing more is performed, each due command is answered as not done."""
+        await self._recorder.record(CancelRequested(at=self._now()))
+        while (command := decide(self._recorder.state)) is not None:
+            if isinstance(command, Finish):
+                await self._finish(command)
+            else:
+                await self._recorder.record(_not_done(command, self._now()))
+
+    def _set_interrupt(self, interrupt: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+        self._interrupt_if_wanted()
+
+    def _interrupt_if_wanted(self) -> None:
+        if wants_interrupt(self._recorder.state):
+            self._interrupt()
+
+    @property
+    def _answer_form(self) -> AnswerForm:
+        return "text" if self._standing.submitted.answer_schema is None else "json"
+
+    def _now(self) -> float:
+        return self._rooms.now()
+
+
+def wrap_up_hold(standing: Standing) -> Hold:
+    """The reservation that was made at submit for the root run's wrap-up call."""
+    plan = standing.submitted.wrap_up
+    assert plan is not None, "only a planned wrap-up is reserved"
+    amount = wrap_up_amount(standing)
+    return Hold(
+        call_id=CallId(f"{standing.run_id}/wrap_up/held"), amount=amount, max_output_tokens=plan.max_output_tokens
+    )
+
+
+def wrap_up_amount(standing: Standing) -> Amount:
+    """What the wrap-up call is reserved at. No tokens: reaching the token limit is a reason to wrap up."""
+    plan = standing.submitted.wrap_up
+    assert plan is not None, "only a planned wrap-up is reserved"
+    return Amount(nano_usd=wrap_up_bound(standing.root_route.price, plan), tokens=0, sub_calls=0)
+
+
+def _not_done(command: Command, at: float) -> Event:
+    match command:
+        case AskRoot():
+            return RootUnavailable(
+                at=at, purpose=command.purpose, outcome=CallOutcome.CANCELLED, message="the run was cancelled"
+            )
+        case RunCell() | BindHistory():
+            result = CellResult(
+                cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail="the run was cancelled"
+            )
+            return CellFinished(at=at, result=result)
+        case ReadVariable():
+            return ValueRead(at=at, variable=command.variable, outcome="failed", message="the run was cancelled")
+        case RebuildNamespace():
+            return NamespaceRebuilt(at=at, cells=0)
+        case Finish():
+            raise AssertionError("finishing is always done")
+        case _:
+            assert_never(command)
+
+
+def _nothing() -> None:
+    """No command is outstanding that could be interrupted."""

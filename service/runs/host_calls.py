@@ -1,0 +1,197 @@
+"""Host calls: what the code of one run may ask of the service, and the records that make it repeatable.
+
+A call is known by its key: cell, function, hash of the arguments, ordinal among equals. Its answer is journalled
+before the code sees it, so a re-run of the cell gets the same answer, no model is called and nothing is paid twice.
+
+    a record exists            → the recorded answer
+    the same call is under way → its answer (the sandbox lost its connection and asks again)
+    the cell is being re-run   → divergence: no model is called, the rebuild stops
+    the cell is the open one   → it goes live
+    anything else              → refused: between cells a leftover thread may not spend the next run's money
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import anyio
+import anyio.abc
+
+from service.errors import Fault, RlmServiceError
+from service.ids import CellId
+from service.loop.events import Event, HostCallAnswered
+from service.loop.values import CallOutcome, HostCallKey
+
+HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCall:
+    """One call as the gateway decoded it. Still hostile: sizes are checked, meanings are not."""
+
+    wire_cell_id: str
+    function: HostFunction
+    arguments_sha256: str
+    ordinal: int
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCallItem:
+    """What one item comes to: a value, or why there is none."""
+
+    value: Any = None
+    failure: CallOutcome | None = None
+    message: str = ""
+    diverged: bool = False
+
+
+class HostCallRefused(RlmServiceError):
+    """No cell is open for this call, or the run is over."""
+
+    code = "host_call_refused"
+    fault = Fault.POLICY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCell:
+    """The cell that may make host calls now.
+
+    A re-run needs an id of its own on the wire, where an id never runs twice; its records stay under the id that the
+    cell had first.
+    """
+
+    wire_id: str
+    cell_id: CellId
+    is_rerun: bool = False
+
+
+class MakesHostCalls(Protocol):
+    """Makes a call for the first time. `sub_calls.SubCalls`, `children.Children` and `budget.BudgetReport`."""
+
+    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+        """Raises `BadRequest` when the arguments are not of the function's shape; else one item per prompt."""
+        ...
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    done: anyio.Event = field(default_factory=anyio.Event)
+    answer: list[HostCallItem] | None = None
+    refusal: RlmServiceError | None = None
+
+
+class HostCalls:
+    """The host calls of one run while it is driven. It owns the records; the journal keeps them.
+
+    Calls are made in the driver's task group, not in the request that asked for them: a sandbox that loses its
+    connection does not cancel what is paid for, and the end of the run ends them all.
+    """
+
+    def __init__(
+        self,
+        makers: dict[HostFunction, MakesHostCalls],
+        *,
+        record: Callable[[Event], Awaitable[None]],
+        now: Callable[[], float],
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self._makers = makers
+        self._record = record
+        self._now = now
+        self._tasks = tasks
+        self._answers: dict[HostCallKey, list[HostCallItem]] = {}
+        self._under_way: dict[HostCallKey, _UnderWay] = {}
+        self._are_cancelled = False
+        self.open_cell: OpenCell | None = None
+        self.has_diverged = False
+        """Set by a re-run cell that asked for something it had not asked for before."""
+
+    def __repr__(self) -> str:
+        return f"<HostCalls open={self.open_cell} under_way={len(self._under_way)} recorded={len(self._answers)}>"
+
+    def remember(self, event: HostCallAnswered) -> None:
+        """Take a journalled answer into the records."""
+        self._answers[event.key] = _decode_items(event.answer_json)
+
+    def cancel(self) -> None:
+        """Cancel every call in flight; each settles what it has spent. Later calls fail as cancelled."""
+        self._are_cancelled = True
+        for under_way in self._under_way.values():
+            under_way.scope.cancel()
+
+    async def answer(self, call: HostCall) -> list[HostCallItem]:
+        """The items' results, in order. An item that fails never fails the others.
+
+        Raises:
+            HostCallRefused: no cell is open, or not the one that asks, or the run is over.
+            BadRequest: the arguments are not of the function's shape.
+        """
+        cell = self.open_cell
+        if cell is None or call.wire_cell_id != cell.wire_id:
+            raise HostCallRefused("host calls are only possible while their own cell is running")
+        key = HostCallKey(
+            cell_id=cell.cell_id, function=call.function, arguments_sha256=call.arguments_sha256, ordinal=call.ordinal
+        )
+        if key in self._answers:
+            return self._answers[key]
+        if cell.is_rerun:
+            self.has_diverged = True
+            return [HostCallItem(diverged=True, message="the cell did not make this call when it first ran")]
+        if self._are_cancelled:
+            return [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
+        under_way = self._under_way.get(key)
+        if under_way is None:
+            under_way = self._under_way[key] = _UnderWay()
+            self._tasks.start_soon(self._make, call, key, under_way)
+        await under_way.done.wait()
+        if under_way.refusal is not None:
+            raise under_way.refusal
+        if under_way.answer is None:
+            raise HostCallRefused("the run is over")
+        return under_way.answer
+
+    async def wait_until_idle(self) -> None:
+        """Until no call is in flight: all are answered and settled."""
+        while self._under_way:
+            await next(iter(self._under_way.values())).done.wait()
+
+    async def _make(self, call: HostCall, key: HostCallKey, under_way: _UnderWay) -> None:
+        items: list[HostCallItem] | None = None
+        try:
+            with under_way.scope:
+                try:
+                    items = await self._makers[call.function].make(call, key)
+                except RlmServiceError as exc:
+                    if exc.fault is Fault.PLATFORM:
+                        raise
+                    under_way.refusal = exc
+                    return
+            if items is None:
+                items = [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
+            failures = tuple(item.failure.value for item in items if item.failure is not None)
+            await self._record(
+                HostCallAnswered(
+                    at=self._now(), key=key, answer_json=_encode_items(items), failures=failures, items=len(items)
+                )
+            )
+            self._answers[key] = items
+            under_way.answer = items
+        finally:
+            del self._under_way[key]
+            under_way.done.set()
+
+
+def _encode_items(items: list[HostCallItem]) -> str:
+    return json.dumps(
+        [[i.value] if i.failure is None else [None, i.failure.value, i.message] for i in items], ensure_ascii=False
+    )
+
+
+def _decode_items(text: str) -> list[HostCallItem]:
+    return [
+        HostCallItem(value=row[0]) if len(row) == 1 else HostCallItem(failure=CallOutcome(row[1]), message=row[2])
+        for row in json.loads(text)
+    ]

@@ -1,0 +1,298 @@
+"""The metered call: the only way from this service to a language model.
+
+    reserve → call → append `CallFinished` → settle
+
+Each attempt is a reservation of its own, under an id derived from where the call stands in its run, so every step is
+idempotent: a crash after the append settles from the journal, a crash before it leaves a hold that expires into a
+charge. An amount is held before anything is sent, and it bounds what the provider can bill; hence `spent + held` never
+passes a limit, whatever runs in parallel.
+
+When the money does not fit: while other calls of the same budget are in flight, wait for them (they hold more than
+they will use); otherwise shrink the output limit down to a floor; otherwise refuse.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+
+from service.ids import CallId, RunId
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import Entry, Refusal, Unit
+from service.loop.events import CallFinished
+from service.loop.values import CallOutcome, HostCallKey, Message, Purpose, Usage
+from service.models.catalog import Route
+from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.models.prices import bound, cost, input_token_bound
+from service.money import NanoUSD
+from service.runs.purse import Amount, Purse, rows
+
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 20.0
+OUTPUT_TOKENS_FLOOR = 256
+"""A reply of fewer tokens than this is not worth paying its prompt for."""
+HOLD_MARGIN_S = 120.0
+"""A hold outlives its call's deadline by this much before it counts as lost."""
+CLEAN_UP_S = 10.0
+
+_ATTEMPTS = {
+    CallOutcome.RATE_LIMITED: 5,
+    CallOutcome.UNAVAILABLE: 4,
+    # These two may have been billed in full, so a second try is all they get.
+    CallOutcome.TIMED_OUT: 2,
+    CallOutcome.INVALID_REPLY: 2,
+}
+"""How many attempts a call gets in all whose latest one ended so; outcomes that are not named get one."""
+_REFUSED_BY = {
+    Unit.NANO_USD: (CallOutcome.BUDGET, "the run's budget is used up"),
+    Unit.TOKENS: (CallOutcome.TOKEN_LIMIT, "the run's token limit is reached"),
+    Unit.SUB_CALLS: (CallOutcome.CALL_LIMIT, "the run's limit on sub-calls is reached"),
+}
+
+Append = Callable[[CallFinished], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteredCall:
+    """One call as the run wants it, before any attempt."""
+
+    stem: str
+    """Where it stands in its run; attempt `k` has the id `{stem}/a{k}`."""
+    purpose: Purpose
+    route: Route
+    messages: tuple[Message, ...]
+    max_output_tokens: int
+    deadline_at: float
+    lineage: tuple[RunId, ...]
+    schema: dict[str, Any] | None = None
+    cache_key: str | None = None
+    origin: HostCallKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A reservation that was made: it must be resolved exactly once."""
+
+    call_id: CallId
+    amount: Amount
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """No call was or will be made."""
+
+    outcome: CallOutcome
+    message: str
+
+
+class MeteredCalls:
+    """Makes metered calls for all runs of this replica."""
+
+    def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._overbilling: set[str] = set()
+        """Models that billed beyond their bound: refused until an operator raises it (a restart re-reads prices)."""
+
+    async def call(
+        self, call: MeteredCall, purse: Purse, append: Append, *, hold: Hold | None = None
+    ) -> CallFinished | Refused:
+        """Make the call with its retries.
+
+        Args:
+            call: what to ask.
+            purse: whose money.
+            append: journals a `CallFinished`; after it returns the call counts as paid.
+            hold: the first attempt's reservation, when the caller made it already (`reserve`).
+
+        Returns:
+            The last attempt (whose outcome may be a failure), or the refusal that prevented any.
+        """
+        last: CallFinished | None = None
+        attempt = 0
+        while True:
+            held = hold if attempt == 0 and hold is not None else await self.reserve(call, purse, attempt=attempt)
+            if isinstance(held, Refused):
+                return last if last is not None else held
+            last, retry_after_s = await self._attempt(call, held, purse, append)
+            pause_s = _backoff_s(attempt, retry_after_s)
+            attempt += 1
+            if attempt >= _ATTEMPTS.get(last.outcome, 1) or self._now() + pause_s >= call.deadline_at:
+                return last
+            await anyio.sleep(pause_s)
+
+    async def reserve(self, call: MeteredCall, purse: Purse, *, attempt: int = 0) -> Hold | Refused:
+        """Hold what the attempt may cost at most, waiting for the budget's own calls in flight if need be.
+
+        Raises:
+            StoreFailed: no ledger, so no call.
+        """
+        if call.route.name in self._overbilling:
+            return Refused(
+                outcome=CallOutcome.REFUSED,
+                message=f"{call.route.name} billed more than its price allows; an operator must correct its price",
+            )
+        call_id = CallId(f"{call.stem}/a{attempt}")
+        max_output_tokens = call.max_output_tokens
+        while True:
+            if self._now() >= call.deadline_at:
+                return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
+            amount = bound_of(call, max_output_tokens)
+            refusal = await self._ledger.reserve(
+                call_id, rows(call.lineage, amount), expires_at=call.deadline_at + HOLD_MARGIN_S
+            )
+            if refusal is None:
+                return Hold(call_id=call_id, amount=amount, max_output_tokens=max_output_tokens)
+            if self._others_are_in_flight(refusal, purse):
+                await purse.wait_for_resolved()
+                max_output_tokens = call.max_output_tokens
+                continue
+            shrunk = _fitting_output_tokens(call, max_output_tokens, refusal)
+            if shrunk is None:
+                outcome, message = _REFUSED_BY[refusal.account.unit]
+                return Refused(outcome=outcome, message=message)
+            max_output_tokens = shrunk
+
+    async def release(self, hold: Hold, purse: Purse) -> None:
+        """Give back a hold whose call was never made."""
+        await self._ledger.release(hold.call_id)
+        purse.announce_resolved()
+
+    async def settle(self, finished: CallFinished, lineage: tuple[RunId, ...]) -> None:
+        """Book a journalled call. Idempotent: used after each call, and again by whoever takes the run over."""
+        used = Amount(
+            nano_usd=finished.cost,
+            tokens=finished.usage.input_tokens + finished.usage.output_tokens,
+            sub_calls=1 if finished.purpose is Purpose.SUB_CALL and finished.outcome is CallOutcome.OK else 0,
+        )
+        await self._ledger.settle(finished.call_id, rows(lineage, used), _entry(finished, lineage[0]))
+
+    def _others_are_in_flight(self, refusal: Refusal, purse: Purse) -> bool:
+        standing = purse.standing if refusal.account.unit is Unit.NANO_USD else 0
+        return refusal.held > standing
+
+    async def _attempt(
+        self, call: MeteredCall, hold: Hold, purse: Purse, append: Append
+    ) -> tuple[CallFinished, float | None]:
+        started = self._now()
+        request = ModelRequest(
+            model=call.route.upstream_model,
+            messages=call.messages,
+            max_output_tokens=hold.max_output_tokens,
+            schema=call.schema,
+            cache_key=call.cache_key,
+            timeout_s=max(1.0, min(600.0, call.deadline_at - started)),
+        )
+        retry_after_s: float | None = None
+        cancelled = True
+        fact = _CallFact(outcome=CallOutcome.CANCELLED, text="cancelled while it ran", reply=None, may_be_billed=True)
+        try:
+            reply = await call.route.adapter.complete(request)
+            cancelled = False
+            fact = _CallFact(outcome=CallOutcome.OK, text=reply.text, reply=reply, may_be_billed=True)
+        except ModelCallFailed as exc:
+            cancelled = False
+            retry_after_s = exc.retry_after_s
+            fact = _CallFact(outcome=exc.outcome, text=exc.message, reply=None, may_be_billed=exc.may_be_billed)
+        finally:
+            finished = _finished(call, hold, fact, at=self._now(), started=started)
+            # What was spent is written down even when this task is being cancelled: the provider has been asked.
+            with anyio.CancelScope(
+                shield=True, deadline=anyio.current_time() + CLEAN_UP_S if cancelled else float("inf")
+            ):
+                await append(finished)
+                await self.settle(finished, call.lineage)
+                purse.announce_resolved()
+        if finished.cost > hold.amount.nano_usd:
+            self._overbilling.add(call.route.name)
+        return finished, retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CallFact:
+    outcome: CallOutcome
+    text: str
+    reply: ModelReply | None
+    may_be_billed: bool
+
+
+def bound_of(call: MeteredCall, max_output_tokens: int) -> Amount:
+    """The most that one attempt can cost, in every unit."""
+    input_tokens = input_token_bound(call.messages, call.schema)
+    return Amount(
+        nano_usd=bound(call.route.price, input_tokens, max_output_tokens),
+        tokens=input_tokens + max_output_tokens,
+        sub_calls=1 if call.purpose is Purpose.SUB_CALL else 0,
+    )
+
+
+def _fitting_output_tokens(call: MeteredCall, asked: int, refusal: Refusal) -> int | None:
+    """The largest smaller output limit that fits what is left, at least the floor; None if nothing does."""
+    if refusal.account.unit is Unit.SUB_CALLS or asked <= OUTPUT_TOKENS_FLOOR:
+        return None
+    left = refusal.limit - refusal.spent - refusal.held
+
+    def fits(tokens: int) -> bool:
+        amount = bound_of(call, tokens)
+        return (amount.tokens if refusal.account.unit is Unit.TOKENS else amount.nano_usd) <= left
+
+    if not fits(OUTPUT_TOKENS_FLOOR):
+        return None
+    low, high = OUTPUT_TOKENS_FLOOR, asked - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _finished(call: MeteredCall, hold: Hold, fact: _CallFact, *, at: float, started: float) -> CallFinished:
+    """What the attempt costs: the reported usage, the whole bound if it may be billed unseen, or nothing."""
+    finished = CallFinished(
+        at=at,
+        call_id=hold.call_id,
+        purpose=call.purpose,
+        model=call.route.name,
+        outcome=fact.outcome,
+        text=fact.text,
+        usage=Usage(),
+        cost=NanoUSD(0),
+        origin=call.origin,
+        duration_s=max(0.0, at - started),
+    )
+    if fact.reply is not None and fact.reply.usage is not None:
+        return replace(finished, usage=fact.reply.usage, cost=cost(call.route.price, fact.reply.usage))
+    if not fact.may_be_billed:
+        return finished
+    unseen = Usage(
+        input_tokens=input_token_bound(call.messages, call.schema),
+        output_tokens=hold.max_output_tokens,
+    )
+    return replace(finished, usage=unseen, cost=hold.amount.nano_usd, estimated=True)
+
+
+def _entry(finished: CallFinished, run_id: RunId) -> Entry:
+    flags = []
+    if finished.estimated:
+        flags.append("uncertain" if finished.outcome is CallOutcome.CANCELLED else "estimated")
+    return Entry(
+        call_id=finished.call_id,
+        run_id=run_id,
+        model=finished.model,
+        purpose=finished.purpose.value,
+        at=finished.at,
+        nano_usd=finished.cost,
+        input_tokens=finished.usage.input_tokens,
+        cached_input_tokens=finished.usage.cached_input_tokens,
+        output_tokens=finished.usage.output_tokens,
+        flags=tuple(flags),
+    )
+
+
+def _backoff_s(attempt: int, retry_after_s: float | None) -> float:
+    if retry_after_s is not None:
+        return retry_after_s
+    longest_s: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
+    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter only

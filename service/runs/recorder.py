@@ -1,0 +1,64 @@
+"""The recorder: one run's state on this replica, always exactly what its journal says.
+
+Facts arrive from several tasks at once (the command being performed, host calls, the clock, a cancel request). Each is
+appended first and applied afterwards, in journal order, so that a replay passes through the same states.
+"""
+
+import heapq
+from collections.abc import Callable
+
+import anyio
+
+from service.ids import RunId
+from service.journal.redis_journal import Journal
+from service.journal.values import Recorded
+from service.loop.events import Event
+from service.loop.machine import evolve
+from service.loop.state import RunState
+
+
+class Recorder:
+    """Appends and applies the events of one run, of which this replica is the only writer (`epoch`)."""
+
+    def __init__(self, journal: Journal, run_id: RunId, epoch: int, recorded: list[Recorded]) -> None:
+        state: RunState | None = None
+        for entry in recorded:
+            state = evolve(state, entry.event)
+        if state is None:
+            raise ValueError(f"the journal of {run_id} is empty")
+        self.state: RunState = state
+        self.on_applied: Callable[[], None] = lambda: None
+        """Called after every applied event; must not block or raise."""
+        self._journal = journal
+        self._run_id = run_id
+        self._epoch = epoch
+        self._next_seq = recorded[-1].seq + 1
+        self._early: list[tuple[int, Event]] = []
+        self._applied = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
+
+    async def record(self, event: Event) -> None:
+        """Append a fact; return once it, and everything before it, is applied.
+
+        Raises:
+            StaleEpoch: another replica has taken the run over.
+            StoreFailed: nothing was decided on this fact.
+        """
+        # Shielded: were the task cancelled between the store's yes and the push, the sequence would have a hole.
+        with anyio.CancelScope(shield=True):
+            seq = await self._journal.append(self._run_id, self._epoch, event)
+            heapq.heappush(self._early, (seq, event))
+            self._apply_due()
+            while self._next_seq <= seq:
+                await self._applied.wait()
+
+    def _apply_due(self) -> None:
+        while self._early and self._early[0][0] == self._next_seq:
+            _, event = heapq.heappop(self._early)
+            self.state = evolve(self.state, event)
+            self._next_seq += 1
+            self._applied.set()
+            self._applied = anyio.Event()
+            self.on_applied()

@@ -1,0 +1,187 @@
+"""Sub-calls: `llm_query` and its batches, one plain completion per prompt.
+
+The items of a batch reserve their money one after the other, in index order, and at most `WINDOW` are in flight: what
+is held is at most the window's worth, and when the money ends it is the tail that fails, never items at random.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+from jsonschema.protocols import Validator
+
+from service.errors import BadRequest
+from service.loop.events import CallFinished
+from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
+from service.models.catalog import Route
+from service.runs.host_calls import HostCall, HostCallItem
+from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
+from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.standing import Standing
+
+WINDOW = 64
+"""Sub-calls of one run in flight at once, over all its threads and batches."""
+
+_NO_MONEY = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT})
+
+
+class SubCalls:
+    """Makes the sub-calls of one run. `remember` and `make` belong to its driver alone."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        *,
+        max_output_tokens: int,
+        metered: MeteredCalls,
+        append: Callable[[CallFinished], Awaitable[None]],
+    ) -> None:
+        self._standing = standing
+        self._max_output_tokens = max_output_tokens
+        self._metered = metered
+        self._append = append
+        self._window = anyio.Semaphore(WINDOW)
+        self._finished: dict[HostCallKey, CallFinished] = {}
+
+    def remember(self, event: CallFinished) -> None:
+        """Take a journalled sub-call into the records: a batch that a crash cut short asks only for the rest."""
+        if event.origin is not None and event.outcome is CallOutcome.OK:
+            self._finished[event.origin] = event
+
+    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+        """One item per prompt, in order."""
+        prompts = _prompts(call.arguments)
+        validator, schema = _schema(call.arguments)
+        route = self._route(call.arguments.get("model"))
+        return await self._map(prompts, key, route, schema, validator)
+
+    async def _map(
+        self,
+        prompts: list[str],
+        key: HostCallKey,
+        route: Route,
+        schema: dict[str, Any] | None,
+        validator: Validator | None,
+    ) -> list[HostCallItem]:
+        items: list[HostCallItem] = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(prompts)
+        refused: Refused | None = None
+
+        async def run_item(index: int, item_call: MeteredCall, hold: Hold | None) -> None:
+            try:
+                items[index] = await self._one(item_call, hold, validator)
+            finally:
+                self._window.release()
+
+        async with anyio.create_task_group() as tasks:
+            for index, prompt in enumerate(prompts):
+                if refused is not None:
+                    items[index] = HostCallItem(failure=refused.outcome, message=refused.message)
+                    continue
+                item_call = self._call(prompt, replace(key, item=index), route, schema)
+                await self._window.acquire()
+                hold: Hold | Refused | None = None
+                if replace(key, item=index) not in self._finished:
+                    hold = await self._reserve_or_free_the_window(item_call)
+                if isinstance(hold, Refused):
+                    self._window.release()
+                    items[index] = HostCallItem(failure=hold.outcome, message=hold.message)
+                    # Prompts differ in length, so a later one might still fit: it is refused all the same, because
+                    # a batch that fails at random items is worse for the code that asked than one that ends early.
+                    refused = hold if hold.outcome in _NO_MONEY else None
+                    continue
+                tasks.start_soon(run_item, index, item_call, hold)
+        return items
+
+    async def _reserve_or_free_the_window(self, call: MeteredCall) -> Hold | Refused:
+        try:
+            return await self._metered.reserve(call, self._standing.purse)
+        except BaseException:
+            self._window.release()
+            raise
+
+    async def _one(self, call: MeteredCall, hold: Hold | None, validator: Validator | None) -> HostCallItem:
+        assert call.origin is not None
+        finished = self._finished.get(call.origin) or await self._metered.call(
+            call, self._standing.purse, self._append, hold=hold
+        )
+        item, complaint = _judge(finished, validator)
+        if complaint is None or not isinstance(finished, CallFinished):
+            return item
+        repair = replace(
+            call,
+            stem=f"{call.stem}/repair",
+            origin=None,
+            messages=(
+                *call.messages,
+                Message(role="assistant", content=finished.text),
+                Message(
+                    role="user", content=f"That does not satisfy the JSON schema ({complaint}). Send only the JSON."
+                ),
+            ),
+        )
+        item, _ = _judge(await self._metered.call(repair, self._standing.purse, self._append), validator)
+        return item
+
+    def _call(self, prompt: str, origin: HostCallKey, route: Route, schema: dict[str, Any] | None) -> MeteredCall:
+        standing = self._standing
+        place = f"{origin.function}/{origin.arguments_sha256[:16]}/{origin.ordinal}/{origin.item}"
+        instruction = () if schema is None else (_schema_message(schema),)
+        return MeteredCall(
+            stem=f"{origin.cell_id}/e{standing.epoch}/{place}",
+            purpose=Purpose.SUB_CALL,
+            route=route,
+            messages=(*instruction, Message(role="user", content=prompt)),
+            max_output_tokens=min(self._max_output_tokens, route.card.max_output_tokens),
+            deadline_at=standing.submitted.deadline_at,
+            lineage=standing.lineage,
+            schema=schema,
+            cache_key=standing.lineage[-1],
+            origin=origin,
+        )
+
+    def _route(self, model: Any) -> Route:
+        standing = self._standing
+        if model is None or model == standing.sub_route.name:
+            return standing.sub_route
+        if model == standing.root_route.name:
+            return standing.root_route
+        raise BadRequest(
+            f"this run may call {standing.sub_route.name!r} and {standing.root_route.name!r}; leave `model` out"
+        )
+
+
+def _judge(finished: CallFinished | Refused, validator: Validator | None) -> tuple[HostCallItem, str | None]:
+    """The item that a call comes to, and what is wrong with its JSON, if that is all that is wrong."""
+    if isinstance(finished, Refused):
+        return HostCallItem(failure=finished.outcome, message=finished.message), None
+    if finished.outcome is not CallOutcome.OK:
+        return HostCallItem(failure=finished.outcome, message=finished.text), None
+    if validator is None:
+        return HostCallItem(value=finished.text), None
+    try:
+        return HostCallItem(value=parse_checked(finished.text, validator)), None
+    except ReplyBreaksSchema as exc:
+        return HostCallItem(failure=CallOutcome.INVALID_REPLY, message=str(exc)), str(exc)
+
+
+def _prompts(arguments: dict[str, Any]) -> list[str]:
+    prompts = arguments.get("prompts")
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadRequest("prompts must be a list of strings")
+    return prompts
+
+
+def _schema(arguments: dict[str, Any]) -> tuple[Validator | None, dict[str, Any] | None]:
+    schema = arguments.get("schema")
+    if schema is None:
+        return None, None
+    if not isinstance(schema, dict):
+        raise BadRequest("schema must be a JSON Schema object (a dict)")
+    return check_schema(schema), schema
+
+
+def _schema_message(schema: dict[str, Any]) -> Message:
+    text = json.dumps(schema, ensure_ascii=False, sort_keys=True)
+    return Message(role="system", content=f"Answer with JSON only, satisfying this JSON Schema:\n{text}")

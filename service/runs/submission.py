@@ -1,0 +1,217 @@
+"""From a request to the first event: everything is checked, priced and rendered before the run exists.
+
+Pure, apart from what it is given: it reads no store and no clock.
+"""
+
+import keyword
+from dataclasses import dataclass
+
+from service.contexts.values import Context
+from service.errors import BadRequest
+from service.ids import RunId, SessionId
+from service.loop.events import RunSubmitted
+from service.loop.prompts import PromptFigures, PromptPack, render
+from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, Tool, WrapUp
+from service.models.catalog import Route
+from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound
+from service.money import MAX_NANO_USD, NanoUSD, format_usd
+from service.runs.bindings import check_tool_value
+from service.runs.schemas import check_schema
+from service.runs.values import RunRequest
+
+MAX_QUESTION_CHARS = 32_000
+MAX_CONTEXTS = 1_000
+MAX_TOOLS = 64
+MAX_TOOL_BYTES = 1 << 20
+
+ROOT_OUTPUT_TOKENS = 8_192
+SUB_OUTPUT_TOKENS = 4_096
+"""What a reply may have at most when money is no object. Every hold includes this much output, so it decides how many
+calls fit a small budget at once."""
+LEAST_OUTPUT_TOKENS = 512
+WRAP_UP_OUTPUT_TOKENS = (2_048, 1_024, 512, 256)
+WRAP_UP_INPUT_BYTES = (48_000, 24_000, 12_000, 6_000, 3_000)
+WRAP_UP_SHARE = 3
+"""At most a third of the budget is set aside for the wrap-up call."""
+
+_RESERVED = frozenset(
+    {
+        "context", "history", "answer", "llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched",
+        "allm_query", "allm_query_batched", "arlm_query", "arlm_query_batched",
+        "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS", "budget",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What a child run has from its parent; a root run has none."""
+
+    parent_run_id: RunId
+    depth: int
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Everything that `first_event` needs besides the request."""
+
+    run_id: RunId
+    session_id: SessionId
+    contexts: tuple[Context, ...]
+    root_route: Route
+    sub_route: Route
+    pack: PromptPack
+    at: float
+    family: Family | None = None
+
+
+def check_request(request: RunRequest) -> None:
+    """Refuse what can be refused without looking anything up.
+
+    Raises:
+        BadRequest: the first thing that is wrong, and what would be right.
+    """
+    if not request.question.strip():
+        raise BadRequest("the question is empty")
+    if len(request.question) > MAX_QUESTION_CHARS:
+        raise BadRequest(
+            f"the question has {len(request.question)} characters, at most {MAX_QUESTION_CHARS} are allowed: "
+            "put the long part into a context"
+        )
+    if not 1 <= len(request.contexts) <= MAX_CONTEXTS:
+        raise BadRequest(f"a run needs 1 to {MAX_CONTEXTS} contexts, found {len(request.contexts)}")
+    names = [binding.variable for binding in request.contexts if binding.variable is not None]
+    names += [tool.name for tool in request.tools]
+    for name in names:
+        _check_name(name, names)
+    if len(request.tools) > MAX_TOOLS:
+        raise BadRequest(f"at most {MAX_TOOLS} tools can be given with a run, found {len(request.tools)}")
+    for tool in request.tools:
+        _check_tool(tool)
+    if request.answer_schema is not None:
+        check_schema(request.answer_schema)
+    _check_limits(request.limits)
+
+
+def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
+    """The event that a run begins with. The same input gives the same event."""
+    limits = request.limits
+    family = submission.family
+    root, sub = submission.root_route, submission.sub_route
+    depth = 0 if family is None else family.depth
+    deadline_at = submission.at + limits.wall_s if family is None else family.deadline_at
+    prompt = render(
+        submission.pack,
+        PromptFigures(
+            root_window_tokens=root.card.window_tokens,
+            sub_model=sub.name,
+            sub_window_tokens=sub.card.window_tokens,
+            sub_input_nano_usd_per_mtok=sub.price.input,
+            sub_output_nano_usd_per_mtok=sub.price.output,
+            limits=limits,
+            depth=depth,
+            answer_is_json=request.answer_schema is not None,
+        ),
+    )
+    return RunSubmitted(
+        at=submission.at,
+        run_id=submission.run_id,
+        session_id=submission.session_id,
+        parent_run_id=None if family is None else family.parent_run_id,
+        depth=depth,
+        question=request.question,
+        contexts=tuple(
+            shown(index, binding.variable, context)
+            for index, (binding, context) in enumerate(zip(request.contexts, submission.contexts, strict=True))
+        ),
+        root_model=root.name,
+        sub_model=sub.name,
+        root_window_tokens=root.card.window_tokens,
+        root_max_output_tokens=output_tokens(root, limits.cost, default=ROOT_OUTPUT_TOKENS, share=4),
+        limits=limits,
+        prompt=prompt,
+        wrap_up=plan_wrap_up(root, limits.cost),
+        deadline_at=deadline_at,
+        answer_schema=request.answer_schema,
+        bindings=request.contexts,
+        tools=request.tools,
+        keeps_session=request.session_id is not None,
+    )
+
+
+def shown(index: int, variable: str | None, context: Context) -> ContextShown:
+    """What the root LM is told of a context."""
+    return ContextShown(
+        variable=variable or f"context_{index}",
+        type_name=context.type_name,
+        length=context.length,
+        unit=context.unit,
+        preview=context.preview[:PREVIEW_CHARS],
+    )
+
+
+def output_tokens(route: Route, cost_limit: NanoUSD | None, *, default: int, share: int) -> int:
+    """How long a reply may be, so that its hold takes at most a `share`-th of the budget."""
+    ceiling = min(default, route.card.max_output_tokens)
+    if cost_limit is None:
+        return ceiling
+    tokens = ceiling
+    while tokens > LEAST_OUTPUT_TOKENS and bound(route.price, 0, tokens) * share > cost_limit:
+        tokens //= 2
+    return max(min(LEAST_OUTPUT_TOKENS, ceiling), tokens)
+
+
+def plan_wrap_up(route: Route, cost_limit: NanoUSD | None) -> WrapUp | None:
+    """The largest wrap-up call that a third of the budget holds; None when not even the smallest fits."""
+    ceiling = route.card.max_output_tokens
+    window_bytes = route.card.window_tokens - min(WRAP_UP_OUTPUT_TOKENS[0], ceiling)
+    for input_bytes in WRAP_UP_INPUT_BYTES:
+        for tokens in WRAP_UP_OUTPUT_TOKENS:
+            plan = WrapUp(
+                input_bytes=min(input_bytes, max(1_000, window_bytes)), max_output_tokens=min(tokens, ceiling)
+            )
+            if cost_limit is None or wrap_up_bound(route.price, plan) * WRAP_UP_SHARE <= cost_limit:
+                return plan
+    return None
+
+
+def wrap_up_bound(price: Price, plan: WrapUp) -> NanoUSD:
+    """The most that the wrap-up call can cost."""
+    return bound(price, plan.input_bytes + REQUEST_OVERHEAD_TOKENS, plan.max_output_tokens)
+
+
+def _check_name(name: str, names: list[str]) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or len(name) > 64:
+        raise BadRequest(f"{name[:80]!r} cannot be a variable name: use letters, digits and underscores, at most 64")
+    if name in _RESERVED or (name.startswith(("context_", "history_")) and name.split("_", 1)[1].isdigit()):
+        raise BadRequest(f"{name!r} is one of the REPL's own names: choose another")
+    if names.count(name) > 1:
+        raise BadRequest(f"{name!r} is given twice: names must differ")
+
+
+def _check_tool(tool: Tool) -> None:
+    if (tool.code is None) == (tool.value_json is None):
+        raise BadRequest(f"tool {tool.name!r} needs either code or a JSON value")
+    if len((tool.code or tool.value_json or "").encode("utf-8", "surrogatepass")) > MAX_TOOL_BYTES:
+        raise BadRequest(f"tool {tool.name!r} is larger than {MAX_TOOL_BYTES} bytes: give it as a context")
+    check_tool_value(tool)
+
+
+def _check_limits(limits: Limits) -> None:
+    for name, value, least, most in (
+        ("turns", limits.turns, 1, 1_000),
+        ("depth", limits.depth, 0, 16),
+        ("tokens", limits.tokens, 1, MAX_NANO_USD),
+        ("sub_calls", limits.sub_calls, 0, MAX_NANO_USD),
+        ("wall_s", limits.wall_s, 1, 7 * 86_400),
+        ("cell_active_s", limits.cell_active_s, 0.1, 86_400),
+        ("observation_chars", limits.observation_chars, 200, 1_000_000),
+        ("answer_bytes", limits.answer_bytes, 1, 16 << 30),
+        ("empty_replies", limits.empty_replies, 1, 100),
+    ):
+        # `not (a <= b <= c)` rather than `b < a or b > c`: NaN fails the first and passes the second.
+        if value is not None and not least <= value <= most:
+            raise BadRequest(f"the limit {name} must be between {least} and {most}, found {value}")
+    if limits.cost is not None and not 0 < limits.cost <= MAX_NANO_USD:
+        raise BadRequest(f"the budget must be above $0 and at most {format_usd(NanoUSD(MAX_NANO_USD))}")

@@ -1,0 +1,46 @@
+"""A run as people want to see it, folded from its journal."""
+
+from collections.abc import Sequence
+
+from service.errors import NotFound
+from service.ids import RunId
+from service.journal.values import Recorded
+from service.loop.events import CallFinished, CellFinished, ChildRunFinished, RunFinished, RunSubmitted
+from service.loop.values import CallOutcome, Purpose
+from service.money import NanoUSD
+from service.runs.values import RunView
+
+
+def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
+    """Counts and sums over the events. `spent` includes child runs."""
+    events = [entry.event for entry in recorded]
+    if not events or not isinstance(events[0], RunSubmitted):
+        raise NotFound(f"there is no run {run_id}: `runs ls` lists those there are")
+    submitted = events[0]
+    finished = events[-1] if isinstance(events[-1], RunFinished) else None
+    calls = [event for event in events if isinstance(event, CallFinished)]
+    answered = [call for call in calls if call.outcome is CallOutcome.OK]
+    children = [event.child for event in events if isinstance(event, ChildRunFinished)]
+    spent = sum(call.cost for call in calls) + sum(child.spent for child in children)
+    return RunView(
+        run_id=run_id,
+        session_id=submitted.session_id,
+        parent_run_id=submitted.parent_run_id,
+        depth=submitted.depth,
+        question=submitted.question,
+        root_model=submitted.root_model,
+        sub_model=submitted.sub_model,
+        submitted_at=submitted.at,
+        finished_at=None if finished is None else finished.at,
+        turns=sum(call.purpose is Purpose.TURN for call in answered),
+        cells=sum(isinstance(event, CellFinished) for event in events),
+        sub_calls=sum(call.purpose is Purpose.SUB_CALL for call in answered)
+        + sum(child.sub_calls for child in children),
+        child_runs=len(children),
+        spent=NanoUSD(spent) if finished is None else finished.spent,
+        cost_limit=submitted.limits.cost,
+        stop_reason=None if finished is None else finished.stop_reason,
+        answer_source=None if finished is None else finished.answer_source,
+        answer=None if finished is None else finished.answer,
+        message="" if finished is None else finished.message,
+    )

@@ -1,0 +1,164 @@
+"""The composition root: settings become adapters, adapters become use cases.
+
+The only module that knows which implementation stands behind which name. One exit stack owns every lifetime: what is
+opened here is closed here, in reverse order.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from service.contexts.store import Contexts
+from service.errors import BadRequest
+from service.gateway.app import gateway_app
+from service.gateway.listener import serve_gateway
+from service.ids import EMBEDDED_TENANT
+from service.journal.cell_log import CellLog
+from service.journal.redis_journal import Journal
+from service.journal.sessions import Sessions
+from service.ledger.redis_ledger import Ledger
+from service.models.catalog import Catalog
+from service.runs.bindings import BindsContexts
+from service.runs.driver import Rooms
+from service.runs.grants import Grants
+from service.runs.metered_call import MeteredCalls
+from service.runs.runs import Runs, RunsRooms
+from service.runs.sessions import SessionRooms
+from service.sandboxes.pool import Pool, open_pool
+from service.sandboxes.port import Provider, Template
+from service.sandboxes.process_provider import ProcessProvider
+from service.sandboxes.reaper import keep_reaping
+from service.sandboxes.slots import Slots
+from service.settings import Settings
+from service.store.blobs import Blobs
+from service.store.connection import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Everything a face of the service (command line, web) works with."""
+
+    settings: Settings
+    store: Store
+    blobs: Blobs
+    contexts: Contexts
+    ledger: Ledger
+    catalog: Catalog
+    provider: Provider
+    pool: Pool
+    runs: Runs
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
+    """The whole service on this machine, for the time of the block. On leaving it, live runs are cancelled and settle.
+
+    Raises:
+        BadRequest: the data directory cannot be used, or the models file is wrong.
+        StoreFailed: no store can be reached or started.
+    """
+    make_data_directory(settings)
+    tenant = EMBEDDED_TENANT
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
+        )
+        blobs = Blobs(settings.data_directory / "blobs")
+        contexts = Contexts(store, blobs, tenant)
+        journal = Journal(store, blobs, tenant)
+        ledger = Ledger(store, tenant, time.time)
+        catalog = await stack.enter_async_context(open_catalog(settings))
+        grants = Grants(time.time)
+        gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))
+        provider = open_provider(settings)
+        sessions = settings.data_directory / "sessions"
+        template = Template(memory_bytes=settings.sandbox_memory_bytes)
+        pool = await stack.enter_async_context(
+            open_pool(
+                provider,
+                sessions=sessions,
+                gateway_socket=gateway_socket,
+                slots=settings.sandbox_slots,
+                warm=settings.warm_sandboxes,
+                template=template,
+            )
+        )
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(keep_reaping, provider, sessions)
+        runs = Runs(
+            RunsRooms(
+                driver=Rooms(
+                    journal=journal,
+                    blobs=blobs,
+                    ledger=ledger,
+                    metered=MeteredCalls(ledger, time.time),
+                    now=time.time,
+                ),
+                session=SessionRooms(
+                    pool=pool,
+                    template=template,
+                    records=Sessions(store, blobs, tenant),
+                    cell_log=CellLog(store, blobs, tenant),
+                    blobs=blobs,
+                    contexts=BindsContexts(contexts),
+                ),
+                contexts=contexts,
+                catalog=catalog,
+                provider=provider,
+                slots=Slots(settings.sandbox_slots),
+                grants=grants,
+            ),
+            tasks,
+        )
+        try:
+            yield Service(
+                settings=settings,
+                store=store,
+                blobs=blobs,
+                contexts=contexts,
+                ledger=ledger,
+                catalog=catalog,
+                provider=provider,
+                pool=pool,
+                runs=runs,
+            )
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runs.stop()
+            tasks.cancel_scope.cancel()
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The models that these settings reach."""
+    return Catalog(
+        openai_base_url=settings.openai_base_url,
+        openai_api_key=settings.openai_api_key,
+        models_file=settings.models_file,
+        concurrency=settings.model_concurrency,
+    )
+
+
+def open_provider(settings: Settings) -> Provider:
+    """What starts sandboxes here."""
+    return ProcessProvider(settings.data_directory / "runtime", allow_unsafe=settings.unsafe_no_sandbox)
+
+
+def make_data_directory(settings: Settings) -> None:
+    """Create it for its owner only: what lies in it is every tenant's.
+
+    Raises:
+        BadRequest: it cannot be created or is not writable.
+    """
+    directory = settings.data_directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise BadRequest(
+            f"the data directory {directory} cannot be created ({exc.strerror}): set RLM_DATA_DIR"
+        ) from exc
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise BadRequest(f"the data directory {directory} is not writable: set RLM_DATA_DIR to one that is")

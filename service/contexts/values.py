@@ -6,6 +6,7 @@ from typing import Literal
 from service.ids import ContextId
 
 ContextKind = Literal["text", "json", "json_lines", "named_texts"]
+ContextUnit = Literal["characters", "items", "keys"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,17 @@ class Context:
     """Of the value it becomes in the REPL: `str`, `list`, `dict`, …"""
     length: int
     """`len()` of that value; 0 for a scalar."""
-    unit: Literal["characters", "items", "keys"]
+    unit: ContextUnit
     preview: str
     size_bytes: int
     created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedPart:
+    """A part as a session's directory holds it."""
+
+    part: str
+    link: str
+    """A bare file name."""
+    size_bytes: int

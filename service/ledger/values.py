@@ -61,7 +61,7 @@ class Entry:
     cached_input_tokens: int
     output_tokens: int
     flags: tuple[str, ...] = ()
-    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (nobody settled it)."""
+    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (never settled)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

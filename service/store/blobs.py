@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self, TypeVar
@@ -92,7 +93,7 @@ class Blobs:
         """
         with self.writer(limit_bytes) as writer:
             async for gathered in gather(chunks):
-                await self.in_thread(lambda piece=gathered: writer.write(piece))  # type: ignore[misc]
+                await self.in_thread(partial(writer.write, gathered))
             return await self.in_thread(lambda: writer.commit(media))
 
     def writer(self, limit_bytes: int | None = None) -> "BlobWriter":
@@ -179,6 +180,11 @@ class BlobWriter:
             raise _too_large(self._limit_bytes)
         self._opened().write(data)
         self._hash.update(data)
+
+    def written(self) -> Path:
+        """The file as far as it is written, for whoever must look at it before it is committed."""
+        self._opened().flush()
+        return self._temporary
 
     def commit(self, media: Media) -> BlobRef:
         """Put the payload in its place, durably. Called once, last."""

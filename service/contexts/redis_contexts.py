@@ -1,0 +1,261 @@
+"""The store of contexts: payloads as blobs, one small record each over Redis.
+
+Keys (all under the tenant's tag): `context:{id}` the record, `contexts` all ids by birth, `contexts:known` from the
+fingerprint of name and content to the id, so that the same file put twice is one context.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, assert_never
+
+from pydantic import TypeAdapter
+
+from service.contexts.detection import kind_of
+from service.contexts.json_parsing import facts_of
+from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
+from service.contexts.values import Context, ContextKind, LinkedPart, Part
+from service.errors import BadRequest, NotFound
+from service.ids import ContextId, TenantId, new_id
+from service.loop.values import PREVIEW_CHARS, BlobRef
+from service.store.blobs import Blobs, BlobWriter, Media, gather
+from service.store.bodies import Bodies
+from service.store.connection import Store
+from service.store.errors import BlobTooLarge
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+LARGEST_JSON_BYTES = 1 << 30
+"""Of one JSON document, because it is parsed whole, here and in the sandbox. Text and JSON lines have no such bound."""
+MOST_PARTS = 10_000
+LONGEST_NAME = 1000
+READ_BYTES = 4 << 20
+READS_AT_ONCE = 8
+"""Reads between two looks at whether the caller has given up."""
+
+Source = Path | AsyncIterator[bytes]
+
+_CREATE = load_script("service.contexts", "create.lua")
+_DELETE = load_script("service.contexts", "delete.lua")
+_RECORD = TypeAdapter(Context)
+
+
+class Contexts:
+    """The contexts of one tenant."""
+
+    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._bodies = Bodies(blobs)
+        self._keys = Keys(tenant)
+
+    async def put_path(self, path: Path, name: str | None = None) -> Context:
+        """Keep a file as the kind its name says it is (`detection`).
+
+        Raises:
+            BadRequest: it cannot be read, or is not what it says.
+        """
+        kind = kind_of(path)
+        name = name or path.name
+        match kind:
+            case "text":
+                return await self.put_text(name, path)
+            case "json":
+                return await self.put_json(name, path)
+            case "json_lines":
+                return await self.put_json_lines(name, path)
+            case _:
+                assert_never(kind)
+
+    async def put_text(self, name: str, source: Source) -> Context:
+        """Keep a text, byte-exactly. Raises `BadRequest` unless it is UTF-8 without NUL and not empty."""
+        ref, facts = await self._scanned(name, source, TextScan(name), "text")
+        return await self._keep(name, "text", [_part(name, ref)], facts)
+
+    async def put_json_lines(self, name: str, source: Source) -> Context:
+        """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
+        ref, facts = await self._scanned(name, source, JsonLinesScan(name), "json")
+        if facts.length == 0:
+            raise _empty(name)
+        return await self._keep(name, "json_lines", [_part(name, ref)], facts)
+
+    async def put_json(self, name: str, source: Source) -> Context:
+        """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
+        preview = Preview()
+        with self._blobs.writer(LARGEST_JSON_BYTES) as writer:
+            try:
+                await self._pour(name, source, writer, preview)
+            except BlobTooLarge as error:
+                raise BadRequest(
+                    f"{name}: a JSON document may have {LARGEST_JSON_BYTES} bytes; split it, or store it as JSON lines"
+                ) from error
+            path = await self._blobs.in_thread(writer.written)
+            found = await facts_of(path, writer.size_bytes)
+            if found.problem:
+                raise BadRequest(f"{name}: {found.problem}", data={"name": name})
+            ref = await self._blobs.in_thread(lambda: writer.commit("json"))
+        facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
+        return await self._keep(name, "json", [_part(name, ref)], facts)
+
+    async def put_named_texts(self, name: str, parts: Sequence[tuple[str, Path]]) -> Context:
+        """Keep several texts as one context; it becomes a dict from part name to text, in this order.
+
+        Raises:
+            BadRequest: a part is not UTF-8 text, two have one name, or all are empty.
+        """
+        if not 1 <= len(parts) <= MOST_PARTS:
+            raise BadRequest(f"{name}: expected 1 to {MOST_PARTS} parts, found {len(parts)}")
+        seen: set[str] = set()
+        for part, _ in parts:
+            _check_name(part)
+            if part in seen:
+                raise BadRequest(f"{name}: two parts are named {part!r}; give each a name of its own")
+            seen.add(part)
+        kept: list[Part] = []
+        preview: dict[str, str] = {}
+        for part, path in parts:
+            ref, text = await self._scanned(part, path, TextScan(part), "text", may_be_empty=True)
+            kept.append(_part(part, ref))
+            if len(preview) < PREVIEW_CHARS:
+                preview[part] = text.preview
+        shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
+        facts = Facts(type_name="dict", length=len(kept), unit="keys", preview=shown)
+        return await self._keep(name, "named_texts", kept, facts)
+
+    async def get(self, context_id: ContextId) -> Context:
+        """Raises `NotFound`."""
+        value = await self._store.read("GET", self._record(context_id))
+        if not isinstance(value, bytes):
+            raise _absent(context_id)
+        return _RECORD.validate_json(await self._bodies.unpack(value))
+
+    async def list(self, limit: int = 100, before: ContextId | None = None) -> list[Context]:
+        """Contexts, newest first, beginning below `before`."""
+        start = f"({before}" if before is not None else "+"
+        ids = await self._store.read("ZRANGE", self._keys("contexts"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
+        assert isinstance(ids, list)
+        values = await self._store.read_many(
+            [("GET", self._record(ContextId(each.decode()))) for each in ids if isinstance(each, bytes)]
+        )
+        # A record that is gone was deleted between the two reads.
+        return [_RECORD.validate_json(await self._bodies.unpack(value)) for value in values if isinstance(value, bytes)]
+
+    async def delete(self, context_id: ContextId) -> None:
+        """Forget the context. Its blobs stay: others may refer to the same digest.
+
+        Raises:
+            NotFound
+        """
+        context = await self.get(context_id)
+        keys = [self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")]
+        await self._store.run(_DELETE, keys, [context_id, _fingerprint(context)], is_idempotent=True)
+
+    def linked_parts(self, context: Context) -> tuple[LinkedPart, ...]:
+        """The parts in order, each with the bare file name under which it is linked into a session's directory."""
+        return tuple(LinkedPart(part=part.name, link=part.sha256, size_bytes=part.size_bytes) for part in context.parts)
+
+    def links(self, context: Context) -> dict[str, Path]:
+        """From those file names to the blobs to link there; equal parts share one."""
+        return {part.sha256: self._blobs.path(part.sha256) for part in context.parts}
+
+    async def _scanned(
+        self, name: str, source: Source, scan: Scan, media: Media, *, may_be_empty: bool = False
+    ) -> tuple[BlobRef, Facts]:
+        with self._blobs.writer() as writer:
+            await self._pour(name, source, writer, scan)
+            facts = await self._blobs.in_thread(scan.finish)
+            if writer.size_bytes == 0 and not may_be_empty:
+                raise _empty(name)
+            return await self._blobs.in_thread(lambda: writer.commit(media)), facts
+
+    async def _pour(self, name: str, source: Source, writer: BlobWriter, scan: Scan | Preview) -> None:
+        """Lead the source past the scan into the blob, a few pieces at a time."""
+        _check_name(name)
+
+        def take(chunk: bytes) -> None:
+            scan.feed(chunk)
+            writer.write(chunk)
+
+        if isinstance(source, Path):
+            file = await self._blobs.in_thread(lambda: _open(source, name))
+            try:
+                while await self._blobs.in_thread(lambda: _take_some(file, take)):
+                    pass
+            finally:
+                file.close()
+        else:
+            async for gathered in gather(source):
+                await self._blobs.in_thread(partial(take, gathered))
+
+    async def _keep(self, name: str, kind: ContextKind, parts: Sequence[Part], facts: Facts) -> Context:
+        size_bytes = sum(part.size_bytes for part in parts)
+        if size_bytes == 0:
+            raise _empty(name)
+        context = Context(
+            context_id=ContextId(new_id("ctx")),
+            name=name,
+            kind=kind,
+            parts=tuple(parts),
+            type_name=facts.type_name,
+            length=facts.length,
+            unit=facts.unit,
+            preview=facts.preview,
+            size_bytes=size_bytes,
+            created_at=time.time(),
+        )
+        keys = [self._record(context.context_id), self._keys("contexts"), self._keys("contexts", "known")]
+        arguments: list[str | bytes | int] = [
+            context.context_id,
+            await self._bodies.pack(_RECORD.dump_json(context)),
+            _fingerprint(context),
+            self._keys("context", ""),
+        ]
+        kept = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
+        assert isinstance(kept, bytes)
+        context_id = ContextId(kept.decode())
+        return context if context_id == context.context_id else await self.get(context_id)
+
+    def _record(self, context_id: ContextId) -> str:
+        return self._keys("context", context_id)
+
+
+def _take_some(file: BinaryIO, take: Callable[[bytes], None]) -> bool:
+    """Lead some of the file past; whether there may be more."""
+    for _ in range(READS_AT_ONCE):
+        chunk = file.read(READ_BYTES)
+        if not chunk:
+            return False
+        take(chunk)
+    return True
+
+
+def _open(path: Path, name: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BadRequest(f"{name}: expected a file that can be read, found none ({error.strerror})") from error
+
+
+def _part(name: str, ref: BlobRef) -> Part:
+    return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def _fingerprint(context: Context) -> str:
+    content = [context.kind, context.name, [[part.name, part.sha256] for part in context.parts]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise BadRequest(f"a context's or part's name must be 1 to {LONGEST_NAME} printable characters")
+
+
+def _empty(name: str) -> BadRequest:
+    return BadRequest(f"{name}: expected some content, found none; a context must not be empty")
+
+
+def _absent(context_id: ContextId) -> NotFound:
+    return NotFound(f"there is no context {context_id}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from service.contexts.store import Contexts
+from service.contexts.redis_contexts import Contexts
 from service.errors import BadRequest
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway

@@ -10,7 +10,6 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-START_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 10
 BACKLOG = 1024
 
@@ -39,9 +38,6 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listening])
-            with anyio.fail_after(START_DEADLINE_S):
-                while not server.started:
-                    await anyio.sleep(0.005)
             try:
                 yield path
             finally:

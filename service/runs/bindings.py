@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_image.protocol import Binding, BindingKind, BoundFile
-from service.contexts.store import Contexts
+from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
 from service.errors import BadRequest
 from service.loop.values import ContextBinding, Tool
@@ -49,10 +49,11 @@ class BindsContexts:
         aliases = ["context"] if index == 0 else []
         if wanted.variable is not None:
             aliases.append(wanted.variable)
-        bound_files = []
-        for link in self._contexts.links(context):
-            files[link.name] = link.blob
-            bound_files.append(BoundFile(part=link.part, file=link.name, size_bytes=link.size_bytes))
+        files.update(self._contexts.links(context))
+        bound_files = [
+            BoundFile(part=part.part, file=part.link, size_bytes=part.size_bytes)
+            for part in self._contexts.linked_parts(context)
+        ]
         return Binding(name=f"context_{index}", kind=BindingKind(context.kind), files=bound_files, aliases=aliases)
 
 

@@ -200,9 +200,7 @@ class MeteredCalls:
         finally:
             finished = _finished(call, hold, fact, at=self._now(), started=started)
             # What was spent is written down even when this task is being cancelled: the provider has been asked.
-            with anyio.CancelScope(
-                shield=True, deadline=anyio.current_time() + CLEAN_UP_S if cancelled else float("inf")
-            ):
+            with anyio.move_on_after(CLEAN_UP_S if cancelled else None, shield=True):
                 await append(finished)
                 await self.settle(finished, call.lineage)
                 purse.announce_resolved()

@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import structlog
 
-from service.contexts.store import Contexts
+from service.contexts.redis_contexts import Contexts
 from service.errors import RlmServiceError
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, SessionRecord, StaleEpoch

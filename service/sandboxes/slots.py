@@ -127,6 +127,14 @@ class Slots:
     def shares(self) -> Shares:
         return self._shares
 
+    def check(self, levels: int) -> None:
+        """Raises `NoSandboxSlot` when a chain of so many levels can never be admitted here."""
+        if not 1 <= levels <= self._shares.total:
+            raise NoSandboxSlot(
+                f"a run of depth {levels - 1} needs {levels} sandboxes at once, and this service has "
+                f"{self._shares.total}: lower the depth limit or raise RLM_SANDBOX_SLOTS"
+            )
+
     @asynccontextmanager
     async def admit(self, levels: int, *, deadline_s: float) -> AsyncIterator[Chain]:
         """Guarantee one slot for each level inside the block; first come, first served.
@@ -134,11 +142,7 @@ class Slots:
         Raises:
             NoSandboxSlot: it can never be guaranteed here, or was not in time.
         """
-        if not 1 <= levels <= self._shares.total:
-            raise NoSandboxSlot(
-                f"a run of depth {levels - 1} needs {levels} sandboxes at once, and this service has "
-                f"{self._shares.total}: lower the depth limit or raise RLM_SANDBOX_SLOTS"
-            )
+        self.check(levels)
         await self._wait_for_admission(levels, deadline_s)
         try:
             yield Chain(self, levels)

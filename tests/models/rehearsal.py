@@ -202,7 +202,7 @@ class _Stage:
         with contextlib.redirect_stdout(printed):
             try:
                 exec(compile(command.code, "<cell>", "exec"), namespace)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what a cell raises is its result
                 lines = traceback.format_exception_only(error)
                 raised = Raised(type_name=type(error).__name__, message=str(error), traceback="".join(lines))
         return CellResult(

@@ -7,7 +7,9 @@ BATCH = 64
 
 
 def next_reply(shown: Shown) -> str:
-    number = len(shown.steps) + 1
+    if not shown.steps:
+        return cells.peek()
+    number = len(shown.steps)
     code = (
         f"{cells.materials(shown)}"
         "text = texts[0]\n"

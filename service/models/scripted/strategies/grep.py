@@ -39,9 +39,11 @@ best = hits[0][1].strip() if hits else None
 
 _VERIFY = """\
 prompts = []
-for (number, start), line in hits:
-    excerpt = texts[number][max(0, start - 200) : start + len(line) + 200]
-    prompts.append("Question: " + question + "\\nAnswer from the text alone, or say NOT FOUND.\\n\\nText:\\n" + excerpt)
+for width in (200, 1000, 5000) if len(hits) < 4 else (200,):
+    for (number, start), line in hits:
+        excerpt = texts[number][max(0, start - width) : start + len(line) + width]
+        task = "Question: " + question + "\\nAnswer from the text alone, or say NOT FOUND."
+        prompts.append(task + "\\n\\nText:\\n" + excerpt)
 replies = llm_query_batched(prompts)
 for number, reply in enumerate(replies, start=1):
     print(f"reply {number}: {json.dumps(str(reply)[:200])}")
@@ -78,9 +80,11 @@ def _grep(shown: Shown) -> str:
 
 
 def _patterns(wish: Wish) -> list[tuple[str, int]]:
-    """Pairs weigh more than words, because two common words side by side are rare."""
-    pairs = [(rf"\b{re.escape(first)}\W{{1,3}}{re.escape(second)}", 3) for first, second in wish.pairs]
-    return [*pairs, *((rf"\b{re.escape(word)}", 1) for word in wish.words)]
+    """Pairs weigh more than words, because two common words side by side are rare, and with a number after them rarer."""
+    pairs = [rf"\b{re.escape(first)}\W{{1,3}}{re.escape(second)}" for first, second in wish.pairs]
+    with_number = [(rf"{pair}[^\n]{{0,80}}?\d", 2) for pair in pairs if wish.number]
+    words = [(rf"\b{re.escape(word)}", 1) for word in wish.words]
+    return [*with_number, *((pair, 3) for pair in pairs), *words]
 
 
 def _verify(shown: Shown) -> str:

@@ -30,6 +30,14 @@ replies = llm_query_batched(["Question: " + question + "\\n\\nText:\\n" + part f
 print("parts:", len(parts), "failed:", sum(not getattr(reply, "ok", True) for reply in replies))
 """
 
+_COUNT = """\
+lines = (line.lower() for text in texts for line in text.splitlines())
+best = str(sum(1 for line in lines if line.strip() and all(word in line for word in words)))
+"""
+
+COUNT_IN_CODE_CHARS = 96 * 200_000
+"""More than the parts can hold: a count that leaves parts out is wrong, so code counts."""
+
 _SUM = 'best = str(sum(int(reply) for reply in good if reply.isdecimal()))\nprint("sum over", len(good), "parts")\n'
 
 
@@ -39,10 +47,14 @@ def next_reply(shown: Shown) -> str:
             return cells.peek()
         case "peek" if shown.has_failed:
             return cells.peek()
-        case "map" if not shown.has_failed:
+        case "map" | "count" if not shown.has_failed:
             return cells.submit(shown)
         case "submit":
             return cells.submit(shown)
+        case _ if shown.number("characters") > COUNT_IN_CODE_CHARS and read_wish(shown.question).count:
+            words = cells.literal(read_wish(shown.question).words)
+            code = f"{cells.materials(shown)}words = {words}\n{_COUNT}{cells.SHOW_BEST}"
+            return cells.turn("Counting over so much is work for code, not for sub-calls.", "count", code)
         case _:
             code = f"{cells.materials(shown)}{PARTITION}question = {cells.literal(shown.question)}\n{_MAP}{cells.TALLY}"
             code += (_SUM if read_wish(shown.question).count else "") + cells.SHOW_BEST

@@ -8,7 +8,9 @@ but identity, no redirect, no cookie.
 Everything that is not an answer within these rules is a `ProtocolBroken`; the owner of the link kills the sandbox.
 """
 
+import contextlib
 import select
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -125,6 +127,7 @@ class _LaneConnection:
         self._listener = listener
         self._connection: httpcore.AsyncHTTP11Connection | None = None
         self._stream: DialledStream | None = None
+        self._closed = False
         self._one_request = anyio.Lock()
         """HTTP/1.1 without pipelining: one request at a time on the lane's connection."""
 
@@ -146,15 +149,24 @@ class _LaneConnection:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await response.aclose()
+                        if self._closed:
+                            await connection.aclose()
             if deadline.cancelled_caught:
                 raise ProtocolBroken(f"no complete answer within {exchange.deadline_s:g} s")
 
     async def close(self) -> None:
-        if self._stream is not None:
+        """A request in flight sees the end of the stream and closes it; without one it is closed here."""
+        self._closed = True
+        if self._stream is None:
+            return
+        self._stream.shut_down()
+        if not self._one_request.locked():
             await self._stream.aclose()
 
     async def _usable_connection(self) -> httpcore.AsyncHTTP11Connection:
         connection = self._connection
+        if self._closed:
+            raise ProtocolBroken("the sandbox is being killed")
         if connection is not None:
             if connection.is_idle() and not connection.has_expired():
                 return connection
@@ -195,6 +207,11 @@ class DialledStream(httpcore.AsyncNetworkStream):
     async def aclose(self) -> None:
         await anyio.aclose_forcefully(self._stream)
 
+    def shut_down(self) -> None:
+        """Let a pending read see the end. Closing under it instead races with its wake-up in the event loop."""
+        with contextlib.suppress(OSError):
+            self._raw_socket().shutdown(socket.SHUT_RDWR)
+
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
@@ -203,8 +220,11 @@ class DialledStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info != "is_readable":
             return None
-        raw_socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django's
-        return _is_readable(raw_socket.fileno())
+        return _is_readable(self._raw_socket().fileno())
+
+    def _raw_socket(self) -> socket.socket:
+        raw_socket: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
+        return raw_socket
 
 
 def _is_readable(descriptor: int) -> bool:

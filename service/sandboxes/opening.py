@@ -11,7 +11,7 @@ from service.sandboxes.directory import create_session_directory
 from service.sandboxes.link import Link, ProtocolBroken
 from service.sandboxes.listener import Listener, open_listener
 from service.sandboxes.port import Process, Provider, SandboxStartFailed, Template
-from service.sandboxes.sandbox import Sandbox, SandboxParts
+from service.sandboxes.sandbox import DEFAULT_PATIENCE, Patience, Sandbox, SandboxParts
 
 DIAL_DEADLINE_S = 30.0
 """From the start of the process to both lanes dialled; cold, on a busy machine."""
@@ -25,6 +25,7 @@ async def open_sandbox(
     sessions: Path,
     gateway_socket: Path | None,
     hash_seed: int,
+    patience: Patience = DEFAULT_PATIENCE,
 ) -> Sandbox:
     """A sandbox that is up and dialled, unclaimed. The caller kills it; its listener runs in `tasks` until then.
 
@@ -57,6 +58,7 @@ async def open_sandbox(
         isolation=isolation,
         hash_seed=hash_seed,
         parts=SandboxParts(directory=directory, listener=listener, link=link, process=process),
+        patience=patience,
     )
     try:
         failure = await _wait_until_up(link, process)

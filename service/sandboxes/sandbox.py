@@ -6,8 +6,8 @@ half-trusted state. What the model's code does wrong is a `CellResult`.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -51,13 +51,21 @@ from service.sandboxes.values import (
     ValueUnserialisable,
 )
 
-CONTROL_DEADLINE_S = 10.0
-FORK_DEADLINE_S = 30.0
-"""Claim and restart: both fork a kernel, on a machine that may be busy."""
-HOST_MARGIN_S = 5.0
-"""What a supervisor may be late beyond a cell's own limits before the host ends the sandbox itself."""
-SLOWEST_BYTES_PER_S = 4 << 20
-"""Of values read out and contexts read in; below it the sandbox counts as stuck."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the host waits for a sandbox before it counts as stuck."""
+
+    control_s: float = 10.0
+    fork_s: float = 30.0
+    """For what forks a kernel (claim, restart), on a machine that may be busy."""
+    margin_s: float = 5.0
+    """What a supervisor may be late beyond a cell's own limits."""
+    slowest_bytes_per_s: int = 4 << 20
+    """Of values read out and contexts read in."""
+
+
+DEFAULT_PATIENCE = Patience()
 
 _log = structlog.get_logger(__name__)
 
@@ -92,6 +100,7 @@ class Sandbox:
         isolation: Isolation,
         hash_seed: int,
         parts: SandboxParts,
+        patience: Patience,
     ) -> None:
         self.sandbox_id = sandbox_id
         self.template = template
@@ -99,6 +108,7 @@ class Sandbox:
         self.hash_seed = hash_seed
         """The PYTHONHASHSEED it was started with: a rebuilt namespace needs the same."""
         self._parts = parts
+        self._patience = patience
         self._generation: int | None = None
         self._confinement: tuple[str, ...] = ()
         self._unacknowledged: CellId | None = None
@@ -143,7 +153,7 @@ class Sandbox:
             file_bytes=self.template.file_bytes,
         )
         async with self._killed_when_broken("was claimed"):
-            body = await self._ask("POST", "/claim", asdict(request), deadline_s=FORK_DEADLINE_S)
+            body = await self._ask("POST", "/claim", asdict(request), deadline_s=self._patience.fork_s)
             self._confinement = replies.confinement(replies.parse(replies.CLAIM, body))
             self._generation = generation
 
@@ -166,9 +176,7 @@ class Sandbox:
         request = asdict(BindRequest(bindings=list(bindings)))
         async with self._killed_when_broken("bound contexts"):
             try:
-                body = await self._ask(
-                    "POST", "/bind", request, deadline_s=FORK_DEADLINE_S + size_bytes / SLOWEST_BYTES_PER_S
-                )
+                body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(size_bytes))
             except _Refused as exc:
                 if exc.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
                     raise BindRefused(f"the sandbox could not bind what it was given: {exc.message}") from exc
@@ -216,7 +224,7 @@ class Sandbox:
     async def restart(self) -> None:
         """A fresh kernel with an empty namespace. Raises `SandboxGone`."""
         async with self._killed_when_broken("restarted its kernel"):
-            await self._ask("POST", "/restart", {}, deadline_s=FORK_DEADLINE_S)
+            await self._ask("POST", "/restart", {}, deadline_s=self._patience.fork_s)
 
     async def variables(self) -> list[Variable]:
         """What the namespace holds besides its own names, bounded. Raises `SandboxGone`."""
@@ -242,11 +250,13 @@ class Sandbox:
             SandboxGone: the sandbox died or broke the protocol, also while iterating.
         """
         target = f"/values/{quote(name, safe='')}?as={as_}&limit={limit_bytes}"
-        deadline_s = FORK_DEADLINE_S + limit_bytes / SLOWEST_BYTES_PER_S
+        deadline_s = self._deadline_for(limit_bytes)
         async with self._killed_when_broken("was read from"):
             try:
                 async with self._exchange("GET", target, deadline_s=deadline_s) as answer:
-                    yield self._value_stream(answer, limit_bytes)
+                    stream = self._value_stream(answer, limit_bytes)
+                    async with aclosing(stream.chunks):
+                        yield stream
             except _Refused as exc:
                 raise _value_error(exc, name, limit_bytes) from exc
 
@@ -297,7 +307,7 @@ class Sandbox:
         return found[0]
 
     async def _put_cell(self, cell_id: CellId, request: CellRequest) -> CellResult:
-        deadline_s = request.wall_limit_s + request.grace_s + HOST_MARGIN_S
+        deadline_s = request.wall_limit_s + request.grace_s + self._patience.margin_s
         target = f"/cells/{quote(cell_id, safe='')}"
         async with self._killed_when_broken(f"ran cell {cell_id}"):
             body = await self._ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
@@ -308,7 +318,7 @@ class Sandbox:
 
     async def _end_cell(self, cell_id: CellId, done: anyio.Event, grace_s: float) -> None:
         """The caller is gone: interrupt, wait for the grace, then kill."""
-        with anyio.move_on_after(grace_s + HOST_MARGIN_S):
+        with anyio.move_on_after(grace_s + self._patience.margin_s):
             try:
                 await self.interrupt(cell_id)
             except SandboxGone:
@@ -318,6 +328,9 @@ class Sandbox:
             self._log.warning("sandbox_killed", reason="a cancelled cell went on", cell_id=cell_id)
             await self.kill()
 
+    def _deadline_for(self, size_bytes: int) -> float:
+        return self._patience.fork_s + size_bytes / self._patience.slowest_bytes_per_s
+
     async def _ask(
         self,
         method: str,
@@ -325,9 +338,10 @@ class Sandbox:
         message: Mapping[str, object] | None = None,
         *,
         lane: Lane = "control",
-        deadline_s: float = CONTROL_DEADLINE_S,
+        deadline_s: float | None = None,
     ) -> bytes:
         """One exchange of JSON."""
+        deadline_s = self._patience.control_s if deadline_s is None else deadline_s
         body = b"" if message is None else json.dumps(message).encode()
         if len(body) > MAX_CONTROL_BODY_BYTES:
             raise BadRequest(f"a request to a sandbox may have {MAX_CONTROL_BODY_BYTES} bytes, found {len(body)}")
@@ -361,7 +375,7 @@ class Sandbox:
             chunks=self._verified(answer, sha256, limit_bytes),
         )
 
-    async def _verified(self, answer: Answer, sha256: str, limit_bytes: int) -> AsyncIterator[bytes]:
+    async def _verified(self, answer: Answer, sha256: str, limit_bytes: int) -> AsyncGenerator[bytes, None]:
         seen = hashlib.sha256()
         async with self._killed_when_broken("was read from"):
             async for chunk in answer.chunks(limit_bytes):

@@ -1,6 +1,6 @@
 """What callers get back from a sandbox besides cell results, and what may go wrong with one value."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from service.errors import Fault, RlmServiceError
@@ -14,7 +14,7 @@ class ValueStream:
     size_bytes: int
     sha256: str
     """As the sandbox announced it; `chunks` raises `SandboxGone` where the bytes disagree."""
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

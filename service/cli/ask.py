@@ -80,7 +80,12 @@ async def ask(options: AskOptions) -> ExitCode:
         answer_schema=_read_schema(options.schema),
     )
     sources = find_sources(options.contexts)
-    async with open_service(read_settings()) as service:
+    settings = read_settings()
+    if settings.unsafe_no_sandbox:
+        sys.stderr.write(
+            "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"
+        )
+    async with open_service(settings) as service:
         asked = await ask_service(service, request, sources, options)
         if asked.finished is None:
             return ExitCode.CANCELLED

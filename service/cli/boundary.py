@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NoReturn
 
 import anyio
@@ -13,6 +14,7 @@ from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
 from service.cli.visible import visible_line
 from service.errors import RlmServiceError
+from service.settings import Settings, read_settings
 
 
 def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
@@ -61,15 +63,23 @@ def sole_cause(error: Exception) -> Exception:
     return error
 
 
+def without_warm_sandboxes() -> Settings:
+    """The settings for a command that runs no code: it need not start a sandbox only to end it again."""
+    return replace(read_settings(), warm_sandboxes=0)
+
+
 def wants_colour() -> bool:
     """https://no-color.org. A convention of terminals, not a setting of the service, hence not in `settings`."""
     return not os.environ.get("NO_COLOR")
 
 
 def _log_to_stderr() -> None:
-    """stdout belongs to the answer, and what is worth telling a person comes through progress and errors."""
+    """stdout belongs to the answer, and what is worth telling a person comes through progress and errors.
+
+    A warning in the log says once more what an error says in a sentence (a refused sandbox), so errors only.
+    """
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("warning"),
+        wrapper_class=structlog.make_filtering_bound_logger("error"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

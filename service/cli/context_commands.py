@@ -2,18 +2,18 @@
 
 import sys
 
+from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import find_sources
 from service.cli.storing import store_source
 from service.cli.views import context_row, describe_context, print_json
-from service.settings import read_settings
 from service.wiring import open_service
 
 
 async def put_contexts(paths: tuple[str, ...], *, as_json: bool) -> ExitCode:
     """Store what each path names and print the ids, one line each."""
     sources = find_sources(paths)
-    async with open_service(read_settings()) as service:
+    async with open_service(without_warm_sandboxes()) as service:
         stored = [await store_source(service.contexts, source) for source in sources]
     for source in sources:
         sys.stderr.writelines(note + "\n" for note in source.left_out)
@@ -26,8 +26,8 @@ async def put_contexts(paths: tuple[str, ...], *, as_json: bool) -> ExitCode:
 
 async def list_contexts(*, limit: int, as_json: bool) -> ExitCode:
     """The latest contexts, newest first."""
-    async with open_service(read_settings()) as service:
-        contexts = await service.contexts.ls(limit)
+    async with open_service(without_warm_sandboxes()) as service:
+        contexts = await service.contexts.list(limit)
     if as_json:
         print_json([describe_context(context) for context in contexts])
     else:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.cli.visible import visible_line
+from service.contexts.detection import kind_of
+from service.contexts.redis_contexts import MOST_PARTS
 from service.contexts.values import ContextKind
 from service.errors import BadRequest
 
 STDIN = "-"
-MAX_FILES = 20_000
-"""In one directory or glob; a larger tree is almost certainly not what was meant."""
-
-KIND_OF_SUFFIX: dict[str, ContextKind] = {".json": "json", ".jsonl": "json_lines", ".ndjson": "json_lines"}
+MAX_FILES = MOST_PARTS
+"""In one directory or glob: checked while looking, before a huge tree is read to its end."""
 
 _NAMED = re.compile(r"([^\W\d]\w{0,79})=(.+)", re.DOTALL)
 _CHUNK = 1 << 20
@@ -32,10 +32,10 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One payload of a source. `path` is None for stdin."""
+    """One payload of a source, and what it is called within it."""
 
     name: str
-    path: Path | None
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,7 @@ class Source:
     name: str
     kind: ContextKind
     files: tuple[SourceFile, ...]
+    """Empty for stdin, which has no path."""
     variable: str | None = None
     left_out: tuple[str, ...] = ()
     """One line for people about what was found and not taken."""
@@ -57,7 +58,7 @@ def find_sources(arguments: Sequence[str]) -> tuple[Source, ...]:
         BadRequest: a path is missing, unreadable, empty or not text; the message says which and what to do.
     """
     sources = tuple(_find(argument) for argument in arguments)
-    if sum(source.name == STDIN for source in sources) > 1:
+    if sum(not source.files for source in sources) > 1:
         raise BadRequest("stdin can be one context only, and -c - was given more than once")
     return sources
 
@@ -68,7 +69,7 @@ def _find(argument: str) -> Source:
     if named is not None and not os.path.lexists(argument):
         variable, target = named.groups()
     if target == STDIN:
-        return Source(name=STDIN, kind="text", files=(SourceFile(name="stdin", path=None),), variable=variable)
+        return Source(name="stdin", kind="text", files=(), variable=variable)
     if not target or "\0" in target:
         raise BadRequest(f"{visible_line(argument)!r} is no path: name a file, a directory, a glob or -")
     path = Path(target)
@@ -96,8 +97,7 @@ def _file(path: Path, variable: str | None) -> Source:
         raise BadRequest(f"no file, directory or glob match at {shown}: check the path") from None
     except OSError as error:
         raise BadRequest(f"{shown} cannot be read: {error.strerror}") from error
-    kind = KIND_OF_SUFFIX.get(path.suffix.lower(), "text")
-    return Source(name=path.name, kind=kind, files=(SourceFile(name=path.name, path=path),), variable=variable)
+    return Source(name=path.name, kind=kind_of(path), files=(SourceFile(name=path.name, path=path),), variable=variable)
 
 
 def _directory(root: Path, variable: str | None) -> Source:

@@ -6,19 +6,19 @@ import sys
 
 from service.cli import exit_codes
 from service.cli.answers import print_answer
+from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
 from service.cli.screen import open_screen
 from service.cli.views import describe_run, print_json, run_page, run_row
 from service.cli.watching import watch
 from service.errors import BadRequest
 from service.ids import RunId, is_id
-from service.settings import read_settings
 from service.wiring import open_service
 
 
 async def list_runs(*, limit: int, as_json: bool) -> ExitCode:
     """The latest runs, newest first."""
-    async with open_service(read_settings()) as service:
+    async with open_service(without_warm_sandboxes()) as service:
         views = await service.runs.ls(limit)
     if as_json:
         print_json([describe_run(view) for view in views])
@@ -30,7 +30,7 @@ async def list_runs(*, limit: int, as_json: bool) -> ExitCode:
 async def show_run(text: str, *, as_json: bool, answer_only: bool) -> ExitCode:
     """One run; with `answer_only` its answer and nothing else."""
     run_id = parse_run_id(text)
-    async with open_service(read_settings()) as service:
+    async with open_service(without_warm_sandboxes()) as service:
         view = await service.runs.show(run_id)
         if answer_only:
             if view.answer is None:
@@ -47,7 +47,7 @@ async def show_run(text: str, *, as_json: bool, answer_only: bool) -> ExitCode:
 async def tail_run(text: str, *, as_json: bool, show_code: bool, colour: bool) -> ExitCode:
     """Follow a run from its first event to its last; Ctrl-C stops looking and leaves the run alone."""
     run_id = parse_run_id(text)
-    async with open_service(read_settings()) as service:
+    async with open_service(without_warm_sandboxes()) as service:
         await service.runs.show(run_id)
         if as_json:
             async for recorded in service.runs.follow(run_id):
@@ -66,7 +66,7 @@ async def tail_run(text: str, *, as_json: bool, show_code: bool, colour: bool) -
 async def cancel_run(text: str) -> ExitCode:
     """Ask a run to end; it settles and keeps what it has. Idempotent."""
     run_id = parse_run_id(text)
-    async with open_service(read_settings()) as service:
+    async with open_service(without_warm_sandboxes()) as service:
         await service.runs.cancel(run_id)
     sys.stdout.write(f"cancelling {run_id}\n")
     return ExitCode.ANSWERED

@@ -1,0 +1,159 @@
+"""`doctor`: what works on this machine, what does not, and what to do about it.
+
+Each check opens only what it looks at, so one broken part hides no other. No model is called and no money is spent.
+"""
+
+import platform
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.cli import exit_codes
+from service.cli.exit_codes import ExitCode
+from service.cli.views import print_json
+from service.cli.visible import visible_line
+from service.errors import RlmServiceError
+from service.models.models_file import read_models_file
+from service.money import NanoUSD, format_usd
+from service.settings import Settings, read_settings
+from service.store.connection import open_store
+from service.wiring import make_data_directory, open_catalog, open_provider
+
+LEAST_FREE_BYTES = 1 << 30
+EXAMPLE_MODELS = ("scripted/root", "openai/gpt-5-mini")
+"""Whether the two kinds of provider can be used at all shows with any model of theirs."""
+MOST_LISTED = 50
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    """Works, and should be known."""
+    MISSING = "missing"
+    """Not available; nothing else depends on it."""
+    BROKEN = "broken"
+    """The service cannot do its work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    state: State
+    text: str
+    details: tuple[str, ...] = ()
+    exit_code: ExitCode = ExitCode.ANSWERED
+    """What the command ends with if this is the worst."""
+
+
+async def doctor(*, as_json: bool) -> ExitCode:
+    """Check everything; 0 when runs can be answered here."""
+    findings = [_program()]
+    settings = _settings(findings)
+    if settings is not None:
+        for subject, check in _CHECKS.items():
+            findings.append(await _checked(subject, check, settings))
+        findings += await _models(settings)
+    if as_json:
+        print_json([_described(finding) for finding in findings])
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.state:<8} {finding.subject}: {visible_line(finding.text)}\n")
+            sys.stdout.writelines(f"         {visible_line(detail)}\n" for detail in finding.details)
+    return max((finding.exit_code for finding in findings), default=ExitCode.ANSWERED)
+
+
+def _program() -> Finding:
+    python = f"CPython {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
+    return Finding(subject="python", state=State.OK, text=python)
+
+
+def _settings(findings: list[Finding]) -> Settings | None:
+    try:
+        return read_settings()
+    except RlmServiceError as error:
+        findings.append(_broken("settings", error))
+        return None
+
+
+async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]], settings: Settings) -> Finding:
+    try:
+        return await check(settings)
+    except RlmServiceError as error:
+        return _broken(subject, error)
+
+
+async def _data_directory(settings: Settings) -> Finding:
+    make_data_directory(settings)
+    free = shutil.disk_usage(settings.data_directory).free
+    text = f"{settings.data_directory}, {free / (1 << 30):.1f} GiB free"
+    state = State.OK if free >= LEAST_FREE_BYTES else State.WARNING
+    return Finding(subject="data directory", state=state, text=text)
+
+
+async def _store(settings: Settings) -> Finding:
+    async with open_store(data_directory=settings.data_directory, redis_url=settings.redis_url) as store:
+        where = "embedded in the data directory" if settings.redis_url is None else "at RLM_REDIS_URL"
+        return Finding(subject="store", state=State.OK, text=f"{store.server}, {where}")
+
+
+async def _sandbox(settings: Settings) -> Finding:
+    isolation = await open_provider(settings).isolation()
+    serves = "several tenants" if isolation.multi_tenant else "one person's own models and data"
+    return Finding(
+        subject="sandbox",
+        state=State.WARNING if isolation.level == "none" else State.OK,
+        text=f"{isolation.provider}, isolation level {isolation.level}: good for {serves}",
+        details=isolation.details,
+    )
+
+
+async def _models(settings: Settings) -> list[Finding]:
+    try:
+        catalog = open_catalog(settings)
+    except RlmServiceError as error:
+        return [_broken("models", error)]
+    findings = []
+    async with catalog:
+        for name in (*EXAMPLE_MODELS, *_listed_models(settings)):
+            try:
+                route = catalog.resolve(name)
+            except RlmServiceError as error:
+                findings.append(Finding(subject=f"model {name}", state=State.MISSING, text=str(error)))
+                continue
+            price = f"{_per_million(route.price.input)} in, {_per_million(route.price.output)} out"
+            kind = "shipped" if name.startswith("scripted/") else "can be called (was not)"
+            text = f"{kind}; window {route.card.window_tokens:,} tokens, {price} per million tokens"
+            findings.append(Finding(subject=f"model {name}", state=State.OK, text=text))
+    return findings
+
+
+def _listed_models(settings: Settings) -> list[str]:
+    return sorted(read_models_file(settings.models_file))[:MOST_LISTED] if settings.models_file is not None else []
+
+
+_CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
+    "data directory": _data_directory,
+    "store": _store,
+    "sandbox": _sandbox,
+}
+
+
+def _per_million(price: int) -> str:
+    return format_usd(NanoUSD(price))
+
+
+def _broken(subject: str, error: RlmServiceError) -> Finding:
+    return Finding(subject=subject, state=State.BROKEN, text=str(error), exit_code=exit_codes.of_error(error))
+
+
+def _described(finding: Finding) -> dict[str, object]:
+    return {
+        "subject": finding.subject,
+        "state": finding.state,
+        "text": finding.text,
+        "details": list(finding.details),
+    }

@@ -1,0 +1,119 @@
+"""Doubles at the ports of `runs`: a model that answers as told, and the values around a call."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from service.ids import RunId, SessionId
+from service.ledger.redis_ledger import Ledger
+from service.loop.events import CallFinished, RunSubmitted
+from service.loop.values import Limits, Message, Purpose, RenderedPrompt, Usage
+from service.models.catalog import Route
+from service.models.port import ModelCard, ModelReply, ModelRequest
+from service.models.prices import Price
+from service.money import NanoUSD
+from service.runs.metered_call import MeteredCall
+from service.runs.purse import Purse
+from service.runs.standing import Standing
+
+PRICE = Price(input=1_000_000_000, cached_input=1_000_000_000, cache_write=1_000_000_000, output=2_000_000_000)
+"""$1 per million input tokens, $2 per million output tokens."""
+
+Answer = Callable[[ModelRequest], Awaitable[ModelReply]]
+
+
+async def echo(request: ModelRequest) -> ModelReply:
+    """Repeats the last message; as many tokens as characters."""
+    text = request.messages[-1].content
+    return ModelReply(text=text, usage=Usage(input_tokens=len(text), output_tokens=len(text)))
+
+
+@dataclass(eq=False)
+class StandInModel:
+    """A `ModelAdapter` that answers through a function and keeps what it was asked."""
+
+    answer: Answer = echo
+    requests: list[ModelRequest] = field(default_factory=list)
+    most_at_once: int = 0
+    _at_once: int = 0
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.requests.append(request)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            await anyio.lowlevel.checkpoint()
+            return await self.answer(request)
+        finally:
+            self._at_once -= 1
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def route_to(model: StandInModel, name: str = "stand/in", price: Price = PRICE) -> Route:
+    card = ModelCard(name=name, window_tokens=100_000, max_output_tokens=4_096)
+    return Route(name=name, adapter=model, upstream_model=name, card=card, price=price)
+
+
+def submitted_run(run_id: RunId, *, limits: Limits, deadline_at: float, depth: int = 0) -> RunSubmitted:
+    return RunSubmitted(
+        at=0.0,
+        run_id=run_id,
+        session_id=SessionId("ses_" + "0" * 32),
+        parent_run_id=None,
+        depth=depth,
+        question="Which?",
+        contexts=(),
+        root_model="stand/in",
+        sub_model="stand/in",
+        root_window_tokens=100_000,
+        root_max_output_tokens=1_000,
+        limits=limits,
+        prompt=RenderedPrompt(system="You answer.", pack="test@1", sha256="0" * 64),
+        wrap_up=None,
+        deadline_at=deadline_at,
+    )
+
+
+def standing_of(run_id: RunId, model: StandInModel, *, limits: Limits, deadline_at: float, depth: int = 0) -> Standing:
+    return Standing(
+        submitted=submitted_run(run_id, limits=limits, deadline_at=deadline_at, depth=depth),
+        lineage=(run_id,),
+        purse=Purse(run_id, limits),
+        root_route=route_to(model),
+        sub_route=route_to(model),
+        epoch=1,
+    )
+
+
+def call_of(standing: Standing, stem: str, prompt: str, *, max_output_tokens: int = 1_000) -> MeteredCall:
+    return MeteredCall(
+        stem=f"{standing.run_id}/{stem}",
+        purpose=Purpose.SUB_CALL,
+        route=standing.sub_route,
+        messages=(Message(role="user", content=prompt),),
+        max_output_tokens=max_output_tokens,
+        deadline_at=standing.submitted.deadline_at,
+        lineage=standing.lineage,
+    )
+
+
+@dataclass(eq=False)
+class Journalled:
+    """Where the calls under test append to."""
+
+    calls: list[CallFinished] = field(default_factory=list)
+
+    async def append(self, event: CallFinished) -> None:
+        self.calls.append(event)
+
+    @property
+    def cost(self) -> NanoUSD:
+        return NanoUSD(sum(call.cost for call in self.calls))
+
+
+async def set_limits(ledger: Ledger, purse: Purse) -> None:
+    for account, limit in purse.limit_rows().items():
+        await ledger.set_limit(account, limit)

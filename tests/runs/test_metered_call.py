@@ -1,0 +1,198 @@
+"""The metered call against a real ledger: what is held bounds what is spent, whatever happens to the call."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.ids import RunId, TenantId, new_id
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import Account, Balance, Unit
+from service.loop.events import CallFinished
+from service.loop.values import CallOutcome, Limits, Usage
+from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.money import NanoUSD
+from service.runs.metered_call import OUTPUT_TOKENS_FLOOR, MeteredCalls, Refused, bound_of
+from service.runs.standing import Standing
+from service.store.connection import open_store
+from tests.runs.doubles import Journalled, StandInModel, call_of, set_limits, standing_of
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    ledger: Ledger
+    metered: MeteredCalls
+    journalled: Journalled
+
+    async def standing(self, model: StandInModel, limits: Limits) -> Standing:
+        standing = standing_of(RunId(new_id("run")), model, limits=limits, deadline_at=time.time() + 60)
+        await set_limits(self.ledger, standing.purse)
+        return standing
+
+    async def balance(self, standing: Standing, unit: Unit = Unit.NANO_USD) -> Balance:
+        (balance,) = await self.ledger.balances([Account(level="run", owner=standing.run_id, unit=unit)])
+        return balance
+
+
+@asynccontextmanager
+async def bench(directory: Path) -> AsyncIterator[Bench]:
+    async with open_store(data_directory=directory, redis_url=None) as store:
+        ledger = Ledger(store, TenantId(new_id("ten")), time.time)
+        yield Bench(ledger=ledger, metered=MeteredCalls(ledger, time.time), journalled=Journalled())
+
+
+async def test_two_hundred_racing_calls_never_spend_more_than_the_budget(tmp_path: Path) -> None:
+    """With a $0.01 budget and 200 calls at once, spent plus held stays at or below $0.01 and the rest are refused."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        outcomes: list[CallFinished | Refused] = []
+
+        async def one(index: int) -> None:
+            call = call_of(standing, f"c{index}", "x" * 100)
+            outcomes.append(await b.metered.call(call, standing.purse, b.journalled.append))
+            balance = await b.balance(standing)
+            assert balance.spent + balance.held <= 10_000_000
+
+        async with anyio.create_task_group() as tasks:
+            for index in range(200):
+                tasks.start_soon(one, index)
+        balance = await b.balance(standing)
+        assert balance.held == 0
+        assert balance.spent == b.journalled.cost == sum(e.nano_usd for e in await b.ledger.entries(standing.run_id))
+        assert {o.outcome for o in outcomes if isinstance(o, Refused)} == {CallOutcome.BUDGET}
+        # A call costs 300 micro-USD: the budget holds 33 of them, whatever each held meanwhile.
+        assert sum(isinstance(o, CallFinished) for o in outcomes) >= 25
+
+
+async def test_a_call_that_certainly_cost_nothing_gives_its_hold_back(tmp_path: Path) -> None:
+    """A refused request is journalled at no cost and nothing stays held."""
+
+    async def refuse(request: ModelRequest) -> ModelReply:
+        raise ModelCallFailed(CallOutcome.REFUSED, "no", may_be_billed=False)
+
+    async with bench(tmp_path) as b:
+        standing = await b.standing(StandInModel(refuse), Limits(cost=NanoUSD(10_000_000)))
+        finished = await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+        assert (finished.outcome, b.journalled.cost) == (CallOutcome.REFUSED, 0)
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (0, 0)
+
+
+async def test_a_call_that_may_have_been_billed_is_booked_at_its_bound(tmp_path: Path) -> None:
+    """A reply without usage costs the whole reservation, and is marked as estimated."""
+
+    async def silent(request: ModelRequest) -> ModelReply:
+        return ModelReply(text="fine", usage=None)
+
+    async with bench(tmp_path) as b:
+        standing = await b.standing(StandInModel(silent), Limits(cost=NanoUSD(10_000_000)))
+        call = call_of(standing, "c", "hello")
+        finished = await b.metered.call(call, standing.purse, b.journalled.append)
+        assert isinstance(finished, CallFinished)
+        assert finished.estimated
+        assert finished.cost == bound_of(call, 1_000).nano_usd == (await b.balance(standing)).spent
+
+
+async def test_every_attempt_is_a_reservation_of_its_own(tmp_path: Path) -> None:
+    """After a 429 the retry has its own id, and only what it used is spent."""
+    model = StandInModel()
+    plain = model.answer
+
+    async def once_busy(request: ModelRequest) -> ModelReply:
+        if len(model.requests) == 1:
+            raise ModelCallFailed(CallOutcome.RATE_LIMITED, "later", retry_after_s=0.0, may_be_billed=False)
+        return await plain(request)
+
+    model.answer = once_busy
+    async with bench(tmp_path) as b:
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        finished = await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+        assert finished.outcome is CallOutcome.OK
+        assert [call.call_id.rpartition("/")[2] for call in b.journalled.calls] == ["a0", "a1"]
+        assert (await b.balance(standing)).spent == 5 * 1_000 + 5 * 2_000
+
+
+async def test_a_cancelled_call_is_written_down_and_charged(tmp_path: Path) -> None:
+    """Cancelling the task in mid-call books the bound: the provider has been asked and may bill."""
+    asked = anyio.Event()
+
+    async def never(request: ModelRequest) -> ModelReply:
+        asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with bench(tmp_path) as b:
+        standing = await b.standing(StandInModel(never), Limits(cost=NanoUSD(10_000_000)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(b.metered.call, call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+        (finished,) = b.journalled.calls
+        assert (finished.outcome, finished.estimated) == (CallOutcome.CANCELLED, True)
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (finished.cost, 0)
+        (entry,) = await b.ledger.entries(standing.run_id)
+        assert "uncertain" in entry.flags
+
+
+async def test_the_output_limit_shrinks_before_a_call_is_refused(tmp_path: Path) -> None:
+    """What no longer fits with a long reply is asked for with a shorter one, down to the floor and no further."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        floor = OUTPUT_TOKENS_FLOOR * 2_000
+        standing = await b.standing(model, Limits(cost=NanoUSD(280_000 + floor + 10_000)))
+        await b.metered.call(call_of(standing, "c0", "hello"), standing.purse, b.journalled.append)
+        assert OUTPUT_TOKENS_FLOOR <= model.requests[0].max_output_tokens < 1_000
+        assert bound_of(call_of(standing, "c1", "hello"), OUTPUT_TOKENS_FLOOR).nano_usd > 280_000 + floor - 10_000
+        refused = await b.metered.call(call_of(standing, "c1", "hello" * 100), standing.purse, b.journalled.append)
+        assert isinstance(refused, Refused)
+        assert len(model.requests) == 1
+
+
+async def test_a_model_that_bills_beyond_its_bound_is_booked_in_full_and_stopped(tmp_path: Path) -> None:
+    """The overrun is in the ledger, and no further call is made to that model."""
+
+    async def greedy(request: ModelRequest) -> ModelReply:
+        return ModelReply(text="!", usage=Usage(input_tokens=1_000_000, output_tokens=1))
+
+    async with bench(tmp_path) as b:
+        model = StandInModel(greedy)
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        await b.metered.call(call_of(standing, "c0", "hello"), standing.purse, b.journalled.append)
+        refused = await b.metered.call(call_of(standing, "c1", "hello"), standing.purse, b.journalled.append)
+        assert isinstance(refused, Refused)
+        assert refused.outcome is CallOutcome.REFUSED
+        assert (await b.balance(standing)).spent == b.journalled.cost == 1_000_002_000
+        (entry,) = await b.ledger.entries(standing.run_id)
+        assert "over_estimate" in entry.flags
+
+
+async def test_settling_a_journalled_call_again_changes_nothing(tmp_path: Path) -> None:
+    """Whoever takes a run over may settle all its calls once more."""
+    async with bench(tmp_path) as b:
+        standing = await b.standing(StandInModel(), Limits(cost=NanoUSD(10_000_000)))
+        finished = await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+        assert isinstance(finished, CallFinished)
+        before = await b.balance(standing)
+        await b.metered.settle(finished, standing.lineage)
+        assert await b.balance(standing) == before
+
+
+async def test_the_sub_call_limit_refuses_the_call_after_the_last(tmp_path: Path) -> None:
+    """With a limit of three sub-calls the fourth is refused by that limit, and costs nothing."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(sub_calls=3))
+        outcomes = [
+            (await b.metered.call(call_of(standing, f"c{i}", "x"), standing.purse, b.journalled.append)).outcome
+            for i in range(4)
+        ]
+        assert outcomes == [CallOutcome.OK] * 3 + [CallOutcome.CALL_LIMIT]
+        assert len(model.requests) == 3

@@ -93,7 +93,8 @@ def parse_pack(toml_text: str, *, base: PromptPack | None = None) -> PromptPack:
         if key not in kinds:
             raise BadRequest(f"a prompt pack has no section {key!r}; it has {', '.join(kinds)}")
         if type(value) is not kinds[key]:
-            raise BadRequest(f"section {key!r} of a prompt pack must be of type {kinds[key].__name__}, found {type(value).__name__}")
+            found = type(value).__name__
+            raise BadRequest(f"section {key!r} of a prompt pack must be {kinds[key].__name__}, found {found}")
         for placeholder in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
             if placeholder not in _FIGURES:
                 raise BadRequest(f"nothing fills <<{placeholder}>> in section {key!r}; there are {', '.join(_FIGURES)}")

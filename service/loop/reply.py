@@ -29,7 +29,8 @@ MAX_BLOCKS = 64
 
 MAX_NEAR_MISSES = 5
 _MAX_STRING_FALLBACKS = 4
-"""How often a fence may be searched to the end of the reply in vain before strings are no longer looked at."""
+"""How often the end of a fence or a final may be searched for in vain, up to the end of the reply, before strings are
+no longer looked at."""
 
 _MARKER = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)", re.DOTALL)
 _CODE_TOKEN = re.compile(r"'''|\"\"\"|'|\"|#")
@@ -106,6 +107,7 @@ class _Reader:
         self._offsets = _offsets(self._lines)
         self._fallbacks = 0
         self._no_bracket_before = -1
+        self._next_code = -1
         self._final: Final | None = None
         self._prose: list[str] = []
         self._fences: list[_Fence] = []
@@ -168,8 +170,7 @@ class _Reader:
                 return number
             if looks_at_strings:
                 quote = _open_quote_after(line, quote)
-        if quote:
-            self._fallbacks += 1
+        self._fallbacks += 1
         return len(self._lines) if first_clean is None else first_clean
 
     def _end_of_labelled(self, start: int, marker: str) -> int:
@@ -202,15 +203,36 @@ class _Reader:
             return self._line_after(name.end())
         if start < self._no_bracket_before:
             return line + 1
-        next_code = _RUNNABLE_OPENING.search(self._text, start)
-        region_end = next_code.start() if next_code else len(self._text)
-        end = _closing_bracket(self._text, start, region_end)
+        region_end = self._start_of_next_code(start)
+        end = self._closing_bracket(start, region_end)
         if end is None:
             self._no_bracket_before = region_end
             self._open_finals += 1
             return line + 1
         self._final = Final(kind="text", value=_final_text(self._text[start:end]))
         return self._line_after(end)
+
+    def _start_of_next_code(self, start: int) -> int:
+        if start > self._next_code:
+            found = _RUNNABLE_OPENING.search(self._text, start)
+            self._next_code = found.start() if found else len(self._text)
+        return self._next_code
+
+    def _closing_bracket(self, start: int, end: int) -> int | None:
+        """Where the bracket opened just before `start` closes: brackets balance, `"…"` on one line is opaque."""
+        text = self._text
+        if literal := _STRING_LITERAL.match(text, start, end):
+            return literal.end() - 1
+        if self._fallbacks < _MAX_STRING_FALLBACKS:
+            closing = _balanced(_BRACKET_OR_QUOTED, text, start, end)
+            if closing is not None:
+                return _past_smileys(text, closing, end)
+            self._fallbacks += 1
+        closing = _balanced(_BRACKET, text, start, end)
+        if closing is not None:
+            return _past_smileys(text, closing, end)
+        last = text.rfind(")", start, end)
+        return None if last < 0 else last
 
     def _line_after(self, offset: int) -> int:
         low, high = 0, len(self._offsets)
@@ -275,18 +297,6 @@ def _open_quote_after(line: str, quote: str) -> str:
         if token is None or token[0] == "#":
             return ""
         position, quote = token.end(), token[0]
-
-
-def _closing_bracket(text: str, start: int, end: int) -> int | None:
-    """Where the bracket opened just before `start` closes: brackets balance, `"…"` on one line is opaque."""
-    if literal := _STRING_LITERAL.match(text, start, end):
-        return literal.end() - 1
-    for tokens in (_BRACKET_OR_QUOTED, _BRACKET):
-        closing = _balanced(tokens, text, start, end)
-        if closing is not None:
-            return _past_smileys(text, closing, end)
-    last = text.rfind(")", start, end)
-    return None if last < 0 else last
 
 
 def _balanced(tokens: re.Pattern[str], text: str, start: int, end: int) -> int | None:

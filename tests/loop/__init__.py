@@ -1,0 +1,1 @@
+"""The loop, tested as playbooks: events in, the due command out. Nothing is faked, because nothing is done."""

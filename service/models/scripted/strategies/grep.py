@@ -80,7 +80,7 @@ def _grep(shown: Shown) -> str:
 
 
 def _patterns(wish: Wish) -> list[tuple[str, int]]:
-    """Pairs weigh more than words, because two common words side by side are rare, and with a number after them rarer."""
+    """Pairs weigh more than words: two common words side by side are rare, and with a number after them rarer."""
     pairs = [rf"\b{re.escape(first)}\W{{1,3}}{re.escape(second)}" for first, second in wish.pairs]
     with_number = [(rf"{pair}[^\n]{{0,80}}?\d", 2) for pair in pairs if wish.number]
     words = [(rf"\b{re.escape(word)}", 1) for word in wish.words]

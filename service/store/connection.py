@@ -11,7 +11,7 @@ Rules that hold for every command:
   versions and protocols, and each sibling reads its own few replies anyway.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +59,20 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
         StoreFailed: no server could be reached or started, or it is older than `OLDEST_SERVER`.
     """
     if redis_url is not None:
-        async with _connected(_pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1)) as store:
+        async with _connected(_pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1), _nothing) as store:
             yield store
     else:
         async with (
-            embedded_server(data_directory / "store") as socket,
-            _connected(_pool_for_socket(socket, CONNECTIONS), _pool_for_socket(socket, 1)) as store,
+            embedded_server(data_directory / "store") as server,
+            _connected(
+                _pool_for_socket(server.address, CONNECTIONS), _pool_for_socket(server.address, 1), server.revive
+            ) as store,
         ):
             yield store
+
+
+async def _nothing() -> None:
+    """A server at a URL is its operator's to revive."""
 
 
 def _options(connections: int) -> dict[str, Any]:
@@ -95,12 +101,14 @@ def _pool_for_socket(path: str, connections: int) -> BlockingConnectionPool:
 
 
 @asynccontextmanager
-async def _connected(commands: BlockingConnectionPool, listening: BlockingConnectionPool) -> AsyncIterator["Store"]:
+async def _connected(
+    commands: BlockingConnectionPool, listening: BlockingConnectionPool, revive: Callable[[], Awaitable[None]]
+) -> AsyncIterator["Store"]:
     client: Redis = Redis(connection_pool=commands)
     client.response_callbacks.clear()
     listener: Redis = Redis(connection_pool=listening)
     hints = Hints(listener)
-    store = Store(client, hints)
+    store = Store(client, hints, revive)
     failure: Exception | None = None
     try:
         await store.check_server()
@@ -124,9 +132,10 @@ async def _connected(commands: BlockingConnectionPool, listening: BlockingConnec
 class Store:
     """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
 
-    def __init__(self, client: Redis, hints: Hints) -> None:
+    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[None]]) -> None:
         self._client = client
         self._hints = hints
+        self._revive = revive
         self._slots = anyio.CapacityLimiter(CONNECTIONS)
         self.server = "unknown"
         """Name and version, for people."""
@@ -212,7 +221,10 @@ class Store:
                     try:
                         return await self._attempt(commands)
                     except RedisConnectionError as error:
-                        if not is_idempotent or isinstance(error, AuthenticationError | AuthorizationError):
+                        if isinstance(error, AuthenticationError | AuthorizationError):
+                            raise
+                        await self._revive()
+                        if not is_idempotent:
                             raise
                         return await self._attempt(commands)
                 except (RedisError, OSError) as error:

@@ -51,21 +51,40 @@ _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def embedded_server(directory: Path) -> AsyncIterator[str]:
-    """A running server over `directory` for the time of the block; yields the path of its socket.
+async def embedded_server(directory: Path) -> AsyncIterator["EmbeddedServer"]:
+    """A running server over `directory` for the time of the block.
 
     Raises:
         StoreFailed: no server program was found, or it did not start; the message says why.
     """
     with _home(directory) as home, _opened(home, "users.lock") as users:
+        server = EmbeddedServer(home, directory)
         async with _door(home):
             _lock(users, fcntl.LOCK_SH)
             await _ensure_running(home, directory)
         try:
-            yield _address(home, directory)
+            yield server
         finally:
             with anyio.CancelScope(shield=True):
                 await _leave(home, directory, users)
+
+
+class EmbeddedServer:
+    """The server as one of its users sees it."""
+
+    def __init__(self, home: int, directory: Path) -> None:
+        self._home = home
+        self._directory = directory
+        self.address = _address(home, directory)
+        """The path of its socket, as this process must name it."""
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedServer {self._directory}>"
+
+    async def revive(self) -> None:
+        """Start it again if it has died while it was in use. Raises `StoreFailed` if it does not come back."""
+        async with _door(self._home):
+            await _ensure_running(self._home, self._directory)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ assert play.due == Finish(...)
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from service.ids import CallId, CellId, RunId, SessionId
 from service.loop.commands import AskRoot, BindHistory, Command, Finish, ReadVariable, RunCell
@@ -161,7 +161,9 @@ class Playbook:
         )
         return self.then(CellFinished(at=self.tick(), result=replace(result, **changes)))
 
-    def read(self, outcome: str = "read", message: str = "") -> "Playbook":
+    def read(
+        self, outcome: Literal["read", "missing", "too_large", "failed"] = "read", message: str = ""
+    ) -> "Playbook":
         command = self.due
         assert isinstance(command, ReadVariable), command
         event = ValueRead(at=self.tick(), variable=command.variable, outcome="read", blob=BLOB)

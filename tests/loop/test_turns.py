@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.ids import cell_id
 from service.loop import notices
 from service.loop.commands import ANSWER, Finish, ReadVariable, RebuildNamespace, RunCell
 from service.loop.machine import is_finished
@@ -22,15 +23,15 @@ def test_a_run_begins_by_asking_for_turn_one() -> None:
 def test_blocks_run_in_order_under_derived_ids() -> None:
     """Each block of a reply is one cell, in order, with an id derived from its place."""
     play = Playbook().reply("```repl\na = 1\n```\nand\n```Python\nb = 2\n```")
-    assert play.due == RunCell(cell_id=f"{RUN}.t1.b0", code="a = 1")
-    assert play.cell().due == RunCell(cell_id=f"{RUN}.t1.b1", code="b = 2")
+    assert play.due == RunCell(cell_id=cell_id(RUN, 1, 0), code="a = 1")
+    assert play.cell().due == RunCell(cell_id=cell_id(RUN, 1, 1), code="b = 2")
     assert play.cell().asked.turn == 2
 
 
 def test_the_due_command_stays_due_until_it_is_answered() -> None:
     """A replayed state names the same outstanding command again."""
     play = Playbook().code()
-    assert play.due == play.due == RunCell(cell_id=f"{RUN}.t1.b0", code="print(context[:9])")
+    assert play.due == play.due == RunCell(cell_id=cell_id(RUN, 1, 0), code="print(context[:9])")
 
 
 @pytest.mark.parametrize("status", [CellStatus.RAISED, CellStatus.TIMED_OUT, CellStatus.KILLED])

@@ -126,15 +126,15 @@ class Catalog:
             raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
         if name.startswith(SCRIPTED_PREFIX):
             return self._scripted_route(name)
-        entry = self._book.listed(name)
-        if entry is None and "/" in name and not name.startswith(OPENAI_PREFIX):
+        bare = name.removeprefix(OPENAI_PREFIX)
+        own = self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
+        if own is None and "/" in name and not name.startswith(OPENAI_PREFIX):
             raise UnknownModel(
                 f"no provider is known for {name!r}: names begin with openai/ or scripted/, or stand in the models "
                 f"file (RLM_MODELS_FILE).{self._suggestion(name)}"
             )
-        bare = name.removeprefix(OPENAI_PREFIX)
-        base_url = entry.base_url if entry is not None and entry.base_url else self._openai_base_url
-        booked = self._book.find(*self._names_in_book(name, bare, base_url))
+        base_url = (own.base_url if own is not None else None) or self._openai_base_url
+        booked = self._book.find(*_published_names(bare, base_url), own=own)
         if booked is None or booked.price is None:
             raise UnpricedModel(self._how_to_price(name, booked))
         provider = self._provider(base_url)
@@ -158,11 +158,6 @@ class Catalog:
             card=_script_card(name, script),
             price=scripted.SHADOW_PRICE,
         )
-
-    def _names_in_book(self, name: str, bare: str, base_url: str) -> tuple[str, ...]:
-        """Where to look, most telling first: as written, as this host sells it, bare, with OpenAI's prefix."""
-        host_prefix = _MAP_PREFIXES.get(urlsplit(base_url).hostname or "", "")
-        return tuple(dict.fromkeys((name, f"{host_prefix}{bare}", bare, f"{OPENAI_PREFIX}{bare}")))
 
     def _provider(self, base_url: str) -> OpenAICompatibleAdapter:
         """One adapter per base URL. The key belongs to OPENAI_BASE_URL and is sent nowhere else."""
@@ -191,10 +186,16 @@ class Catalog:
         )
 
     def _suggestion(self, name: str) -> str:
-        known = [one for one in self._book.names() if "/" not in one or self._book.listed(one) is not None]
+        known = [one for one in self._book.names() if "/" not in one or self._book.listed(one)]
         bare = name.rsplit("/", 1)[-1]
         near = get_close_matches(bare, known, n=3, cutoff=0.75)
         return f" Did you mean {', '.join(near)}?" if near and bare not in near else ""
+
+
+def _published_names(bare: str, base_url: str) -> tuple[str, ...]:
+    """Where the map may have it, most telling first: as this host sells it, bare, with OpenAI's prefix."""
+    host_prefix = _MAP_PREFIXES.get(urlsplit(base_url).hostname or "", "")
+    return (f"{host_prefix}{bare}", bare, f"{OPENAI_PREFIX}{bare}")
 
 
 def _card(name: str, booked: BookedModel) -> ModelCard:

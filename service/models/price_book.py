@@ -57,15 +57,14 @@ class PriceBook:
     def __repr__(self) -> str:
         return f"<PriceBook {len(self._entries)} own entries over LiteLLM's map>"
 
-    def listed(self, name: str) -> ModelEntry | None:
-        """The operator's own entry under this name."""
-        return self._entries.get(name)
+    def listed(self, *names: str) -> ModelEntry | None:
+        """The operator's own entry under the first of these names that has one."""
+        return next((self._entries[name] for name in names if name in self._entries), None)
 
-    def find(self, *names: str) -> BookedModel | None:
-        """What is known under the first of these names that anybody knows."""
+    def find(self, *names: str, own: ModelEntry | None = None) -> BookedModel | None:
+        """What the map says under the first of these names that it has, with `own` laid over it."""
         published = next((model for name in names if (model := _published_model(name)) is not None), None)
-        entry = next((self._entries[name] for name in names if name in self._entries), None)
-        return published if entry is None else _overridden(published, entry)
+        return published if own is None else _overridden(published, own)
 
     def names(self) -> Iterator[str]:
         """Every name that is known, for suggestions."""

@@ -104,6 +104,13 @@ class ProtocolServer:
     in_flight: int = 0
     most_in_flight: int = 0
     release: anyio.Event = field(default_factory=anyio.Event)
+    arrived: anyio.Condition = field(default_factory=anyio.Condition)
+
+    async def until_in_flight(self, calls: int) -> None:
+        """Returns once that many calls are being answered."""
+        async with self.arrived:
+            while self.in_flight < calls:
+                await self.arrived.wait()
 
     @property
     def connections(self) -> int:
@@ -142,6 +149,8 @@ class _Connection:
                 server.calls.append(received)
                 server.in_flight += 1
                 server.most_in_flight = max(server.most_in_flight, server.in_flight)
+                async with server.arrived:
+                    server.arrived.notify_all()
                 try:
                     mode = server.plan.popleft() if server.plan else server.mode
                     if not await self._answer(received, mode):

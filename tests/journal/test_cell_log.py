@@ -1,0 +1,109 @@
+"""Cell logs and sessions: what a namespace is rebuilt from."""
+
+import anyio
+import pytest
+
+from service.errors import NotFound
+from service.ids import CellId, RunId, SessionId, cell_id, new_id
+from service.journal.cell_log import CellLog
+from service.journal.sessions import Sessions
+from service.journal.values import CellRecord, SessionRecord
+from service.loop.values import CellStatus
+from tests.store_fixture import Stored
+
+pytestmark = pytest.mark.anyio
+
+RUN = RunId("run_1")
+
+
+@pytest.fixture
+async def log(stored: Stored) -> CellLog:
+    return CellLog(stored.store, stored.blobs, stored.tenant)
+
+
+@pytest.fixture
+async def sessions(stored: Stored) -> Sessions:
+    return Sessions(stored.store, stored.blobs, stored.tenant)
+
+
+def cell(turn: int, code: str = "x = 1") -> CellRecord:
+    return CellRecord(
+        cell_id=cell_id(RUN, turn, 0),
+        run_id=RUN,
+        kind="cell",
+        code=code,
+        status=CellStatus.RAISED,
+        stdout_sha256="ab",
+        answer_sha256="cd",
+        variables=("x", "y"),
+    )
+
+
+async def test_records_are_read_in_order(log: CellLog) -> None:
+    """All of a session's records come back in order, a megabyte of code included, and only its own."""
+    session = SessionId(new_id("ses"))
+    records = [
+        CellRecord(cell_id=CellId("b"), run_id=RUN, kind="bind", code="[]"),
+        cell(1),
+        cell(2, "x = '''" + "ö\r\n" * (1 << 19) + "'''"),
+        *(cell(turn) for turn in range(3, 600)),
+    ]
+    places = [await log.append(session, record) for record in records]
+    assert places == list(range(1, 601))
+    assert await log.read(session) == records
+    assert await log.read(SessionId(new_id("ses"))) == []
+
+
+async def test_a_cell_has_one_place(log: CellLog) -> None:
+    """A record appended again after a lost reply stays where it was, as it was."""
+    session = SessionId(new_id("ses"))
+    assert await log.append(session, cell(1)) == 1
+    assert await log.append(session, cell(2)) == 2
+    assert await log.append(session, cell(1, "changed")) == 1
+    assert await log.read(session) == [cell(1), cell(2)]
+
+
+async def test_a_session_is_kept(sessions: Sessions) -> None:
+    """What was written about a session is read again, changed only by the verbs that change it."""
+    session = SessionId(new_id("ses"))
+    record = SessionRecord(session_id=session, created_at=1.25, hash_seed=2**32 - 1, random_seed=2**63 - 1)
+    await sessions.create(record)
+    await sessions.create(SessionRecord(session_id=session, created_at=9.0, hash_seed=0, random_seed=0))
+    assert await sessions.get(session) == record
+    bindings = '["' + "x" * 10_000 + '"]'
+    await sessions.set_bindings(session, bindings)
+    await sessions.close(session, 5.5)
+    await sessions.close(session, 6.5)
+    read = await sessions.get(session)
+    assert (read.bindings_json, read.closed_at, read.created_at) == (bindings, 5.5, 1.25)
+    assert await sessions.list() == [session]
+
+
+async def test_generations_are_never_given_twice(sessions: Sessions) -> None:
+    """However many ask at once, each gets a generation of its own, counting from 1."""
+    session = SessionId(new_id("ses"))
+    await sessions.create(SessionRecord(session_id=session, created_at=1.0, hash_seed=1, random_seed=1))
+    given_out: list[int] = []
+
+    async def ask() -> None:
+        given_out.append(await sessions.next_generation(session))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(ask)
+    assert sorted(given_out) == list(range(1, 51))
+    assert (await sessions.get(session)).generation == 50
+
+
+async def test_an_unknown_session_is_not_found(sessions: Sessions) -> None:
+    """Nothing is read from, and nothing written to, a session that does not exist."""
+    unknown = SessionId(new_id("ses"))
+    for attempt in (
+        sessions.get(unknown),
+        sessions.next_generation(unknown),
+        sessions.close(unknown, 1.0),
+        sessions.set_bindings(unknown, "[]"),
+    ):
+        with pytest.raises(NotFound, match=unknown):
+            await attempt
+    assert await sessions.list() == []

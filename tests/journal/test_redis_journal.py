@@ -1,0 +1,278 @@
+"""The journal: a run is the list of its events, written by one driver at a time."""
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from service.errors import NotFound
+from service.ids import RunId, TenantId, new_id
+from service.journal.redis_journal import PAGE, Journal
+from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, StaleEpoch
+from service.loop.events import DeadlineNeared, Event, SandboxLost
+from tests.journal.runs import finished, submitted
+from tests.store_fixture import Stored
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def journal(stored: Stored) -> Journal:
+    return Journal(stored.store, stored.blobs, stored.tenant)
+
+
+def tick(number: int) -> Event:
+    return DeadlineNeared(at=float(number))
+
+
+async def opened(journal: Journal) -> RunId:
+    first = submitted()
+    assert await journal.open_run(first) == 1
+    return first.run_id
+
+
+async def test_events_are_read_as_they_were_written(journal: Journal) -> None:
+    """Sequence numbers count from 1 without gaps, and pages begin after what the reader has."""
+    first = submitted()
+    await journal.open_run(first)
+    assert await journal.append(first.run_id, 1, tick(2)) == 2
+    assert await journal.append(first.run_id, 1, tick(3)) == 3
+    assert await journal.read(first.run_id) == [
+        Recorded(seq=1, event=first),
+        Recorded(seq=2, event=tick(2)),
+        Recorded(seq=3, event=tick(3)),
+    ]
+    assert await journal.read(first.run_id, after=1, limit=1) == [Recorded(seq=2, event=tick(2))]
+    assert await journal.read(first.run_id, after=3) == []
+
+
+async def test_opening_a_run_twice_is_opening_it_once(journal: Journal) -> None:
+    """The same submission again changes nothing; another one under the same id is refused."""
+    first = submitted()
+    assert [await journal.open_run(first), await journal.open_run(first)] == [1, 1]
+    assert len(await journal.read(first.run_id)) == 1
+    assert await journal.list_runs() == [first.run_id]
+    with pytest.raises(RunIdTaken, match=first.run_id):
+        await journal.open_run(submitted(first.run_id, question="something else"))
+
+
+async def test_large_events_stand_as_blobs(journal: Journal, stored: Stored) -> None:
+    """An event of a megabyte reads like any other, and the stream itself stays small."""
+    run_id = await opened(journal)
+    large = SandboxLost(at=2.0, message="ö" * (1 << 20))
+    await journal.append(run_id, 1, large)
+    assert (await journal.read(run_id, after=1))[0].event == large
+    size = await stored.store.read("MEMORY", "USAGE", f"rlm:{{{stored.tenant}}}:run:{run_id}:events")
+    assert isinstance(size, int)
+    assert size < 10_000
+
+
+async def test_concurrent_appends_keep_their_order(journal: Journal) -> None:
+    """Appends asked for at once, small and large mixed, stand in the order in which they were asked for."""
+    run_id = await opened(journal)
+    seqs: dict[int, int] = {}
+
+    async def append(number: int) -> None:
+        event = SandboxLost(at=float(number), message="x" * 5000) if number % 7 == 0 else tick(number)
+        seqs[number] = await journal.append(run_id, 1, event)
+
+    async with anyio.create_task_group() as group:
+        for number in range(700):
+            group.start_soon(append, number)
+    assert seqs == {number: number + 2 for number in range(700)}
+    recorded = await journal.read(run_id, after=1, limit=1000)
+    assert [each.event.at for each in recorded] == [float(number) for number in range(700)]
+    assert repr(journal).endswith("appending_to=0>")
+
+
+async def test_a_run_that_was_taken_over_shuts_out_its_old_driver(journal: Journal) -> None:
+    """After a take-over an append of the old epoch is refused and leaves no trace; the new one goes on."""
+    run_id = await opened(journal)
+    await journal.append(run_id, 1, tick(2))
+    assert await journal.take_over(run_id) == 2
+    with pytest.raises(StaleEpoch):
+        await journal.append(run_id, 1, tick(3))
+    with pytest.raises(StaleEpoch):
+        await journal.keep(run_id, 1, until=99.0)
+    assert await journal.append(run_id, 2, tick(4)) == 3
+    assert [each.event.at for each in await journal.read(run_id)] == [1.0, 2.0, 4.0]
+
+
+async def test_racing_drivers_interleave_no_event_after_the_take_over(journal: Journal) -> None:
+    """Under concurrent appends of two epochs, nothing of the old one stands behind anything of the new one."""
+    run_id = await opened(journal)
+
+    async def drive(epoch: int) -> None:
+        for _ in range(100):
+            try:
+                await journal.append(run_id, epoch, tick(epoch))
+            except StaleEpoch:
+                return
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(drive, 1)
+        for _ in range(20):
+            await checkpoint()
+        group.start_soon(drive, await journal.take_over(run_id))
+    epochs = [each.event.at for each in await journal.read(run_id, after=1)]
+    assert epochs == sorted(epochs)
+    assert epochs.count(2.0) == 100
+
+
+async def test_nothing_follows_the_end(journal: Journal) -> None:
+    """After `RunFinished` appends and take-overs are refused, also those that travelled in the same batch."""
+    run_id = await opened(journal)
+    outcomes: list[str] = []
+
+    async def append(event: Event) -> None:
+        try:
+            await journal.append(run_id, 1, event)
+            outcomes.append(type(event).__name__)
+        except RunAlreadyFinished:
+            outcomes.append("refused")
+
+    async with anyio.create_task_group() as group:
+        for event in (tick(2), tick(3), finished(), tick(4), tick(5)):
+            group.start_soon(append, event)
+    assert outcomes == ["DeadlineNeared", "DeadlineNeared", "RunFinished", "refused", "refused"]
+    with pytest.raises(RunAlreadyFinished):
+        await journal.append(run_id, 1, tick(6))
+    with pytest.raises(RunAlreadyFinished):
+        await journal.take_over(run_id)
+    assert (await journal.read(run_id))[-1].event == finished()
+
+
+async def test_following_sees_every_event_once_and_ends_with_the_run(journal: Journal) -> None:
+    """Followers who start at any point get what is there, then what comes, and stop after `RunFinished`."""
+    run_id = await opened(journal)
+    seen: dict[int, list[int]] = {}
+
+    async def follow(after: int) -> None:
+        seen[after] = [each.seq async for each in journal.follow(run_id, after)]
+
+    count = PAGE + 50
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            for after in (0, 1, 30):
+                group.start_soon(follow, after)
+            for number in range(count):
+                await journal.append(run_id, 1, tick(number))
+            await journal.append(run_id, 1, finished())
+    for after, seqs in seen.items():
+        assert seqs == list(range(after + 1, count + 3))
+
+
+async def test_following_a_finished_run_from_its_end_ends_at_once(journal: Journal) -> None:
+    """A reader who already has everything is not kept waiting."""
+    run_id = await opened(journal)
+    last = await journal.append(run_id, 1, finished())
+    with anyio.fail_after(30):
+        assert [each async for each in journal.follow(run_id, last)] == []
+
+
+async def test_a_follower_that_goes_away_leaves_nothing_behind(journal: Journal, stored: Stored) -> None:
+    """A cancelled follower is no longer listened for."""
+    run_id = await opened(journal)
+
+    async def follow() -> None:
+        async for _ in journal.follow(run_id):
+            pass
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        while "topics=1" not in repr(stored.store):
+            await checkpoint()
+        group.cancel_scope.cancel()
+    assert "topics=0" in repr(stored.store)
+
+
+async def test_runs_are_listed_newest_first(journal: Journal) -> None:
+    """Pages of runs go from the newest to the oldest and join without gap or overlap."""
+    ids = [RunId(f"run_{number:032x}") for number in range(5)]
+    for run_id in ids:
+        await journal.open_run(submitted(run_id))
+    first = await journal.list_runs(limit=3)
+    assert first == ids[:1:-1]
+    assert await journal.list_runs(limit=3, before=first[-1]) == ids[1::-1]
+
+
+async def test_a_parent_knows_its_children(journal: Journal) -> None:
+    """Child runs are found from their parent, in the order of their birth."""
+    parent = await opened(journal)
+    children = [RunId(f"run_{number:032x}") for number in range(3)]
+    for child in children:
+        await journal.open_run(submitted(child, parent=parent))
+    assert await journal.children_of(parent) == children
+    assert await journal.children_of(children[0]) == []
+
+
+async def test_runs_that_nobody_drives_are_found(journal: Journal) -> None:
+    """A run is abandoned when its driver's word has run out, and never once it is finished."""
+    run_id = await opened(journal)
+    assert await journal.abandoned(now=100.0) == [run_id]
+    await journal.keep(run_id, 1, until=110.0)
+    assert await journal.abandoned(now=110.0) == []
+    assert await journal.abandoned(now=110.5) == [run_id]
+    await journal.append(run_id, 1, finished())
+    assert await journal.abandoned(now=1e9) == []
+    with pytest.raises(RunAlreadyFinished):
+        await journal.keep(run_id, 1, until=120.0)
+
+
+async def test_a_cancel_reaches_whoever_waits_for_it(journal: Journal) -> None:
+    """Asking to cancel wakes the driver, however often it is asked, and is remembered for a later one."""
+    run_id = await opened(journal)
+    assert not await journal.cancel_requested(run_id)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(journal.wait_for_cancel, run_id)
+            await journal.request_cancel(run_id)
+            await journal.request_cancel(run_id)
+        await journal.wait_for_cancel(run_id)
+    assert await journal.cancel_requested(run_id)
+
+
+async def test_an_unknown_run_is_not_found(journal: Journal) -> None:
+    """Every verb says so, and another tenant's run is as unknown as any."""
+    unknown = RunId(new_id("run"))
+    assert not await journal.exists(unknown)
+    for attempt in (
+        journal.read(unknown),
+        journal.append(unknown, 1, tick(1)),
+        journal.take_over(unknown),
+        journal.keep(unknown, 1, until=1.0),
+        journal.request_cancel(unknown),
+        anext(journal.follow(unknown)),
+    ):
+        with pytest.raises(NotFound, match=unknown):
+            await attempt
+
+
+async def test_tenants_do_not_see_each_other(stored: Stored) -> None:
+    """The same store under another tenant knows nothing of a run."""
+    first = submitted()
+    await Journal(stored.store, stored.blobs, stored.tenant).open_run(first)
+
+    other = Journal(stored.store, stored.blobs, TenantId(new_id("ten")))
+    assert not await other.exists(first.run_id)
+    assert await other.list_runs() == []
+
+
+async def test_an_append_whose_reply_was_lost_is_not_written_twice(journal: Journal, stored: Stored) -> None:
+    """When the connection breaks under an append, the event stands exactly once and the append knows where."""
+    run_id = await opened(journal)
+    written: list[tuple[int, float]] = []
+
+    async def append(number: int) -> None:
+        written.append((await journal.append(run_id, 1, tick(number)), float(number)))
+
+    async def break_the_others() -> None:
+        await stored.store.write("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    for number in range(2, 300):
+        async with anyio.create_task_group() as group:
+            group.start_soon(append, number)
+            for _ in range(number % 5):
+                await checkpoint()
+            group.start_soon(break_the_others)
+    recorded = await journal.read(run_id, after=1, limit=1000)
+    assert [(each.seq, each.event.at) for each in recorded] == written

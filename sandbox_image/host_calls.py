@@ -1,0 +1,299 @@
+"""The supervisor's side of host calls: checks what a kernel asks, calls the gateway, sends the reply back.
+
+A call is accepted only while the cell it was made in is open, so it is always charged to the run whose cell is active.
+Its key (cell, function, digest of the arguments, ordinal among equals) is made here, not in the kernel; a call that
+fails on the way is repeated under the same key, which the gateway answers once.
+"""
+
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from .frames import Frame
+from .http_stream import BodyTooLarge, BufferedStream, Head, StreamEnded, StreamViolation, encode_json
+from .protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_REPLY_BYTES, HostFunction
+
+MAX_PARALLEL_CALLS = 64
+MAX_CALLS_HELD = 512
+MAX_BYTES_HELD = 192 << 20
+_MAX_ARGUMENT_VALUES = 2_000_000
+_BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+_MIN_TIMEOUT_S = 5.0
+_HOST_FUNCTIONS = frozenset(get_args(HostFunction))
+_JSON_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_KIND_OF_STATUS = {
+    401: "refused",
+    402: "budget",
+    403: "refused",
+    408: "timed_out",
+    413: "too_long",
+    429: "rate_limited",
+}
+
+
+class CallRefused(Exception):
+    """What the kernel asked is not a host call that may be made. `kind` as in `HostCallItem`."""
+
+    def __init__(self, kind: str, message: str, count: int = 1) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.count = count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCell:
+    """The cell that is running: `number` is the tag its calls carry, `deadline` is monotonic."""
+
+    cell_id: str
+    number: int
+    deadline: float
+    begin_wait: Callable[[], None]
+    end_wait: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One accepted call. `body` is the whole request for the gateway."""
+
+    number: int
+    cell: OpenCell
+    body: bytes
+    count: int
+    answer: Callable[[dict[str, Any], bytes], None]
+
+
+class HostCalls:
+    """Calls in flight, on at most `MAX_PARALLEL_CALLS` threads that are started as they are needed."""
+
+    def __init__(self, gateway_socket: str) -> None:
+        self._gateway_socket = gateway_socket
+        self._lock = threading.Lock()  # keeps the queue, the counters and the idle connections of one moment
+        self._wanted = threading.Condition(self._lock)
+        self._queue: deque[Call] = deque()
+        self._threads = 0
+        self._idle_threads = 0
+        self._held = 0
+        self._held_bytes = 0
+        self._idle_connections: list[BufferedStream] = []
+        self._ordinals: Counter[tuple[str, str]] = Counter()
+        self._cell: OpenCell | None = None
+        self._grant = ""
+
+    @property
+    def in_flight(self) -> int:
+        return self._held
+
+    def replace_grant(self, grant: str) -> None:
+        """Calls from now on are made under it."""
+        self._grant = grant
+
+    def open_cell(self, cell: OpenCell) -> None:
+        self._cell = cell
+        self._ordinals = Counter()
+
+    def close_cell(self) -> None:
+        """Calls that are in flight come to their end; new ones are refused."""
+        self._cell = None
+
+    def can_take(self) -> bool:
+        """Whether the kernel's next call should be read now. If not, the kernel waits in its own memory."""
+        return self._held < MAX_CALLS_HELD and self._held_bytes < MAX_BYTES_HELD
+
+    def take(self, frame: Frame, answer: Callable[[dict[str, Any], bytes], None]) -> None:
+        """Accept or refuse one call. `answer` sends the reply and may be called on another thread."""
+        number = frame.header.get("id")
+        if type(number) is not int:
+            return  # nobody could be answered
+        try:
+            call = self._accept(frame, number, answer)
+        except CallRefused as refusal:
+            answer({"did": "call", "id": number}, _failures(refusal.kind, str(refusal), refusal.count))
+            return
+        call.cell.begin_wait()
+        with self._lock:
+            self._held += 1
+            self._held_bytes += len(call.body)
+            self._queue.append(call)
+            if self._idle_threads:
+                self._wanted.notify()
+            elif self._threads < MAX_PARALLEL_CALLS:
+                self._threads += 1
+                threading.Thread(target=self._work, name="host call", daemon=True).start()
+
+    def _accept(self, frame: Frame, number: int, answer: Callable[[dict[str, Any], bytes], None]) -> Call:
+        cell, function = self._cell, frame.header.get("function")
+        if cell is None or frame.header.get("cell") != cell.number:
+            raise CallRefused("refused", "the cell that made the call is not running any more")
+        if not isinstance(function, str) or function not in _HOST_FUNCTIONS:
+            raise CallRefused("refused", "there is no such host function")
+        arguments = _parse_arguments(frame.body)
+        count = _check_arguments(function, arguments)
+        try:
+            canonical = _canonical(arguments)
+        except (ValueError, RecursionError):
+            raise CallRefused("refused", "the arguments are not plain JSON", count) from None
+        digest = hashlib.sha256(canonical).hexdigest()
+        ordinal = self._ordinals[function, digest]
+        self._ordinals[function, digest] += 1
+        key = {"cell_id": cell.cell_id, "function": function, "arguments_sha256": digest, "ordinal": ordinal}
+        body = encode_json(key)[:-1] + b',"arguments":' + canonical + b"}"
+        return Call(number=number, cell=cell, body=body, count=count, answer=answer)
+
+    def _work(self) -> None:
+        while True:
+            with self._wanted:
+                self._idle_threads += 1
+                while not self._queue:
+                    self._wanted.wait()
+                self._idle_threads -= 1
+                call = self._queue.popleft()
+            try:
+                items = self._perform(call)
+            except BaseException:  # a thread that dies would leave a kernel waiting for ever
+                items = _failures("unavailable", "the call failed inside the sandbox", call.count)
+            call.cell.end_wait()
+            with self._lock:
+                self._held -= 1
+                self._held_bytes -= len(call.body)
+            call.answer({"did": "call", "id": call.number}, items)
+
+    def _perform(self, call: Call) -> bytes:
+        """The reply's body. Failures are items of it, never exceptions."""
+        problem = "the gateway cannot be reached"
+        for pause_s in (*_BACKOFF_S, None):
+            try:
+                head, body = self._exchange(call)
+            except BodyTooLarge:
+                return _failures("too_long", "the gateway's reply is above the cap", call.count)
+            except (OSError, StreamEnded, StreamViolation) as error:
+                problem = f"the gateway cannot be reached ({type(error).__name__})"
+            else:
+                status = head.start[1]
+                if status == "200":
+                    return body
+                if status not in ("500", "502", "503", "504"):
+                    kind = _KIND_OF_STATUS.get(int(status) if status.isdigit() else 0, "refused")
+                    return _failures(kind, _message_of(body, status), call.count)
+                problem = _message_of(body, status)
+            if pause_s is None or time.monotonic() + pause_s > call.cell.deadline:
+                break
+            time.sleep(pause_s)
+        return _failures("unavailable", problem, call.count)
+
+    def _exchange(self, call: Call) -> tuple[Head, bytes]:
+        stream = self._idle_stream()
+        if stream is not None:
+            try:
+                return self._exchange_on(stream, call)
+            except (StreamEnded, ConnectionError):
+                pass  # it had been closed while it was idle: not a failure of this call
+        return self._exchange_on(self._connect(), call)
+
+    def _exchange_on(self, stream: BufferedStream, call: Call) -> tuple[Head, bytes]:
+        head_lines = (
+            "POST /host-calls HTTP/1.1",
+            "host: gateway",
+            f"authorization: Bearer {self._grant}",
+            "content-type: application/json",
+            "accept-encoding: identity",
+            f"content-length: {len(call.body)}",
+        )
+        request = ("\r\n".join(head_lines) + "\r\n\r\n").encode("ascii")
+        try:
+            stream.connection.settimeout(max(_MIN_TIMEOUT_S, call.cell.deadline - time.monotonic()))
+            stream.connection.sendall(request + call.body)
+            head = stream.read_head()
+            if head.headers.get("content-encoding", "identity") != "identity":
+                raise StreamViolation("expected identity encoding")
+            body = stream.read_body(head, MAX_HOST_CALL_REPLY_BYTES)
+        except BaseException:
+            stream.connection.close()
+            raise
+        if head.headers.get("connection", "").lower() == "close":
+            stream.connection.close()
+        else:
+            with self._lock:
+                self._idle_connections.append(stream)
+        return head, body
+
+    def _idle_stream(self) -> BufferedStream | None:
+        with self._lock:
+            return self._idle_connections.pop() if self._idle_connections else None
+
+    def _connect(self) -> BufferedStream:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_MIN_TIMEOUT_S)
+            connection.connect(self._gateway_socket)
+        except BaseException:
+            connection.close()
+            raise
+        return BufferedStream(connection)
+
+
+def _parse_arguments(body: bytes) -> dict[str, Any]:
+    # 64 MB of brackets would become gigabytes of empty lists, so values are counted before any is made.
+    structure = _JSON_STRINGS.sub(b"", body)
+    if structure.count(b",") + structure.count(b"[") + structure.count(b"{") > _MAX_ARGUMENT_VALUES:
+        raise CallRefused("too_long", f"the arguments have more than {_MAX_ARGUMENT_VALUES} values")
+    try:
+        arguments = json.loads(body)
+    except (ValueError, RecursionError):
+        raise CallRefused("refused", "the arguments are not JSON") from None
+    if not isinstance(arguments, dict):
+        raise CallRefused("refused", "the arguments are not an object")
+    return arguments
+
+
+def _check_arguments(function: str, arguments: dict[str, Any]) -> int:
+    """The number of items that the reply will have. Raises `CallRefused`."""
+    if function == "budget":
+        if arguments:
+            raise CallRefused("refused", "budget takes no arguments")
+        return 1
+    other = "schema" if function.startswith("llm") else "contexts"
+    if arguments.keys() != {"prompts", "model", other}:
+        raise CallRefused("refused", f"expected the arguments prompts, model and {other}")
+    prompts, model, extra = arguments["prompts"], arguments["model"], arguments[other]
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise CallRefused("refused", "prompts must be a list of texts")
+    count = len(prompts)
+    if count > (MAX_BATCH_ITEMS if function.endswith("_batched") else 1):
+        raise CallRefused("refused", "too many prompts for one call")
+    if not (model is None or isinstance(model, str)):
+        raise CallRefused("refused", "model must be a text or null", count)
+    if extra is not None and not isinstance(extra, dict if other == "schema" else list):
+        raise CallRefused("refused", f"{other} is of the wrong type", count)
+    if isinstance(extra, list) and len(extra) != count:
+        raise CallRefused("refused", "expected one context for each prompt", count)
+    return count
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _failures(kind: str, message: str, count: int) -> bytes:
+    item = encode_json({"ok": False, "value": None, "kind": kind, "message": message[:500]})
+    return b'{"items":[' + b",".join([item] * count) + b"]}"
+
+
+def _message_of(body: bytes, status: str) -> str:
+    """What an error body says: ours or problem+json."""
+    try:
+        parsed = json.loads(body[: 64 << 10])
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, dict):
+        for name in ("message", "detail", "title"):
+            if isinstance(parsed.get(name), str):
+                return str(parsed[name])
+    return f"the gateway answered {status}"

@@ -1,0 +1,274 @@
+"""The interpreter that runs cells: forked from the zygote, untrusted from its first cell on, and free to die.
+
+It reads one request at a time from the `cells` socket and answers it. Everything foreign (a cell, a tool's code, a
+value's `__str__`) runs inside `Interrupts.run`, so that neither an exception nor an interrupt reaches this loop.
+"""
+
+import builtins
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+from io import TextIOWrapper
+from typing import Any, NoReturn
+
+from . import confinement
+from .bindings import BindingRefused, bind_all
+from .cells import CellRunner
+from .decoding import decode_value
+from .encoded_values import Form, Unserialisable
+from .encoded_values import encode_value as encode
+from .frames import Frame, FrameDecoder, encode_frame
+from .host_functions import CallChannel, HostFunctions
+from .interrupts import Interrupts
+from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
+from .namespace import ANSWER, Namespace
+from .protocol import (
+    MAX_CONTROL_BODY_BYTES,
+    AnswerReply,
+    BindReply,
+    BindRequest,
+    ErrorCode,
+    ErrorReply,
+    VariablesReply,
+)
+from .tracebacks import describe_exception
+from .zygote import KernelBirth
+
+_MAX_MEMORY_RESERVE_BYTES = 48 << 20
+_THREAD_STACK_BYTES = 2 << 20
+_encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def run_kernel(birth: KernelBirth, descriptors: list[int]) -> NoReturn:
+    """The rest of this process's life, right after the fork."""
+    status = 70
+    try:
+        kept = _move_descriptors(descriptors)
+        confined = _confine_self(birth)
+        Kernel(birth, *kept).serve(confined)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _move_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.socket, int, int]:
+    """Standard streams in their places, everything else that was inherited closed."""
+    cells, calls, output, errors = descriptors
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0, inheritable=False)
+    os.dup2(output, 1, inheritable=False)
+    os.dup2(errors, 2, inheritable=False)
+    keep = {0, 1, 2, *descriptors}
+    for descriptor in range(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        if descriptor > max(keep):
+            os.closerange(descriptor, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            break
+        if descriptor not in keep:
+            os.closerange(descriptor, descriptor + 1)
+    return socket.socket(fileno=cells), socket.socket(fileno=calls), output, errors
+
+
+def _confine_self(birth: KernelBirth) -> list[str]:
+    os.setsid()
+    in_force = confinement.prefer_as_oom_victim()
+    confinement.die_with_parent()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (birth.file_bytes, birth.file_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if birth.processes is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
+    resource.setrlimit(resource.RLIMIT_DATA, (birth.memory_bytes, birth.memory_bytes))
+    threading.stack_size(_THREAD_STACK_BYTES)
+    if birth.confined:
+        in_force += confinement.confine_kernel()
+    return in_force
+
+
+class Kernel:
+    """One namespace and the loop that serves it."""
+
+    def __init__(
+        self, birth: KernelBirth, cells: socket.socket, calls: socket.socket, output: int, errors: int
+    ) -> None:
+        self._birth = birth
+        self._connection = cells
+        self._decoder = FrameDecoder(max_body_bytes=MAX_CONTROL_BODY_BYTES)
+        self._interrupts = Interrupts()
+        self._calls = CallChannel(calls, self._interrupts)
+        self._output = output
+        self._errors = errors
+        _prepare_interpreter(birth)
+        self._namespace = Namespace(HostFunctions(self._calls))
+        self._runner = CellRunner(self._namespace.names)
+        self._stdout, self._stderr = _open_stream(1), _open_stream(2)
+        self._input = builtins.input = _refuse_input
+        self._restore_process()
+
+    def serve(self, confined: list[str]) -> None:
+        """Until the supervisor closes the socket."""
+        self._answer("ready", KernelReady(confinement=confined))
+        while (frame := self._next_frame()) is not None:
+            self._restore_process()
+            match frame.header["do"]:
+                case "cell":
+                    self._run_cell(frame)
+                case "bind":
+                    self._bind(frame)
+                case "variables":
+                    self._list_variables()
+                case "value":
+                    self._send_value(frame)
+
+    def _next_frame(self) -> Frame | None:
+        while (frame := self._decoder.next_frame()) is None:
+            data = self._connection.recv(256 << 10)
+            if not data:
+                return None
+            self._decoder.feed(data)
+        return frame
+
+    def _answer(self, did: str, value: Any) -> None:
+        self._connection.sendall(encode_frame({"did": did}, _encode_json(asdict(value)).encode("ascii")))
+
+    def _restore_process(self) -> None:
+        """What a cell may have replaced for all later ones."""
+        self._interrupts.restore()
+        os.dup2(self._output, 1, inheritable=False)
+        os.dup2(self._errors, 2, inheritable=False)
+        sys.stdout, sys.stderr = self._stdout, self._stderr
+        builtins.input = self._input
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def _run_cell(self, frame: Frame) -> None:
+        form: Form = frame.header["answer_as"]
+        source = frame.body.decode("utf-8", "surrogatepass")
+        self._namespace.restore()
+        self._calls.open_cell = frame.header["number"]
+        reserve = min(_MAX_MEMORY_RESERVE_BYTES, self._birth.memory_bytes // 8)
+        _limit_memory(self._birth.memory_bytes - reserve)
+        error = self._interrupts.run(lambda: self._runner.run_cell(source))
+        self._calls.open_cell = None
+        # The reserve pays for telling what happened after a cell has used all there was.
+        _limit_memory(self._birth.memory_bytes)
+        self._interrupts.restore()
+        self._answer("cell", self._settle(error, form))
+
+    def _settle(self, error: BaseException | None, form: Form) -> CellOutcome:
+        described: AnswerReply | BaseException | None = self._interrupts.run(lambda: self._describe_answer(form))
+        answer = described if isinstance(described, AnswerReply) else None
+        if error is None and isinstance(described, BaseException):
+            error = described
+        told = self._interrupts.run(lambda: None if error is None else describe_exception(error))
+        if error is not None:
+            error.__traceback__ = None  # frames would keep the cell's locals alive
+        raised = describe_exception(told) if isinstance(told, BaseException) else told
+        variables = self._interrupts.run(self._namespace.changed_names)
+        flushed = self._interrupts.run(self._flush)
+        if raised is None and isinstance(flushed, BaseException):
+            raised = describe_exception(flushed)
+        return CellOutcome(
+            status="ok" if raised is None else "raised",
+            raised=raised,
+            variables=variables if isinstance(variables, list) else [],
+            answer=answer,
+        )
+
+    def _describe_answer(self, form: Form) -> AnswerReply | None:
+        self._namespace.settle()
+        return self._namespace.answer.describe(form)
+
+    def _flush(self) -> None:
+        for stream in {sys.stdout, sys.stderr, self._stdout, self._stderr} - {None}:
+            stream.flush()
+
+    def _bind(self, frame: Frame) -> None:
+        request = decode_value(BindRequest, json.loads(frame.body))
+        bound = self._interrupts.run(
+            lambda: bind_all(self._namespace, request.bindings, self._birth.contexts_directory)
+        )
+        match bound:
+            case BindingRefused():
+                self._answer("failed", bound.reply)
+            case MemoryError():
+                self._fail(ErrorCode.TOO_LARGE, "the contexts do not fit into the kernel's memory")
+            case BaseException():
+                self._fail(ErrorCode.INTERNAL, f"binding failed with {type(bound).__name__}")
+            case _:
+                self._answer("bind", BindReply(variables=bound))
+
+    def _list_variables(self) -> None:
+        variables = self._interrupts.run(self._namespace.variables)
+        if isinstance(variables, BaseException):
+            self._fail(ErrorCode.INTERNAL, f"the variables could not be listed: {type(variables).__name__}")
+        else:
+            self._answer("variables", VariablesReply(variables=variables[:MAX_VARIABLES_LISTED]))
+
+    def _send_value(self, frame: Frame) -> None:
+        name, form, limit = frame.header["name"], frame.header["as"], frame.header["limit"]
+        encoded = self._interrupts.run(lambda: self._encode(name, form, limit))
+        match encoded:
+            case NameError():
+                self._fail(ErrorCode.NOT_FOUND, str(encoded))
+            case _TooLarge():
+                self._fail(ErrorCode.TOO_LARGE, str(encoded))
+            case Unserialisable():
+                self._fail(ErrorCode.UNSERIALISABLE, str(encoded))
+            case MemoryError():
+                self._fail(ErrorCode.TOO_LARGE, "the encoded value does not fit into the kernel's memory")
+            case BaseException():
+                self._fail(ErrorCode.UNSERIALISABLE, f"encoding the value failed with {type(encoded).__name__}")
+            case _:
+                outcome = ValueOutcome(
+                    type_name=encoded.type_name, size_bytes=encoded.size_bytes, sha256=encoded.sha256
+                )
+                self._answer("value", outcome)
+                for chunk in encoded.chunks():
+                    self._connection.sendall(encode_frame({"did": "chunk"}, chunk))
+
+    def _encode(self, name: str, form: Form, limit: int) -> Any:
+        value = self._namespace.look_up(name)
+        if isinstance(value, str) and str.__len__(value) > limit:
+            raise _TooLarge(f"the value has {str.__len__(value)} characters, the limit is {limit} bytes")
+        encoded = self._namespace.answer.encode(form) if name == ANSWER else encode(value, form)
+        if encoded.size_bytes > limit:
+            raise _TooLarge(f"the value has {encoded.size_bytes} bytes, the limit is {limit}")
+        return encoded
+
+    def _fail(self, code: ErrorCode, message: str) -> None:
+        self._answer("failed", ErrorReply(code=code, message=message[:2000]))
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _prepare_interpreter(birth: KernelBirth) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    random.seed(birth.random_seed)
+    os.environ.clear()
+    os.environ.update(HOME=birth.tmp_directory, TMPDIR=birth.tmp_directory, LANG="C.UTF-8", PYTHONUTF8="1")
+    os.chdir(birth.tmp_directory)
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[attr-defined]  # -S leaves them out
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+
+
+def _open_stream(descriptor: int) -> TextIOWrapper:
+    """Line-buffered: what was printed before a kernel died is not lost. Anything that is a `str` can be printed."""
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="", closefd=False)
+
+
+def _limit_memory(size: int) -> None:
+    """The soft limit; the hard one was set before the first cell."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(size, hard), hard))
+
+
+def _refuse_input(_prompt: object = "") -> str:
+    """`input()` has nobody to ask."""
+    raise EOFError("input() cannot work here: nobody is at a keyboard; everything there is stands in the variables")

@@ -1,0 +1,290 @@
+"""One life of a kernel as the supervisor holds it: its process, its two sockets, its two output pipes.
+
+Whoever calls `ask` holds the supervisor's operation lock, so a life has one conversation at a time; only
+`interrupt`, `kill` and replies to host calls come from other threads.
+"""
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from .capture import OutputPipe
+from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s
+from .decoding import NotThatShape, decode_value, parse_json
+from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
+from .host_calls import HostCalls
+from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
+from .protocol import MAX_HOST_CALL_BODY_BYTES
+from .zygote import KernelBirth, Zygote
+
+_RECEIVE_BYTES = 256 << 10
+_SEND_PATIENCE_S = 10
+_BIRTH_PATIENCE_MS = 20_000
+_FULL_LOOK_S = 0.02
+_HANG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class KernelLost(Exception):
+    """The kernel has died, or broke the protocol and was killed. The message says how, in one line."""
+
+
+class KernelLife:
+    """A running kernel."""
+
+    def __init__(self, zygote: Zygote, birth: KernelBirth) -> None:
+        """Fork one and wait until it is ready.
+
+        Raises:
+            KernelLost: it did not come up.
+            ZygoteLost: no kernel can come up any more.
+        """
+        self._zygote = zygote
+        self.cells, cells_end = socket.socketpair()
+        self.calls, calls_end = socket.socketpair()
+        output, output_end = os.pipe()
+        errors, errors_end = os.pipe()
+        self.pid = zygote.fork_kernel(birth, [cells_end.fileno(), calls_end.fileno(), output_end, errors_end])
+        for end in (cells_end, calls_end):
+            end.close()
+        os.close(output_end)
+        os.close(errors_end)
+        patience = _SEND_PATIENCE_S.to_bytes(8, "little") + bytes(8)
+        self.cells.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self.calls.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self.stdout = OutputPipe(output)
+        self.stderr = OutputPipe(errors)
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ladder = Ladder()
+        self._reply_lock = Lock()  # keeps the frames on `calls` whole
+        self._cells_decoder = FrameDecoder(max_body_bytes=MAX_KERNEL_BODY_BYTES)
+        self._calls_decoder = FrameDecoder(max_body_bytes=MAX_HOST_CALL_BODY_BYTES)
+        self.ended_with: str | None = None
+        self.confinement = self._await_ready()
+
+    def _await_ready(self) -> list[str]:
+        waiting = select.poll()
+        waiting.register(self.cells, select.POLLIN)
+        while (frame := self._cells_decoder.next_frame()) is None:
+            if not waiting.poll(_BIRTH_PATIENCE_MS):
+                raise self.bury("the kernel did not start in time")
+            self._receive_cells()
+        try:
+            return decode_value(KernelReady, parse_json(frame.body)).confinement
+        except NotThatShape as error:
+            raise self.bury(f"the kernel broke the protocol: {error}") from None
+
+    def ask(
+        self,
+        header: dict[str, Any],
+        body: bytes,
+        *,
+        limits: Limits,
+        clock: ActiveClock,
+        asked_to_stop: Callable[[], bool],
+        host_calls: HostCalls,
+        hang_up: "HangUp",
+    ) -> Frame:
+        """Send one request and wait for its answer under the ladder, draining output and host calls meanwhile.
+
+        Raises:
+            KernelLost: no answer will come. `ladder_reason` tells whether it was stopped on purpose.
+        """
+        self._ladder = Ladder()
+        self._send_cells(encode_frame(header, body))
+        polled = self._polled(hang_up)
+        calls_are_read = True
+        while True:
+            if (frame := self._cells_decoder.next_frame()) is not None:
+                self._drain_calls(host_calls)
+                return frame
+            wall_s, active_s = clock.wall_s(), clock.active_s()
+            self._ladder, act = climb(self._ladder, limits, wall_s=wall_s, active_s=active_s, asked=asked_to_stop())
+            if act is not Act.NOTHING:
+                self._zygote.signal_kernel(self.pid, signal.SIGINT if act is Act.INTERRUPT else signal.SIGKILL)
+            if calls_are_read != host_calls.can_take():
+                calls_are_read = not calls_are_read
+                polled.modify(self.calls, select.POLLIN if calls_are_read else 0)
+            look_s = next_look_s(self._ladder, limits, wall_s=wall_s, active_s=active_s)
+            if not calls_are_read:
+                look_s = min(look_s, _FULL_LOOK_S)
+            for descriptor, _ in polled.poll(look_s * 1000 + 1):
+                self._attend(descriptor, polled, host_calls, hang_up)
+
+    @property
+    def ladder_reason(self) -> Reason | None:
+        """Why the last request was stopped, if it was."""
+        return self._ladder.reason
+
+    def _polled(self, hang_up: "HangUp") -> select.poll:
+        polled = select.poll()
+        pipes = (self.stdout.descriptor, self.stderr.descriptor)
+        for readable in (self.cells.fileno(), self.calls.fileno(), *pipes, self._waker):
+            polled.register(readable, select.POLLIN)
+        if (watched := hang_up.watched()) is not None:
+            polled.register(watched, _HANG_UP)
+        return polled
+
+    def _attend(self, descriptor: int, polled: select.poll, host_calls: HostCalls, hang_up: "HangUp") -> None:
+        if descriptor == self.cells.fileno():
+            self._receive_cells()
+        elif descriptor == self.calls.fileno():
+            if not self._receive_calls(host_calls):
+                polled.unregister(descriptor)
+        elif descriptor == self._waker:
+            os.eventfd_read(self._waker)
+        elif descriptor == hang_up.watched():
+            polled.unregister(descriptor)
+            hang_up.happened()
+        else:
+            pipe = self.stdout if descriptor == self.stdout.descriptor else self.stderr
+            if not pipe.drain_some():
+                polled.unregister(descriptor)
+
+    def _receive_cells(self) -> None:
+        try:
+            data = self.cells.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise self.bury(None)
+        try:
+            self._cells_decoder.feed(data)
+        except FrameViolation as error:
+            raise self.bury(f"the kernel broke the protocol: {error}") from None
+
+    def _receive_calls(self, host_calls: HostCalls) -> bool:
+        try:
+            data = self.calls.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            self._calls_decoder.feed(data)
+        except FrameViolation as error:
+            raise self.bury(f"the kernel broke the protocol: {error}") from None
+        while (frame := self._calls_decoder.next_frame()) is not None:
+            host_calls.take(frame, self.answer_call)
+        return True
+
+    def _drain_calls(self, host_calls: HostCalls) -> None:
+        """A call that was written before the cell ended belongs to that cell, even if it is read after."""
+        polled = select.poll()
+        polled.register(self.calls, select.POLLIN)
+        for _ in range(16):
+            if not polled.poll(0) or not self._receive_calls(host_calls):
+                return
+
+    def _send_cells(self, data: bytes) -> None:
+        try:
+            self.cells.sendall(data)
+        except OSError:
+            raise self.bury(None) from None
+
+    def answer_call(self, header: dict[str, Any], body: bytes) -> None:
+        """Send the reply of a host call. Any thread; silently nothing when the kernel is gone."""
+        data = encode_frame(header, body)
+        with self._reply_lock:
+            try:
+                self.calls.sendall(data)
+            except OSError:
+                pass  # it died, or does not read: then nothing it has asked will be answered
+
+    def next_chunk(self, patience_ms: int) -> bytes:
+        """The next piece of a value that a frame announced.
+
+        Raises:
+            KernelLost: it stalled, ended, or sent something else.
+        """
+        waiting = select.poll()
+        waiting.register(self.cells, select.POLLIN)
+        while (frame := self._cells_decoder.next_frame()) is None:
+            if not waiting.poll(patience_ms):
+                raise self.bury("the kernel stalled while it sent a value")
+            self._receive_cells()
+        if frame.header.get("did") != "chunk" or not frame.body:
+            raise self.bury("the kernel broke the protocol: expected a piece of a value")
+        return frame.body
+
+    def wake(self) -> None:
+        """Make the thread that is in `ask` look around. Any thread."""
+        os.eventfd_write(self._waker, 1)
+
+    def kill(self) -> None:
+        self._zygote.signal_kernel(self.pid, signal.SIGKILL)
+
+    def check_alive(self) -> None:
+        """Raise `KernelLost` if it died while nobody was talking to it."""
+        if self.ended_with is None and (code := self._zygote.poll_exit(self.pid)) is not None:
+            self._end(describe_exit(code))
+        if self.ended_with is not None:
+            raise KernelLost(self.ended_with)
+
+    def bury(self, why: str | None) -> KernelLost:
+        """Make sure that it is dead, and say how it died (`why`, or else by its exit code)."""
+        if self.ended_with is None:
+            self._zygote.signal_kernel(self.pid, signal.SIGKILL)
+            code = self._zygote.wait_for_exit(self.pid)
+            self._end(why or describe_exit(code))
+        assert self.ended_with is not None
+        return KernelLost(self.ended_with)
+
+    def _end(self, how: str) -> None:
+        self.ended_with = how
+        for pipe in (self.stdout, self.stderr):
+            pipe.drain_what_is_written()
+            pipe.close()
+        # Shut down, not closed: a thread that answers a host call may be inside `sendall` with this descriptor.
+        for end in (self.cells, self.calls):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+class HangUp:
+    """What to do when the stream that asked is closed while the kernel is still at work."""
+
+    def __init__(self, connection: socket.socket, do: Callable[[], None]) -> None:
+        self._connection: socket.socket | None = connection
+        self._do = do
+
+    def watched(self) -> int | None:
+        return None if self._connection is None else self._connection.fileno()
+
+    def happened(self) -> None:
+        self._connection = None
+        self._do()
+
+    def check(self) -> None:
+        """Look once, for who waits for something else than descriptors."""
+        if self._connection is not None:
+            polled = select.poll()
+            polled.register(self._connection, _HANG_UP)
+            if polled.poll(0):
+                self.happened()
+
+
+_SIGNAL_HINTS = {
+    signal.SIGKILL: "most likely out of memory",
+    signal.SIGSEGV: "a crash in native code, or too deep a recursion",
+    signal.SIGABRT: "aborted",
+    signal.SIGSYS: "it made a forbidden system call",
+}
+
+
+def describe_exit(code: int) -> str:
+    """One line for the model about how its kernel ended."""
+    if code >= 0:
+        return f"the interpreter exited with code {code}"
+    try:
+        number = signal.Signals(-code)
+    except ValueError:
+        return f"the interpreter was ended by signal {-code}"
+    hint = _SIGNAL_HINTS.get(number)
+    return f"the interpreter was ended by {number.name}" + (f" ({hint})" if hint else "")

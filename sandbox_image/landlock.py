@@ -1,0 +1,98 @@
+"""Landlock: which files exist for this process, where no mount namespace hides the host's.
+
+Reading beneath the Python installation, the system's libraries, this package and the session directory; writing
+beneath one private directory; nothing else. Where the machine can: no TCP, no abstract sockets and no signals outside.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+
+from . import native
+from .syscalls import this_architecture
+
+_READ_FILE = 1 << 2
+_READ_DIRECTORY = 1 << 3
+_REFER = 1 << 13  # ABI 2
+_TRUNCATE = 1 << 14  # ABI 3
+_IOCTL_DEVICE = 1 << 15  # ABI 5
+_ALL_OF_ABI_1 = (1 << 13) - 1
+_MAKE_DEVICES = 1 << 6 | 1 << 11
+_EXECUTE = 1 << 0
+_FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
+
+_NET_BIND_AND_CONNECT = 0b11  # ABI 4
+_SCOPE_ABSTRACT_AND_SIGNALS = 0b11  # ABI 6
+
+_VERSION_FLAG = 1
+_RULE_PATH_BENEATH = 1
+
+_SYSTEM_PATHS = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
+    "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
+)  # fmt: skip
+
+
+def abi() -> int:
+    """The version this machine offers; 0 when it has none."""
+    try:
+        return native.system_call(this_architecture().numbers["landlock_create_ruleset"], None, 0, _VERSION_FLAG)
+    except OSError:
+        return 0
+
+
+def restrict(*, session_directory: str, tmp_directory: str) -> int:
+    """Confine this process and all that it forks; returns the ABI in force. Needs no-new-privs.
+
+    Raises:
+        OSError: the machine has no Landlock, or a directory cannot be opened.
+    """
+    version = abi()
+    if version == 0:
+        raise OSError("this machine's Linux has no Landlock")
+    numbers = this_architecture().numbers
+    handled = _handled_rights(version)
+    attributes = struct.pack("=Q", handled)
+    if version >= 4:
+        attributes += struct.pack("=Q", _NET_BIND_AND_CONNECT)
+    if version >= 6:
+        attributes += struct.pack("=Q", _SCOPE_ABSTRACT_AND_SIGNALS)
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    ruleset = native.system_call(numbers["landlock_create_ruleset"], buffer, len(attributes), 0)
+    try:
+        package = os.path.dirname(os.path.abspath(__file__))
+        installation = os.path.dirname(os.path.abspath(os.__file__))
+        libraries = os.path.join(sys.base_prefix, "lib")
+        for path in (*_SYSTEM_PATHS, package, installation, libraries, session_directory):
+            _allow(ruleset, path, handled & (_READ_FILE | _READ_DIRECTORY))
+        _allow(ruleset, tmp_directory, handled & ~(_EXECUTE | _MAKE_DEVICES))
+        native.system_call(numbers["landlock_restrict_self"], ruleset, 0)
+    finally:
+        os.close(ruleset)
+    return version
+
+
+def _handled_rights(version: int) -> int:
+    rights = _ALL_OF_ABI_1
+    for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEVICE)):
+        if version >= since:
+            rights |= right
+    return rights
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    """A system path that does not exist needs no rule."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not os.path.isdir(path):
+            rights &= _FILE_RIGHTS
+        rule = struct.pack("=Qi", rights, descriptor)
+        buffer = ctypes.create_string_buffer(rule, len(rule))
+        add_rule = this_architecture().numbers["landlock_add_rule"]
+        native.system_call(add_rule, ruleset, _RULE_PATH_BENEATH, buffer, 0)
+    finally:
+        os.close(descriptor)

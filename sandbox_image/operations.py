@@ -1,0 +1,443 @@
+"""What a host can have done to the kernel of this sandbox: claim, bind, run a cell, read a value, restart.
+
+One operation at a time; whoever comes second is told `busy`. The thread that brings a request drives the kernel until
+the answer is there.
+"""
+
+import keyword
+import platform
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+from .cell_book import CellBook, Verdict
+from .clock import ActiveClock, Limits, Reason
+from .decoding import NotThatShape, decode_value, parse_json
+from .frames import Frame
+from .host_calls import HostCalls, OpenCell
+from .http_stream import encode_json
+from .kernel_life import HangUp, KernelLife, KernelLost
+from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
+from .protocol import (
+    MAX_CODE_BYTES,
+    BindReply,
+    BindRequest,
+    CellReply,
+    CellRequest,
+    ClaimReply,
+    ClaimRequest,
+    ErrorCode,
+    ErrorReply,
+    GrantRequest,
+    InterruptRequest,
+    StatsReply,
+    VariablesReply,
+)
+from .zygote import KernelBirth, Zygote
+
+_VALUE_PATIENCE_MS = 60_000
+_BIND_LIMITS = Limits(active_s=600.0, wall_s=600.0, grace_s=5.0)
+_VALUE_LIMITS = Limits(active_s=300.0, wall_s=300.0, grace_s=5.0)
+_VARIABLES_LIMITS = Limits(active_s=10.0, wall_s=10.0, grace_s=2.0)
+_RESTART_PATIENCE_S = 30.0
+_MAX_LIMIT_S = 10_000_000
+_THREADS_BESIDE_KERNEL = 96
+"""Of the sandbox's own, which a limit on the uid's processes counts too."""
+
+Reply = TypeVar("Reply")
+
+
+class Refused(Exception):
+    """The request is answered with an `ErrorReply`."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.reply = ErrorReply(code=code, message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """Where the sandbox stands: what its command line said and what was put in force."""
+
+    gateway_socket: str
+    contexts_directory: str
+    tmp_directory: str
+    confined: bool
+    confinement: list[str]
+    processes_count_alone: bool
+    """Whether RLIMIT_NPROC counts only this sandbox's processes; otherwise it would be of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the session that owns this sandbox asked for."""
+
+    request: ClaimRequest
+    birth: KernelBirth
+
+
+class KernelOperations:
+    """Owns the kernel, the record of its cells, and who pays for its host calls."""
+
+    def __init__(self, station: Station, zygote: Zygote) -> None:
+        self._station = station
+        self._zygote = zygote
+        self._operation = threading.Lock()  # whoever holds it may talk to the kernel, and replace it
+        self._claim: Claim | None = None
+        self._life: KernelLife | None = None
+        self._lives = 0
+        self._unreported_loss: str | None = None
+        self._book = CellBook()
+        self._cells = 0
+        self._interrupt_asked = threading.Event()
+        self._host_calls = HostCalls(station.gateway_socket)
+
+    def claim(self, request: ClaimRequest) -> ClaimReply:
+        _check_claim(request)
+        if not self._operation.acquire(blocking=False):
+            raise Refused(ErrorCode.BUSY, "the sandbox is being claimed")
+        try:
+            if self._claim is not None:
+                raise Refused(ErrorCode.ALREADY_CLAIMED, f"claimed as generation {self._claim.request.generation}")
+            birth = self._birth(request)
+            try:
+                life = self._start_life(birth)
+            except KernelLost as error:
+                raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
+            self._host_calls.replace_grant(request.grant)
+            self._claim = Claim(request, birth)
+            confinement = [*self._station.confinement, *life.confinement]
+            return ClaimReply(python=platform.python_version(), confinement=confinement)
+        finally:
+            self._operation.release()
+
+    def _birth(self, request: ClaimRequest) -> KernelBirth:
+        alone = self._station.processes_count_alone
+        return KernelBirth(
+            memory_bytes=request.memory_bytes,
+            processes=request.processes + _THREADS_BESIDE_KERNEL if alone else None,
+            file_bytes=request.file_bytes,
+            random_seed=request.random_seed,
+            contexts_directory=self._station.contexts_directory,
+            tmp_directory=self._station.tmp_directory,
+            confined=self._station.confined,
+        )
+
+    def check_generation(self, generation: str | None) -> None:
+        if self._claim is None:
+            raise Refused(ErrorCode.NOT_CLAIMED, "the sandbox has not been claimed")
+        claimed = self._claim.request.generation
+        if generation != str(claimed):
+            raise Refused(ErrorCode.STALE_GENERATION, f"this sandbox is of generation {claimed}")
+
+    def replace_grant(self, request: GrantRequest) -> None:
+        _check_grant(request.grant)
+        self._host_calls.replace_grant(request.grant)
+
+    def stats(self) -> StatsReply:
+        return StatsReply(
+            kernel_lives=self._lives,
+            running_cell=self._book.running,
+            host_calls_in_flight=self._host_calls.in_flight,
+        )
+
+    def bind(self, request: BindRequest, hang_up: HangUp) -> BindReply:
+        _check_bindings(request)
+        reply = self._ask(BindReply, {"do": "bind"}, encode_json(asdict(request)), _BIND_LIMITS, hang_up)
+        return BindReply(variables=bound_variables(reply.variables))
+
+    def list_variables(self, hang_up: HangUp) -> VariablesReply:
+        reply = self._ask(VariablesReply, {"do": "variables"}, b"", _VARIABLES_LIMITS, hang_up)
+        return VariablesReply(variables=bound_variables(reply.variables))
+
+    def open_value(self, name: str, form: str, limit: int, hang_up: HangUp) -> "ValueStream":
+        """The caller must `close` what it gets: until then the kernel is busy sending."""
+        life = self._take_kernel()
+        header = {"do": "value", "name": name, "as": form, "limit": limit}
+        try:
+            outcome = self._decode_answer(ValueOutcome, self._converse(life, header, b"", _VALUE_LIMITS, hang_up))
+            if not 0 <= outcome.size_bytes <= limit or not _is_digest(outcome.sha256):
+                raise life.bury("the kernel broke the protocol: an impossible value")
+        except KernelLost as error:
+            self._release_kernel()
+            raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
+        except BaseException:
+            self._release_kernel()
+            raise
+        return ValueStream(life, outcome, self._release_kernel)
+
+    def run_cell(self, cell_id: str, request: CellRequest, hang_up: HangUp) -> bytes:
+        """The encoded `CellReply`, from running it or from having run it."""
+        code = request.code.encode("utf-8", "surrogatepass")
+        if len(code) > MAX_CODE_BYTES:
+            raise Refused(ErrorCode.TOO_LARGE, f"a cell may have {MAX_CODE_BYTES} bytes, this one has {len(code)}")
+        limits = Limits(active_s=request.active_limit_s, wall_s=request.wall_limit_s, grace_s=request.grace_s)
+        if not all(0 < limit <= _MAX_LIMIT_S for limit in (limits.active_s, limits.wall_s, limits.grace_s)):
+            raise Refused(ErrorCode.BAD_REQUEST, "the limits of a cell must be positive numbers of seconds")
+        if self._book.begin(cell_id, request.acknowledges).verdict is not Verdict.RUN:
+            return self.await_cell(cell_id, hang_up)
+        if not self._operation.acquire(blocking=False):
+            self._book.withdraw(cell_id)
+            raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
+        try:
+            reply = self._run(CellRun(cell_id, code, request.answer_as, limits), hang_up)
+            encoded = encode_json(asdict(reply))
+            self._book.finish(cell_id, encoded, namespace_lost=reply.namespace_lost)
+        finally:
+            self._book.withdraw(cell_id)  # only if it did not finish
+            self._release_kernel(reported=True)
+        return encoded
+
+    def await_cell(self, cell_id: str, hang_up: HangUp) -> bytes:
+        """The result of a cell that has run or is running."""
+        while True:
+            looked = self._book.look(cell_id)
+            match looked.verdict:
+                case Verdict.KEPT:
+                    return looked.result
+                case Verdict.WAIT:
+                    if not self._book.wait(cell_id, 0.5):
+                        hang_up.check()
+                case Verdict.FORGOTTEN:
+                    raise Refused(ErrorCode.NOT_FOUND, "this cell has run and its result was acknowledged")
+                case Verdict.BUSY:
+                    raise Refused(ErrorCode.BUSY, "another cell is running")
+                case Verdict.RUN:
+                    raise Refused(ErrorCode.NOT_FOUND, "no such cell has run here")
+
+    def interrupt(self, request: InterruptRequest) -> None:
+        """The thread that drives the cell sends the signal, so that it cannot strike a later one."""
+        if self._book.running == request.cell_id and self._life is not None:
+            self._interrupt_asked.set()
+            self._life.wake()
+
+    def restart(self) -> None:
+        """Also ends what is running: a cell's result is `killed`."""
+        deadline = time.monotonic() + _RESTART_PATIENCE_S
+        while not self._operation.acquire(timeout=0.02):
+            if time.monotonic() > deadline:
+                raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
+            if self._life is not None:
+                self._life.kill()
+        try:
+            if self._life is not None:
+                self._life.bury("it was restarted")
+            self._book.start_life()
+        finally:
+            self._release_kernel(reported=True)
+
+    def _run(self, cell: "CellRun", hang_up: HangUp) -> CellReply:
+        assert self._life is not None
+        life = self._life
+        clock = ActiveClock(life.pid)
+        try:
+            if self._unreported_loss is not None:
+                raise KernelLost(f"{self._unreported_loss}, between cells; this cell was not run")
+            life.check_alive()
+            outcome, how = self._run_in(life, cell, clock, hang_up)
+            detail, lost = how, False
+        except KernelLost as error:
+            outcome, lost = None, True
+            detail = _describe_loss(life.ladder_reason, cell.limits) or str(error)
+        finally:
+            self._host_calls.close_cell()
+        if not lost:
+            for pipe in (life.stdout, life.stderr):
+                pipe.drain_what_is_written()
+        wall_s, active_s, cpu_s = clock.wall_s(), clock.active_s(), clock.cpu_s()
+        return CellReply(
+            cell_id=cell.cell_id,
+            status=_status(outcome, life.ladder_reason),
+            stdout=life.stdout.take_ring().captured(),
+            stderr=life.stderr.take_ring().captured(),
+            raised=outcome.raised if outcome else None,
+            variables=outcome.variables if outcome else [],
+            answer=outcome.answer if outcome else None,
+            namespace_lost=lost,
+            detail=detail,
+            wall_s=wall_s,
+            active_s=active_s,
+            cpu_s=cpu_s,
+        )
+
+    def _run_in(
+        self, life: KernelLife, cell: "CellRun", clock: ActiveClock, hang_up: HangUp
+    ) -> tuple[CellOutcome, str]:
+        self._cells += 1
+        self._interrupt_asked.clear()
+        self._host_calls.open_cell(
+            OpenCell(
+                cell_id=cell.cell_id,
+                number=self._cells,
+                deadline=time.monotonic() + cell.limits.wall_s + cell.limits.grace_s,
+                begin_wait=clock.begin_wait,
+                end_wait=clock.end_wait,
+            )
+        )
+        header = {"do": "cell", "number": self._cells, "answer_as": cell.answer_as}
+        frame = self._converse(life, header, cell.code, cell.limits, hang_up, clock)
+        outcome = bound_outcome(self._decode_answer(CellOutcome, frame))
+        if (outcome.status == "raised") != (outcome.raised is not None):
+            raise life.bury("the kernel broke the protocol: an impossible outcome")
+        reason = life.ladder_reason
+        return outcome, "" if reason is None or outcome.status == "ok" else _describe_stop(reason, cell.limits)
+
+    def _converse(
+        self,
+        life: KernelLife,
+        header: dict[str, Any],
+        body: bytes,
+        limits: Limits,
+        hang_up: HangUp,
+        clock: ActiveClock | None = None,
+    ) -> Frame:
+        return life.ask(
+            header,
+            body,
+            limits=limits,
+            clock=clock or ActiveClock(life.pid),
+            asked_to_stop=self._interrupt_asked.is_set,
+            host_calls=self._host_calls,
+            hang_up=hang_up,
+        )
+
+    def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
+        life = self._take_kernel()
+        try:
+            return self._decode_answer(cls, self._converse(life, header, body, limits, hang_up))
+        except KernelLost as error:
+            raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
+        finally:
+            self._release_kernel()
+
+    def _decode_answer(self, cls: type[Reply], frame: Frame) -> Reply:
+        try:
+            if frame.header.get("did") == "failed":
+                failure = decode_value(ErrorReply, parse_json(frame.body))
+                raise Refused(failure.code, failure.message[:2000])
+            return decode_value(cls, parse_json(frame.body))
+        except NotThatShape as error:
+            assert self._life is not None
+            raise self._life.bury(f"the kernel broke the protocol: {error}") from None
+
+    def _start_life(self, birth: KernelBirth) -> KernelLife:
+        self._lives += 1
+        self._life = KernelLife(self._zygote, birth)
+        return self._life
+
+    def _take_kernel(self) -> KernelLife:
+        if not self._operation.acquire(blocking=False):
+            raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
+        self._interrupt_asked.clear()
+        try:
+            assert self._life is not None
+            self._life.check_alive()
+        except KernelLost as error:
+            self._release_kernel()
+            raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
+        return self._life
+
+    def _release_kernel(self, *, reported: bool = False) -> None:
+        """Leave a living kernel behind: one that died is replaced at once. A loss that the host has not been told in
+        a cell's result (`reported`) is told by the next cell, so that no cell runs in a namespace that is silently new."""
+        try:
+            if reported:
+                self._unreported_loss = None
+            if self._life is not None and self._life.ended_with is not None and self._claim is not None:
+                if not reported:
+                    self._unreported_loss = f"the kernel was lost: {self._life.ended_with}"
+                self._start_life(self._claim.birth)
+        except KernelLost:
+            pass  # the life has ended already, so the next cell reports it and the one after tries again
+        finally:
+            self._operation.release()
+
+
+@dataclass(frozen=True, slots=True)
+class CellRun:
+    """A cell as it is handed to the kernel."""
+
+    cell_id: str
+    code: bytes
+    answer_as: str
+    limits: Limits
+
+
+class ValueStream:
+    """A value on its way out. `close` gives the kernel back."""
+
+    def __init__(self, life: KernelLife, outcome: ValueOutcome, release: Callable[[], None]) -> None:
+        self._life = life
+        self._release = release
+        self._left = outcome.size_bytes
+        self.outcome = outcome
+
+    def next_chunk(self) -> bytes:
+        """Empty at the end. Raises `KernelLost`."""
+        if self._left == 0:
+            return b""
+        chunk = self._life.next_chunk(_VALUE_PATIENCE_MS)
+        if len(chunk) > self._left:
+            raise self._life.bury("the kernel broke the protocol: more of a value than it announced")
+        self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """A kernel that still has something to send cannot be talked to again."""
+        if self._left and self._life.ended_with is None:
+            self._life.bury("the host stopped reading a value")
+        self._release()
+
+
+def _status(outcome: CellOutcome | None, reason: Reason | None) -> Literal["ok", "raised", "timed_out", "killed"]:
+    if reason in ("active_limit", "wall_limit") and (outcome is None or outcome.status == "raised"):
+        return "timed_out"
+    return "killed" if outcome is None else outcome.status
+
+
+def _describe_stop(reason: Reason, limits: Limits) -> str:
+    match reason:
+        case "active_limit":
+            return f"stopped after {limits.active_s:g} s of active time"
+        case "wall_limit":
+            return f"stopped after {limits.wall_s:g} s"
+        case "interrupted":
+            return "interrupted"
+
+
+def _describe_loss(reason: Reason | None, limits: Limits) -> str | None:
+    """None when the kernel died without our doing."""
+    if reason is None:
+        return None
+    stopped = _describe_stop(reason, limits)
+    return f"{stopped}; it ignored the interrupt for {limits.grace_s:g} s, so the interpreter was ended"
+
+
+def _check_claim(request: ClaimRequest) -> None:
+    _check_grant(request.grant)
+    least = 64 << 20
+    if request.memory_bytes < least or request.processes < 1 or request.file_bytes < 0 or request.generation < 0:
+        raise Refused(ErrorCode.BAD_REQUEST, f"expected memory_bytes of at least {least}, processes of at least 1")
+    if max(request.memory_bytes, request.file_bytes) >= 1 << 60 or abs(request.random_seed) >= 1 << 63:
+        raise Refused(ErrorCode.BAD_REQUEST, "a number is out of range")
+
+
+def _check_grant(grant: str) -> None:
+    if not grant.isascii() or not grant.isprintable() or " " in grant or len(grant) > 4096:
+        raise Refused(ErrorCode.BAD_REQUEST, "a grant must be printable ASCII without spaces")
+
+
+def _check_bindings(request: BindRequest) -> None:
+    for binding in request.bindings:
+        for name in (binding.name, *binding.aliases):
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise Refused(ErrorCode.BAD_REQUEST, f"{name[:80]!r} cannot be a variable's name")
+        for file in binding.files:
+            if not file.file or "/" in file.file or "\0" in file.file or file.file in (".", ".."):
+                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: expected a bare file name")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

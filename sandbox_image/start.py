@@ -1,0 +1,151 @@
+"""From the command line to a serving supervisor, in the only safe order: confine, fork the zygote, dial.
+
+--session-directory DIR     holds sandbox.sock, gateway.sock and contexts/; only read
+--tmp DIR                   the one place where code may write (default /tmp)
+--uid N --gid N             when started as root: who to become before anything else
+--confine landlock          also Landlock, because no mount namespace hides the host's files
+--open-files N              descriptors a process may hold
+--host-patience-s N         how long to live while no host accepts a stream
+--unsafe-unconfined         no seccomp: for debugging this program, nothing else
+"""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+from . import confinement
+from .dialling import Dialler
+from .operations import KernelOperations, Station
+from .protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
+from .supervisor import Supervisor
+from .zygote import start_zygote
+
+EXIT_USAGE = 64
+EXIT_NOT_CONFINED = 77
+
+_NEEDED_SIGNALS = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS}
+_NEEDED_SIGNALS |= {signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGCONT}
+
+
+class UsageError(Exception):
+    """The command line is not one that a provider of ours writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    session_directory: str
+    tmp_directory: str = "/tmp"  # noqa: S108  (inside the sandbox it is its own)
+    identity: confinement.Identity | None = None
+    with_landlock: bool = False
+    open_files: int = 256
+    host_patience_s: int = 30
+    unconfined: bool = False
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of the sandbox."""
+    try:
+        line = read_command_line(arguments)
+    except UsageError as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        in_force = _confine(line)
+    except confinement.ConfinementFailed as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return EXIT_NOT_CONFINED
+    return _serve(line, in_force)
+
+
+def _confine(line: CommandLine) -> list[str]:
+    in_force: list[str] = []
+    if line.identity is not None:
+        in_force += confinement.drop_privileges(line.identity)
+    confinement.limit_descriptors(line.open_files)
+    _ignore_signals()
+    if line.unconfined:
+        return [*in_force, "none"]
+    return in_force + confinement.confine_supervisor(
+        session_directory=line.session_directory,
+        tmp_directory=line.tmp_directory,
+        with_landlock=line.with_landlock,
+    )
+
+
+def _serve(line: CommandLine, in_force: list[str]) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    zygote = start_zygote()
+    station = Station(
+        gateway_socket=os.path.join(line.session_directory, GATEWAY_SOCKET),
+        contexts_directory=os.path.join(line.session_directory, CONTEXTS_DIRECTORY),
+        tmp_directory=line.tmp_directory,
+        confined=not line.unconfined,
+        confinement=in_force,
+        processes_count_alone=line.identity is not None or confinement.counts_processes_alone(),
+    )
+    dialler = Dialler(os.path.join(line.session_directory, SANDBOX_SOCKET), line.host_patience_s)
+    code = Supervisor(KernelOperations(station, zygote), dialler, zygote).run()
+    sys.stderr.flush()
+    os._exit(code)  # lanes may be in the middle of something; nothing here needs tidying
+
+
+def _ignore_signals() -> None:
+    """As PID 1 a handler of ours, such as Python's for SIGINT, would let code inside end the sandbox."""
+    for number in signal.valid_signals() - _NEEDED_SIGNALS:
+        if number < signal.SIGRTMIN:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def read_command_line(arguments: list[str]) -> CommandLine:
+    """Closed: an unknown or repeated word is an error.
+
+    Raises:
+        UsageError: it cannot be used; the message says why.
+    """
+    words = _pair_up(arguments)
+    session_directory = words.pop("--session-directory", None)
+    if session_directory is None:
+        raise UsageError("--session-directory is needed")
+    uid, gid = words.pop("--uid", None), words.pop("--gid", None)
+    if (uid is None) != (gid is None):
+        raise UsageError("--uid and --gid belong together")
+    confine = words.pop("--confine", "")
+    if confine not in ("", "landlock"):
+        raise UsageError(f"--confine knows only landlock, found {confine!r}")
+    line = CommandLine(
+        session_directory=os.path.abspath(session_directory),
+        tmp_directory=os.path.abspath(words.pop("--tmp", "/tmp")),  # noqa: S108
+        identity=None if uid is None or gid is None else confinement.Identity(uid=_number(uid), gid=_number(gid)),
+        with_landlock=confine == "landlock",
+        open_files=_number(words.pop("--open-files", "256")),
+        host_patience_s=_number(words.pop("--host-patience-s", "30")),
+        unconfined=words.pop("--unsafe-unconfined", None) is not None,
+    )
+    assert not words
+    return line
+
+
+_WORDS = ("--session-directory", "--tmp", "--uid", "--gid", "--confine", "--open-files", "--host-patience-s")
+
+
+def _pair_up(arguments: list[str]) -> dict[str, str]:
+    words: dict[str, str] = {}
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word in words or (word not in _WORDS and word != "--unsafe-unconfined"):
+            raise UsageError(f"unknown or repeated argument {word!r}")
+        if word == "--unsafe-unconfined":
+            words[word] = ""
+        elif not waiting:
+            raise UsageError(f"{word} needs a value")
+        else:
+            words[word] = waiting.pop(0)
+    return words
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise UsageError(f"expected a positive whole number, found {text!r}")
+    return int(text)

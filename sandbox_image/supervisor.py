@@ -1,0 +1,254 @@
+"""The first process: serves HTTP on streams that it dialled itself, and never runs a cell.
+
+Each lane is a thread that serves one stream after another. When a stream closes while its request is at work, another
+thread takes over the lane at once, so a host that comes back finds an idle stream on both lanes and asks for the
+cell by its id. The main thread only watches: the zygote, and whether anybody is still there.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+from .decoding import NotThatShape, decode_value, parse_json
+from .dialling import Dialler, HostGone, Lane, PrefaceRefused
+from .http_stream import (
+    BodyTooLarge,
+    BufferedStream,
+    Head,
+    StreamEnded,
+    StreamViolation,
+    encode_json,
+    encode_response,
+    encode_response_head,
+)
+from .kernel_life import HangUp, KernelLost
+from .operations import KernelOperations, Refused
+from .protocol import (
+    DIGEST_HEADER,
+    GENERATION_HEADER,
+    MAX_CONTROL_BODY_BYTES,
+    TYPE_HEADER,
+    BindRequest,
+    CellRequest,
+    ClaimRequest,
+    ErrorCode,
+    ErrorReply,
+    GrantRequest,
+    InterruptRequest,
+)
+from .zygote import Zygote, ZygoteLost
+
+EXIT_HOST_GONE = 75
+EXIT_ZYGOTE_LOST = 76
+EXIT_PREFACE_REFUSED = 78
+
+_LANES: tuple[Lane, ...] = ("cells", "control")
+_WATCH_INTERVAL_S = 0.5
+_SEND_TIMEOUT_S = 60
+_MAX_VALUE_BYTES = 1 << 40
+
+STATUS_OF = {
+    ErrorCode.BAD_REQUEST: 400,
+    ErrorCode.NOT_CLAIMED: 409,
+    ErrorCode.ALREADY_CLAIMED: 409,
+    ErrorCode.STALE_GENERATION: 409,
+    ErrorCode.BUSY: 409,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.UNSERIALISABLE: 422,
+    ErrorCode.KERNEL_LOST: 503,
+    ErrorCode.INTERNAL: 500,
+}
+
+
+class Supervisor:
+    """Serves the operations on every stream that the dialler opens."""
+
+    def __init__(self, operations: KernelOperations, dialler: Dialler, zygote: Zygote) -> None:
+        self._operations = operations
+        self._dialler = dialler
+        self._zygote = zygote
+
+    def run(self) -> int:
+        """Until the host or the zygote is gone; returns the exit code. The caller has blocked SIGCHLD."""
+        for lane in _LANES:
+            self._start_lane(lane)
+        while True:
+            signal.sigtimedwait({signal.SIGCHLD}, _WATCH_INTERVAL_S)
+            if self._reap_and_find_zygote():
+                return EXIT_ZYGOTE_LOST
+            try:
+                self._dialler.check_patience()
+            except HostGone:
+                return EXIT_HOST_GONE
+
+    def _reap_and_find_zygote(self) -> bool:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._zygote.pid:
+                return True
+
+    def _start_lane(self, lane: Lane) -> None:
+        threading.Thread(target=self._serve_lane, args=(lane,), name=f"lane {lane}", daemon=True).start()
+
+    def _serve_lane(self, lane: Lane) -> None:
+        try:
+            served = _LaneStream(lane, self)
+            while not served.handed_over:
+                stream = self._dialler.dial(lane)
+                try:
+                    served.serve(stream)
+                finally:
+                    self._dialler.closed(stream)
+        except (HostGone, ZygoteLost, PrefaceRefused) as error:
+            _leave(error)
+
+    @property
+    def operations(self) -> KernelOperations:
+        return self._operations
+
+    def take_over(self, lane: Lane) -> None:
+        self._start_lane(lane)
+
+
+def _leave(error: Exception) -> None:
+    print(f"sandbox: {error}", file=sys.stderr, flush=True)
+    match error:
+        case HostGone():
+            os._exit(EXIT_HOST_GONE)
+        case ZygoteLost():
+            os._exit(EXIT_ZYGOTE_LOST)
+        case _:
+            os._exit(EXIT_PREFACE_REFUSED)
+
+
+class _LaneStream:
+    """One thread's service of a lane, one stream at a time."""
+
+    def __init__(self, lane: Lane, supervisor: Supervisor) -> None:
+        self._lane = lane
+        self._supervisor = supervisor
+        self._operations = supervisor.operations
+        self.handed_over = False
+
+    def serve(self, stream: BufferedStream) -> None:
+        """Answer requests until the stream ends. Nothing that a request does gets out of here but `ZygoteLost`."""
+        timeout = _SEND_TIMEOUT_S.to_bytes(8, "little") + bytes(8)
+        stream.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        try:
+            while not self.handed_over and self._answer_one(stream):
+                pass
+        except (OSError, StreamEnded):
+            return
+
+    def _answer_one(self, stream: BufferedStream) -> bool:
+        """False when the stream cannot be used for another request."""
+        try:
+            head = stream.read_head()
+            body = stream.read_body(head, MAX_CONTROL_BODY_BYTES)
+        except StreamViolation as error:
+            stream.connection.sendall(_encode_error(ErrorReply(code=ErrorCode.BAD_REQUEST, message=str(error))))
+            return False
+        except BodyTooLarge as error:
+            stream.connection.sendall(_encode_error(ErrorReply(code=ErrorCode.TOO_LARGE, message=str(error))))
+            return False
+        hang_up = HangUp(stream.connection, self._hand_over)
+        try:
+            response = self._respond(head, body, stream, hang_up)
+        except Refused as refused:
+            response = _encode_error(refused.reply)
+        except NotThatShape as error:
+            response = _encode_error(ErrorReply(code=ErrorCode.BAD_REQUEST, message=str(error)))
+        if response is not None and not self.handed_over:
+            stream.connection.sendall(response)
+        return True
+
+    def _hand_over(self) -> None:
+        self.handed_over = True
+        self._supervisor.take_over(self._lane)
+
+    def _respond(self, head: Head, body: bytes, stream: BufferedStream, hang_up: HangUp) -> bytes | None:
+        """The whole response, or None when it was streamed."""
+        method, target, version = head.start
+        if version != "HTTP/1.1":
+            raise Refused(ErrorCode.BAD_REQUEST, "expected HTTP/1.1")
+        path, _, query = target.partition("?")
+        do = self._operations
+        if (method, path) == ("POST", "/claim"):
+            return _encode_reply(asdict(do.claim(decode_value(ClaimRequest, parse_json(body)))))
+        do.check_generation(head.headers.get(GENERATION_HEADER))
+        match method, path.split("/")[1:]:
+            case "PUT", ["cells", cell_id] if cell_id:
+                request = decode_value(CellRequest, parse_json(body))
+                return encode_response(200, do.run_cell(unquote(cell_id), request, hang_up))
+            case "GET", ["cells", cell_id]:
+                return encode_response(200, do.await_cell(unquote(cell_id), hang_up))
+            case "POST", ["interrupt"]:
+                do.interrupt(decode_value(InterruptRequest, parse_json(body)))
+                return _encode_reply({})
+            case "POST", ["grant"]:
+                do.replace_grant(decode_value(GrantRequest, parse_json(body)))
+                return _encode_reply({})
+            case "POST", ["bind"]:
+                return _encode_reply(asdict(do.bind(decode_value(BindRequest, parse_json(body)), hang_up)))
+            case "POST", ["restart"]:
+                do.restart()
+                return _encode_reply({})
+            case "GET", ["variables"]:
+                return _encode_reply(asdict(do.list_variables(hang_up)))
+            case "GET", ["values", name]:
+                return self._send_value(unquote(name), query, stream, hang_up)
+            case "GET", ["stats"]:
+                return _encode_reply(asdict(do.stats()))
+        raise Refused(ErrorCode.NOT_FOUND, f"there is no {method[:10]} {path[:80]}")
+
+    def _send_value(self, name: str, query: str, stream: BufferedStream, hang_up: HangUp) -> None:
+        form, limit = _read_value_query(query)
+        value = self._operations.open_value(name, form, limit, hang_up)
+        try:
+            headers = {
+                "content-type": "application/octet-stream",
+                TYPE_HEADER: _header_text(value.outcome.type_name),
+                DIGEST_HEADER: value.outcome.sha256,
+            }
+            pending = encode_response_head(200, value.outcome.size_bytes, headers)
+            while chunk := value.next_chunk():
+                stream.connection.sendall(pending + chunk if pending else chunk)
+                pending = b""
+            if pending:
+                stream.connection.sendall(pending)
+        except KernelLost:
+            # The length was announced; a closed stream is the only way left to say that it will not come.
+            raise StreamEnded("the kernel was lost while it sent a value") from None
+        finally:
+            value.close()
+
+
+def _encode_reply(value: dict[str, Any]) -> bytes:
+    return encode_response(200, encode_json(value))
+
+
+def _encode_error(reply: ErrorReply) -> bytes:
+    return encode_response(STATUS_OF[reply.code], encode_json(asdict(reply)))
+
+
+def _read_value_query(query: str) -> tuple[str, int]:
+    fields = dict(part.partition("=")[::2] for part in query.split("&") if part)
+    form, limit = fields.pop("as", "text"), fields.pop("limit", str(_MAX_VALUE_BYTES))
+    if fields or form not in ("text", "json") or not (limit.isascii() and limit.isdigit() and len(limit) <= 15):
+        raise Refused(ErrorCode.BAD_REQUEST, "expected as=text or as=json, and limit=N")
+    return form, int(limit)
+
+
+def _header_text(text: str) -> str:
+    return "".join(character if character.isascii() and character.isprintable() else "?" for character in text)

@@ -1,0 +1,198 @@
+"""The prepared process: it has the imports done, and only ever forks kernels, signals them and reaps them.
+
+Forked from the supervisor before the first connection, so there is no credential in its memory for a kernel to
+inherit. One kernel at a time. Signals go through here because only a parent can send them to a pid that cannot
+have been reused. Talks over a SOCK_SEQPACKET pair, one JSON object a packet:
+
+    → {"do": "fork", …KernelBirth} with four descriptors     ← {"did": "fork", "pid": N}
+    → {"do": "signal", "pid": N, "signal": N}                ← {"did": "exit", "pid": N, "status": N}    (reaped)
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MAX_PACKET_BYTES = 16 << 10
+
+PREPARED_MODULES = (
+    "abc array ast asyncio base64 binascii bisect builtins calendar codecs collections collections.abc concurrent.futures "
+    "concurrent.futures.thread contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib enum fnmatch "
+    "fractions functools glob hashlib heapq html html.parser inspect io itertools json linecache math mmap numbers operator "
+    "os os.path pathlib pickle pprint queue random re reprlib secrets shutil statistics string struct tempfile textwrap "
+    "threading time tokenize traceback types typing unicodedata urllib.parse uuid warnings xml.etree.ElementTree zlib zoneinfo"
+).split()
+"""What models import most. A kernel gets them for the price of a fork."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBirth:
+    """Everything a kernel is started with."""
+
+    memory_bytes: int
+    processes: int | None
+    file_bytes: int
+    random_seed: int
+    contexts_directory: str
+    tmp_directory: str
+    confined: bool
+
+
+class ZygoteLost(Exception):
+    """The zygote is gone; without it no kernel can be started, so the sandbox ends."""
+
+
+class Zygote:
+    """The supervisor's handle on it."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self.channel = channel
+
+    def fork_kernel(self, birth: KernelBirth, descriptors: list[int]) -> int:
+        """The pid of a new kernel that holds `descriptors`. Waits until the imports are done."""
+        packet = json.dumps({"do": "fork", **asdict(birth)}).encode("ascii")
+        try:
+            socket.send_fds(self.channel, [packet], descriptors)
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
+        while True:
+            note = self._receive(0)
+            if note["did"] == "fork":
+                return int(note["pid"])
+
+    def signal_kernel(self, pid: int, number: int) -> None:
+        """Send a signal to this kernel; no effect when it has ended. Any thread may call it."""
+        try:
+            self.channel.send(json.dumps({"do": "signal", "pid": pid, "signal": number}).encode("ascii"))
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
+
+    def wait_for_exit(self, pid: int) -> int:
+        """The exit code of a kernel that is ending: negative for a signal, as `subprocess` has it."""
+        while True:
+            note = self._receive(0)
+            if note["did"] == "exit" and note["pid"] == pid:
+                return os.waitstatus_to_exitcode(int(note["status"]))
+
+    def poll_exit(self, pid: int) -> int | None:
+        """The exit code if it has ended, else None; never waits."""
+        while True:
+            try:
+                note = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            if note["did"] == "exit" and note["pid"] == pid:
+                return os.waitstatus_to_exitcode(int(note["status"]))
+
+    def _receive(self, flags: int) -> dict[str, Any]:
+        try:
+            packet = self.channel.recv(MAX_PACKET_BYTES, flags)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not answer ({error.strerror})") from error
+        if not packet:
+            raise ZygoteLost("the zygote has ended")
+        note: dict[str, Any] = json.loads(packet)
+        return note
+
+
+def start_zygote() -> Zygote:
+    """Fork it. The caller must have no other thread and no connection yet."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            ours.close()
+            _ZygoteProcess(theirs).serve()
+            status = 0
+        finally:
+            os._exit(status)
+    theirs.close()
+    return Zygote(pid, ours)
+
+
+class _ZygoteProcess:
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._kernel: int | None = None
+
+    def serve(self) -> None:
+        """Until the supervisor is gone."""
+        from . import confinement  # noqa: PLC0415  (only here and below: the supervisor shall not import the kernel)
+
+        confinement.die_with_parent()
+        _prepare()
+        from .kernel import run_kernel  # noqa: PLC0415
+
+        wakeup, wakeup_end = socket.socketpair()
+        wakeup.setblocking(False)
+        wakeup_end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        signal.set_wakeup_fd(wakeup_end.fileno(), warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()
+        while True:
+            readable, _, _ = select.select([self._channel, wakeup], [], [])
+            if wakeup in readable:
+                wakeup.recv(4096)
+                self._reap()
+            if self._channel in readable:
+                packet, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET_BYTES, 4)
+                if not packet:
+                    return
+                request = json.loads(packet)
+                if request.pop("do") == "signal":
+                    self._signal(request["pid"], request["signal"])
+                else:
+                    birth = KernelBirth(**request)
+                    pid = os.fork()
+                    if pid == 0:
+                        signal.set_wakeup_fd(-1)
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        run_kernel(birth, descriptors)
+                    self._adopt(pid, descriptors)
+
+    def _adopt(self, pid: int, descriptors: list[int]) -> None:
+        self._kernel = pid
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._tell({"did": "fork", "pid": pid})
+
+    def _signal(self, pid: int, number: int) -> None:
+        if pid == self._kernel:  # not reaped yet, so the pid is still its own
+            os.kill(pid, number)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._kernel:
+                self._kernel = None
+                self._tell({"did": "exit", "pid": pid, "status": status})
+
+    def _tell(self, note: dict[str, Any]) -> None:
+        self._channel.send(json.dumps(note).encode("ascii"))
+
+
+def _prepare() -> None:
+    for name in PREPARED_MODULES:
+        importlib.import_module(name)
+    # The package's parent may hold more than the package; nothing else is to be importable from a cell.
+    package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != package_parent]
+    sys.path_importer_cache.pop(package_parent, None)
+    sys.argv[:] = [""]

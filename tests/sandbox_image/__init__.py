@@ -1,0 +1,1 @@
+"""Tests of what runs inside a sandbox, against a small host of plain sockets."""

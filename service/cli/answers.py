@@ -51,13 +51,6 @@ async def save_answer(chunks: AsyncIterator[bytes], target: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def check_target(target: Path) -> None:
-    """Refuse a `--out` that cannot work before any money is spent on an answer for it."""
-    directory = target.parent
-    if target.is_dir() or not directory.is_dir() or not os.access(directory, os.W_OK):
-        raise BadRequest(f"the answer cannot be written to {target}: name a file in a directory that you may write to")
-
-
 async def inline_answer(answer: BlobRef | None, chunks: AsyncIterator[bytes], blob: Path | None) -> dict[str, Any]:
     """The answer's members of a JSON object: the value itself up to `INLINE_BYTES`, else where it is kept."""
     if answer is None:

@@ -1,28 +1,21 @@
-"""`ask`: one question over one or more contexts, from the command line to an exit code."""
+"""`ask`: everything that can be wrong with what was typed, found before anything is started.
+
+Nothing heavy is imported here, so that a mistyped path is answered at once; `asking` goes on from there.
+"""
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from service.cli import exit_codes
-from service.cli.answers import check_target, inline_answer, print_answer, save_answer
+from service.cli.answer_file import check_target
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, find_sources
-from service.cli.progress import Line, Style
-from service.cli.screen import open_screen
-from service.cli.storing import store_sources
-from service.cli.views import describe_run, print_json
-from service.cli.watching import watch
 from service.errors import BadRequest
-from service.ids import RunId, SessionId, is_id
-from service.loop.events import RunFinished
-from service.loop.values import BlobRef, Limits
+from service.ids import SessionId, is_id
+from service.loop.values import Limits
 from service.money import parse_usd
 from service.runs.values import RunRequest
-from service.settings import read_settings
-from service.wiring import Service, open_service
 
 SCHEMA_BYTES = 1 << 20
 
@@ -52,15 +45,28 @@ class AskOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A run that was watched to its end (or left: then `finished` is None)."""
+class Question:
+    """What is to be asked, checked as far as it can be without the service."""
 
-    run_id: RunId
-    finished: RunFinished | None
+    request: RunRequest
+    """Without its contexts, which are yet to be stored."""
+    sources: tuple[Source, ...]
 
 
 async def ask(options: AskOptions) -> ExitCode:
-    """Check everything that can be wrong, then start, show and finish the run."""
+    """Check, then ask."""
+    question = check(options)
+    from service.cli.asking import ask_and_deliver  # noqa: PLC0415  # takes a second, which a typo need not wait for
+
+    return await ask_and_deliver(question, options)
+
+
+def check(options: AskOptions) -> Question:
+    """The question behind the command line.
+
+    Raises:
+        BadRequest: the first thing that is wrong, and what would be right.
+    """
     if options.model is None:
         raise BadRequest(
             "which model is to drive the run? Give --model, such as --model openai/gpt-5-mini "
@@ -79,33 +85,7 @@ async def ask(options: AskOptions) -> ExitCode:
         session_id=_session_id(options.session),
         answer_schema=_read_schema(options.schema),
     )
-    sources = find_sources(options.contexts)
-    settings = read_settings()
-    if settings.unsafe_no_sandbox:
-        sys.stderr.write(
-            "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"
-        )
-    async with open_service(settings) as service:
-        asked = await ask_service(service, request, sources, options)
-        if asked.finished is None:
-            return ExitCode.CANCELLED
-        await _deliver(service, asked, asked.finished.answer, options)
-        return exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
-
-
-async def ask_service(service: Service, request: RunRequest, sources: tuple[Source, ...], options: AskOptions) -> Asked:
-    """Store the contexts, start the run and show it on stderr until it has ended."""
-    # Before a gigabyte is copied for a model that nobody knows.
-    service.catalog.resolve(request.root_model)
-    service.catalog.resolve(request.sub_model)
-    with open_screen(quiet=options.quiet, colour=options.colour) as screen:
-        screen.show(Line(note, Style.WARNING) for source in sources for note in source.left_out)
-        screen.update("storing the contexts")
-        bindings = await store_sources(service.contexts, sources)
-        run_id = await service.runs.submit(replace(request, contexts=bindings))
-        service.runs.start(run_id)
-        watched = await watch(service.runs, run_id, screen, show_code=options.show_code, may_cancel=True)
-    return Asked(run_id=run_id, finished=watched.finished)
+    return Question(request=request, sources=find_sources(options.contexts))
 
 
 def limits_of(options: AskOptions) -> Limits:
@@ -150,16 +130,3 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise BadRequest(f"the schema {path} must be a JSON object, found {type(schema).__name__}")
     return schema
-
-
-async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, options: AskOptions) -> None:
-    if answer is not None and options.out is not None:
-        await save_answer(service.runs.answer_chunks(asked.run_id), options.out)
-    if options.as_json:
-        described = describe_run(await service.runs.show(asked.run_id))
-        blob = None if answer is None else service.blobs.path(answer.sha256)
-        print_json(described | await inline_answer(answer, service.runs.answer_chunks(asked.run_id), blob))
-    elif answer is not None and options.out is None:
-        await print_answer(service.runs.answer_chunks(asked.run_id))
-    elif answer is None and not options.quiet:
-        sys.stderr.write("rlm-service: the run ended without an answer\n")

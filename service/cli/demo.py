@@ -13,11 +13,10 @@ from pathlib import Path
 import anyio.to_thread
 
 from service.cli import exit_codes
-from service.cli.ask import AskOptions, ask_service, limits_of
+from service.cli.ask import AskOptions, check
+from service.cli.asking import ask_service
 from service.cli.exit_codes import ExitCode
-from service.cli.inputs import find_sources
 from service.loop.values import BlobRef
-from service.runs.values import RunRequest
 from service.settings import read_settings
 from service.wiring import Service, open_service
 
@@ -51,15 +50,9 @@ async def demo(options: DemoOptions) -> ExitCode:
         # The embedded store and the blobs of the demo, not the user's: nothing of it should stay.
         settings = replace(read_settings(), data_directory=Path(directory, "data"), redis_url=None)
         ask_options = _ask_options(options, haystack)
-        request = RunRequest(
-            question=QUESTION,
-            contexts=(),
-            root_model=options.model,
-            sub_model=options.sub_model,
-            limits=limits_of(ask_options),
-        )
+        question = check(ask_options)
         async with open_service(settings) as service:
-            asked = await ask_service(service, request, find_sources(ask_options.contexts), ask_options)
+            asked = await ask_service(service, question, ask_options)
             if asked.finished is None:
                 return ExitCode.CANCELLED
             answer = await _read(service, asked.finished.answer)

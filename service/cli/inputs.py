@@ -17,13 +17,12 @@ from pathlib import Path
 
 from service.cli.visible import visible_line
 from service.contexts.detection import kind_of
-from service.contexts.redis_contexts import MOST_PARTS
 from service.contexts.values import ContextKind
 from service.errors import BadRequest
 
 STDIN = "-"
-MAX_FILES = MOST_PARTS
-"""In one directory or glob: checked while looking, before a huge tree is read to its end."""
+MAX_FILES = 10_000
+"""In one directory or glob, as many as a context may have parts: told while looking, not after reading a huge tree."""
 
 _NAMED = re.compile(r"([^\W\d]\w{0,79})=(.+)", re.DOTALL)
 _CHUNK = 1 << 20

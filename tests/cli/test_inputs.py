@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.inputs import find_sources
+from service.cli.inputs import MAX_FILES, find_sources
+from service.contexts.redis_contexts import MOST_PARTS
 from service.errors import BadRequest
 
 
@@ -16,6 +17,11 @@ def refusal(*arguments: str) -> str:
     with pytest.raises(BadRequest) as refused:
         find_sources(arguments)
     return str(refused.value)
+
+
+def test_whatever_is_found_can_be_stored() -> None:
+    """No directory passes the check here only to be refused by the store."""
+    assert MAX_FILES <= MOST_PARTS
 
 
 @pytest.mark.parametrize(

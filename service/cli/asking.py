@@ -1,0 +1,70 @@
+"""`ask`, with the service at hand: store the contexts, drive the run, show it, hand out the answer."""
+
+import sys
+from dataclasses import dataclass, replace
+
+from service.cli import exit_codes
+from service.cli.answers import inline_answer, print_answer, save_answer
+from service.cli.ask import AskOptions, Question
+from service.cli.exit_codes import ExitCode
+from service.cli.progress import Line, Style
+from service.cli.screen import open_screen
+from service.cli.storing import store_sources
+from service.cli.views import describe_run, print_json
+from service.cli.watching import watch
+from service.ids import RunId
+from service.loop.events import RunFinished
+from service.loop.values import BlobRef
+from service.settings import read_settings
+from service.wiring import Service, open_service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A run that was watched to its end (or left: then `finished` is None)."""
+
+    run_id: RunId
+    finished: RunFinished | None
+
+
+async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
+    """The run from its start to its answer on stdout, in a file or in a JSON object."""
+    settings = read_settings()
+    if settings.unsafe_no_sandbox:
+        sys.stderr.write(
+            "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"
+        )
+    async with open_service(settings) as service:
+        asked = await ask_service(service, question, options)
+        if asked.finished is None:
+            return ExitCode.CANCELLED
+        await _deliver(service, asked, asked.finished.answer, options)
+        return exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
+
+
+async def ask_service(service: Service, question: Question, options: AskOptions) -> Asked:
+    """Store the contexts, start the run and show it on stderr until it has ended."""
+    # Before a gigabyte is copied for a model that nobody knows.
+    service.catalog.resolve(question.request.root_model)
+    service.catalog.resolve(question.request.sub_model)
+    with open_screen(quiet=options.quiet, colour=options.colour) as screen:
+        screen.show(Line(note, Style.WARNING) for source in question.sources for note in source.left_out)
+        screen.update("storing the contexts")
+        bindings = await store_sources(service.contexts, question.sources)
+        run_id = await service.runs.submit(replace(question.request, contexts=bindings))
+        service.runs.start(run_id)
+        watched = await watch(service.runs, run_id, screen, show_code=options.show_code, may_cancel=True)
+    return Asked(run_id=run_id, finished=watched.finished)
+
+
+async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, options: AskOptions) -> None:
+    if answer is not None and options.out is not None:
+        await save_answer(service.runs.answer_chunks(asked.run_id), options.out)
+    if options.as_json:
+        described = describe_run(await service.runs.show(asked.run_id))
+        blob = None if answer is None else service.blobs.path(answer.sha256)
+        print_json(described | await inline_answer(answer, service.runs.answer_chunks(asked.run_id), blob))
+    elif answer is not None and options.out is None:
+        await print_answer(service.runs.answer_chunks(asked.run_id))
+    elif answer is None and not options.quiet:
+        sys.stderr.write("rlm-service: the run ended without an answer\n")

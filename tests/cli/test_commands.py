@@ -1,0 +1,319 @@
+"""The commands as processes, through the real path: scripted models, real sandboxes, a real store."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PROGRAM, CommandLine
+
+SCRIPTED = ("--model", "scripted/root", "--sub-model", "scripted/sub")
+SLOW = ("--model", "scripted/root?latency_ms=60000")
+QUESTION = "What is the magic number?"
+
+
+@pytest.fixture(scope="module")
+def haystack(command_line: CommandLine) -> str:
+    """20 000 lines, one of them of interest."""
+    lines = [f"line {number} of nothing much" for number in range(20_000)]
+    lines[13_131] = "The magic number is 8472093"
+    path = command_line.directory / "haystack.txt"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_the_answer_alone_is_on_stdout(command_line: CommandLine, haystack: str) -> None:
+    """A question over a file is answered on stdout; turns, code, cells and money are told on stderr."""
+    done = command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED)
+    assert done.code == 0, done.err
+    assert b"8472093" in done.out
+    for told in ("turn 1", "│ ", "cell 1.1 ok", "answered", " of $1.00"):
+        assert told in done.err
+    assert done.err.isascii() or "\x1b" not in done.err
+
+
+def test_json_holds_everything_a_script_needs(command_line: CommandLine, haystack: str) -> None:
+    """--json prints one object: answer, stop reason, source, counts, and money both exact and readable."""
+    done = command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    told = json.loads(done.out)
+    assert "8472093" in told["answer"]
+    assert (told["stop_reason"], told["answer_source"]) == ("answered", "submitted")
+    assert told["turns"] >= 1
+    assert told["spent_nano_usd"] > 0
+    assert told["spent_usd"].replace(".", "").isdecimal()
+    assert told["cost_limit_usd"] == "1.00"
+
+
+def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) -> None:
+    """Another process lists the run, shows it, prints its answer and replays its progress and its events."""
+    asked = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json").out)
+    run_id = asked["run_id"]
+    assert run_id.encode() in command_line.run("runs", "ls").out
+    assert run_id in [each["run_id"] for each in json.loads(command_line.run("runs", "ls", "--json").out)]
+    shown = json.loads(command_line.run("runs", "show", run_id, "--json").out)
+    assert {name: asked[name] for name in shown} == shown
+    assert command_line.run("runs", "show", run_id, "--answer").out.decode() == asked["answer"]
+    assert b"answered" in command_line.run("runs", "show", run_id).out
+    tail = command_line.run("runs", "tail", run_id)
+    assert (tail.code, tail.out) == (0, b"")
+    assert "answered" in tail.err
+    events = [json.loads(line) for line in command_line.run("runs", "tail", run_id, "--json").out.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["RunSubmitted", "RunFinished"]
+    assert [event["seq"] for event in events] == sorted(event["seq"] for event in events)
+    assert command_line.run("runs", "cancel", run_id).code == 0
+    assert json.loads(command_line.run("runs", "show", run_id, "--json").out) == shown
+
+
+def test_an_answer_can_go_to_a_file(command_line: CommandLine, haystack: str, tmp_path: Path) -> None:
+    """--out writes the answer whole, leaves stdout empty and no other file behind."""
+    done = command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--out", str(tmp_path / "answer.txt"))
+    assert (done.code, done.out) == (0, b"")
+    assert "8472093" in (tmp_path / "answer.txt").read_text()
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_a_context_can_come_from_stdin(command_line: CommandLine) -> None:
+    """`-c -` reads stdin to its end."""
+    text = b"filler words\n" * 5000 + b"The magic number is 5550123\n" + b"filler words\n" * 5000
+    done = command_line.run("ask", QUESTION, "-c", "-", *SCRIPTED, "-q", given=text)
+    assert done.code == 0, done.err
+    assert b"5550123" in done.out
+
+
+def test_contexts_can_be_stored_ahead(command_line: CommandLine, haystack: str) -> None:
+    """`contexts put` names what it kept, `contexts ls` finds it again, and the same file is kept once."""
+    first = json.loads(command_line.run("contexts", "put", haystack, "--json").out)
+    second = json.loads(command_line.run("contexts", "put", haystack, "--json").out)
+    assert first == second
+    assert first[0]["kind"] == "text"
+    listed = command_line.run("contexts", "ls")
+    assert first[0]["context_id"].encode() in listed.out
+    assert b"haystack.txt" in listed.out
+
+
+BAD_INPUTS: dict[str, tuple[list[str], int, str]] = {
+    "no model": (["ask", "q", "-c", "a.txt"], 2, "which model is to drive the run?"),
+    "no context": (["ask", "q", "--model", "scripted/root"], 2, "what is the question about?"),
+    "empty question": (["ask", " ", "-c", "a.txt", *SCRIPTED], 2, "the question is empty"),
+    "missing file": (["ask", "q", "-c", "gone.txt", *SCRIPTED], 2, "no file, directory or glob match"),
+    "binary file": (["ask", "q", "-c", "binary.bin", *SCRIPTED], 2, "is not text (a zero byte at offset 3)"),
+    "empty file": (["ask", "q", "-c", "empty.txt", *SCRIPTED], 2, "empty.txt is empty"),
+    "empty stdin": (["ask", "q", "-c", "-", *SCRIPTED], 2, "stdin"),
+    "broken JSON": (["ask", "q", "-c", "broken.json", *SCRIPTED], 2, "is not JSON"),
+    "broken JSON line": (["ask", "q", "-c", "broken.jsonl", *SCRIPTED], 2, "line 2"),
+    "unknown model": (["ask", "q", "-c", "a.txt", "--model", "nobody/x"], 2, "no provider is known"),
+    "unknown script": (["ask", "q", "-c", "a.txt", "--model", "scripted/x"], 2, "scripted/"),
+    "unpriced model": (["ask", "q", "-c", "a.txt", "--model", "openai/nobodys"], 4, "has no price"),
+    "no API key": (["ask", "q", "-c", "a.txt", "--model", "openai/gpt-4o-mini"], 6, "OPENAI_API_KEY"),
+    "wrong amount": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-cost", "ten"], 2, "--max-cost: expected"),
+    "amount too fine": (
+        ["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-cost", "0.0000000001"],
+        2,
+        "finer than one nano-USD",
+    ),
+    "no amount": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-cost", "0"], 2, "must be above $0"),
+    "NaN seconds": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--timeout", "nan"], 2, "wall_s"),
+    "no turns": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-turns", "0"], 2, "turns"),
+    "missing schema": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--schema", "gone"], 2, "cannot be read"),
+    "schema that is none": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--schema", "a.txt"], 2, "is not JSON"),
+    "wrong session": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--session", "x"], 2, "session id"),
+    "unknown session": (
+        ["ask", "q", "-c", "a.txt", *SCRIPTED, "--session", "ses_" + "0" * 32],
+        2,
+        "session",
+    ),
+    "reserved name": (["ask", "q", "-c", "answer=a.txt", *SCRIPTED], 2, "REPL's own names"),
+    "nowhere to write": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", "gone/x"], 2, "cannot be written"),
+    "wrong run id": (["runs", "show", "x"], 2, "expected a run id"),
+    "unknown run": (["runs", "show", "run_" + "0" * 32], 2, "run_" + "0" * 32),
+    "unknown run to cancel": (["runs", "cancel", "run_" + "0" * 32], 2, "run_" + "0" * 32),
+    "unknown run to tail": (["runs", "tail", "run_" + "0" * 32], 2, "run_" + "0" * 32),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_ends_in_one_sentence(command_line: CommandLine, name: str) -> None:
+    """Whatever is wrong with what was typed: one sentence on stderr, the right exit code, nothing on stdout."""
+    here = command_line.directory
+    (here / "a.txt").write_text("some text")
+    (here / "binary.bin").write_bytes(b"abc\0")
+    (here / "empty.txt").touch()
+    (here / "broken.json").write_text("{")
+    (here / "broken.jsonl").write_text("1\n{\n")
+    arguments, code, fragment = BAD_INPUTS[name]
+    done = command_line.run(*arguments)
+    assert fragment in done.complaint
+    assert (done.code, done.out) == (code, b"")
+
+
+def test_an_unusable_data_directory_is_told(command_line: CommandLine) -> None:
+    """A data directory below a file is refused with the variable to change."""
+    (command_line.directory / "file").touch()
+    elsewhere = replace(command_line, settings={"RLM_DATA_DIR": str(command_line.directory / "file" / "data")})
+    done = elsewhere.run("runs", "ls")
+    assert "RLM_DATA_DIR" in done.complaint
+    assert done.code == 2
+
+
+def test_a_store_that_is_not_there_is_told(command_line: CommandLine) -> None:
+    """A Redis URL where nothing listens is the platform's fault: exit code 6."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        done = replace(command_line, settings={"RLM_REDIS_URL": url}).run("runs", "ls")
+    assert done.code == 6, done.err
+    assert done.complaint
+
+
+def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) -> None:
+    """A root LM that cannot be reached: exit code 5, the stop reason and the reason on stderr."""
+    models = command_line.directory / "models.toml"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        models.write_text(
+            f'[models."local/x"]\nbase_url = "http://127.0.0.1:{listener.getsockname()[1]}/v1"\n'
+            "window_tokens = 8192\nmax_output_tokens = 1024\n"
+            'input_usd_per_million = "0"\noutput_usd_per_million = "0"\n'
+        )
+        (command_line.directory / "a.txt").write_text("some text")
+        elsewhere = replace(command_line, settings={"RLM_MODELS_FILE": str(models)})
+        done = elsewhere.run("ask", "What is in it?", "-c", "a.txt", "--model", "local/x", "--timeout", "20")
+    assert done.code == 5, done.err
+    assert "the root LM could not be had" in done.err
+
+
+def run_id_told(process: "subprocess.Popen[bytes]") -> str:
+    """The id from progress, read as far as needed: from then on the run is under way."""
+    assert process.stderr is not None
+    found = None
+    for line in process.stderr:
+        found = found or re.search(rb"run_[0-9a-f]{32}", line)
+        if found and b"sandbox sbx_" in line:
+            return found.group().decode()
+    raise AssertionError("the process ended before it told a run id")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cancels_the_run(command_line: CommandLine, haystack: str, how: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM while a model is thinking: the run is cancelled, not left behind, and the exit code says so."""
+    with command_line.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+        run_id = run_id_told(process)
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    shown = json.loads(command_line.run("runs", "show", run_id, "--json").out)
+    assert shown["stop_reason"] == "cancelled"
+
+
+def test_a_run_can_be_cancelled_from_elsewhere(command_line: CommandLine, haystack: str) -> None:
+    """`runs cancel` reaches a run that another process drives, and `runs tail` sees it end."""
+    with command_line.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+        run_id = run_id_told(process)
+        assert command_line.run("runs", "cancel", run_id).code == 0
+        tail = command_line.run("runs", "tail", run_id)
+        process.communicate(timeout=60)
+    assert tail.code == 130
+    assert "cancelled" in tail.err
+    assert process.returncode == 130
+
+
+def test_the_store_may_die_under_a_run(command_line: CommandLine, haystack: str) -> None:
+    """When the store is killed mid-run, the command ends with exit code 6 and no traceback."""
+    elsewhere = replace(command_line, settings={"RLM_DATA_DIR": str(command_line.directory / "doomed")})
+    with elsewhere.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+        run_id_told(process)
+        os.kill(int((command_line.directory / "doomed" / "store" / "server.pid").read_text()), signal.SIGKILL)
+        _, err = process.communicate(timeout=90)
+    assert process.returncode == 6, err
+    assert b"Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error_message(command_line: CommandLine, haystack: str) -> None:
+    """`rlm-service … | head -0` ends quietly with the code that pipes have."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [PROGRAM, "contexts", "put", haystack],
+        cwd=command_line.directory,
+        env=command_line.environment,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_doctor_tells_what_works(command_line: CommandLine) -> None:
+    """Store, sandbox level and models stand in the report; what is missing says what to do."""
+    done = command_line.run("doctor", "--json")
+    assert done.code == 0, done.out
+    found = {finding["subject"]: finding for finding in json.loads(done.out)}
+    assert found["store"]["state"] == found["sandbox"]["state"] == found["data directory"]["state"] == "ok"
+    assert found["model scripted/root"]["state"] == "ok"
+    assert found["model openai/gpt-5-mini"]["state"] == "missing"
+    assert "OPENAI_API_KEY" in found["model openai/gpt-5-mini"]["text"]
+    assert b"isolation level" in command_line.run("doctor").out
+
+
+def test_one_broken_part_hides_no_other(command_line: CommandLine) -> None:
+    """Without a store the doctor still reports sandbox and models, and ends with the store's exit code."""
+    done = replace(command_line, settings={"RLM_REDIS_URL": "redis://127.0.0.1:1/0"}).run("doctor", "--json")
+    found = {finding["subject"]: finding["state"] for finding in json.loads(done.out)}
+    assert (found["store"], found["sandbox"], found["model scripted/root"]) == ("broken", "ok", "ok")
+    assert done.code == 6
+
+
+def test_the_demo_finds_its_number(command_line: CommandLine, tmp_path: Path) -> None:
+    """A small demo, end to end: the number is found, the next command is told, nothing is left behind."""
+    elsewhere = replace(command_line, settings={"TMPDIR": str(tmp_path)})
+    done = elsewhere.run("demo", "--lines", "50000")
+    assert done.code == 0, done.err
+    assert "This is the hidden number." in done.err
+    assert "--model openai/gpt-5-mini" in done.err
+    assert os.listdir(tmp_path) == []
+
+
+ON_A_TERMINAL = """
+import anyio
+from service.cli.answers import print_answer
+
+async def chunks():
+    yield b"one \\x1b[2Jtwo \\xf0\\x9f"
+    yield b"\\x8e\\x89 three\\nfour"
+
+anyio.run(print_answer, chunks())
+"""
+
+
+def test_an_answer_cannot_drive_the_terminal() -> None:
+    """On a terminal an escape sequence in an answer is shown, not obeyed; characters split over chunks stay whole."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", ON_A_TERMINAL], stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while select.select([ours], [], [], 60)[0]:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # Linux says EIO when the other side of a terminal is closed
+            break
+    process.wait(timeout=60)
+    os.close(ours)
+    assert shown.decode().splitlines() == ["one \\x1b[2Jtwo 🎉 three", "four"]
+
+
+def test_an_answer_into_a_pipe_is_byte_exact() -> None:
+    """The same answer into a pipe arrives as it is, without a newline of ours."""
+    done = subprocess.run([sys.executable, "-c", ON_A_TERMINAL], capture_output=True, timeout=60, check=True)
+    assert done.stdout == "one \x1b[2Jtwo 🎉 three\nfour".encode()

@@ -24,6 +24,12 @@ _MAX_ID_CHARS = 200
 _SHA256_CHARS = 64
 
 
+class BodyTooLarge(BadRequest):
+    """More than one request may carry; reading was stopped there."""
+
+    code = "body_too_large"
+
+
 def gateway_app(grants: Grants) -> FastAPI:
     """The ASGI application. No documentation routes: nobody browses here."""
     app = FastAPI(title="rlm-service gateway", openapi_url=None, docs_url=None, redoc_url=None)
@@ -58,7 +64,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_HOST_CALL_BODY_BYTES:
-            raise BadRequest(f"a host call may carry at most {MAX_HOST_CALL_BODY_BYTES} bytes: make smaller batches")
+            raise BodyTooLarge(f"a host call may carry at most {MAX_HOST_CALL_BODY_BYTES} bytes: make smaller batches")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -98,7 +104,11 @@ def _refusal(exc: RlmServiceError) -> Response:
         status = 401
     elif isinstance(exc, HostCallRefused):
         status = 409
+    elif isinstance(exc, BodyTooLarge):
+        status = 413
     elif exc.fault is Fault.PLATFORM:
         status = 503
     message = str(exc) if status != 503 else "the service cannot answer host calls at the moment"
-    return Response(json.dumps({"code": exc.code, "message": message}), status, media_type="application/json")
+    # A refusal may leave a body unread: closing keeps its rest from waiting in the connection.
+    headers = {"connection": "close"}
+    return Response(json.dumps({"code": exc.code, "message": message}), status, headers, "application/json")

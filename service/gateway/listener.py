@@ -43,6 +43,7 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
             finally:
                 server.should_exit = True
     finally:
+        listening.close()
         path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,146 @@
+"""The gateway over its real socket: what a hostile sandbox may send, and what it gets."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from sandbox_image.protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES
+from service.gateway.app import gateway_app
+from service.gateway.listener import serve_gateway
+from service.ids import CellId
+from service.loop.events import Event
+from service.loop.values import HostCallKey
+from service.runs.grants import Grants
+from service.runs.host_calls import HostCall, HostCallItem, HostCalls, OpenCell
+
+pytestmark = pytest.mark.anyio
+
+CELL = "run.t1.b0"
+
+
+class Reversing:
+    """Makes a call by reversing its prompts."""
+
+    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+        return [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
+
+
+@asynccontextmanager
+async def gateway(directory: Path, *, valid_s: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """A served gateway with one run's grant."""
+    directory.chmod(0o700)
+
+    async def record(event: Event) -> None:
+        """The journal is not what these tests are about."""
+
+    grants = Grants(time.time)
+    maker = Reversing()
+    async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
+        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, tasks=tasks)
+        host_calls.open_cell = OpenCell(wire_id=CELL, cell_id=CellId(CELL))
+        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        with grants.granted(host_calls, expires_at=time.time() + valid_s) as token:
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                yield client, token
+        tasks.cancel_scope.cancel()
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "cell_id": CELL,
+        "function": "llm_query_batched",
+        "arguments_sha256": "0" * 64,
+        "ordinal": 0,
+        "arguments": {"prompts": ["abc", "xyz"], "model": None, "schema": None},
+    } | changes
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def test_a_batch_comes_back_in_order(tmp_path: Path) -> None:
+    """One request carries the batch, one reply the items."""
+    async with gateway(tmp_path) as (client, token):
+        reply = await client.post("/host-calls", json=body(), headers=bearer(token))
+        assert reply.status_code == 200
+        assert [item["value"] for item in reply.json()["items"]] == ["cba", "zyx"]
+
+
+async def test_without_a_valid_grant_nothing_is_answered(tmp_path: Path) -> None:
+    """No token, a made-up one and another scheme get the same 401, whatever the body says."""
+    async with gateway(tmp_path) as (client, token):
+        for headers in ({}, bearer("guess"), {"authorization": f"Basic {token}"}, bearer(token[:-1])):
+            reply = await client.post("/host-calls", content=b"{" * 1_000, headers=headers)
+            assert (reply.status_code, reply.json()["code"]) == (401, "grant_refused")
+
+
+async def test_an_expired_grant_is_refused(tmp_path: Path) -> None:
+    """A grant ends with its run's deadline even while the run's block is still open."""
+    async with gateway(tmp_path, valid_s=-1.0) as (client, token):
+        assert (await client.post("/host-calls", json=body(), headers=bearer(token))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[" * 200_000,
+        b'{"cell_id": 1}',
+        json.dumps(body(function="open")).encode(),
+        json.dumps(body(arguments_sha256="short")).encode(),
+        json.dumps(body(ordinal=-1)).encode(),
+        json.dumps(body(ordinal=2**70)).encode(),
+        json.dumps(body(cell_id="x" * 10_000)).encode(),
+        json.dumps(body(arguments=["prompts"])).encode(),
+        json.dumps(body(arguments={"prompts": ["x"] * (MAX_BATCH_ITEMS + 1)})).encode(),
+        b"\xff\xfe",
+    ],
+)
+async def test_what_is_not_a_host_call_is_refused_and_the_gateway_goes_on(tmp_path: Path, content: bytes) -> None:
+    """400 with a code; the next good call is answered."""
+    async with gateway(tmp_path) as (client, token):
+        assert (await client.post("/host-calls", content=content, headers=bearer(token))).status_code == 400
+        assert (await client.post("/host-calls", json=body(), headers=bearer(token))).status_code == 200
+
+
+async def test_a_call_of_another_cell_is_refused(tmp_path: Path) -> None:
+    """409: only the open cell may ask."""
+    async with gateway(tmp_path) as (client, token):
+        reply = await client.post("/host-calls", json=body(cell_id="run.t9.b9"), headers=bearer(token))
+        assert (reply.status_code, reply.json()["code"]) == (409, "host_call_refused")
+
+
+async def test_an_endless_body_is_cut_off_at_the_limit(tmp_path: Path) -> None:
+    """A chunked body without an end is refused once it passes the limit, not read on."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1 << 20
+            yield b" " * (1 << 20)
+
+    async with gateway(tmp_path) as (client, token):
+        try:
+            reply = await client.post("/host-calls", content=endless(), headers=bearer(token))
+            assert reply.status_code == 413
+        except httpx.TransportError:
+            # The server answered and closed while the client was still sending.
+            pass
+        assert sent <= MAX_HOST_CALL_BODY_BYTES + (16 << 20)
+
+
+async def test_other_routes_do_not_exist(tmp_path: Path) -> None:
+    """No documentation, no index, no other method."""
+    async with gateway(tmp_path) as (client, token):
+        for path in ("/", "/docs", "/openapi.json", "/host-calls/"):
+            assert (await client.get(path, headers=bearer(token))).status_code in (404, 405, 307)

@@ -1,0 +1,202 @@
+"""Host calls: who may make one, what is recorded, and that a record is never paid for again."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.abc
+import pytest
+
+from service.errors import BadRequest
+from service.ids import CellId
+from service.loop.events import Event, HostCallAnswered
+from service.loop.values import CallOutcome, HostCallKey
+from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused, HostCalls, OpenCell
+
+pytestmark = pytest.mark.anyio
+
+CELL = OpenCell(wire_id="run.t1.b0", cell_id=CellId("run.t1.b0"))
+RERUN = OpenCell(wire_id="run.t1.b0~1", cell_id=CellId("run.t1.b0"), is_rerun=True)
+
+
+@dataclass(eq=False)
+class StandInMaker:
+    """Makes a call by answering its prompts in capitals; can be held up."""
+
+    made: list[HostCall] = field(default_factory=list)
+    may_go_on: anyio.Event = field(default_factory=anyio.Event)
+    started: anyio.Event = field(default_factory=anyio.Event)
+
+    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+        self.made.append(call)
+        self.started.set()
+        await self.may_go_on.wait()
+        if call.arguments.get("bad"):
+            raise BadRequest("prompts must be a list of strings")
+        return [
+            HostCallItem(value=prompt.upper())
+            if prompt != "fail"
+            else HostCallItem(failure=CallOutcome.TIMED_OUT, message="too slow")
+            for prompt in call.arguments["prompts"]
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    calls: HostCalls
+    maker: StandInMaker
+    journal: list[Event]
+
+
+@asynccontextmanager
+async def bench(recorded: list[Event] | None = None) -> AsyncIterator[Bench]:
+    journal: list[Event] = []
+    maker = StandInMaker()
+
+    async def record(event: Event) -> None:
+        journal.append(event)
+
+    async with anyio.create_task_group() as tasks:
+        calls = HostCalls(
+            {
+                "llm_query": maker,
+                "llm_query_batched": maker,
+                "rlm_query": maker,
+                "rlm_query_batched": maker,
+                "budget": maker,
+            },
+            record=record,
+            now=lambda: 0.0,
+            tasks=tasks,
+        )
+        for event in recorded or []:
+            assert isinstance(event, HostCallAnswered)
+            calls.remember(event)
+        calls.open_cell = CELL
+        yield Bench(calls=calls, maker=maker, journal=journal)
+        tasks.cancel_scope.cancel()
+
+
+def call(*prompts: str, wire_cell_id: str = CELL.wire_id, ordinal: int = 0, bad: bool = False) -> HostCall:
+    arguments = {"prompts": list(prompts)} | ({"bad": True} if bad else {})
+    digest = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()
+    return HostCall(
+        wire_cell_id=wire_cell_id,
+        function="llm_query_batched",
+        arguments_sha256=digest,
+        ordinal=ordinal,
+        arguments=arguments,
+    )
+
+
+async def test_an_answer_is_journalled_before_the_code_sees_it() -> None:
+    """The record holds the values, the failures and how many items there were."""
+    async with bench() as b:
+        b.maker.may_go_on.set()
+        items = await b.calls.answer(call("a", "fail"))
+        assert [item.value for item in items] == ["A", None]
+        (event,) = b.journal
+        assert isinstance(event, HostCallAnswered)
+        assert (event.failures, event.items) == (("timed_out",), 2)
+
+
+async def test_a_recorded_call_is_answered_without_making_it() -> None:
+    """What the journal holds is the answer, values and failures alike, in the first run of a cell and in a re-run."""
+    async with bench() as first:
+        first.maker.may_go_on.set()
+        items = await first.calls.answer(call("a", "fail"))
+    async with bench(first.journal) as second:
+        assert await second.calls.answer(call("a", "fail")) == items
+        second.calls.open_cell = RERUN
+        assert await second.calls.answer(call("a", "fail", wire_cell_id=RERUN.wire_id)) == items
+        assert second.maker.made == []
+        assert not second.calls.has_diverged
+
+
+async def test_a_rerun_that_asks_something_new_diverges_and_calls_nobody() -> None:
+    """No model is called for a call that the cell did not make when it first ran."""
+    async with bench() as b:
+        b.calls.open_cell = RERUN
+        (item,) = await b.calls.answer(call("new", wire_cell_id=RERUN.wire_id))
+        assert item.diverged
+        assert b.calls.has_diverged
+        assert b.maker.made == []
+
+
+async def test_the_same_call_under_way_is_made_once() -> None:
+    """A sandbox that lost its connection and asks again gets the answer of the call that is under way."""
+    async with bench() as b:
+        answers: list[list[HostCallItem]] = []
+
+        async def ask() -> None:
+            answers.append(await b.calls.answer(call("a")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            tasks.start_soon(ask)
+            await b.maker.started.wait()
+            b.maker.may_go_on.set()
+        assert answers == [[HostCallItem(value="A")]] * 2
+        assert len(b.maker.made) == 1
+
+
+async def test_losing_the_asker_does_not_cancel_the_call() -> None:
+    """The call goes on when the request that asked is cancelled, and its answer waits for the next who asks."""
+    async with bench() as b:
+        async with anyio.create_task_group() as asker:
+            asker.start_soon(b.calls.answer, call("a"))
+            await b.maker.started.wait()
+            asker.cancel_scope.cancel()
+        b.maker.may_go_on.set()
+        assert await b.calls.answer(call("a")) == [HostCallItem(value="A")]
+        assert len(b.maker.made) == 1
+
+
+async def test_equal_calls_with_different_ordinals_are_different_calls() -> None:
+    """A loop that asks the same prompt twice gets two calls."""
+    async with bench() as b:
+        b.maker.may_go_on.set()
+        await b.calls.answer(call("a", ordinal=0))
+        await b.calls.answer(call("a", ordinal=1))
+        assert len(b.maker.made) == 2
+
+
+@pytest.mark.parametrize("open_cell", [None, OpenCell(wire_id="run.t2.b0", cell_id=CellId("run.t2.b0"))])
+async def test_a_call_without_its_own_open_cell_is_refused(open_cell: OpenCell | None) -> None:
+    """Between cells, and in another cell, a leftover thread can spend nothing."""
+    async with bench() as b:
+        b.calls.open_cell = open_cell
+        with pytest.raises(HostCallRefused):
+            await b.calls.answer(call("a"))
+        assert b.maker.made == []
+
+
+async def test_cancelling_ends_calls_in_flight_and_refuses_later_ones() -> None:
+    """Both come back as cancelled items, and only the one that was made is recorded."""
+    async with bench() as b:
+        answers: list[list[HostCallItem]] = []
+
+        async def ask() -> None:
+            answers.append(await b.calls.answer(call("a")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await b.maker.started.wait()
+            b.calls.cancel()
+        await b.calls.wait_until_idle()
+        later = await b.calls.answer(call("later"))
+        assert [answers[0][0].failure, later[0].failure] == [CallOutcome.CANCELLED] * 2
+        assert len(b.journal) == len(b.maker.made) == 1
+
+
+async def test_arguments_of_the_wrong_shape_are_refused_and_not_recorded() -> None:
+    """The sentence reaches the caller; the next call with good arguments is made."""
+    async with bench() as b:
+        b.maker.may_go_on.set()
+        with pytest.raises(BadRequest, match="list of strings"):
+            await b.calls.answer(call("a", bad=True))
+        assert b.journal == []
+        assert (await b.calls.answer(call("a")))[0].value == "A"

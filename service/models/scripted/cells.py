@@ -88,7 +88,8 @@ def submit(shown: Shown) -> str:
         code = 'answer["content"] = "NOT FOUND" if globals().get("best") is None else best\nanswer["ready"] = True'
         return turn("This settles it, so I submit.", "submit", code)
     code = (
-        f"prompt = 'Question: ' + {literal(shown.question)} + '\\n\\nText:\\n' + str(globals().get('best'))\n"
+        f"question = {literal(' '.join(shown.question.split()))}\n"
+        "prompt = f'Question: {question}\\n\\nText:\\n{question} {best}'\n"
         f"value = llm_query(prompt, schema={literal(shown.schema)})\n"
         "print(value)\n"
         'if getattr(value, "ok", True):\n'

@@ -87,7 +87,7 @@ def _last_words(shown: Shown) -> str:
     """The best answer that has been seen, for when no turn is left."""
     best = shown.text("best so far")
     if shown.schema is not None:
-        return structured.fill(shown.schema, shown.question, best or "")
+        return structured.fill(shown.schema, shown.question, f"{' '.join(shown.question.split())} {best or ''}")
     if "best variable" in shown.facts:
         return f"FINAL_VAR({shown.facts['best variable'].split()[0]})"
     if best is not None:

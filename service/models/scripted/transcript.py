@@ -130,6 +130,6 @@ def _steps(replies: tuple[str, ...]) -> tuple[str, ...]:
     steps: list[str] = []
     for reply in replies:
         if done := _STEPS_DONE.search(reply):
-            steps = [name.strip() for name in done.group(1).split(",")]
+            steps = [name.strip() for name in done.group(1).split(",") if name.strip() != "none"]
         steps += _STEP.findall(reply)
     return tuple(steps)

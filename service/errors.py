@@ -52,3 +52,13 @@ class NotFound(RlmServiceError):
 
     code = "not_found"
     fault = Fault.CALLER
+
+
+def sole_failure(failure: BaseException) -> BaseException:
+    """The one exception inside nested groups of one; the group itself where several things failed.
+
+    Task groups wrap whatever leaves them, so an error that crosses a few rooms arrives wrapped as often.
+    """
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    return failure

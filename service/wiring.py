@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import anyio
 
 from service.contexts.redis_contexts import Contexts
-from service.errors import BadRequest
+from service.errors import BadRequest, sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT
@@ -61,6 +61,16 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         BadRequest: the data directory cannot be used, or the models file is wrong.
         StoreFailed: no store can be reached or started.
     """
+    try:
+        async with _open_rooms(settings) as service:
+            yield service
+    except BaseExceptionGroup as group:
+        # Every task group on the way out wraps; callers catch what was raised, not how deep.
+        raise sole_failure(group) from group
+
+
+@asynccontextmanager
+async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
     make_data_directory(settings)
     tenant = EMBEDDED_TENANT
     async with AsyncExitStack() as stack:

@@ -14,12 +14,14 @@ from service.loop.values import (
     CallOutcome,
     CellResult,
     ChildShown,
+    ContextBinding,
     ContextShown,
     HostCallKey,
     Limits,
     Purpose,
     RenderedPrompt,
     StopReason,
+    Tool,
     Usage,
     WrapUp,
 )
@@ -48,6 +50,11 @@ class RunSubmitted:
     deadline_at: float
     answer_schema: dict[str, Any] | None = None
     """JSON Schema the answer must satisfy; None means text."""
+    bindings: tuple[ContextBinding, ...] = ()
+    """The stored contexts behind `contexts`, in the same order."""
+    tools: tuple[Tool, ...] = ()
+    keeps_session: bool = False
+    """Whether the session outlives the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

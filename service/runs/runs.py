@@ -10,7 +10,7 @@ import anyio.abc
 import structlog
 
 from service.contexts.redis_contexts import Contexts
-from service.errors import RlmServiceError
+from service.errors import RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, SessionRecord, StaleEpoch
 from service.loop.events import (
@@ -182,7 +182,7 @@ class Runs:
         try:
             await self._drive_root(run_id)
         except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: a run's failure must not end the others
-            await self._say_last_word(run_id, _sole(exc))
+            await self._say_last_word(run_id, sole_failure(exc))
         finally:
             self._live.pop(run_id).set()
 
@@ -412,7 +412,7 @@ class Runs:
             recorded.extend(page)
         return recorded
 
-    async def _say_last_word(self, run_id: RunId, failure: Exception) -> None:
+    async def _say_last_word(self, run_id: RunId, failure: BaseException) -> None:
         if isinstance(failure, StaleEpoch):
             log.info("run_taken_over", run_id=run_id)
             return
@@ -465,13 +465,6 @@ def _tokens_of(recorded: list[Recorded]) -> int:
         if isinstance(entry.event, CallFinished)
     )
     return own + sum(entry.event.child.tokens for entry in recorded if isinstance(entry.event, ChildRunFinished))
-
-
-def _sole(failure: Exception) -> Exception:
-    """The one exception that a group of task groups wraps; the group itself when there are several."""
-    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    return failure
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -44,6 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("NOT RUN", sep="=", yellow=True, bold=True)
     for reason, tests in missing.items():
-        terminalreporter.line(f"NOT RUN: {len(tests)} tests, {reason}")
+        terminalreporter.line(f"NOT RUN: {len(tests)} × {reason}")
         for test in tests:
             terminalreporter.line(f"    {test}")

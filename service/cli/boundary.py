@@ -1,6 +1,7 @@
 """The one place where a command's failure becomes a sentence and an exit code."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ from service.settings import Settings, read_settings
 def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
     """Run a command to its end and leave the process with its exit code."""
     _log_to_stderr()
+    # Whoever stops us politely wants what Ctrl-C does: cancel, settle, print what there is.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     sys.exit(_exit_code(command, show_traceback=show_traceback))
 
 

@@ -65,15 +65,26 @@ def _namespaces(*, as_root: bool) -> list[str]:
 
 def _file_system(profile: Profile) -> list[str]:
     words: list[str] = []
+    for directory in _parents(profile.python_files):
+        words += ["--perms", "0755", "--dir", str(directory)]
     for path in profile.python_files:
         words += ["--ro-bind", str(path), str(path)]
     for path in profile.hidden:
         words += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
+    for directory in _parents([IMAGE_PARENT / profile.image.name, SESSION]):
+        words += ["--perms", "0755", "--dir", str(directory)]
     words += ["--ro-bind", str(profile.image), str(IMAGE_PARENT / profile.image.name)]
     words += ["--ro-bind", str(profile.session), str(SESSION)]
     words += ["--proc", "/proc"]
+    words += ["--perms", "0755", "--dir", "/dev"]
     for device in _DEVICES:
         words += ["--dev-bind", device, device]
     for writable, size_bytes in (("/tmp", profile.tmp_bytes), ("/dev/shm", SHM_BYTES)):  # noqa: S108 - inside
         words += ["--perms", "1777", "--size", str(size_bytes), "--tmpfs", writable]
     return [*words, "--remount-ro", "/"]
+
+
+def _parents(paths: Sequence[Path]) -> list[Path]:
+    """Every directory above them, outermost first. Left to bubblewrap they would be closed to uids but its own."""
+    parents = {parent for path in paths for parent in path.parents if parent != Path("/")}
+    return sorted(parents, key=lambda path: (len(path.parts), path))

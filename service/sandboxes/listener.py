@@ -151,7 +151,7 @@ class Listener:
         if self._closed:
             return
         self._refusals += 1
-        if self._refusals <= MAX_REFUSALS:
+        if self._refusals == 1:
             self._log.warning("sandbox_stream_refused", reason=reason, refusals=self._refusals)
         if self._refusals == MAX_REFUSALS:
             self._log.warning("sandbox_listener_closed", refusals=self._refusals)

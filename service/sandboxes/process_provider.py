@@ -23,7 +23,7 @@ from service.sandboxes.levels import Launch, Level, LevelName, command, environm
 from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
 from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
 from service.sandboxes.probe import faults
-from service.sandboxes.python_files import find_python_files
+from service.sandboxes.python_files import base_executable, find_python_files
 
 PERMITTED = (LevelName.NAMESPACES, LevelName.LANDLOCK)
 _FIX = (
@@ -40,14 +40,23 @@ class ProcessProvider:
     name = "process"
 
     def __init__(
-        self, runtime_directory: Path, *, permitted: Sequence[LevelName] = PERMITTED, allow_unsafe: bool = False
+        self,
+        runtime_directory: Path,
+        *,
+        permitted: Sequence[LevelName] = PERMITTED,
+        python: Path | None = None,
+        allow_unsafe: bool = False,
     ) -> None:
         """`runtime_directory` takes the image as sandboxes see it, and the probe's sessions.
+
+        `python` is the interpreter inside; None for the one that runs the service. At the `landlock` level as root it
+        must be readable to everybody.
 
         `allow_unsafe` goes on without any isolation where no permitted level works. For debugging the service itself.
         """
         self._runtime_directory = runtime_directory
         self._permitted = tuple(permitted)
+        self._python = python
         self._allow_unsafe = allow_unsafe
         self._one_probe = anyio.Lock()
         """Probing is done once, however many ask first."""
@@ -94,7 +103,7 @@ class ProcessProvider:
 
     def _candidates(self) -> "list[_LevelProvider]":
         """Best first. Blocks on the file system."""
-        python = find_python_files()
+        python = find_python_files(self._python or base_executable())
         image = _stage_image(self._runtime_directory)
         as_root = os.geteuid() == 0
         levels: list[Level] = []
@@ -126,7 +135,7 @@ class _LevelProvider:
         return self.described(())
 
     def described(self, remarks: tuple[str, ...]) -> Isolation:
-        details = [f"Python {sys.version.split()[0]} at {self.level.python.executable}"]
+        details = [f"Python {self.level.python.version} at {self.level.python.executable}"]
         if self.level.bwrap is not None:
             details.append(f"bubblewrap at {self.level.bwrap}")
         if self.level.name is LevelName.LANDLOCK:
@@ -171,7 +180,7 @@ def sandbox_uids(uid_map: str) -> range:
         (int(line.split()[0]) + int(line.split()[2]) for line in uid_map.splitlines() if line.strip()), default=0
     )
     if count >= 1 << 31:
-        return range(0x7000_0000, 0x7000_0000 + (1 << 20))
+        return range(900_000_000, 900_000_000 + (1 << 20))
     if count >= 1 << 13:
         return range(count - (1 << 12), count - 1)
     raise SandboxStartFailed(

@@ -392,7 +392,7 @@ class Sandbox:
         try:
             yield
         except (ProtocolBroken, _Refused) as exc:
-            reason = exc.code.value if isinstance(exc, _Refused) else str(exc)
+            reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else str(exc)
             if not self._ending:
                 self._log.warning("sandbox_killed", reason=reason, while_it=doing)
             await self.kill()

@@ -102,6 +102,7 @@ class ScriptedProcess:
     """Implements `port.Process`: the peer's tasks are the process."""
 
     def __init__(self) -> None:
+        self.secret = ""
         self.scope = anyio.CancelScope()
         self._gone = anyio.Event()
 
@@ -127,11 +128,8 @@ class ScriptedProvider:
 
     tasks: anyio.abc.TaskGroup
     script: Script = honest
-    dials: Callable[[Path, "ScriptedProvider"], Awaitable[None]] | None = None
-    """Instead of the proper dialling on both lanes."""
     requests: list[Request] = field(default_factory=list)
     processes: list[ScriptedProcess] = field(default_factory=list)
-    secret: str = ""
     name: str = "scripted"
 
     async def isolation(self) -> Isolation:
@@ -148,7 +146,7 @@ class ScriptedProvider:
     async def reap(self, directory: Path) -> None:
         return None
 
-    async def dial(self, directory: Path, lane: str) -> Stream:
+    async def dial(self, process: ScriptedProcess, directory: Path, lane: str) -> Stream:
         """One stream through its whole preface."""
         with short_path(directory, "sandbox.sock") as path:
             stream = await anyio.connect_unix(path)
@@ -156,9 +154,11 @@ class ScriptedProvider:
             await stream.send(json.dumps({"protocol": 1, "lane": lane}).encode() + b"\n")
             said = json.loads(await read_line(stream))
             if "secret" in said:
-                self.secret = said["secret"]
+                process.secret = said["secret"]
             else:
-                proof = hmac.new(bytes.fromhex(self.secret), b"rlm-dial" + bytes.fromhex(said["nonce"]), hashlib.sha256)
+                proof = hmac.new(
+                    bytes.fromhex(process.secret), b"rlm-dial" + bytes.fromhex(said["nonce"]), hashlib.sha256
+                )
                 await stream.send(json.dumps({"proof": proof.hexdigest()}).encode() + b"\n")
         except BaseException:
             await anyio.aclose_forcefully(stream)
@@ -167,16 +167,13 @@ class ScriptedProvider:
 
     async def _live(self, process: ScriptedProcess, directory: Path) -> None:
         with process.scope:
-            if self.dials is not None:
-                await self.dials(directory, self)
-                await anyio.sleep_forever()
-            cells = await self.dial(directory, "cells")
-            control = await self.dial(directory, "control")
+            cells = await self.dial(process, directory, "cells")
+            control = await self.dial(process, directory, "control")
             async with anyio.create_task_group() as lanes:
-                lanes.start_soon(self._serve, directory, "cells", cells)
-                lanes.start_soon(self._serve, directory, "control", control)
+                lanes.start_soon(self._serve, process, directory, "cells", cells)
+                lanes.start_soon(self._serve, process, directory, "control", control)
 
-    async def _serve(self, directory: Path, lane: str, stream: Stream) -> None:
+    async def _serve(self, process: ScriptedProcess, directory: Path, lane: str, stream: Stream) -> None:
         while True:
             try:
                 async with stream:
@@ -186,7 +183,7 @@ class ScriptedProvider:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass
             try:
-                stream = await self.dial(directory, lane)
+                stream = await self.dial(process, directory, lane)
             except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError):
                 return
 

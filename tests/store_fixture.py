@@ -33,9 +33,10 @@ class Stored:
 
 @asynccontextmanager
 async def open_stored(directory: Path) -> AsyncIterator[Stored]:
-    """A connection to the store of the data directory (started if need be) and a fresh tenant."""
+    """A connection to the store of the data directory (started if need be) with a fresh tenant and blobs of its own."""
     async with open_store(data_directory=directory, redis_url=None) as store:
-        yield Stored(store=store, blobs=Blobs(directory / "blobs"), tenant=TenantId(new_id("ten")))
+        tenant = TenantId(new_id("ten"))
+        yield Stored(store=store, blobs=Blobs(directory / "blobs" / tenant), tenant=tenant)
 
 
 @pytest.fixture(scope="session")

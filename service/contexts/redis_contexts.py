@@ -78,8 +78,6 @@ class Contexts:
     async def put_json_lines(self, name: str, source: Source) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
         ref, facts = await self._scanned(name, source, JsonLinesScan(name), "json")
-        if facts.length == 0:
-            raise _empty(name)
         return await self._keep(name, "json_lines", [_part(name, ref)], facts)
 
     async def put_json(self, name: str, source: Source) -> Context:
@@ -167,7 +165,7 @@ class Contexts:
         with self._blobs.writer() as writer:
             await self._pour(name, source, writer, scan)
             facts = await self._blobs.in_thread(scan.finish)
-            if writer.size_bytes == 0 and not may_be_empty:
+            if facts.length == 0 and not may_be_empty:
                 raise _empty(name)
             return await self._blobs.in_thread(lambda: writer.commit(media)), facts
 

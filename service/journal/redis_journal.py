@@ -210,7 +210,7 @@ class Journal:
     async def flush(self, run_id: RunId, epoch: int, events: Sequence[Event]) -> list[int | RlmServiceError]:
         """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
         ends = next((at for at, event in enumerate(events, 1) if isinstance(event, RunFinished)), None)
-        values = [await self._bodies.pack(encode(event)) for event in events[:ends]]
+        values = await self._bodies.pack_many([encode(event) for event in events[:ends]])
         keys = [self._run(run_id), self._events(run_id), self._keys("runs", "unfinished")]
         token = os.urandom(12).hex()
         topic = self._events(run_id)

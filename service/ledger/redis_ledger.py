@@ -100,7 +100,8 @@ class Ledger:
     async def settle(self, reservation_id: str, spent: Mapping[Account, int], entry: Entry) -> bool:
         """Replace the hold by what was really used, and keep the entry. False when it was resolved before.
 
-        Called after the call's event is in the journal. Idempotent. More than was held is booked in full, and the
+        Called after the call's event is in the journal. Idempotent; when a connection broke in between, False may also
+        mean that this very settlement took place. More than was held is booked in full, and the
         entry flagged `over_estimate`.
 
         Raises:

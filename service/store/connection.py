@@ -113,7 +113,7 @@ async def _connected(
     try:
         await store.check_server()
         async with anyio.create_task_group() as group:
-            await group.start(hints.run)
+            group.start_soon(hints.run)
             try:
                 yield store
             except Exception as error:  # noqa: BLE001  carried around the task group, which would wrap it

@@ -9,7 +9,6 @@ from typing import Self
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -57,25 +56,22 @@ class Hints:
     def __repr__(self) -> str:
         return f"<Hints topics={len(self.waiting)}>"
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Listen until cancelled; a lost connection is opened again, and everyone told to look."""
-        started = False
+        is_lost = False
         while True:
             try:
                 async with self._listener.pubsub() as subscription:
                     await subscription.subscribe(CHANNEL)
-                    if not started:
-                        started = True
-                        task_status.started()
+                    is_lost = False
                     self._ring_all()
                     async for message in subscription.listen():
                         if message["type"] == "message":
                             self._ring(message["data"].decode("utf-8", "replace"))
             except (RedisError, OSError) as error:
-                _log.warning("store_hints_lost", error=type(error).__name__)
-                if not started:
-                    started = True
-                    task_status.started()
+                if not is_lost:
+                    is_lost = True
+                    _log.warning("store_hints_lost", error=type(error).__name__)
             self._ring_all()
             await anyio.sleep(RECONNECT_AFTER_S)
 

@@ -1,4 +1,4 @@
-"""Starts a sandbox: `python -P -s -S -B -m sandbox_image --session-directory DIR …` in an otherwise empty environment."""
+"""Starts a sandbox: `python -P -s -S -B -m sandbox_image --session-directory DIR …` in an empty environment."""
 
 import os
 import sys

@@ -47,7 +47,7 @@ class Answer:
         """What the cell's result tells of it; None while nothing was written.
 
         Raises:
-            Unserialisable: it is ready but has no such form; it is not ready any more then, so that the model can mend it.
+            Unserialisable: it is ready but has no such form; it then counts as unfinished, so the model can mend it.
         """
         content = self.content()
         ready = _is_true(self.value.get("ready", False))

@@ -5,7 +5,6 @@ import json
 import types
 import typing
 from enum import StrEnum
-from functools import cache
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -45,7 +44,7 @@ def decode_value(cls: type[Value], value: Any) -> Value:
 def _decode_dataclass(cls: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise NotThatShape(f"{where} must be an object, found {type(value).__name__}")
-    hints, required = _fields(cls)
+    hints, required = _fields_of(cls)
     unknown = value.keys() - hints.keys()
     if unknown:
         raise NotThatShape(f"{where} has no field {min(unknown)[:80]!r}")
@@ -55,11 +54,16 @@ def _decode_dataclass(cls: type[Any], value: Any, where: str) -> Any:
     return cls(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
-@cache
-def _fields(cls: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    absent = dataclasses.MISSING
-    required = [f.name for f in dataclasses.fields(cls) if f.default is absent and f.default_factory is absent]
-    return typing.get_type_hints(cls), frozenset(required)
+_known_fields: dict[str, tuple[dict[str, Any], frozenset[str]]] = {}
+
+
+def _fields_of(cls: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Remembered, because reading annotations is slow beside a cell."""
+    if cls.__qualname__ not in _known_fields:
+        absent = dataclasses.MISSING
+        required = [f.name for f in dataclasses.fields(cls) if f.default is absent and f.default_factory is absent]
+        _known_fields[cls.__qualname__] = typing.get_type_hints(cls), frozenset(required)
+    return _known_fields[cls.__qualname__]
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:

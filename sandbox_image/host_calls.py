@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -67,6 +68,7 @@ class Call:
     body: bytes
     count: int
     answer: Callable[[dict[str, Any], bytes], None]
+    abandoned: Callable[[], bool]
 
 
 class HostCalls:
@@ -83,8 +85,10 @@ class HostCalls:
         self._held_bytes = 0
         self._idle_connections: list[BufferedStream] = []
         self._ordinals: Counter[tuple[str, str]] = Counter()
+        self._busy_connections: set[socket.socket] = set()
         self._cell: OpenCell | None = None
         self._grant = ""
+        self._epoch = 0
 
     @property
     def in_flight(self) -> int:
@@ -101,6 +105,18 @@ class HostCalls:
     def close_cell(self) -> None:
         """Calls that are in flight come to their end; new ones are refused."""
         self._cell = None
+
+    def abandon(self) -> None:
+        """The kernel that asked is gone: queued calls are dropped and those in flight broken off."""
+        with self._lock:
+            self._epoch += 1
+            for call in self._queue:
+                self._held -= 1
+                self._held_bytes -= len(call.body)
+            self._queue.clear()
+            for connection in self._busy_connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def can_take(self) -> bool:
         """Whether the kernel's next call should be read now. If not, the kernel waits in its own memory."""
@@ -144,7 +160,15 @@ class HostCalls:
         self._ordinals[function, digest] += 1
         key = {"cell_id": cell.cell_id, "function": function, "arguments_sha256": digest, "ordinal": ordinal}
         body = encode_json(key)[:-1] + b',"arguments":' + canonical + b"}"
-        return Call(number=number, cell=cell, body=body, count=count, answer=answer)
+        epoch = self._epoch
+        return Call(
+            number=number,
+            cell=cell,
+            body=body,
+            count=count,
+            answer=answer,
+            abandoned=lambda: self._epoch != epoch,
+        )
 
     def _work(self) -> None:
         while True:
@@ -182,7 +206,7 @@ class HostCalls:
                     kind = _KIND_OF_STATUS.get(int(status) if status.isdigit() else 0, "refused")
                     return _failures(kind, _message_of(body, status), call.count)
                 problem = _message_of(body, status)
-            if pause_s is None or time.monotonic() + pause_s > call.cell.deadline:
+            if pause_s is None or call.abandoned() or time.monotonic() + pause_s > call.cell.deadline:
                 break
             time.sleep(pause_s)
         return _failures("unavailable", problem, call.count)
@@ -206,6 +230,8 @@ class HostCalls:
             f"content-length: {len(call.body)}",
         )
         request = ("\r\n".join(head_lines) + "\r\n\r\n").encode("ascii")
+        with self._lock:
+            self._busy_connections.add(stream.connection)
         try:
             stream.connection.settimeout(max(_MIN_TIMEOUT_S, call.cell.deadline - time.monotonic()))
             stream.connection.sendall(request + call.body)
@@ -216,6 +242,9 @@ class HostCalls:
         except BaseException:
             stream.connection.close()
             raise
+        finally:
+            with self._lock:
+                self._busy_connections.discard(stream.connection)
         if head.headers.get("connection", "").lower() == "close":
             stream.connection.close()
         else:

@@ -18,6 +18,7 @@ from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from . import confinement
+from .answers import NAME as ANSWER
 from .bindings import BindingRefused, bind_all
 from .cells import CellRunner
 from .decoding import decode_value
@@ -27,7 +28,7 @@ from .frames import Frame, FrameDecoder, encode_frame
 from .host_functions import CallChannel, HostFunctions
 from .interrupts import Interrupts
 from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
-from .namespace import ANSWER, Namespace
+from .namespace import Namespace
 from .protocol import (
     MAX_CONTROL_BODY_BYTES,
     AnswerReply,
@@ -77,7 +78,6 @@ def _move_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.soc
 def _confine_self(birth: KernelBirth) -> list[str]:
     os.setsid()
     in_force = confinement.prefer_as_oom_victim()
-    confinement.die_with_parent()
     resource.setrlimit(resource.RLIMIT_FSIZE, (birth.file_bytes, birth.file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if birth.processes is not None:
@@ -140,6 +140,8 @@ class Kernel:
         self._interrupts.restore()
         os.dup2(self._output, 1, inheritable=False)
         os.dup2(self._errors, 2, inheritable=False)
+        if self._stdout.closed or self._stderr.closed:
+            self._stdout, self._stderr = _open_stream(1), _open_stream(2)
         sys.stdout, sys.stderr = self._stdout, self._stderr
         builtins.input = self._input
         sys.settrace(None)
@@ -254,8 +256,8 @@ def _prepare_interpreter(birth: KernelBirth) -> None:
     os.environ.clear()
     os.environ.update(HOME=birth.tmp_directory, TMPDIR=birth.tmp_directory, LANG="C.UTF-8", PYTHONUTF8="1")
     os.chdir(birth.tmp_directory)
-    builtins.exit = builtins.quit = sys.exit  # type: ignore[attr-defined]  # -S leaves them out
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # -S leaves them out
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (for this process's life)
 
 
 def _open_stream(descriptor: int) -> TextIOWrapper:

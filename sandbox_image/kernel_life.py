@@ -9,6 +9,8 @@ import select
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -32,10 +34,20 @@ class KernelLost(Exception):
     """The kernel has died, or broke the protocol and was killed. The message says how, in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to ask of a kernel, and how long it may take."""
+
+    header: dict[str, Any]
+    body: bytes
+    limits: Limits
+    clock: ActiveClock
+
+
 class KernelLife:
     """A running kernel."""
 
-    def __init__(self, zygote: Zygote, birth: KernelBirth) -> None:
+    def __init__(self, zygote: Zygote, birth: KernelBirth, waker: "Waker") -> None:
         """Fork one and wait until it is ready.
 
         Raises:
@@ -57,7 +69,8 @@ class KernelLife:
         self.calls.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self.stdout = OutputPipe(output)
         self.stderr = OutputPipe(errors)
-        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waker = waker
+        self._killed_because: str | None = None
         self._ladder = Ladder()
         self._reply_lock = Lock()  # keeps the frames on `calls` whole
         self._cells_decoder = FrameDecoder(max_body_bytes=MAX_KERNEL_BODY_BYTES)
@@ -79,11 +92,8 @@ class KernelLife:
 
     def ask(
         self,
-        header: dict[str, Any],
-        body: bytes,
+        request: Request,
         *,
-        limits: Limits,
-        clock: ActiveClock,
         asked_to_stop: Callable[[], bool],
         host_calls: HostCalls,
         hang_up: "HangUp",
@@ -94,7 +104,8 @@ class KernelLife:
             KernelLost: no answer will come. `ladder_reason` tells whether it was stopped on purpose.
         """
         self._ladder = Ladder()
-        self._send_cells(encode_frame(header, body))
+        self._send_cells(encode_frame(request.header, request.body))
+        clock, limits = request.clock, request.limits
         polled = self._polled(hang_up)
         calls_are_read = True
         while True:
@@ -122,7 +133,7 @@ class KernelLife:
     def _polled(self, hang_up: "HangUp") -> select.poll:
         polled = select.poll()
         pipes = (self.stdout.descriptor, self.stderr.descriptor)
-        for readable in (self.cells.fileno(), self.calls.fileno(), *pipes, self._waker):
+        for readable in (self.cells.fileno(), self.calls.fileno(), *pipes, self._waker.descriptor):
             polled.register(readable, select.POLLIN)
         if (watched := hang_up.watched()) is not None:
             polled.register(watched, _HANG_UP)
@@ -134,8 +145,8 @@ class KernelLife:
         elif descriptor == self.calls.fileno():
             if not self._receive_calls(host_calls):
                 polled.unregister(descriptor)
-        elif descriptor == self._waker:
-            os.eventfd_read(self._waker)
+        elif descriptor == self._waker.descriptor:
+            self._waker.calm()
         elif descriptor == hang_up.watched():
             polled.unregister(descriptor)
             hang_up.happened()
@@ -192,11 +203,9 @@ class KernelLife:
     def answer_call(self, header: dict[str, Any], body: bytes) -> None:
         """Send the reply of a host call. Any thread; silently nothing when the kernel is gone."""
         data = encode_frame(header, body)
-        with self._reply_lock:
-            try:
-                self.calls.sendall(data)
-            except OSError:
-                pass  # it died, or does not read: then nothing it has asked will be answered
+        # It died, or does not read: then nothing that it has asked needs an answer.
+        with self._reply_lock, suppress(OSError):
+            self.calls.sendall(data)
 
     def next_chunk(self, patience_ms: int) -> bytes:
         """The next piece of a value that a frame announced.
@@ -214,11 +223,9 @@ class KernelLife:
             raise self.bury("the kernel broke the protocol: expected a piece of a value")
         return frame.body
 
-    def wake(self) -> None:
-        """Make the thread that is in `ask` look around. Any thread."""
-        os.eventfd_write(self._waker, 1)
-
-    def kill(self) -> None:
+    def kill(self, why: str) -> None:
+        """End it from another thread than the one that talks to it, which will find it dead."""
+        self._killed_because = why
         self._zygote.signal_kernel(self.pid, signal.SIGKILL)
 
     def check_alive(self) -> None:
@@ -233,7 +240,7 @@ class KernelLife:
         if self.ended_with is None:
             self._zygote.signal_kernel(self.pid, signal.SIGKILL)
             code = self._zygote.wait_for_exit(self.pid)
-            self._end(why or describe_exit(code))
+            self._end(self._killed_because or why or describe_exit(code))
         assert self.ended_with is not None
         return KernelLost(self.ended_with)
 
@@ -245,6 +252,19 @@ class KernelLife:
         # Shut down, not closed: a thread that answers a host call may be inside `sendall` with this descriptor.
         for end in (self.cells, self.calls):
             end.shutdown(socket.SHUT_RDWR)
+
+
+class Waker:
+    """Makes the thread that is in `KernelLife.ask` look around. One for all lives."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def calm(self) -> None:
+        os.eventfd_read(self.descriptor)
 
 
 class HangUp:

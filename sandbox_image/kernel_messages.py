@@ -4,7 +4,7 @@
     header `did`   the same word, or `failed` with an `ErrorReply`; `ready` once, at birth;
                    `chunk`, whose body is the next piece of the value that was answered
 
-On the `calls` socket: `{"do": "call", …}` from the kernel, `{"did": "call", …}` back. Everything a kernel says is hostile.
+On the `calls` socket: `{"do": "call", …}` from the kernel, `{"did": "call", …}` back. What a kernel says is hostile.
 """
 
 from dataclasses import dataclass

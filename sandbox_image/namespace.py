@@ -32,9 +32,14 @@ class Namespace:
             self.answer.submit(value)
             self.names[ANSWER] = self.answer.value
 
-        def SUBMIT(value: Any) -> None:  # noqa: N802
-            """Submit a value as the answer."""
-            FINAL(value)
+        def SUBMIT(*values: Any, **fields: Any) -> None:  # noqa: N802
+            """Submit a value as the answer. Named values become a dict, a single one is itself."""
+            if len(values) + len(fields) == 1:
+                FINAL([*values, *fields.values()][0])
+            elif values:
+                raise TypeError(f"SUBMIT takes one value, or named ones; found {len(values)} without a name")
+            else:
+                FINAL(fields)
 
         def FINAL_VAR(name: Any) -> None:  # noqa: N802
             """Submit the value of a variable, given by its name."""
@@ -87,8 +92,8 @@ class Namespace:
         missing = object()
         changed = [
             name
-            for name, value in list(self.names.items())
-            if isinstance(name, str) and self._is_models(name) and self._before.get(name, missing) is not value
+            for name, value in _by_name(self.names)
+            if self._is_models(name) and self._before.get(name, missing) is not value
         ]
         self._before = {}
         return sorted(name[:MAX_NAME_CHARS] for name in changed)[:MAX_VARIABLES_REPORTED]
@@ -97,7 +102,7 @@ class Namespace:
         """Those that the model has made: no modules, no names of ours, none with a leading underscore."""
         return [
             Variable(name=name[:MAX_NAME_CHARS], type_name=type(value).__name__[:MAX_NAME_CHARS], size=_size(value))
-            for name, value in sorted(_sortable(self.names).items(), key=lambda entry: entry[0])
+            for name, value in _by_name(self.names)
             if self._is_models(name) and not isinstance(value, types.ModuleType)
         ]
 
@@ -119,8 +124,11 @@ class ShownText(str):
         return str.__str__(self)
 
 
-def _sortable(names: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in list(names.items()) if isinstance(name, str)}
+def _by_name(names: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """`globals()[1] = 2` puts keys into a namespace that are not names."""
+    return sorted(
+        ((name, value) for name, value in list(names.items()) if type(name) is str), key=lambda entry: entry[0]
+    )
 
 
 def _describe(variable: Variable) -> str:

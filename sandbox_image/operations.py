@@ -9,6 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from .decoding import NotThatShape, decode_value, parse_json
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
-from .kernel_life import HangUp, KernelLife, KernelLost
+from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
     MAX_CODE_BYTES,
@@ -42,6 +43,8 @@ _BIND_LIMITS = Limits(active_s=600.0, wall_s=600.0, grace_s=5.0)
 _VALUE_LIMITS = Limits(active_s=300.0, wall_s=300.0, grace_s=5.0)
 _VARIABLES_LIMITS = Limits(active_s=10.0, wall_s=10.0, grace_s=2.0)
 _RESTART_PATIENCE_S = 30.0
+_HANDOVER_PATIENCE_S = 2.0
+"""An answer may be on its way to the host a moment before its thread has let go of the kernel."""
 _MAX_LIMIT_S = 10_000_000
 _THREADS_BESIDE_KERNEL = 96
 """Of the sandbox's own, which a limit on the uid's processes counts too."""
@@ -91,7 +94,9 @@ class KernelOperations:
         self._unreported_loss: str | None = None
         self._book = CellBook()
         self._cells = 0
-        self._interrupt_asked = threading.Event()
+        self._waker = Waker()
+        self._interrupt_lock = threading.Lock()  # keeps `_interrupted_cell` the one that is running, or None
+        self._interrupted_cell: str | None = None
         self._host_calls = HostCalls(station.gateway_socket)
 
     def claim(self, request: ClaimRequest) -> ClaimReply:
@@ -157,7 +162,8 @@ class KernelOperations:
         life = self._take_kernel()
         header = {"do": "value", "name": name, "as": form, "limit": limit}
         try:
-            outcome = self._decode_answer(ValueOutcome, self._converse(life, header, b"", _VALUE_LIMITS, hang_up))
+            request = Request(header, b"", _VALUE_LIMITS, ActiveClock(life.pid))
+            outcome = self._decode_answer(ValueOutcome, self._converse(life, request, hang_up))
             if not 0 <= outcome.size_bytes <= limit or not _is_digest(outcome.sha256):
                 raise life.bury("the kernel broke the protocol: an impossible value")
         except KernelLost as error:
@@ -178,15 +184,18 @@ class KernelOperations:
             raise Refused(ErrorCode.BAD_REQUEST, "the limits of a cell must be positive numbers of seconds")
         if self._book.begin(cell_id, request.acknowledges).verdict is not Verdict.RUN:
             return self.await_cell(cell_id, hang_up)
-        if not self._operation.acquire(blocking=False):
+        if not self._operation.acquire(timeout=_HANDOVER_PATIENCE_S):
             self._book.withdraw(cell_id)
             raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
         try:
             reply = self._run(CellRun(cell_id, code, request.answer_as, limits), hang_up)
             encoded = encode_json(asdict(reply))
-            self._book.finish(cell_id, encoded, namespace_lost=reply.namespace_lost)
+            with self._interrupt_lock:
+                self._book.finish(cell_id, encoded, namespace_lost=reply.namespace_lost)
         finally:
-            self._book.withdraw(cell_id)  # only if it did not finish
+            with self._interrupt_lock:
+                self._book.withdraw(cell_id)  # only if it did not finish
+                self._interrupted_cell = None
             self._release_kernel(reported=True)
         return encoded
 
@@ -209,9 +218,10 @@ class KernelOperations:
 
     def interrupt(self, request: InterruptRequest) -> None:
         """The thread that drives the cell sends the signal, so that it cannot strike a later one."""
-        if self._book.running == request.cell_id and self._life is not None:
-            self._interrupt_asked.set()
-            self._life.wake()
+        with self._interrupt_lock:
+            if self._book.running == request.cell_id:
+                self._interrupted_cell = request.cell_id
+                self._waker.wake()
 
     def restart(self) -> None:
         """Also ends what is running: a cell's result is `killed`."""
@@ -220,7 +230,7 @@ class KernelOperations:
             if time.monotonic() > deadline:
                 raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
             if self._life is not None:
-                self._life.kill()
+                self._life.kill("it was restarted")
         try:
             if self._life is not None:
                 self._life.bury("it was restarted")
@@ -266,7 +276,6 @@ class KernelOperations:
         self, life: KernelLife, cell: "CellRun", clock: ActiveClock, hang_up: HangUp
     ) -> tuple[CellOutcome, str]:
         self._cells += 1
-        self._interrupt_asked.clear()
         self._host_calls.open_cell(
             OpenCell(
                 cell_id=cell.cell_id,
@@ -277,28 +286,17 @@ class KernelOperations:
             )
         )
         header = {"do": "cell", "number": self._cells, "answer_as": cell.answer_as}
-        frame = self._converse(life, header, cell.code, cell.limits, hang_up, clock)
+        frame = self._converse(life, Request(header, cell.code, cell.limits, clock), hang_up)
         outcome = bound_outcome(self._decode_answer(CellOutcome, frame))
         if (outcome.status == "raised") != (outcome.raised is not None):
             raise life.bury("the kernel broke the protocol: an impossible outcome")
         reason = life.ladder_reason
         return outcome, "" if reason is None or outcome.status == "ok" else _describe_stop(reason, cell.limits)
 
-    def _converse(
-        self,
-        life: KernelLife,
-        header: dict[str, Any],
-        body: bytes,
-        limits: Limits,
-        hang_up: HangUp,
-        clock: ActiveClock | None = None,
-    ) -> Frame:
+    def _converse(self, life: KernelLife, request: Request, hang_up: HangUp) -> Frame:
         return life.ask(
-            header,
-            body,
-            limits=limits,
-            clock=clock or ActiveClock(life.pid),
-            asked_to_stop=self._interrupt_asked.is_set,
+            request,
+            asked_to_stop=lambda: self._interrupted_cell is not None,
             host_calls=self._host_calls,
             hang_up=hang_up,
         )
@@ -306,7 +304,8 @@ class KernelOperations:
     def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
         life = self._take_kernel()
         try:
-            return self._decode_answer(cls, self._converse(life, header, body, limits, hang_up))
+            request = Request(header, body, limits, ActiveClock(life.pid))
+            return self._decode_answer(cls, self._converse(life, request, hang_up))
         except KernelLost as error:
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
         finally:
@@ -324,13 +323,13 @@ class KernelOperations:
 
     def _start_life(self, birth: KernelBirth) -> KernelLife:
         self._lives += 1
-        self._life = KernelLife(self._zygote, birth)
+        self._life = KernelLife(self._zygote, birth, self._waker)
         return self._life
 
     def _take_kernel(self) -> KernelLife:
-        if not self._operation.acquire(blocking=False):
+        patience_s = _HANDOVER_PATIENCE_S if self._book.running is None else 0.0
+        if not self._operation.acquire(timeout=patience_s):
             raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
-        self._interrupt_asked.clear()
         try:
             assert self._life is not None
             self._life.check_alive()
@@ -340,12 +339,16 @@ class KernelOperations:
         return self._life
 
     def _release_kernel(self, *, reported: bool = False) -> None:
-        """Leave a living kernel behind: one that died is replaced at once. A loss that the host has not been told in
-        a cell's result (`reported`) is told by the next cell, so that no cell runs in a namespace that is silently new."""
+        """Leave a living kernel behind: one that died is replaced at once.
+
+        A loss that the host was not told of in a cell's result (`reported`) is told by the next cell, so that no cell
+        runs in a namespace that is silently new.
+        """
         try:
             if reported:
                 self._unreported_loss = None
             if self._life is not None and self._life.ended_with is not None and self._claim is not None:
+                self._host_calls.abandon()
                 if not reported:
                     self._unreported_loss = f"the kernel was lost: {self._life.ended_with}"
                 self._start_life(self._claim.birth)
@@ -385,10 +388,13 @@ class ValueStream:
         return chunk
 
     def close(self) -> None:
-        """A kernel that still has something to send cannot be talked to again."""
-        if self._left and self._life.ended_with is None:
-            self._life.bury("the host stopped reading a value")
-        self._release()
+        """Reads to the end even if nobody wants it: the kernel can do nothing else until it has sent everything."""
+        try:
+            with suppress(KernelLost):
+                while self._left:
+                    self.next_chunk()
+        finally:
+            self._release()
 
 
 def _status(outcome: CellOutcome | None, reason: Reason | None) -> Literal["ok", "raised", "timed_out", "killed"]:

@@ -1,5 +1,7 @@
 """What a sub-call returns: a `str` that also knows whether the call succeeded."""
 
+from typing import Self
+
 
 class ReplyText(str):
     """A reply is used as text; `.ok` is False when it is an error message instead (it then begins with `Error:`).
@@ -11,7 +13,7 @@ class ReplyText(str):
     __slots__ = ("ok",)
     ok: bool
 
-    def __new__(cls, text: str, *, ok: bool) -> "ReplyText":
+    def __new__(cls, text: str, *, ok: bool) -> Self:
         reply = super().__new__(cls, text)
         reply.ok = ok
         return reply

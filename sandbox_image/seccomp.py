@@ -1,10 +1,10 @@
 """Which system calls code in a sandbox may make: two filters, and a small assembler for classic BPF.
 
-The first filter is on the supervisor before it forks, so everything inherits it: an *allow-list* of what CPython
-needs, with AF_UNIX sockets as the only ones. What is not on it answers ENOSYS, as on an older kernel, so that the C library
-falls back; calls that only an attack would make answer EPERM. The second one, on the kernel alone, *takes away*: no new
-process, no connection, no signal to another process, no way back to being dumpable. A foreign architecture's calls (32-bit, x32)
-kill the process, because their numbers mean something else.
+The first filter is on the supervisor before it forks, so everything inherits it: an *allow-list* of what CPython needs,
+with AF_UNIX sockets as the only ones. What is not on it answers ENOSYS, as on an older Linux, so that the C library
+falls back; calls that only an attack would make answer EPERM. The second one, on the kernel alone, *takes away*: no
+new process, no connection, no signal to another process, no way back to being dumpable. A foreign architecture's
+calls (32-bit, x32) kill the process, because their numbers mean something else.
 
 A program is a list of instructions that looks at one `struct seccomp_data`: the number at byte 0, the architecture
 at 4, and six 64-bit arguments from 16 on, of which the low word comes first (both machines are little-endian).
@@ -159,37 +159,42 @@ def _check(check: Check, otherwise: int) -> list[Instruction]:
     return block
 
 
-_SANDBOX_CALLS = tuple(
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_SANDBOX_CALLS = _words(
     """
-    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range creat lseek
-    stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd chdir
-    fchdir rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat symlink symlinkat chmod fchmod
-    fchmodat fchmodat2 umask truncate ftruncate fallocate fsync fdatasync flock fcntl fadvise64 readahead utimes utimensat
-    statfs fstatfs sendfile splice tee copy_file_range dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 epoll_create
-    epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd eventfd2
-    mmap mprotect munmap mremap msync mincore madvise brk
-    futex set_robust_list get_robust_list set_tid_address rseq membarrier sched_yield sched_getaffinity sched_getparam
-    sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu
-    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
-    getitimer setitimer restart_syscall kill tkill tgkill
-    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times
-    getpid gettid getppid getpgrp getpgid getsid setsid getuid geteuid getgid getegid getgroups getresuid getresgid
-    getrlimit setrlimit getrusage sysinfo uname getrandom wait4 waitid exit exit_group fork vfork arch_prctl seccomp
-    sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername setsockopt getsockopt connect
-    """.split()
+    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range creat
+    lseek stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64
+    getcwd chdir fchdir rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat symlink
+    symlinkat chmod fchmod fchmodat fchmodat2 umask truncate ftruncate fallocate fsync fdatasync flock fcntl
+    fadvise64 readahead utimes utimensat statfs fstatfs sendfile splice tee copy_file_range dup dup2 dup3 pipe
+    pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd
+    eventfd2 mmap mprotect munmap mremap msync mincore madvise brk futex set_robust_list get_robust_list
+    set_tid_address rseq membarrier sched_yield sched_getaffinity sched_getparam sched_getscheduler
+    sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu rt_sigaction
+    rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm getitimer
+    setitimer restart_syscall kill tkill tgkill clock_gettime clock_getres clock_nanosleep nanosleep
+    gettimeofday time times getpid gettid getppid getpgrp getpgid getsid setsid getuid geteuid getgid getegid
+    getgroups getresuid getresgid getrlimit setrlimit getrusage sysinfo uname getrandom wait4 waitid exit
+    exit_group fork vfork arch_prctl seccomp sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername
+    setsockopt getsockopt connect
+    """
 )
 
-_ATTACK_CALLS = tuple(
+_ATTACK_CALLS = _words(
     """
-    execve execveat ptrace process_vm_readv process_vm_writev process_madvise pidfd_open pidfd_getfd pidfd_send_signal kcmp
-    unshare setns mount umount2 pivot_root chroot fsopen fsmount move_mount open_tree mount_setattr io_uring_setup
-    io_uring_enter io_uring_register io_setup keyctl add_key request_key bpf perf_event_open userfaultfd memfd_create
-    memfd_secret open_by_handle_at name_to_handle_at sched_setaffinity sched_setscheduler sched_setparam sched_setattr
-    setpriority init_module finit_module delete_module kexec_load kexec_file_load reboot swapon acct quotactl syslog
-    personality mknod mknodat rt_sigqueueinfo rt_tgsigqueueinfo setuid setresuid setgroups capset inotify_init1 fanotify_init
-    mq_open shmget msgget semget sethostname setdomainname settimeofday clock_settime vhangup timer_create bind listen accept
-    accept4 landlock_create_ruleset landlock_add_rule landlock_restrict_self
-    """.split()
+    execve execveat ptrace process_vm_readv process_vm_writev process_madvise pidfd_open pidfd_getfd
+    pidfd_send_signal kcmp unshare setns mount umount2 pivot_root chroot fsopen fsmount move_mount open_tree
+    mount_setattr io_uring_setup io_uring_enter io_uring_register io_setup keyctl add_key request_key bpf
+    perf_event_open userfaultfd memfd_create memfd_secret open_by_handle_at name_to_handle_at sched_setaffinity
+    sched_setscheduler sched_setparam sched_setattr setpriority init_module finit_module delete_module
+    kexec_load kexec_file_load reboot swapon acct quotactl syslog personality mknod mknodat rt_sigqueueinfo
+    rt_tgsigqueueinfo setuid setresuid setgroups capset inotify_init1 fanotify_init mq_open shmget msgget semget
+    sethostname setdomainname settimeofday clock_settime vhangup timer_create bind listen accept accept4
+    landlock_create_ruleset landlock_add_rule landlock_restrict_self
+    """
 )
 
 _TERMINAL_AND_PIPE_REQUESTS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)

@@ -207,7 +207,8 @@ class _LaneStream:
             case "GET", ["variables"]:
                 return _encode_reply(asdict(do.list_variables(hang_up)))
             case "GET", ["values", name]:
-                return self._send_value(unquote(name), query, stream, hang_up)
+                self._send_value(unquote(name), query, stream, hang_up)
+                return None
             case "GET", ["stats"]:
                 return _encode_reply(asdict(do.stats()))
         raise Refused(ErrorCode.NOT_FOUND, f"there is no {method[:10]} {path[:80]}")

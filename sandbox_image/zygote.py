@@ -16,18 +16,22 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from . import confinement
+
 MAX_PACKET_BYTES = 16 << 10
 
-PREPARED_MODULES = (
-    "abc array ast asyncio base64 binascii bisect builtins calendar codecs collections collections.abc concurrent.futures "
-    "concurrent.futures.thread contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib enum fnmatch "
-    "fractions functools glob hashlib heapq html html.parser inspect io itertools json linecache math mmap numbers operator "
-    "os os.path pathlib pickle pprint queue random re reprlib secrets shutil statistics string struct tempfile textwrap "
-    "threading time tokenize traceback types typing unicodedata urllib.parse uuid warnings xml.etree.ElementTree zlib zoneinfo"
-).split()
+_PREPARED_MODULES = """
+    abc array ast asyncio base64 binascii bisect builtins calendar codecs collections collections.abc
+    concurrent.futures concurrent.futures.thread contextlib contextvars copy csv ctypes dataclasses datetime
+    decimal difflib enum fnmatch fractions functools glob hashlib heapq html html.parser inspect io itertools
+    json linecache math mmap numbers operator os os.path pathlib pickle pprint queue random re reprlib secrets
+    shutil statistics string struct tempfile textwrap threading time tokenize traceback types typing unicodedata
+    urllib.parse uuid warnings xml.etree.ElementTree zlib zoneinfo
+"""
 """What models import most. A kernel gets them for the price of a fork."""
 
 
@@ -107,11 +111,13 @@ class Zygote:
 def start_zygote() -> Zygote:
     """Fork it. The caller must have no other thread and no connection yet."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = 70
         try:
             ours.close()
+            confinement.die_with_parent(parent)
             _ZygoteProcess(theirs).serve()
             status = 0
         finally:
@@ -127,11 +133,8 @@ class _ZygoteProcess:
 
     def serve(self) -> None:
         """Until the supervisor is gone."""
-        from . import confinement  # noqa: PLC0415  (only here and below: the supervisor shall not import the kernel)
-
-        confinement.die_with_parent()
         _prepare()
-        from .kernel import run_kernel  # noqa: PLC0415
+        from .kernel import run_kernel  # noqa: PLC0415  (the supervisor shall not import what only a kernel needs)
 
         wakeup, wakeup_end = socket.socketpair()
         wakeup.setblocking(False)
@@ -155,8 +158,10 @@ class _ZygoteProcess:
                     self._signal(request["pid"], request["signal"])
                 else:
                     birth = KernelBirth(**request)
+                    parent = os.getpid()
                     pid = os.fork()
                     if pid == 0:
+                        confinement.die_with_parent(parent)
                         signal.set_wakeup_fd(-1)
                         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                         run_kernel(birth, descriptors)
@@ -189,8 +194,9 @@ class _ZygoteProcess:
 
 
 def _prepare() -> None:
-    for name in PREPARED_MODULES:
-        importlib.import_module(name)
+    for name in _PREPARED_MODULES.split():
+        with suppress(ImportError):  # a Python may be built without one of them
+            importlib.import_module(name)
     # The package's parent may hold more than the package; nothing else is to be importable from a cell.
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != package_parent]

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from service.errors import Fault, RlmServiceError
+from service.errors import BadRequest, Fault, RlmServiceError
 from service.models.models_file import read_models_file
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter, ModelCard
@@ -89,10 +89,10 @@ class Catalog:
         """Reads the models file at once, so that a mistake in it is told at start, and the price map when first needed.
 
         Raises:
-            BadRequest: the models file cannot be used; the message names the line.
+            BadRequest: the models file cannot be used, and the message names the line; or the key cannot be sent.
         """
         self._openai_base_url = openai_base_url.rstrip("/")
-        self._openai_api_key = openai_api_key
+        self._openai_api_key = _checked_key(openai_api_key)
         self._models_file = models_file
         self._concurrency = concurrency
         self._book = PriceBook(read_models_file(models_file) if models_file is not None else {})
@@ -190,6 +190,14 @@ class Catalog:
         bare = name.rsplit("/", 1)[-1]
         near = get_close_matches(bare, known, n=3, cutoff=0.75)
         return f" Did you mean {', '.join(near)}?" if near and bare not in near else ""
+
+
+def _checked_key(key: str | None) -> str | None:
+    """Keys are pasted, so they come with line breaks at their end; inside, nothing that a header cannot hold."""
+    key = (key or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise BadRequest("OPENAI_API_KEY must be printable ASCII without spaces: copy the key again")
+    return key or None
 
 
 def _published_names(bare: str, base_url: str) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def _is_strict(schema: object) -> bool:
         properties = schema.get("properties", {})
         if schema.get("additionalProperties") is not False or not isinstance(properties, dict):
             return False
-        if sorted(schema.get("required", [])) != sorted(properties):
+        if set(schema.get("required", ())) != set(properties):
             return False
     return all(_is_strict(value) for value in schema.values())
 
@@ -138,7 +138,7 @@ def whole_reply(document: object) -> tuple[ModelReply, bool]:
         raise Malformed("expected choices[0].message")
     finish = choice.get("finish_reason")
     reply = ModelReply(
-        text=_text(message.get("content")),
+        text=_without_surrogates(_text(message.get("content"))),
         usage=read_usage(document.get("usage")),
         finish_reason=finish if isinstance(finish, str) else "stop",
     )
@@ -185,7 +185,11 @@ class StreamedReply:
             self._finish_reason = finish
 
     def reply(self) -> ModelReply:
-        return ModelReply(text="".join(self._parts), usage=self._usage, finish_reason=self._finish_reason or "stop")
+        return ModelReply(
+            text=_without_surrogates("".join(self._parts)),
+            usage=self._usage,
+            finish_reason=self._finish_reason or "stop",
+        )
 
 
 def _first_choice(document: object) -> dict[str, Any] | None:
@@ -213,3 +217,10 @@ def _text(content: object) -> str:
     if isinstance(content, list):
         return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
     raise Malformed("expected content to be a string")
+
+
+def _without_surrogates(text: str) -> str:
+    """JSON can spell halves of a character, and some servers cut between them: pairs are joined, others replaced."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

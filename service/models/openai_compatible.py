@@ -20,7 +20,10 @@ from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.sse import SseParser
 
 RESPONSE_LIMIT_BYTES = 64 << 20
-"""A token costs a chunk of some 300 bytes, so this is room for 200,000 of them."""
+RESPONSE_FLOOR_BYTES = 1 << 20
+RESPONSE_BYTES_PER_TOKEN = 2048
+"""A streamed token is a chunk of some 300 to 600 bytes. A reply may take so much for every token that was asked for,
+and the floor for what surrounds them, up to the limit."""
 
 EVENT_LIMIT_BYTES = 4 << 20
 ERROR_BODY_LIMIT_BYTES = 64 << 10
@@ -82,9 +85,12 @@ class OpenAICompatibleAdapter:
                 _invalid("the server compressed its reply though identity was asked for")
             if response.status != 200:
                 await self._raise_for(response)
+            allowed_bytes = RESPONSE_FLOOR_BYTES + request.max_output_tokens * RESPONSE_BYTES_PER_TOKEN
+            limit_bytes = min(self._response_limit_bytes, allowed_bytes)
+            body = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
             if response.content_type == "text/event-stream":
-                return await self._read_stream(response)
-            return await self._read_whole(response)
+                return await self._read_stream(body)
+            return await self._read_whole(body)
 
     @asynccontextmanager
     async def _post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -93,7 +99,7 @@ class OpenAICompatibleAdapter:
         try:
             async with session.post(self._url, data=body, allow_redirects=False) as response:
                 yield response
-        except aiohttp.ClientConnectorError as exc:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
             problem = f"{self._host} cannot be reached"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
         except aiohttp.InvalidURL as exc:
@@ -123,10 +129,9 @@ class OpenAICompatibleAdapter:
             )
         return self._session
 
-    async def _read_stream(self, response: aiohttp.ClientResponse) -> ModelReply:
+    async def _read_stream(self, body: "_Body") -> ModelReply:
         parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
         streamed = StreamedReply()
-        body = _Body(response, idle_s=self._idle_s, limit_bytes=self._response_limit_bytes)
         while chunk := await body.read():
             events = parser.feed(chunk)
             is_done = False
@@ -153,9 +158,8 @@ class OpenAICompatibleAdapter:
         except Malformed as exc:
             _invalid(str(exc))
 
-    async def _read_whole(self, response: aiohttp.ClientResponse) -> ModelReply:
+    async def _read_whole(self, body: "_Body") -> ModelReply:
         """The reply of a server that does not stream: one JSON document."""
-        body = _Body(response, idle_s=self._idle_s, limit_bytes=self._response_limit_bytes)
         try:
             document = parse_json(await body.read_all())
             if isinstance(document, dict) and document.get("error"):

@@ -166,6 +166,16 @@ async def test_a_bad_models_file_is_told_at_start(catalog: MakeCatalog) -> None:
         catalog(models="[models.a]\nwindow_tokens = 0")
 
 
+async def test_a_key_that_cannot_be_sent_is_told_at_start(catalog: MakeCatalog) -> None:
+    """A pasted line break at the end is harmless; one inside is refused without quoting the key."""
+    async with serving() as server, catalog(base_url=server.base_url, key="sk-pasted\n") as models:
+        await models.resolve("gpt-4o-mini").adapter.complete(request())
+        assert server.calls[0].headers["authorization"] == "Bearer sk-pasted"
+    with pytest.raises(BadRequest, match="OPENAI_API_KEY") as refused:
+        catalog(key="sk-pasted\nX-Evil: 1")
+    assert "sk-pasted" not in str(refused.value)
+
+
 async def test_leaving_the_catalog_closes_its_adapters(catalog: MakeCatalog) -> None:
     """The catalog owns its adapters: afterwards they are closed."""
     async with serving() as server:

@@ -71,8 +71,9 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
             yield store
 
 
-async def _nothing() -> None:
+async def _nothing() -> str:
     """A server at a URL is its operator's to revive."""
+    return ""
 
 
 def _options(connections: int) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _pool_for_socket(path: str, connections: int) -> BlockingConnectionPool:
 
 @asynccontextmanager
 async def _connected(
-    commands: BlockingConnectionPool, listening: BlockingConnectionPool, revive: Callable[[], Awaitable[None]]
+    commands: BlockingConnectionPool, listening: BlockingConnectionPool, revive: Callable[[], Awaitable[str]]
 ) -> AsyncIterator["Store"]:
     client: Redis = Redis(connection_pool=commands)
     client.response_callbacks.clear()
@@ -132,7 +133,7 @@ async def _connected(
 class Store:
     """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
 
-    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[str]]) -> None:
         self._client = client
         self._hints = hints
         self._revive = revive
@@ -217,18 +218,19 @@ class Store:
     async def _execute(self, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
         async with self._slots:
             with anyio.CancelScope(shield=True):
+                last_words = ""
                 try:
                     try:
                         return await self._attempt(commands)
                     except RedisConnectionError as error:
                         if isinstance(error, AuthenticationError | AuthorizationError):
                             raise
-                        await self._revive()
+                        last_words = await self._revive()
                         if not is_idempotent:
                             raise
                         return await self._attempt(commands)
                 except (RedisError, OSError) as error:
-                    raise _translated(error) from error
+                    raise _translated(error, last_words) from error
         raise AssertionError("a shielded scope does not swallow its body")
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
@@ -256,7 +258,7 @@ class _ScriptUnknown(StoreFailed):
     """The server does not know the digest (it restarted): send the script and try again."""
 
 
-def _translated(error: RedisError | OSError) -> StoreFailed:
+def _translated(error: RedisError | OSError, last_words: str = "") -> StoreFailed:
     match error:
         case NoScriptError():
             return _ScriptUnknown("the server does not know a script")
@@ -270,6 +272,8 @@ def _translated(error: RedisError | OSError) -> StoreFailed:
             message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
         case RedisTimeoutError():
             message = f"the server did not answer within {COMMAND_TIMEOUT_S:.0f} s; check that it is not overloaded"
+        case RedisConnectionError() | OSError() if last_words:
+            message = f"its server ended and was started again; it had said: {last_words}"
         case RedisConnectionError() | OSError():
             message = "the server cannot be reached; check that it runs"
         case _ if str(error).startswith("MISCONF"):

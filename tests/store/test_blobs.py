@@ -1,6 +1,7 @@
 """Blobs: payloads under their digest, whole or not at all."""
 
 import hashlib
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,6 +111,17 @@ async def test_a_missing_or_damaged_payload_is_named(blobs: Blobs, tmp_path: Pat
     path.write_bytes(b"he")
     await blobs.put(b"hello")
     assert await blobs.read(ref, 5) == b"hello"
+
+
+async def test_what_a_killed_writer_left_is_cleared_away_a_day_later(tmp_path: Path) -> None:
+    """Opening the blob store removes temporary files older than a day, and never a younger one."""
+    Blobs(tmp_path)
+    old, young = tmp_path / "unfinished" / "1-old", tmp_path / "unfinished" / "1-young"
+    for leftover in (old, young):
+        leftover.write_bytes(b"half a payl")
+    os.utime(old, (1.0, 1.0))
+    Blobs(tmp_path)
+    assert leftovers(tmp_path) == [young]
 
 
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n", "0" * 65])

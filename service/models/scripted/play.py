@@ -35,7 +35,7 @@ _NEXT_REPLY: dict[Strategy, Callable[[Shown], str]] = {
 }
 """Every strategy but `SUB`, which is never a root."""
 
-_KEPT_FACTS = ("characters", "head", "hits", "verified", "best so far", "best variable")
+_KEPT_FACTS = ("characters", "head", "hits", "verified", "unread", "best so far", "best variable")
 
 
 def play(strategy: Strategy, messages: tuple[Message, ...], schema: dict[str, Any] | None) -> str:

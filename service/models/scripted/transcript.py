@@ -15,7 +15,7 @@ from service.models.scripted.reader import split
 
 _STEP = re.compile(r"^# step: (\w+)", re.MULTILINE)
 _STEPS_DONE = re.compile(r"^Steps done: ([\w, ]+)\.$", re.MULTILINE)
-_FACT = re.compile(r"^(characters|hits|verified|best so far|best variable|head): (.*)$", re.MULTILINE)
+_FACT = re.compile(r"^(characters|hits|verified|unread|best so far|best variable|head): (.*)$", re.MULTILINE)
 _QUESTION = re.compile(r"^\s*(?:Question|Query|Task)\s*:[ \t]*\n?", re.MULTILINE)
 _QUESTION_END = re.compile(
     r"^(?:Contexts?\b.*:$|No context was given|- `\w+`:|\[left\]|The answer must be JSON)", re.MULTILINE

@@ -57,9 +57,9 @@ def next_reply(shown: Shown) -> str:
         case "peek" if shown.has_failed:
             return cells.peek()
         case "peek":
-            return _grep(shown)
+            return search(shown)
         case "grep" | "verify" if shown.has_failed:
-            return _grep(shown)
+            return search(shown)
         case "grep" if shown.number("hits") > 0:
             return _verify(shown)
         case "verify" if shown.number("verified") > 0:
@@ -68,11 +68,12 @@ def next_reply(shown: Shown) -> str:
             return cells.submit(shown)
         case "submit":
             return cells.submit(shown)
-        case _:
+        case _:  # also `map` and `count`, once they have been begun
             return mapping.next_reply(shown)
 
 
-def _grep(shown: Shown) -> str:
+def search(shown: Shown) -> str:
+    """The cell that searches."""
     wish = read_wish(shown.question)
     code = f"{cells.materials(shown)}patterns = {cells.literal(_patterns(wish))}\nwants_number = {wish.number}\n"
     prose = f"It is too much to read, so I search it for the words of the question: {', '.join(wish.words)}."
@@ -90,5 +91,5 @@ def _patterns(wish: Wish) -> list[tuple[str, int]]:
 def _verify(shown: Shown) -> str:
     code = f"{cells.materials(shown)}{_VERIFY}{cells.TALLY}"
     code += f'print("verified:", len(good))\n{cells.SHOW_BEST}'
-    prose = f"There are {shown.number('hits')} hits. Sub-calls read the best of them with their surroundings."
+    prose = f"Places found: {shown.number('hits')}. Sub-calls read the best of them with their surroundings."
     return cells.turn(prose, "verify", code)

@@ -22,7 +22,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.loop.values import CallOutcome, Message
-from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.models.port import ModelAdapter, ModelCallFailed, ModelReply, ModelRequest
 from service.models.scripted.adapter import ScriptedAdapter
 from service.models.scripted.script import ScriptUnknown, parse_script
 
@@ -96,7 +96,8 @@ class ProtocolServer:
     """What a test sees of the server."""
 
     base_url: str
-    script: str
+    script: str | None
+    """Played under every model name that is not a script itself; None where another model answers."""
     mode: Mode = Mode.STREAM
     plan: deque[Mode] = field(default_factory=deque)
     """Modes of the next calls; `mode` when it is empty."""
@@ -118,12 +119,19 @@ class ProtocolServer:
 
 
 @asynccontextmanager
-async def serving(*, script: str = "sub", mode: Mode = Mode.STREAM, port: int = 0) -> AsyncIterator[ProtocolServer]:
-    """A running server; it and all its connections are gone afterwards."""
+async def serving(
+    *, script: str = "sub", mode: Mode = Mode.STREAM, port: int = 0, model: ModelAdapter | None = None
+) -> AsyncIterator[ProtocolServer]:
+    """A running server; it and all its connections are gone afterwards.
+
+    Its replies come from `model` where one is given, under the names that clients ask for, else from the script.
+    """
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     bound = listener.extra(SocketAttribute.local_port)
-    server = ProtocolServer(base_url=f"http://127.0.0.1:{bound}/v1", script=script, mode=mode)
-    adapter = ScriptedAdapter(concurrency=256)
+    server = ProtocolServer(
+        base_url=f"http://127.0.0.1:{bound}/v1", script=script if model is None else None, mode=mode
+    )
+    adapter = model or ScriptedAdapter(concurrency=256)
 
     async def serve_connection(stream: SocketStream) -> None:
         async with stream:
@@ -136,7 +144,7 @@ async def serving(*, script: str = "sub", mode: Mode = Mode.STREAM, port: int = 
 
 
 class _Connection:
-    def __init__(self, server: ProtocolServer, adapter: ScriptedAdapter, stream: SocketStream) -> None:
+    def __init__(self, server: ProtocolServer, adapter: ModelAdapter, stream: SocketStream) -> None:
         self._server = server
         self._adapter = adapter
         self._stream = stream
@@ -194,15 +202,12 @@ class _Connection:
         return await self._stream_reply(reply, mode)
 
     def _request(self, body: dict[str, Any]) -> ModelRequest:
-        script = self._server.script
-        try:
-            parse_script(body["model"])
-            script = body["model"]
-        except ScriptUnknown:
-            pass
+        name = body["model"]
+        if self._server.script is not None and not _is_script(name):
+            name = self._server.script
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
         return ModelRequest(
-            model=script,
+            model=name,
             messages=tuple(Message(role=one["role"], content=one["content"]) for one in body["messages"]),
             max_output_tokens=body.get("max_tokens") or body.get("max_completion_tokens") or 4096,
             schema=schema,
@@ -332,6 +337,14 @@ def _events(reply: ModelReply, mode: Mode) -> list[bytes]:
             return [_event_bytes(chunk) for chunk in [*chunks, finish, usage]]
         case _:
             return [*map(_event_bytes, [*chunks, finish, usage]), b"data: [DONE]\n\n"]
+
+
+def _is_script(name: str) -> bool:
+    try:
+        parse_script(name)
+    except ScriptUnknown:
+        return False
+    return True
 
 
 def _chunk(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:

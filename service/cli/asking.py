@@ -14,7 +14,7 @@ from service.cli.views import describe_run, print_json
 from service.cli.watching import watch
 from service.ids import RunId
 from service.loop.events import RunFinished
-from service.loop.values import BlobRef
+from service.loop.values import BlobRef, StopReason
 from service.settings import read_settings
 from service.wiring import Service, open_service
 
@@ -39,6 +39,8 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
         if asked.finished is None:
             return ExitCode.CANCELLED
         await _deliver(service, asked, asked.finished.answer, options)
+        if asked.finished.stop_reason is StopReason.INTERNAL_ERROR:
+            sys.stderr.write("rlm-service: a defect of this program ended the run, please report it with --traceback\n")
         return exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
 
 

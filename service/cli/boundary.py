@@ -20,7 +20,7 @@ from service.settings import Settings, read_settings
 
 def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
     """Run a command to its end and leave the process with its exit code."""
-    _log_to_stderr()
+    _configure_log(show_traceback=show_traceback)
     # Whoever stops us politely wants what Ctrl-C does: cancel, settle, print what there is.
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     sys.exit(_exit_code(command, show_traceback=show_traceback))
@@ -76,13 +76,13 @@ def wants_colour() -> bool:
     return not os.environ.get("NO_COLOR")
 
 
-def _log_to_stderr() -> None:
-    """stdout belongs to the answer, and what is worth telling a person comes through progress and errors.
+def _configure_log(*, show_traceback: bool) -> None:
+    """stdout belongs to the answer, and what a person should know comes as progress or as the one sentence.
 
-    A warning in the log says once more what an error says in a sentence (a refused sandbox), so errors only.
+    The log says the same once more, with tracebacks: it is there for reports of defects.
     """
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger("error"),
+        wrapper_class=structlog.make_filtering_bound_logger("warning" if show_traceback else "critical"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -106,8 +106,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
         case RunSubmitted():
             return _submitted(progress, event)
         case SandboxAcquired():
-            seen = replace(progress, phase="asking the root LM")
-            return seen, (Line(f"sandbox {event.sandbox_id} · isolation {visible_line(event.isolation, 40)}"),)
+            return progress, (Line(f"sandbox {event.sandbox_id} · isolation {visible_line(event.isolation, 40)}"),)
         case CallFinished(purpose=Purpose.SUB_CALL):
             return _sub_call_finished(progress, event)
         case CallFinished():
@@ -158,7 +157,7 @@ def _submitted(progress: Progress, event: RunSubmitted) -> tuple[Progress, tuple
     for shown in event.contexts:
         what = f"{visible_line(shown.type_name, 40)}, {shown.length:,} {shown.unit}"
         lines.append(Line(f"{visible_line(shown.variable, 80)}: {what}"))
-    return replace(progress, phase="getting a sandbox", limits=limits), tuple(lines)
+    return replace(progress, phase="asking the root LM", limits=limits), tuple(lines)
 
 
 def _root_call_finished(progress: Progress, event: CallFinished) -> tuple[Progress, tuple[Line, ...]]:
@@ -249,7 +248,7 @@ def _value_read(progress: Progress, event: ValueRead) -> tuple[Progress, tuple[L
     name = visible_line(event.variable, 80)
     if event.outcome == "read":
         size = event.blob.size_bytes if event.blob is not None else 0
-        return progress, (Line(f"read {name}: {size:,} bytes"),)
+        return progress, (Line(f"read {name}: {size:,} bytes", Style.OUTPUT),)
     reason = f": {_short(event.message)}" if event.message else ""
     return progress, (Line(f"could not read {name}: {event.outcome.replace('_', ' ')}{reason}", Style.WARNING),)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from service.store.embedded import find_server
 from tests.cli.conftest import PROGRAM, CommandLine
 
 SCRIPTED = ("--model", "scripted/root", "--sub-model", "scripted/sub")
@@ -227,15 +228,31 @@ def test_a_run_can_be_cancelled_from_elsewhere(command_line: CommandLine, haysta
     assert process.returncode == 130
 
 
-def test_the_store_may_die_under_a_run(command_line: CommandLine, haystack: str) -> None:
-    """When the store is killed mid-run, the command ends with exit code 6 and no traceback."""
+def test_the_embedded_store_may_die_under_a_run(command_line: CommandLine, haystack: str) -> None:
+    """When the embedded store is killed mid-run it comes back, and the run gets its answer."""
     elsewhere = replace(command_line, settings={"RLM_DATA_DIR": str(command_line.directory / "doomed")})
-    with elsewhere.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+    with elsewhere.start("ask", QUESTION, "-c", haystack, "--model", "scripted/root?latency_ms=500") as process:
         run_id_told(process)
         os.kill(int((command_line.directory / "doomed" / "store" / "server.pid").read_text()), signal.SIGKILL)
-        _, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert b"8472093" in out
+
+
+def test_a_store_of_ones_own_may_die_under_a_run(command_line: CommandLine, haystack: str, tmp_path: Path) -> None:
+    """When the server at RLM_REDIS_URL dies mid-run and stays away: exit code 6 and one sentence, no traceback."""
+    server = [find_server(), "--port", "0", "--unixsocket", "s", "--maxmemory-policy", "noeviction", "--save", ""]
+    with subprocess.Popen(server, cwd=tmp_path, stdout=subprocess.PIPE) as store:
+        assert store.stdout is not None
+        assert any(b"ready to accept connections" in line.lower() for line in store.stdout)
+        elsewhere = replace(command_line, settings={"RLM_REDIS_URL": f"unix://{tmp_path}/s"})
+        with elsewhere.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+            run_id_told(process)
+            store.kill()
+            _, err = process.communicate(timeout=90)
     assert process.returncode == 6, err
     assert b"Traceback" not in err
+    assert b"rlm-service: " in err.splitlines()[-1]
 
 
 def test_a_reader_that_goes_away_is_no_error_message(command_line: CommandLine, haystack: str) -> None:

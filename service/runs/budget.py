@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from service.ledger.redis_ledger import Ledger
+from service.loop.events import CallFinished
 from service.loop.values import HostCallKey
 from service.money import NANO_PER_USD
 from service.runs.host_calls import HostCall, HostCallItem
@@ -19,6 +20,9 @@ class BudgetReport:
         self._ledger = ledger
         self._turns_taken = turns_taken
         self._now = now
+
+    def remember(self, call: CallFinished) -> None:
+        """What was spent is asked of the ledger."""
 
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         """One item: a dict with what is left, `None` where there is no limit."""

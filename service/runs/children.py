@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from service.errors import BadRequest, Fault, RlmServiceError
-from service.loop.events import ChildRunFinished
+from service.loop.events import CallFinished, ChildRunFinished
 from service.loop.values import CallOutcome, HostCallKey, StopReason
 from service.runs.host_calls import HostCall, HostCallItem
 from service.runs.standing import Standing
@@ -61,6 +61,9 @@ class Children:
         self._sub_calls = sub_calls
         self._run_child = run_child
         self._append = append
+
+    def remember(self, call: CallFinished) -> None:
+        """Child runs are not calls; what they degrade to is remembered by `SubCalls` itself."""
 
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         """One item per prompt, in order."""

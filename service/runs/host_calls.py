@@ -20,7 +20,7 @@ import anyio.abc
 
 from service.errors import Fault, RlmServiceError
 from service.ids import CellId
-from service.loop.events import Event, HostCallAnswered
+from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
 
 HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"]
@@ -70,6 +70,10 @@ class OpenCell:
 class MakesHostCalls(Protocol):
     """Makes a call for the first time. `sub_calls.SubCalls`, `children.Children` and `budget.BudgetReport`."""
 
+    def remember(self, call: CallFinished) -> None:
+        """Take a finished call into account, which may be an item of a batch that was cut short."""
+        ...
+
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         """Raises `BadRequest` when the arguments are not of the function's shape; else one item per prompt."""
         ...
@@ -112,9 +116,13 @@ class HostCalls:
     def __repr__(self) -> str:
         return f"<HostCalls open={self.open_cell} under_way={len(self._under_way)} recorded={len(self._answers)}>"
 
-    def remember(self, event: HostCallAnswered) -> None:
-        """Take a journalled answer into the records."""
-        self._answers[event.key] = _decode_items(event.answer_json)
+    def remember(self, event: Event) -> None:
+        """Take a journalled fact into the records, if it is one that answers host calls."""
+        if isinstance(event, HostCallAnswered):
+            self._answers[event.key] = _decode_items(event.answer_json)
+        elif isinstance(event, CallFinished):
+            for maker in dict.fromkeys(self._makers.values()):
+                maker.remember(event)
 
     def cancel(self) -> None:
         """Cancel every call in flight; each settles what it has spent. Later calls fail as cancelled."""

@@ -10,13 +10,12 @@ import anyio.abc
 import structlog
 
 from service.contexts.redis_contexts import Contexts
-from service.errors import RlmServiceError, sole_failure
+from service.errors import BadRequest, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, SessionRecord, StaleEpoch
 from service.loop.events import (
     CallFinished,
     ChildRunFinished,
-    HostCallAnswered,
     RunFinished,
     RunSubmitted,
     SandboxAcquired,
@@ -106,7 +105,9 @@ class Runs:
         if session_id is None:
             session_id = await self.open_session()
         else:
-            await self._rooms.session.records.get(session_id)
+            record = await self._rooms.session.records.get(session_id)
+            if record.closed_at is not None:
+                raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
         submitted = await self._first_event(request, session_id)
         purse = Purse(submitted.run_id, submitted.limits)
         for account, limit in purse.limit_rows().items():
@@ -201,7 +202,9 @@ class Runs:
     async def _drive(self, standing: Standing, recorded: list[Recorded], chain: Chain) -> None:
         recorder = Recorder(self._rooms.driver.journal, standing.run_id, standing.epoch, recorded)
         async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
-            host_calls = self._host_calls(standing, recorder, chain, recorded, tasks)
+            host_calls = self._host_calls(standing, recorder, chain, tasks)
+            for entry in [*await self._earlier_events(standing.submitted), *recorded]:
+                host_calls.remember(entry.event)
             expires_at = standing.submitted.deadline_at
 
             def new_grant() -> str:
@@ -234,7 +237,6 @@ class Runs:
         standing: Standing,
         recorder: Recorder,
         chain: Chain,
-        recorded: list[Recorded],
         tasks: anyio.abc.TaskGroup,
     ) -> HostCalls:
         rooms = self._rooms
@@ -254,7 +256,7 @@ class Runs:
         budget = BudgetReport(
             standing, ledger=rooms.driver.ledger, turns_taken=lambda: recorder.state.turn.number, now=rooms.driver.now
         )
-        host_calls = HostCalls(
+        return HostCalls(
             {
                 "llm_query": sub_calls,
                 "llm_query_batched": sub_calls,
@@ -266,12 +268,14 @@ class Runs:
             now=rooms.driver.now,
             tasks=tasks,
         )
-        for entry in recorded:
-            if isinstance(entry.event, HostCallAnswered):
-                host_calls.remember(entry.event)
-            elif isinstance(entry.event, CallFinished):
-                sub_calls.remember(entry.event)
-        return host_calls
+
+    async def _earlier_events(self, submitted: RunSubmitted) -> list[Recorded]:
+        """The events of the session's earlier runs: their host calls answer a rebuild."""
+        if not submitted.keeps_session:
+            return []
+        records = await self._rooms.session.cell_log.read(submitted.session_id)
+        earlier = dict.fromkeys(record.run_id for record in records if record.run_id != submitted.run_id)
+        return [entry for run_id in earlier for entry in await self._all_events(run_id)]
 
     @asynccontextmanager
     async def _session(self, submitted: RunSubmitted, chain: Chain) -> AsyncIterator[OpenSession]:

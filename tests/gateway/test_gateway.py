@@ -15,7 +15,7 @@ from sandbox_image.protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import CellId
-from service.loop.events import Event
+from service.loop.events import CallFinished, Event
 from service.loop.values import HostCallKey
 from service.runs.grants import Grants
 from service.runs.host_calls import HostCall, HostCallItem, HostCalls, OpenCell
@@ -27,6 +27,9 @@ CELL = "run.t1.b0"
 
 class Reversing:
     """Makes a call by reversing its prompts."""
+
+    def remember(self, call: CallFinished) -> None:
+        """Nothing to remember."""
 
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         return [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]

@@ -24,9 +24,15 @@ Answer = Callable[[ModelRequest], Awaitable[ModelReply]]
 
 
 async def echo(request: ModelRequest) -> ModelReply:
-    """Repeats the last message; as many tokens as characters."""
-    text = request.messages[-1].content
-    return ModelReply(text=text, usage=Usage(input_tokens=len(text), output_tokens=len(text)))
+    """Repeats the last message, as far as it may; as many tokens as characters."""
+    text = request.messages[-1].content[: request.max_output_tokens]
+    return ModelReply(text=text, usage=usage_of(request, text))
+
+
+def usage_of(request: ModelRequest, text: str) -> Usage:
+    """An honest bill: a token a character, and never more output than was allowed."""
+    read = sum(len(message.content) for message in request.messages)
+    return Usage(input_tokens=read, output_tokens=min(len(text), request.max_output_tokens))
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import BadRequest
 from service.ids import CellId
-from service.loop.events import Event, HostCallAnswered
+from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
 from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused, HostCalls, OpenCell
 
@@ -29,6 +29,9 @@ class StandInMaker:
     made: list[HostCall] = field(default_factory=list)
     may_go_on: anyio.Event = field(default_factory=anyio.Event)
     started: anyio.Event = field(default_factory=anyio.Event)
+
+    def remember(self, call: CallFinished) -> None:
+        """Nothing to remember."""
 
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         self.made.append(call)

@@ -1,0 +1,279 @@
+"""Whole runs, through every room: what a caller can rely on, with a root LM that the test plays."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.errors import BadRequest, NotFound
+from service.ids import RunId, new_id
+from service.ledger.values import Account, Unit
+from service.loop.events import CallFinished, CellFinished, ChildRunFinished, NamespaceRebuilt
+from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason
+from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.money import NanoUSD, parse_usd
+from service.sandboxes.port import NoSandboxSlot
+from tests.runs.doubles import usage_of
+from tests.runs.playing import Stage, repl, stage
+
+pytestmark = pytest.mark.anyio
+
+
+async def spent_in_ledger(on: Stage, run_id: RunId) -> tuple[int, int]:
+    """What the run's account says is spent and held."""
+    (balance,) = await on.service.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    return balance.spent, balance.held
+
+
+async def test_an_answer_travels_from_the_context_to_the_caller(tmp_path: Path) -> None:
+    """Code reads the context byte-exactly and submits a value; the run is answered with that value."""
+    async with stage(tmp_path, repl("import hashlib\nFINAL(hashlib.sha256(context.encode()).hexdigest())")) as on:
+        text = "line\r\nnext\n\ttab é 🦉"
+        played = await on.play(await on.request(text))
+        assert played.finished.stop_reason is StopReason.ANSWERED
+        assert played.finished.answer_source is AnswerSource.SUBMITTED
+        assert played.answer.decode() == hashlib.sha256(text.encode()).hexdigest()
+
+
+async def test_the_root_never_sees_the_context(tmp_path: Path) -> None:
+    """What lies beyond the preview appears in no message to the root."""
+    async with stage(tmp_path, repl("x = len(context)"), repl("FINAL(x)")) as on:
+        await on.play(await on.request("a" * 5_000 + "SECRET" + "b" * 5_000))
+        assert all("SECRET" not in m.content for r in on.model.root_requests for m in r.messages)
+
+
+async def test_every_cent_is_in_the_ledger(tmp_path: Path) -> None:
+    """The run's account, its entries, its journal and its last event name the same amount, and nothing stays held."""
+    code = "r = llm_query_batched([f'p{i}' for i in range(20)])\nFINAL(len(r))"
+    async with stage(tmp_path, repl("print(1)"), repl(code)) as on:
+        played = await on.play(await on.request("x", Limits(cost=parse_usd("1"))))
+        journal = sum(event.cost for event in played.events if isinstance(event, CallFinished))
+        entries = sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id))
+        assert await spent_in_ledger(on, played.run_id) == (journal, 0)
+        assert journal == entries == played.finished.spent > 0
+        assert len(on.server.calls) == sum(isinstance(event, CallFinished) for event in played.events)
+
+
+async def test_a_small_budget_ends_with_a_wrapped_up_answer(tmp_path: Path) -> None:
+    """A model that always wants more stops at `budget`, with an answer asked for in the wrap-up call, within $0.01."""
+
+    def turn(request: ModelRequest) -> str:
+        return repl("answer['content'] = 'so far: ' + llm_query('word ' * 400)[:4]\nprint(context[:3000])")
+
+    async with stage(tmp_path, turn) as on:
+        played = await on.play(await on.request("x" * 5_000, Limits(cost=NanoUSD(10_000_000), turns=200)))
+        assert played.finished.stop_reason is StopReason.BUDGET
+        assert played.finished.answer_source in (AnswerSource.EXTRACTED, AnswerSource.PARTIAL)
+        assert played.answer
+        spent, held = await spent_in_ledger(on, played.run_id)
+        assert (spent, held) == (played.finished.spent, 0)
+        assert spent <= 10_000_000
+        wrap_ups = [e for e in played.events if isinstance(e, CallFinished) and e.purpose is Purpose.WRAP_UP]
+        assert len(wrap_ups) == 1
+
+
+async def test_two_hundred_racing_sub_calls_stay_within_a_cent(tmp_path: Path) -> None:
+    """From threads and one batch at once: the ledger never passes $0.01, and the failed tail is told to the model."""
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    singles = list(pool.map(lambda i: llm_query('s%d ' % i * 300), range(100)))\n"
+        "batch = llm_query_batched(['b%d ' % i * 300 for i in range(100)])\n"
+        "ok = [r.ok for r in batch]\n"
+        "print('in order', ok == sorted(ok, reverse=True), 'singles', sum(r.ok for r in singles), 'batch', sum(ok))"
+    )
+    async with stage(tmp_path, repl(code), "FINAL_VAR(ok)") as on:
+        played = await on.play(await on.request("x", Limits(cost=NanoUSD(10_000_000))))
+        spent, held = await spent_in_ledger(on, played.run_id)
+        assert spent <= 10_000_000
+        assert held == 0
+        assert spent == played.finished.spent
+        cell = next(e.result for e in played.events if isinstance(e, CellFinished))
+        assert "in order True" in cell.stdout.head
+        assert "sub-calls failed" in " ".join(m.content for m in on.model.root_requests[-1].messages)
+
+
+async def test_a_lost_kernel_is_rebuilt_without_calling_a_model_again(tmp_path: Path) -> None:
+    """After `os._exit` the variables are back, from recorded host calls; the model is told that the cell was killed."""
+    async with stage(
+        tmp_path,
+        repl("found = llm_query('once')\nimport random\ndice = random.random()\nkept = {'n': 41}"),
+        repl("import os\nos._exit(3)"),
+        repl("kept['n'] += 1\nFINAL(f'{found} {kept}')"),
+    ) as on:
+        played = await on.play(await on.request("x"))
+        assert played.answer.decode() == "once {'n': 42}"
+        assert len(on.model.sub_requests) == 1
+        (rebuilt,) = [event for event in played.events if isinstance(event, NamespaceRebuilt)]
+        assert (rebuilt.cells, rebuilt.missing) == (1, ())
+
+
+async def test_an_endless_loop_costs_its_cell_and_not_the_run(tmp_path: Path) -> None:
+    """The cell is interrupted at its active limit, its variables stay, and the run goes on."""
+    async with stage(tmp_path, repl("before = 7\nwhile True: pass"), repl("FINAL(before)")) as on:
+        played = await on.play(await on.request("x", Limits(cell_active_s=0.5)))
+        assert played.answer == b"7"
+        statuses = [event.result.status.value for event in played.events if isinstance(event, CellFinished)]
+        assert statuses == ["timed_out", "ok"]
+
+
+async def test_a_hundred_megabytes_come_back_whole(tmp_path: Path) -> None:
+    """An answer far beyond any output limit is stored and streamed, not parsed."""
+    async with stage(tmp_path, repl("big = 'é' * 50_000_000\nFINAL_VAR('big')")) as on:
+        played = await on.play(await on.request("x"))
+        assert played.finished.answer is not None
+        assert played.finished.answer.size_bytes == 100_000_000
+        assert hashlib.sha256(played.answer).digest() == hashlib.sha256("é".encode() * 50_000_000).digest()
+
+
+async def test_child_runs_share_the_budget_and_report_to_their_parent(tmp_path: Path) -> None:
+    """A batch of children on a service without spare slots runs one at a time; what they spend is the parent's."""
+
+    def turn(request: ModelRequest) -> str:
+        if any("a task for a child" in m.content for m in request.messages[:2]):
+            return repl("FINAL('child of ' + str(len(context)))")
+        return repl(
+            "r = rlm_query_batched(['a task for a child'] * 3, contexts=['a' * 10, 'b' * 20, 'c' * 30])\nFINAL(' | '.join(r))"
+        )
+
+    async with stage(tmp_path, turn, settings={"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "0"}) as on:
+        played = await on.play(await on.request("x", Limits(cost=parse_usd("1"), depth=1)))
+        assert played.answer.decode() == "child of 10 | child of 20 | child of 30"
+        children = [event.child for event in played.events if isinstance(event, ChildRunFinished)]
+        assert len(children) == 3
+        own = sum(event.cost for event in played.events if isinstance(event, CallFinished))
+        assert played.finished.spent == own + sum(child.spent for child in children)
+        assert (await spent_in_ledger(on, played.run_id)) == (played.finished.spent, 0)
+
+
+async def test_recursion_ends_at_the_depth_limit(tmp_path: Path) -> None:
+    """Three levels of child runs go down; below them `rlm_query` is a plain sub-call."""
+
+    def turn(request: ModelRequest) -> str:
+        return repl("r = rlm_query('down', context=context + '>')\nFINAL(str(r) + '<')")
+
+    async def bottom(request: ModelRequest) -> ModelReply:
+        text = f"bottom({request.messages[-1].content[-5:]})"
+        return ModelReply(text=text, usage=usage_of(request, text))
+
+    async with stage(tmp_path, turn, sub=bottom, settings={"RLM_SANDBOX_SLOTS": "4"}) as on:
+        played = await on.play(await on.request("x", Limits(depth=3)))
+        assert played.answer.decode() == "bottom(x>>>>)<<<<"
+
+
+async def test_a_depth_that_can_never_be_served_is_refused_at_submit(tmp_path: Path) -> None:
+    """With two slots a run of depth 3 cannot be guaranteed its chain; the sentence says what to change."""
+    async with stage(tmp_path, "x", settings={"RLM_SANDBOX_SLOTS": "2"}) as on:
+        with pytest.raises(NoSandboxSlot, match="RLM_SANDBOX_SLOTS"):
+            await on.service.runs.submit(await on.request("x", Limits(depth=3)))
+
+
+async def test_cancelling_reaches_calls_in_flight_and_settles_them(tmp_path: Path) -> None:
+    """A run waiting for sub-calls ends as cancelled, with its partial answer, and holds nothing afterwards."""
+    asked = anyio.Event()
+
+    async def never(request: ModelRequest) -> ModelReply:
+        asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    code = "answer['content'] = 'half'"
+    wait = "llm_query_batched(['w'] * 5)"
+    async with stage(tmp_path, repl(code), repl(wait), sub=never) as on:
+        run_id = await on.service.runs.submit(await on.request("x", Limits(cost=parse_usd("1"))))
+        on.service.runs.start(run_id)
+        await asked.wait()
+        await on.service.runs.cancel(run_id)
+        events = [entry.event async for entry in on.service.runs.follow(run_id)]
+        view = await on.service.runs.show(run_id)
+        assert view.stop_reason is StopReason.CANCELLED
+        assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(run_id)]) == b"half"
+        spent, held = await spent_in_ledger(on, run_id)
+        assert (spent, held) == (view.spent, 0)
+        cancelled = [e for e in events if isinstance(e, CallFinished) and e.outcome is CallOutcome.CANCELLED]
+        assert cancelled
+        assert all(call.estimated for call in cancelled)
+
+
+async def test_cancelling_ends_a_cell_that_ignores_interrupts(tmp_path: Path) -> None:
+    """Code that swallows KeyboardInterrupt loses its sandbox; the run still ends as cancelled."""
+    stubborn = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    async with stage(tmp_path, repl(stubborn)) as on:
+        run_id = await on.service.runs.submit(await on.request("x", Limits(cell_active_s=600)))
+        on.service.runs.start(run_id)
+        await on.model.was_asked.wait()
+        await on.service.runs.cancel(run_id)
+        async for _ in on.service.runs.follow(run_id):
+            pass
+        assert (await on.service.runs.show(run_id)).stop_reason is StopReason.CANCELLED
+
+
+async def test_the_deadline_leaves_time_to_wrap_up(tmp_path: Path) -> None:
+    """A cell that would run on is interrupted before the deadline and the root is asked for what it has."""
+
+    def turn(request: ModelRequest) -> str:
+        if len(request.messages) > 2:
+            return "FINAL(what I had)"
+        return repl("while True: pass")
+
+    async with stage(tmp_path, turn) as on:
+        played = await on.play(await on.request("x", Limits(wall_s=4.0)))
+        assert played.finished.stop_reason is StopReason.DEADLINE
+        assert (played.finished.answer_source, played.answer) == (AnswerSource.EXTRACTED, b"what I had")
+
+
+async def test_a_session_keeps_its_variables_between_runs(tmp_path: Path) -> None:
+    """The second run of a session finds what the first one assigned, and its own context beside it."""
+    async with stage(tmp_path, repl("kept = context.upper()\nFINAL(kept)"), repl("FINAL(kept + ' ' + context)")) as on:
+        session = await on.service.runs.open_session()
+        first = await on.play(await on.request("one", session_id=session))
+        second = await on.play(await on.request("two", session_id=session))
+        assert (first.answer, second.answer) == (b"ONE", b"ONE two")
+        await on.service.runs.close_session(session)
+        with pytest.raises(BadRequest, match="closed"):
+            await on.service.runs.submit(await on.request("three", session_id=session))
+
+
+async def test_a_session_comes_back_in_another_process(tmp_path: Path) -> None:
+    """A service that has never seen the session's sandbox rebuilds it from the cell log, calling no model."""
+    async with stage(tmp_path, repl("kept = llm_query('ask once')\nFINAL(kept)")) as on:
+        session = await on.service.runs.open_session()
+        await on.play(await on.request("one", session_id=session))
+    async with stage(tmp_path, repl("FINAL(kept + context)")) as on:
+        played = await on.play(await on.request("!", session_id=session))
+        assert played.answer == b"ask once!"
+        assert on.model.sub_requests == []
+
+
+async def test_a_failing_provider_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    """A refused key is no crash: stop reason `model_failed`, a clean message, nothing spent."""
+
+    def refuse(request: ModelRequest) -> str:
+        raise ModelCallFailed(CallOutcome.REFUSED, "no such key", may_be_billed=False)
+
+    async with stage(tmp_path, refuse) as on:
+        played = await on.play(await on.request("x"))
+        assert played.finished.stop_reason is StopReason.MODEL_FAILED
+        assert played.finished.message
+        assert played.finished.spent == 0
+
+
+async def test_an_answer_under_a_schema_is_validated_and_mended(tmp_path: Path) -> None:
+    """A value that breaks the schema is told to the model; the corrected one is the answer, as JSON."""
+    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    async with stage(tmp_path, repl("FINAL({'n': 'five'})"), repl("FINAL({'n': 5})")) as on:
+        played = await on.play(replace(await on.request("x"), answer_schema=schema))
+        assert played.answer == b'{"n": 5}'
+        assert "five" in on.model.last_observation
+
+
+async def test_an_unknown_run_is_not_found(tmp_path: Path) -> None:
+    """Show and cancel say so; nothing is made up."""
+    async with stage(tmp_path, "x") as on:
+        missing = RunId(new_id("run"))
+        with pytest.raises(NotFound):
+            await on.service.runs.show(missing)
+        with pytest.raises(NotFound):
+            await on.service.runs.cancel(missing)

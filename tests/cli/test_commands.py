@@ -314,20 +314,41 @@ anyio.run(print_answer, chunks())
 """
 
 
-def test_an_answer_cannot_drive_the_terminal() -> None:
-    """On a terminal an escape sequence in an answer is shown, not obeyed; characters split over chunks stay whole."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", ON_A_TERMINAL], stdout=theirs)
-    os.close(theirs)
+def read_terminal(ours: int) -> str:
+    """What was written to a terminal, until everybody has closed its other side."""
     shown = b""
     while select.select([ours], [], [], 60)[0]:
         try:
             shown += os.read(ours, 4096)
         except OSError:  # Linux says EIO when the other side of a terminal is closed
             break
-    process.wait(timeout=60)
     os.close(ours)
-    assert shown.decode().splitlines() == ["one \\x1b[2Jtwo 🎉 three", "four"]
+    return shown.decode()
+
+
+def test_an_answer_cannot_drive_the_terminal() -> None:
+    """On a terminal an escape sequence in an answer is shown, not obeyed; characters split over chunks stay whole."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", ON_A_TERMINAL], stdout=theirs):
+        os.close(theirs)
+        shown = read_terminal(ours)
+    assert shown.splitlines() == ["one \\x1b[2Jtwo 🎉 three", "four"]
+
+
+@pytest.mark.parametrize("no_colour", [True, False])
+def test_a_terminal_is_used_unless_it_is_not_wanted(command_line: CommandLine, haystack: str, no_colour: bool) -> None:
+    """Progress on a terminal has colours and a line that is updated in place; NO_COLOR makes it plain lines."""
+    ours, theirs = pty.openpty()
+    environment = command_line.environment | {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_colour else {})
+    command = [PROGRAM, "ask", QUESTION, "-c", haystack, *SCRIPTED]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        shown = read_terminal(ours)
+        assert process.stdout is not None
+        assert b"8472093" in process.stdout.read()
+    assert process.returncode == 0
+    assert "turn 1 · " in shown
+    assert ("\x1b[" in shown) is not no_colour
 
 
 def test_an_answer_into_a_pipe_is_byte_exact() -> None:

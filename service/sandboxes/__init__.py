@@ -2,10 +2,15 @@
 
     port                the provider port: what starts a sandbox and ends it; the errors of this room
     process_provider    a sandbox as a process of this machine, at one of the levels `namespaces`, `landlock`, `none`
+    levels              the command line of each level, as a pure function
+    image, python_files what the inside consists of: a copy of the image, the files Python needs
     bubblewrap          the argument list of bubblewrap, as a pure function
     probe               which of those levels works here, found by starting a sandbox and looking around in it
+    local_process       one sandbox as processes of this machine: started, remembered, ended
     processes           pids, start times and trees of processes as /proc tells them
+    opening             opens a sandbox: directory, listener, process, first dial
     directory           the session directory that host and sandbox share
+    tree_removal        removes what hostile code has filled
     listener            takes the streams that the sandbox dials, and says whose they are
     link                speaks HTTP to the sandbox over those streams
     replies             believes nothing that comes back: checks it and turns it into our values

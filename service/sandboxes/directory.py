@@ -20,15 +20,19 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from sandbox_image.protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
 from service.errors import BadRequest, RlmServiceError
 from service.ids import SandboxId, is_id
+from service.sandboxes.tree_removal import remove_tree
+
+_log = structlog.get_logger(__name__)
 
 _LINK_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _MAX_PROCESS_RECORD_BYTES = 4096
@@ -143,8 +147,9 @@ def tmp_directory(session: Path) -> Path:
 
 def remove_session(session: Path) -> None:
     """Remove a session directory and what stands beside it, the owner file last. Idempotent."""
-    shutil.rmtree(session, ignore_errors=True)
-    shutil.rmtree(tmp_directory(session), ignore_errors=True)
+    if not (remove_tree(tmp_directory(session)) and remove_tree(session)):
+        _log.warning("session_directory_not_removed", session=str(session))
+        return  # its owner file stays, so that a reaper tries again
     _process_file(session).unlink(missing_ok=True)
     _owner_file(session).unlink(missing_ok=True)
 

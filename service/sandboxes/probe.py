@@ -23,7 +23,9 @@ PROBE_DEADLINE_S = 45.0
 _PROBE_TEMPLATE: Final = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=16, file_bytes=16 << 20)
 
 _LOOK_AROUND = """
-import json, os, socket
+import ctypes, json, os, socket
+
+PR_GET_SECCOMP = 21
 
 def works(action):
     try:
@@ -47,7 +49,8 @@ print(json.dumps({
     "writes to its session directory": works(lambda: open(os.path.join(SESSION, "planted"), "w").close()),
     "opens a network socket": works(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
     "opens a unix socket": works(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close()),
-    "runs without a seccomp filter": "Seccomp" in status and status["Seccomp"] != "2",
+    "runs without a seccomp filter": ctypes.CDLL(None).prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0,
+    "runs as root": os.geteuid() == 0,
     "holds capabilities": int(status.get("CapEff", "0"), 16) != 0,
     "sees processes of the host": works(lambda: os.listdir("/proc")) and sum(map(str.isdigit, os.listdir("/proc"))) > 8,
     "has a network device": devices is not None and any(not line.strip().startswith("lo:") for line in devices[2:]),

@@ -16,9 +16,9 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from sandbox_image import protocol
 from service.ids import SandboxId
 from service.sandboxes.directory import tmp_directory
+from service.sandboxes.image import stage_image
 from service.sandboxes.levels import Launch, Level, LevelName, command, environment
 from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
 from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
@@ -104,7 +104,7 @@ class ProcessProvider:
     def _candidates(self) -> "list[_LevelProvider]":
         """Best first. Blocks on the file system."""
         python = find_python_files(self._python or base_executable())
-        image = _stage_image(self._runtime_directory)
+        image = stage_image(self._runtime_directory, python.executable)
         as_root = os.geteuid() == 0
         levels: list[Level] = []
         if LevelName.NAMESPACES in self._permitted:
@@ -197,23 +197,6 @@ def _bubblewraps() -> list[Path]:
         if os.access(path, os.X_OK):
             found.append(path)
     return found
-
-
-def _stage_image(runtime_directory: Path) -> Path:
-    """A copy of the image with nothing beside it and readable to every uid, wherever we are installed."""
-    source = Path(protocol.__file__).parent
-    parent = runtime_directory / "image"
-    new = runtime_directory / f"image.{os.getpid()}.new"
-    for directory in (runtime_directory, runtime_directory / "probes", new):
-        directory.mkdir(parents=True, exist_ok=True)
-    staged = shutil.copytree(
-        source, new / source.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for path in (new, Path(staged), *Path(staged).rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    shutil.rmtree(parent, ignore_errors=True)
-    new.replace(parent)
-    return parent / source.name
 
 
 def _make_tmp(launch: Launch) -> None:

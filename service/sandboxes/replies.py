@@ -3,6 +3,7 @@
 A reply that does not pass is a `ProtocolBroken`. Nothing of it is quoted: a reply is the sandbox's payload.
 """
 
+import json
 import math
 import re
 from typing import TypeVar
@@ -40,6 +41,7 @@ _CHARS_PER_BYTE = 4
 """A byte that is no UTF-8 is shown as `\\xff`."""
 _TRACEBACK_SLACK_CHARS = 1_000
 
+_LONE_SURROGATE_PERHAPS = re.compile(rb"\\u[dD][89a-fA-F]")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 CLAIM = TypeAdapter(ClaimReply)
@@ -53,12 +55,29 @@ Reply = TypeVar("Reply")
 
 
 def parse(adapter: TypeAdapter[Reply], body: bytes) -> Reply:
-    """The reply, if it is one: no coercion, no lone surrogates, no endless nesting."""
+    """The reply, if it is one: no coercion, no endless nesting. A lone surrogate, which a cell may well put into an
+    error's message and which no UTF-8 can carry, becomes a question mark."""
     try:
         return adapter.validate_json(body, strict=True)
     except ValidationError as exc:
-        where = ".".join(str(part)[:40] for part in exc.errors(include_input=False, include_url=False)[0]["loc"][:4])
-        raise ProtocolBroken(f"a reply outside the schema, at {where or 'its beginning'}") from None
+        if not _LONE_SURROGATE_PERHAPS.search(body):
+            raise _outside_schema(exc) from None
+    try:
+        return adapter.validate_json(_without_surrogates(body), strict=True)
+    except ValidationError as exc:
+        raise _outside_schema(exc) from None
+
+
+def _without_surrogates(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        raise ProtocolBroken("a reply that is no JSON") from None
+
+
+def _outside_schema(exc: ValidationError) -> ProtocolBroken:
+    where = ".".join(str(part)[:40] for part in exc.errors(include_input=False, include_url=False)[0]["loc"][:4])
+    return ProtocolBroken(f"a reply outside the schema, at {where or 'its beginning'}")
 
 
 def cell_result(reply: CellReply, asked: CellId) -> CellResult:

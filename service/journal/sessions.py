@@ -3,8 +3,6 @@
 from service.errors import NotFound
 from service.ids import SessionId, TenantId
 from service.journal.values import SessionRecord
-from service.store.blobs import Blobs
-from service.store.bodies import Bodies
 from service.store.connection import Part, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
@@ -16,19 +14,16 @@ _CHANGE = load_script("service.journal", "session_change.lua")
 class Sessions:
     """The sessions of one tenant."""
 
-    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+    def __init__(self, store: Store, tenant: TenantId) -> None:
         self._store = store
-        self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
 
     async def create(self, record: SessionRecord) -> None:
         """Keep the record. Idempotent by id: an existing session stays as it is."""
         fields: list[Part] = [
             *("created_at", repr(record.created_at)),
-            *("hash_seed", record.hash_seed),
             *("random_seed", record.random_seed),
             *("generation", record.generation),
-            *("bindings", await self._bodies.pack(record.bindings_json.encode())),
         ]
         keys = [self._key(record.session_id), self._keys("sessions")]
         await self._store.run(_CREATE, keys, [record.session_id, *fields], is_idempotent=True)
@@ -45,10 +40,9 @@ class Sessions:
             session_id=session_id,
             created_at=float(fields[b"created_at"]),
             closed_at=float(closed_at) if closed_at is not None else None,
-            hash_seed=int(fields[b"hash_seed"]),
+            hash_seed=int(fields[b"hash_seed"]) if b"hash_seed" in fields else None,
             random_seed=int(fields[b"random_seed"]),
             generation=int(fields[b"generation"]),
-            bindings_json=(await self._bodies.unpack(fields[b"bindings"])).decode(),
         )
 
     async def list(self, limit: int = 100, before: SessionId | None = None) -> list[SessionId]:
@@ -58,10 +52,9 @@ class Sessions:
         assert isinstance(reply, list)
         return [SessionId(member.decode()) for member in reply if isinstance(member, bytes)]
 
-    async def set_bindings(self, session_id: SessionId, bindings_json: str) -> None:
-        """Raises `NotFound`."""
-        packed = await self._bodies.pack(bindings_json.encode())
-        await self._change(session_id, "HSET", "bindings", packed)
+    async def set_hash_seed(self, session_id: SessionId, hash_seed: int) -> None:
+        """Note the PYTHONHASHSEED of its first sandbox; the first time counts. Raises `NotFound`."""
+        await self._change(session_id, "HSETNX", "hash_seed", str(hash_seed))
 
     async def close(self, session_id: SessionId, at: float) -> None:
         """Note when it ended; the first time counts. Raises `NotFound`."""
@@ -74,7 +67,7 @@ class Sessions:
         """
         return await self._change(session_id, "HINCRBY", "generation", "1")
 
-    async def _change(self, session_id: SessionId, command: str, field: str, value: str | bytes) -> int:
+    async def _change(self, session_id: SessionId, command: str, field: str, value: str) -> int:
         reply = await self._store.run(_CHANGE, [self._key(session_id)], [command, field, value], is_idempotent=False)
         if not isinstance(reply, int):
             raise _absent(session_id)

@@ -43,12 +43,11 @@ class SessionRecord:
     session_id: SessionId
     created_at: float
     closed_at: float | None = None
-    hash_seed: int
     random_seed: int
+    hash_seed: int | None = None
+    """Of its first sandbox; None before there was one. A later one starts with the same, so that sets iterate alike."""
     generation: int = 0
     """Of the last sandbox that was started for it; 0 before the first."""
-    bindings_json: str = "[]"
-    """Which contexts and tools are bound, as `runs` wrote them."""
 
 
 class StaleEpoch(RlmServiceError):

@@ -7,7 +7,7 @@ A run *is* the list of these. They are the journal's entries, the feed that clie
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.ids import CallId, CellId, RunId, SandboxId, SessionId
+from service.ids import CallId, RunId, SandboxId, SessionId
 from service.loop.values import (
     AnswerSource,
     BlobRef,

@@ -14,7 +14,7 @@ class StopReason(StrEnum):
     ANSWERED = "answered"
     TURN_LIMIT = "turn_limit"
     BUDGET = "budget"
-    TOKEN_LIMIT = "token_limit"
+    TOKEN_LIMIT = "token_limit"  # noqa: S105 -- tokens of a language model
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     NO_PROGRESS = "no_progress"
@@ -63,7 +63,7 @@ class CallOutcome(StrEnum):
     BUDGET = "budget"
     """No reservation could be made, so no call was made."""
     CALL_LIMIT = "call_limit"
-    TOKEN_LIMIT = "token_limit"
+    TOKEN_LIMIT = "token_limit"  # noqa: S105 -- tokens of a language model
     CANCELLED = "cancelled"
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
+import structlog
 
 from service.ids import CallId, RunId
 from service.ledger.redis_ledger import Ledger
@@ -28,6 +29,7 @@ from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import bound, cost, input_token_bound
 from service.money import NanoUSD
 from service.runs.purse import Amount, Purse, rows
+from service.store.errors import StoreFailed
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
@@ -36,6 +38,7 @@ OUTPUT_TOKENS_FLOOR = 256
 HOLD_MARGIN_S = 120.0
 """A hold outlives its call's deadline by this much before it counts as lost."""
 CLEAN_UP_S = 10.0
+SETTLE_EVERY_S = 30.0
 
 _ATTEMPTS = {
     CallOutcome.RATE_LIMITED: 5,
@@ -50,6 +53,8 @@ _REFUSED_BY = {
     Unit.TOKENS: (CallOutcome.TOKEN_LIMIT, "the run's token limit is reached"),
     Unit.SUB_CALLS: (CallOutcome.CALL_LIMIT, "the run's limit on sub-calls is reached"),
 }
+
+log = structlog.get_logger(__name__)
 
 Append = Callable[[CallFinished], Awaitable[None]]
 
@@ -142,7 +147,10 @@ class MeteredCalls:
                 return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
             amount = bound_of(call, max_output_tokens)
             refusal = await self._ledger.reserve(
-                call_id, rows(call.lineage, amount), expires_at=call.deadline_at + HOLD_MARGIN_S
+                call_id,
+                rows(call.lineage, amount),
+                expires_at=call.deadline_at + HOLD_MARGIN_S,
+                if_lost=_lost_entry(call, call_id, amount, self._now()),
             )
             if refusal is None:
                 return Hold(call_id=call_id, amount=amount, max_output_tokens=max_output_tokens)
@@ -287,6 +295,35 @@ def _entry(finished: CallFinished, run_id: RunId) -> Entry:
         output_tokens=finished.usage.output_tokens,
         flags=tuple(flags),
     )
+
+
+def _lost_entry(call: MeteredCall, call_id: CallId, amount: Amount, at: float) -> Entry:
+    """What is booked when nobody settles: all that the call may have cost."""
+    return Entry(
+        call_id=call_id,
+        run_id=call.lineage[0],
+        model=call.route.name,
+        purpose=call.purpose.value,
+        at=at,
+        nano_usd=amount.nano_usd,
+        input_tokens=amount.tokens,
+        cached_input_tokens=0,
+        output_tokens=0,
+        flags=("uncertain",),
+    )
+
+
+async def keep_settling(ledger: Ledger, now: Callable[[], float]) -> None:
+    """Settle holds that nobody resolved in time, now and then; every replica does, and it is idempotent."""
+    while True:
+        try:
+            settled = await ledger.settle_expired(now())
+        except StoreFailed as exc:
+            log.warning("expired_holds_not_settled", error=str(exc))
+        else:
+            if settled:
+                log.warning("expired_holds_settled", holds=settled)
+        await anyio.sleep(SETTLE_EVERY_S)
 
 
 def _backoff_s(attempt: int, retry_after_s: float | None) -> float:

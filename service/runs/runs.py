@@ -1,6 +1,7 @@
 """The door to everything that can be done with a run, and the boundary at which a driver's failure ends."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -147,14 +148,8 @@ class Runs:
     async def open_session(self) -> SessionId:
         """A session that runs can be submitted to one after the other, keeping its variables between them."""
         session_id = SessionId(new_id("ses"))
-        seed = int(session_id[-12:], 16)
         await self._rooms.session.records.create(
-            SessionRecord(
-                session_id=session_id,
-                created_at=self._rooms.driver.now(),
-                hash_seed=seed % 2**32,
-                random_seed=seed,
-            )
+            SessionRecord(session_id=session_id, created_at=self._rooms.driver.now(), random_seed=secrets.randbits(48))
         )
         return session_id
 

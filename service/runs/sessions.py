@@ -75,8 +75,6 @@ class OpenSession:
         self._rooms = rooms
         self._is_fresh = False
         """Whether the sandbox has not seen the session's log yet."""
-        self._hash_seed: int | None = None
-        """Of the first sandbox; a later one starts with the same, so that sets iterate alike."""
         self._reruns = 0
 
     def __repr__(self) -> str:
@@ -94,7 +92,7 @@ class OpenSession:
         await self.close()
         record = await self._rooms.records.get(self.session_id)
         generation = await self._rooms.records.next_generation(self.session_id)
-        sandbox = await self._rooms.pool.acquire(self._rooms.template, hash_seed=self._hash_seed)
+        sandbox = await self._rooms.pool.acquire(self._rooms.template, hash_seed=record.hash_seed)
         try:
             await sandbox.claim(generation=generation, grant=grant, random_seed=record.random_seed)
         except BaseException:
@@ -102,7 +100,7 @@ class OpenSession:
                 await self._rooms.pool.release(sandbox)
             raise
         self.sandbox = sandbox
-        self._hash_seed = sandbox.hash_seed
+        await self._rooms.records.set_hash_seed(self.session_id, sandbox.hash_seed)
         self._is_fresh = True
         return sandbox
 

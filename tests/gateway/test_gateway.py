@@ -38,8 +38,6 @@ class Reversing:
 @asynccontextmanager
 async def gateway(directory: Path, *, valid_s: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
-    directory.chmod(0o700)
-
     async def record(event: Event) -> None:
         """The journal is not what these tests are about."""
 

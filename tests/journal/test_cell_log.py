@@ -23,7 +23,7 @@ async def log(stored: Stored) -> CellLog:
 
 @pytest.fixture
 async def sessions(stored: Stored) -> Sessions:
-    return Sessions(stored.store, stored.blobs, stored.tenant)
+    return Sessions(stored.store, stored.tenant)
 
 
 def cell(turn: int, code: str = "x = 1") -> CellRecord:
@@ -66,23 +66,23 @@ async def test_a_cell_has_one_place(log: CellLog) -> None:
 async def test_a_session_is_kept(sessions: Sessions) -> None:
     """What was written about a session is read again, changed only by the verbs that change it."""
     session = SessionId(new_id("ses"))
-    record = SessionRecord(session_id=session, created_at=1.25, hash_seed=2**32 - 1, random_seed=2**63 - 1)
+    record = SessionRecord(session_id=session, created_at=1.25, random_seed=2**63 - 1)
     await sessions.create(record)
-    await sessions.create(SessionRecord(session_id=session, created_at=9.0, hash_seed=0, random_seed=0))
+    await sessions.create(SessionRecord(session_id=session, created_at=9.0, random_seed=0))
     assert await sessions.get(session) == record
-    bindings = '["' + "x" * 10_000 + '"]'
-    await sessions.set_bindings(session, bindings)
+    await sessions.set_hash_seed(session, 2**32 - 1)
+    await sessions.set_hash_seed(session, 7)
     await sessions.close(session, 5.5)
     await sessions.close(session, 6.5)
     read = await sessions.get(session)
-    assert (read.bindings_json, read.closed_at, read.created_at) == (bindings, 5.5, 1.25)
+    assert (read.hash_seed, read.closed_at, read.created_at) == (2**32 - 1, 5.5, 1.25)
     assert await sessions.list() == [session]
 
 
 async def test_generations_are_never_given_twice(sessions: Sessions) -> None:
     """However many ask at once, each gets a generation of its own, counting from 1."""
     session = SessionId(new_id("ses"))
-    await sessions.create(SessionRecord(session_id=session, created_at=1.0, hash_seed=1, random_seed=1))
+    await sessions.create(SessionRecord(session_id=session, created_at=1.0, random_seed=1))
     given_out: list[int] = []
 
     async def ask() -> None:
@@ -102,7 +102,7 @@ async def test_an_unknown_session_is_not_found(sessions: Sessions) -> None:
         sessions.get(unknown),
         sessions.next_generation(unknown),
         sessions.close(unknown, 1.0),
-        sessions.set_bindings(unknown, "[]"),
+        sessions.set_hash_seed(unknown, 1),
     ):
         with pytest.raises(NotFound, match=unknown):
             await attempt

@@ -134,9 +134,8 @@ async def test_child_runs_share_the_budget_and_report_to_their_parent(tmp_path: 
     def turn(request: ModelRequest) -> str:
         if any("a task for a child" in m.content for m in request.messages[:2]):
             return repl("FINAL('child of ' + str(len(context)))")
-        return repl(
-            "r = rlm_query_batched(['a task for a child'] * 3, contexts=['a' * 10, 'b' * 20, 'c' * 30])\nFINAL(' | '.join(r))"
-        )
+        ask = "r = rlm_query_batched(['a task for a child'] * 3, contexts=['a' * 10, 'b' * 20, 'c' * 30])"
+        return repl(f"{ask}\nFINAL(' | '.join(r))")
 
     async with stage(tmp_path, turn, settings={"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "0"}) as on:
         played = await on.play(await on.request("x", Limits(cost=parse_usd("1"), depth=1)))

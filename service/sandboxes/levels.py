@@ -16,6 +16,10 @@ from service.sandboxes.bubblewrap import IMAGE_PARENT, SESSION, Profile, bubblew
 from service.sandboxes.port import Template
 from service.sandboxes.python_files import PythonFiles
 
+HOST_PATIENCE_S = 5
+"""How long a sandbox lives on when no host accepts its streams: what is left of one after `kill -9` of the service.
+(Becoming another uid clears the death signal that bubblewrap had set, prctl(2), so that one cannot be relied on.)"""
+
 
 class LevelName(StrEnum):
     NAMESPACES = "namespaces"
@@ -82,6 +86,7 @@ def environment(level: Level, launch: Launch) -> Mapping[str, str]:
 def _image_command(level: Level, launch: Launch) -> list[str]:
     words = [str(level.python.executable), "-P", "-s", "-S", "-B", "-m", "sandbox_image"]
     words += ["--session-directory", str(SESSION if level.bwrap is not None else launch.session)]
+    words += ["--open-files", str(launch.template.open_files), "--host-patience-s", str(HOST_PATIENCE_S)]
     if launch.uid is not None:
         words += ["--uid", str(launch.uid), "--gid", str(launch.uid)]
     match level.name:

@@ -275,7 +275,9 @@ async def open_pool(
     warm: int,
     template: Template | None = None,
 ) -> AsyncIterator[Pool]:
-    """A pool that starts warm sandboxes at once; every sandbox of it is dead when the block ends."""
+    """A pool that starts warm sandboxes at once; every sandbox of it is dead when the block ends. What the block
+    raises comes out as it is, not in the group of the pool's own tasks."""
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         pool = Pool(
             tasks,
@@ -289,6 +291,10 @@ async def open_pool(
         tasks.start_soon(pool.tend)
         try:
             yield pool
+        except Exception as exc:  # noqa: BLE001 - raised again below
+            failure = exc
         finally:
             await pool.close()
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

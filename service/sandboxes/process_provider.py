@@ -130,6 +130,7 @@ class _LevelProvider:
     def __init__(self, level: Level) -> None:
         self.level = level
         self._uids = sandbox_uids(Path("/proc/self/uid_map").read_text()) if level.as_root else None
+        self._started = random.randrange(1 << 20)  # noqa: S311 - so that replicas rarely meet; told apart, not secret
 
     async def isolation(self) -> Isolation:
         return self.described(())
@@ -139,13 +140,16 @@ class _LevelProvider:
         if self.level.bwrap is not None:
             details.append(f"bubblewrap at {self.level.bwrap}")
         if self.level.name is LevelName.LANDLOCK:
-            details.append("single user and loopback only: cells share this machine's processes and file sizes")
+            details.append(
+                "single user and loopback only: cells share this machine's process table and disk with the service"
+            )
         return Isolation(
             provider=self.name, level=self.level.name.value, multi_tenant=False, details=(*details, *remarks)
         )
 
     async def start(self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int) -> LocalProcess:
-        uid = None if self._uids is None else random.choice(self._uids)  # noqa: S311 - told apart, not secret
+        self._started += 1
+        uid = None if self._uids is None else self._uids[self._started % len(self._uids)]
         has_own_pids = self.level.has_own_pids
         with open_pipes() as pipes:
             launch = Launch(

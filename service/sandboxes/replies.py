@@ -136,7 +136,7 @@ def value_type(text: str | None) -> str:
 
 def digest(text: str | None) -> str:
     """A SHA-256 from a header."""
-    _require(text is not None and _SHA256.match(text) is not None, "no usable digest header")
+    _require(text is not None and _SHA256.match(text) is not None, "no usable digest")
     return text or ""
 
 
@@ -171,7 +171,7 @@ def _answer(reply: AnswerReply | None) -> AnswerShown | None:
         ready=reply.ready,
         type_name=_text(reply.type_name, MAX_NAME_CHARS),
         size_bytes=_whole(reply.size_bytes),
-        sha256=digest(reply.sha256),
+        sha256=digest(reply.sha256) if reply.ready or reply.sha256 else "",  # large and unfinished: not encoded yet
     )
 
 

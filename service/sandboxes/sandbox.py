@@ -44,6 +44,7 @@ from service.sandboxes.listener import Lane, Listener
 from service.sandboxes.port import Isolation, Process, SandboxGone, Template
 from service.sandboxes.values import (
     BindRefused,
+    SandboxBusy,
     SandboxStats,
     ValueMissing,
     ValueStream,
@@ -168,6 +169,7 @@ class Sandbox:
 
         Raises:
             BindRefused: a content is not what its kind says, a tool's code raised, or it does not fit.
+            SandboxBusy: a cell runs.
             BadRequest: a file name cannot be used, or the bindings are too many for one request.
             SandboxGone: the sandbox died or broke the protocol.
         """
@@ -227,7 +229,7 @@ class Sandbox:
             await self._ask("POST", "/restart", {}, deadline_s=self._patience.fork_s)
 
     async def variables(self) -> list[Variable]:
-        """What the namespace holds besides its own names, bounded. Raises `SandboxGone`."""
+        """What the namespace holds besides its own names, bounded. Raises `SandboxGone`, `SandboxBusy`."""
         async with self._killed_when_broken("listed its variables"):
             body = await self._ask("GET", "/variables")
             return replies.variables(replies.parse(replies.VARIABLES, body).variables, MAX_VARIABLES_REPORTED)
@@ -241,12 +243,14 @@ class Sandbox:
     async def read_value(
         self, name: str, *, as_: Literal["text", "json"], limit_bytes: int
     ) -> AsyncIterator[ValueStream]:
-        """Read a variable as a raw stream; `answer` is the content of `answer`. Not while a cell runs.
+        """Read a variable as a raw stream; `answer` is the content of `answer`.
 
-        Leaving the block early is fine. Iterate to the end to have the digest verified.
+        What the block leaves unread is read at its end, so that the digest is verified in any case. Leaving it by an
+        exception closes the stream; the sandbox lives, but its kernel may not (the next cell's result says so).
 
         Raises:
             ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read, the sandbox lives.
+            SandboxBusy: a cell runs.
             SandboxGone: the sandbox died or broke the protocol, also while iterating.
         """
         target = f"/values/{quote(name, safe='')}?as={as_}&limit={limit_bytes}"
@@ -257,6 +261,8 @@ class Sandbox:
                     stream = self._value_stream(answer, limit_bytes)
                     async with aclosing(stream.chunks):
                         yield stream
+                        async for _ in stream.chunks:
+                            pass
             except _Refused as exc:
                 raise _value_error(exc, name, limit_bytes) from exc
 
@@ -392,6 +398,8 @@ class Sandbox:
         try:
             yield
         except (ProtocolBroken, _Refused) as exc:
+            if isinstance(exc, _Refused) and exc.code is ErrorCode.BUSY:
+                raise SandboxBusy(f"sandbox {self.sandbox_id} is busy with another request: try again") from exc
             reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else str(exc)
             if not self._ending:
                 self._log.warning("sandbox_killed", reason=reason, while_it=doing)

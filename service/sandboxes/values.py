@@ -8,7 +8,7 @@ from service.errors import Fault, RlmServiceError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueStream:
-    """A value on its way out of a sandbox. Iterate `chunks` once, to the end: the digest is verified there."""
+    """A value on its way out of a sandbox. `chunks` is iterated once; its digest is verified at the end."""
 
     type_name: str
     size_bytes: int
@@ -24,6 +24,14 @@ class SandboxStats:
     kernel_lives: int
     running_cell: str | None
     host_calls_in_flight: int
+
+
+class SandboxBusy(RlmServiceError):
+    """A cell is running, or a value is being read; nothing was done."""
+
+    code = "sandbox_busy"
+    fault = Fault.POLICY
+    may_be_retried = True
 
 
 class ValueMissing(RlmServiceError):

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +17,10 @@ def _is_readable_to_all(executable: Path) -> bool:
 
 
 def _readable_python() -> Path | None:
-    """A Python that a sandbox of another uid can read where no mount namespace shows it its own."""
-    candidates = [base_executable(), *(Path(found) for found in [shutil.which("python3", path="/usr/bin")] if found)]
+    """A Python of our own version that every uid can read, where no mount namespace shows a sandbox ours."""
+    name = f"python3.{sys.version_info.minor}"
+    found = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    candidates = [base_executable(), *([Path(found)] if found else [])]
     return next((path.resolve() for path in candidates if _is_readable_to_all(path.resolve())), None)
 
 

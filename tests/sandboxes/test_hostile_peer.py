@@ -12,7 +12,7 @@ from service.ids import CellId
 from service.sandboxes.opening import open_sandbox
 from service.sandboxes.port import SandboxGone, Template
 from service.sandboxes.sandbox import Patience, Sandbox
-from service.sandboxes.values import BindRefused, ValueMissing, ValueTooLarge, ValueUnserialisable
+from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from tests.sandboxes.scripted import (
     CAPTURED,
     Request,
@@ -287,12 +287,20 @@ async def test_a_value_that_breaks_the_protocol_ends_the_sandbox(data: Path, ans
         assert not it.sandbox.is_running
 
 
-async def test_a_value_may_be_left_half_read(data: Path) -> None:
-    """Leaving a value early costs its stream and nothing else."""
-    async with scene(data, on("GET", "/values", value(b"x" * 1_000_000))) as it:
-        async with it.sandbox.read_value("answer", as_="text", limit_bytes=1_000_000) as stream:
-            await anext(stream.chunks)
-        assert await it.sandbox.variables() == []
+async def test_what_a_consumer_leaves_unread_is_verified_all_the_same(data: Path) -> None:
+    """Leaving a value early does not hide that its bytes are not what the digest says."""
+    async with scene(data, on("GET", "/values", value(b"x" * 1_000_000, sha256="0" * 64))) as it:
+        with pytest.raises(SandboxGone, match="digest"):
+            async with it.sandbox.read_value("answer", as_="text", limit_bytes=1_000_000) as stream:
+                await anext(stream.chunks)
+
+
+async def test_a_busy_sandbox_is_left_alone(data: Path) -> None:
+    """Asking for variables while a cell runs is told to try again, and ends nothing."""
+    async with scene(data, on("GET", "/variables", refusal(409, "busy"))) as it:
+        with pytest.raises(SandboxBusy):
+            await it.sandbox.variables()
+        assert it.sandbox.is_running
 
 
 async def test_an_error_of_the_consumer_is_the_consumers(data: Path) -> None:

@@ -55,10 +55,18 @@ class NotFound(RlmServiceError):
 
 
 def sole_failure(failure: BaseException) -> BaseException:
-    """The one exception inside nested groups of one; the group itself where several things failed.
+    """What a nest of exception groups is about: its one exception, or the first of several of one kind.
 
-    Task groups wrap whatever leaves them, so an error that crosses a few rooms arrives wrapped as often.
+    Task groups wrap whatever leaves them, so an error that crosses a few rooms arrives wrapped as often, and one
+    cause (a store that is gone) arrives once for every task that met it. Different errors stay a group.
     """
-    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
+    leaves = _leaves(failure)
+    if all(isinstance(leaf, RlmServiceError) and type(leaf) is type(leaves[0]) for leaf in leaves[1:]):
+        return leaves[0]
     return failure
+
+
+def _leaves(failure: BaseException) -> list[BaseException]:
+    if not isinstance(failure, BaseExceptionGroup):
+        return [failure]
+    return [leaf for inner in failure.exceptions for leaf in _leaves(inner)]

@@ -70,17 +70,21 @@ class Contexts:
             case _:
                 assert_never(kind)
 
-    async def put_text(self, name: str, source: Source) -> Context:
-        """Keep a text, byte-exactly. Raises `BadRequest` unless it is UTF-8 without NUL and not empty."""
+    async def put_text(self, name: str, source: Source, *, is_listed: bool = True) -> Context:
+        """Keep a text, byte-exactly. What code hands to a child run is kept but not listed.
+
+        Raises:
+            BadRequest: not UTF-8, with a NUL in it, or empty.
+        """
         ref, facts = await self._scanned(name, source, TextScan(name), "text")
-        return await self._keep(name, "text", [_part(name, ref)], facts)
+        return await self._keep(name, "text", [_part(name, ref)], facts, is_listed=is_listed)
 
     async def put_json_lines(self, name: str, source: Source) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
         ref, facts = await self._scanned(name, source, JsonLinesScan(name), "json")
         return await self._keep(name, "json_lines", [_part(name, ref)], facts)
 
-    async def put_json(self, name: str, source: Source) -> Context:
+    async def put_json(self, name: str, source: Source, *, is_listed: bool = True) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
         preview = Preview()
         with self._blobs.writer(LARGEST_JSON_BYTES) as writer:
@@ -96,7 +100,7 @@ class Contexts:
                 raise BadRequest(f"{name}: {found.problem}", data={"name": name})
             ref = await self._blobs.in_thread(lambda: writer.commit("json"))
         facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
-        return await self._keep(name, "json", [_part(name, ref)], facts)
+        return await self._keep(name, "json", [_part(name, ref)], facts, is_listed=is_listed)
 
     async def put_named_texts(self, name: str, parts: Sequence[tuple[str, Path]]) -> Context:
         """Keep several texts as one context; it becomes a dict from part name to text, in this order.
@@ -188,7 +192,9 @@ class Contexts:
             async for gathered in gather(source):
                 await self._blobs.in_thread(partial(take, gathered))
 
-    async def _keep(self, name: str, kind: ContextKind, parts: Sequence[Part], facts: Facts) -> Context:
+    async def _keep(
+        self, name: str, kind: ContextKind, parts: Sequence[Part], facts: Facts, *, is_listed: bool = True
+    ) -> Context:
         size_bytes = sum(part.size_bytes for part in parts)
         if size_bytes == 0:
             raise _empty(name)
@@ -210,6 +216,7 @@ class Contexts:
             await self._bodies.pack(_RECORD.dump_json(context)),
             _fingerprint(context),
             self._keys("context", ""),
+            1 if is_listed else 0,
         ]
         kept = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
         assert isinstance(kept, bytes)

@@ -56,9 +56,9 @@ class Journal:
         """
         run_id = submitted.run_id
         line = encode(submitted)
-        keys = [self._run(run_id), self._events(run_id), self._keys("runs"), self._keys("runs", "unfinished")]
-        if submitted.parent_run_id is not None:
-            keys.append(self._children(submitted.parent_run_id))
+        parent = submitted.parent_run_id
+        index = self._keys("runs") if parent is None else self._children(parent)
+        keys = [self._run(run_id), self._events(run_id), index, self._keys("runs", "unfinished")]
         digest = hashlib.sha256(line).hexdigest()
         arguments: list[Part] = [run_id, await self._bodies.pack(line), digest, submitted.session_id]
         if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"taken":

@@ -1,5 +1,6 @@
 """The door to everything that can be done with a run, and the boundary at which a driver's failure ends."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import anyio.abc
 import structlog
 
 from service.contexts.redis_contexts import Contexts
-from service.errors import BadRequest, RlmServiceError, sole_failure
+from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, SessionRecord, StaleEpoch
 from service.loop.events import (
@@ -50,7 +51,8 @@ from service.sandboxes.port import Provider
 from service.sandboxes.slots import Chain, Slots
 from service.store.errors import StoreFailed
 
-LAST_WORD_S = 10.0
+STOP_WITHIN_S = 60.0
+LAST_WORD_S = 5.0
 """How long a run that broke off may try to write down why."""
 
 log = structlog.get_logger(__name__)
@@ -164,9 +166,11 @@ class Runs:
     async def stop(self) -> None:
         """Cancel every live run and wait until each has settled and said its last word. Called before closing."""
         for run_id in list(self._live):
-            await self.cancel(run_id)
-        for ended in list(self._live.values()):
-            await ended.wait()
+            with contextlib.suppress(StoreFailed, NotFound):  # a run without its store is stopping by itself
+                await self.cancel(run_id)
+        with anyio.move_on_after(STOP_WITHIN_S):
+            for ended in list(self._live.values()):
+                await ended.wait()
         while self._kept_sessions:
             _, kept = self._kept_sessions.popitem()
             await kept.slot.aclose()
@@ -342,10 +346,12 @@ class Runs:
     async def _submit_child(self, parent: Standing, request: ChildRequest) -> RunSubmitted:
         if isinstance(request.context, str):
             context = await self._rooms.contexts.put_text(
-                "context", _once(request.context.encode("utf-8", "backslashreplace"))
+                "context", _once(request.context.encode("utf-8", "backslashreplace")), is_listed=False
             )
         else:
-            context = await self._rooms.contexts.put_json("context", _once(json.dumps(request.context).encode()))
+            context = await self._rooms.contexts.put_json(
+                "context", _once(json.dumps(request.context).encode()), is_listed=False
+            )
         given = parent.submitted
         child_request = RunRequest(
             question=request.question,

@@ -168,8 +168,12 @@ class ScriptedProvider:
     async def _live(self, process: ScriptedProcess, directory: Path) -> None:
         with process.scope:
             cells = await self.dial(process, directory, "cells")
-            control = await self.dial(process, directory, "control")
-            async with anyio.create_task_group() as lanes:
+            try:
+                control = await self.dial(process, directory, "control")
+            except BaseException:
+                await anyio.aclose_forcefully(cells)
+                raise
+            async with cells, control, anyio.create_task_group() as lanes:
                 lanes.start_soon(self._serve, process, directory, "cells", cells)
                 lanes.start_soon(self._serve, process, directory, "control", control)
 

@@ -56,10 +56,12 @@ class Answer:
         if ready or is_small(content):
             try:
                 encoded = self.encode(form)
-            except Unserialisable as error:
-                if not ready:
+            except BaseException as error:
+                if not ready and isinstance(error, Unserialisable):
                     return self._unencoded(content)
                 self.value["ready"] = False
+                if not isinstance(error, Unserialisable):
+                    raise  # interrupted, or out of memory: it must not be tried again after every cell
                 raise Unserialisable(f"answer['content'] was not accepted: {error}") from None
             return AnswerReply(
                 ready=ready, type_name=encoded.type_name, size_bytes=encoded.size_bytes, sha256=encoded.sha256

@@ -62,7 +62,10 @@ class CellRunner:
 
 def remember_source(file: str, source: str) -> None:
     """So that tracebacks and `inspect.getsource` find it. No modification time: it is never looked for on disk."""
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    lines = source.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    linecache.cache[file] = (len(source), None, lines, file)
 
 
 def _compile_cell(source: str, file: str) -> tuple[CodeType, CodeType | None]:

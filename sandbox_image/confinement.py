@@ -75,7 +75,6 @@ def confine_supervisor(*, session_directory: str, tmp_directory: str, with_landl
     in_force = _set_oom_score(SUPERVISOR_OOM_SCORE)
     try:
         native.process_control(native.PR_SET_NO_NEW_PRIVS, 1)
-        native.process_control(native.PR_SET_DUMPABLE, 0)
         in_force += ["no-new-privs", "non-dumpable"]
         if with_landlock:
             version = landlock.restrict(session_directory=session_directory, tmp_directory=tmp_directory)
@@ -100,20 +99,20 @@ def die_with_parent(parent: int) -> None:
 
 
 def prefer_as_oom_victim() -> list[str]:
-    """Only a dumpable process owns its files in /proc, so for this one write the kernel is dumpable."""
-    try:
-        native.process_control(native.PR_SET_DUMPABLE, 1)
-        return _set_oom_score(KERNEL_OOM_SCORE)
-    finally:
-        native.process_control(native.PR_SET_DUMPABLE, 0)
+    """The kernel goes before the supervisor, and both before whatever else runs on the machine."""
+    return _set_oom_score(KERNEL_OOM_SCORE)
 
 
 def _set_oom_score(score: int) -> list[str]:
+    """Only a dumpable process owns its files in /proc, so it is dumpable for this one write and never again."""
     try:
+        native.process_control(native.PR_SET_DUMPABLE, 1)
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(score))
     except OSError:  # no /proc here, or Landlock hides it; the score of the parent stands
         return []
+    finally:
+        native.process_control(native.PR_SET_DUMPABLE, 0)
     return [f"oom-score:{score}"]
 
 

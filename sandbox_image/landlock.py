@@ -8,6 +8,7 @@ import ctypes
 import os
 import struct
 import sys
+from contextlib import suppress
 
 from . import native
 from .syscalls import this_architecture
@@ -64,8 +65,12 @@ def restrict(*, session_directory: str, tmp_directory: str) -> int:
         package = os.path.dirname(os.path.abspath(__file__))
         installation = os.path.dirname(os.path.abspath(os.__file__))
         libraries = os.path.join(sys.base_prefix, "lib")
-        for path in (*_SYSTEM_PATHS, package, installation, libraries, session_directory):
-            _allow(ruleset, path, handled & (_READ_FILE | _READ_DIRECTORY))
+        reading = handled & (_READ_FILE | _READ_DIRECTORY)
+        for path in (package, installation, session_directory):
+            _allow(ruleset, path, reading)
+        for path in (*_SYSTEM_PATHS, libraries):
+            with suppress(FileNotFoundError):
+                _allow(ruleset, path, reading)
         _allow(ruleset, tmp_directory, handled & ~(_EXECUTE | _MAKE_DEVICES))
         native.system_call(numbers["landlock_restrict_self"], ruleset, 0)
     finally:
@@ -82,11 +87,7 @@ def _handled_rights(version: int) -> int:
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    """A system path that does not exist needs no rule."""
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not os.path.isdir(path):
             rights &= _FILE_RIGHTS

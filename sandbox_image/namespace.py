@@ -22,7 +22,7 @@ class Namespace:
         self.names: dict[str, Any] = module.__dict__
         self.answer = Answer()
         self._restored: dict[str, Any] = {**host_functions.names(), **self._own_names()}
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, int] = {}
         self.restore()
 
     def _own_names(self) -> dict[str, Any]:
@@ -62,7 +62,8 @@ class Namespace:
         self._adopt_answer()
         self.answer.forget_encoding()
         self.names["__name__"] = "__main__"
-        self._before = dict(self.names)
+        # Identities, not values: a reference here would keep alive what the cell deletes to make room.
+        self._before = {name: id(value) for name, value in self.names.items()}
 
     def settle(self) -> None:
         """After every cell: what the model wrote to `answer` counts, whatever it wrote."""
@@ -89,13 +90,11 @@ class Namespace:
 
     def changed_names(self) -> list[str]:
         """What the cell bound or rebound."""
-        missing = object()
         changed = [
             name
             for name, value in _by_name(self.names)
-            if self._is_models(name) and self._before.get(name, missing) is not value
+            if self._is_models(name) and self._before.get(name) != id(value)
         ]
-        self._before = {}
         return sorted(name[:MAX_NAME_CHARS] for name in changed)[:MAX_VARIABLES_REPORTED]
 
     def variables(self) -> list[Variable]:

@@ -61,6 +61,10 @@ class Host:
     )
     held: dict[str, socket.socket] = field(default_factory=dict)
     cells: int = 0
+    accepting: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.accepting = threading.Thread(target=self.accept_streams, daemon=True)
 
     def accept_streams(self) -> None:
         """Runs on a thread until the listener closes."""
@@ -70,8 +74,10 @@ class Host:
             except OSError:
                 return
             connection.settimeout(PATIENCE_S)
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self.streams[self.greet(connection)].put(connection)
+            except (OSError, ValueError):
+                connection.close()
 
     def greet(self, connection: socket.socket) -> str:
         hello = _read_json_line(connection)
@@ -187,10 +193,19 @@ class Host:
         while self.request("GET", "/stats").json[name] != value:
             assert self.process.poll() is None
 
-    def close(self) -> None:
+    def stop_listening(self) -> None:
+        """No stream is accepted any more, and none that was dialled is left in the queue."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.accepting.join(PATIENCE_S)
         self.listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            (self.directory / "sandbox.sock").unlink()
+
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.stop_listening()
         for lane in list(self.held):
             self.drop(lane)
         for waiting in self.streams.values():
@@ -208,6 +223,12 @@ def _read_json_line(connection: socket.socket) -> dict[str, Any]:
         line += byte
     preface: dict[str, Any] = json.loads(line)
     return preface
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in text.split()]
 
 
 def python_for(uid: int | None) -> str:
@@ -242,15 +263,11 @@ def start_host(*arguments: str, uid: int | None = None, landlock: bool = True, p
         start_new_session=True,
     )
     host = Host(directory, process, listener)
-    accepting = threading.Thread(target=host.accept_streams, daemon=True)
-    accepting.start()
+    host.accepting.start()
     try:
         yield host
     finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
         host.close()
-        accepting.join(PATIENCE_S)
 
 
 class GatewayServer:

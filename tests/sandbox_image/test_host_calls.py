@@ -1,0 +1,337 @@
+"""Calls from a cell to models, through the supervisor, to a gateway."""
+
+import hashlib
+import json
+import os
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.sandbox_image.host import GRANT, GatewayServer, Host, children, echo_gateway
+
+
+def test_a_call_is_a_request_under_its_key(host: Host, gateway: GatewayServer) -> None:
+    """The gateway sees the cell, the function, the digest of the arguments, the ordinal among equals, and the grant."""
+    host.run(
+        "llm_query('é\\ud800'); llm_query('x', model='m', schema={'b': 1, 'a': 2}); llm_query('é\\ud800')", cell_id="c1"
+    )
+    host.run("llm_query('é\\ud800')", cell_id="c2")
+    keys = [(r["cell_id"], r["function"], r["ordinal"]) for r in gateway.requests]
+    assert keys == [("c1", "llm_query", 0), ("c1", "llm_query", 0), ("c1", "llm_query", 1), ("c2", "llm_query", 0)]
+    for request in gateway.requests:
+        text = json.dumps(request["arguments"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+        assert request["arguments_sha256"] == digest
+    assert gateway.requests[1]["arguments"] == {"prompts": ["x"], "model": "m", "schema": {"a": 2, "b": 1}}
+    assert set(gateway.grants) == {f"Bearer {GRANT}"}
+
+
+def test_a_new_grant_is_used_at_once(host: Host, gateway: GatewayServer) -> None:
+    """After `/grant` calls are made under the new one."""
+    host.request("POST", "/grant", {"grant": "another"})
+    host.run("llm_query('x')")
+    assert gateway.grants == ["Bearer another"]
+    assert host.request("POST", "/grant", {"grant": "a\r\nb: c"}).status == 400
+
+
+def test_every_function_in_every_way(host: Host, gateway: GatewayServer) -> None:
+    """Single, batched, recursive and awaited calls arrive with the arguments of the protocol and return in order."""
+    code = """
+out = [llm_query('a'), llm_query_batched(['b', 'c']), rlm_query('d', context=['x', {'y': 1}]), rlm_query('e')]
+out += [rlm_query_batched(['f', 'g'], contexts=['1', [2]]), rlm_query_batched(('h',), 'm')]
+out += [await allm_query('i'), await allm_query_batched(iter(['j'])), await arlm_query('k', context='z')]
+out += [await arlm_query_batched(['l'], contexts=['w']), budget(), llm_query_batched([])]
+"""
+    host.run(code)
+    assert host.evaluate("out") == [
+        "A",
+        ["B", "C"],
+        "D",
+        "E",
+        ["F", "G"],
+        ["H"],
+        "I",
+        ["J"],
+        "K",
+        ["L"],
+        {"usd": 1.5},
+        [],
+    ]
+    contexts = [r["arguments"].get("contexts", "none") for r in gateway.requests if r["function"].startswith("rlm")]
+    assert contexts == [[["x", {"y": 1}]], None, ["1", [2]], None, ["z"], ["w"]]
+    assert Counter(r["function"] for r in gateway.requests) == {
+        "llm_query": 2, "llm_query_batched": 2, "rlm_query": 3, "rlm_query_batched": 3, "budget": 1
+    }  # fmt: skip
+
+
+def test_a_failed_item_is_text_that_says_so(host: Host, gateway: GatewayServer) -> None:
+    """One failing item does not fail the others, begins with `Error:`, knows it failed, and calls itself a `str`."""
+    host.run("a, b = llm_query_batched(['good', 'fail'])")
+    assert host.evaluate("[a.ok, b.ok, b, type(b).__name__, isinstance(b, str), a + '!', {a: 1}[str(a)]]") == [
+        True, False, "Error: the model took too long", "str", True, "GOOD!", 1
+    ]  # fmt: skip
+    host.run("import pickle, copy\nc = [pickle.loads(pickle.dumps(a)), copy.deepcopy(a)]")
+    assert host.evaluate("c") == ["GOOD", "GOOD"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("llm_query_batched('one text')", "TypeError"),
+        ("llm_query('x', model=5)", "TypeError"),
+        ("llm_query('x', schema='string')", "TypeError"),
+        ("rlm_query_batched(['a', 'b'], contexts=['1'])", "ValueError"),
+        ("rlm_query('a', context={1, 2})", "TypeError"),
+        ("rlm_query('a', context=float('nan'))", "ValueError"),
+    ],
+)
+def test_misuse_is_an_exception_at_its_place(host: Host, code: str, error: str) -> None:
+    """Arguments that cannot be understood raise in the cell, before anything is sent."""
+    assert host.run(code)["raised"]["type_name"] == error
+
+
+def test_prompts_are_taken_as_they_come(host: Host, gateway: GatewayServer) -> None:
+    """Messages become JSON text, other values their `str`."""
+    host.run("llm_query_batched([[{'role': 'user', 'content': 'é'}], 5, llm_query('q')])")
+    assert gateway.requests[1]["arguments"]["prompts"] == ['[{"role": "user", "content": "é"}]', "5", "Q"]
+
+
+def test_threads_and_coroutines_call_at_once(host: Host) -> None:
+    """Forty calls from threads and forty from coroutines are in flight together, and each gets its own reply."""
+    together = threading.Barrier(40)
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        together.wait(30)
+        return echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\nimport asyncio\n"
+        "with ThreadPoolExecutor(40) as pool: a = list(pool.map(llm_query, [f't{i}' for i in range(40)]))\n"
+        "b = await asyncio.gather(*[allm_query(f'c{i}') for i in range(40)])"
+    )
+    assert host.run(code)["status"] == "ok"
+    assert host.evaluate("[a, b]") == [[f"T{i}" for i in range(40)], [f"C{i}" for i in range(40)]]
+    server.close()
+
+
+def test_more_calls_than_are_held_wait_in_the_kernel(host: Host, gateway: GatewayServer) -> None:
+    """Two thousand calls at once all come back, though the supervisor holds only some of them at a time."""
+    code = "import asyncio\nr = await asyncio.gather(*[allm_query(f'x{i}') for i in range(2000)])\nprint(len(set(r)))"
+    assert host.run(code)["stdout"]["head"] == "2000\n"
+
+
+def test_a_batch_beyond_one_request_is_cut(host: Host, gateway: GatewayServer) -> None:
+    """Batches of any number and size return whole and in order; a single prompt above the cap fails alone."""
+    host.run("r = llm_query_batched([f'p{i}' for i in range(10_001)])")
+    assert host.evaluate("[len(r), r[0], r[-1], all(x.ok for x in r)]") == [10_001, "P0", "P10000", True]
+    assert [len(request["arguments"]["prompts"]) for request in gateway.requests] == [10_000, 1]
+    host.run("r = llm_query_batched(['a', 'x' * (65 << 20), 'b'])")
+    assert host.evaluate("[r[0], r[1].ok, r[1][:19], r[2]]") == ["A", False, "Error: the call has", "B"]
+
+
+def test_waiting_for_a_model_is_not_active_time(host: Host) -> None:
+    """A cell that waits for a model longer than its active limit is not stopped; one that spins beside it is."""
+    release = threading.Event()
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        if request["arguments"]["prompts"] == ["slow"]:
+            release.wait(30)
+        return echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    host.send("cells", "PUT", "/cells/slow", host.cell_body("x = llm_query('slow')\nprint(x)", active_limit_s=0.3))
+    host.wait_stat("host_calls_in_flight", 1)
+    threading.Timer(0.8, release.set).start()
+    reply = host.receive("cells").json
+    assert (reply["status"], reply["stdout"]["head"]) == ("ok", "SLOW\n")
+    assert reply["active_s"] < 0.3 < reply["wall_s"]
+    release.clear()
+    code = "import threading\nthreading.Thread(target=llm_query, args=('slow',)).start()\nwhile True: pass"
+    reply = host.run(code, active_limit_s=0.3)
+    assert (reply["status"], reply["namespace_lost"]) == ("timed_out", False)
+    release.set()
+    server.close()
+
+
+def test_an_interrupt_reaches_a_cell_that_waits(host: Host) -> None:
+    """A cell that waits for a model is interrupted at once, and its late reply spoils nothing."""
+    release = threading.Event()
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        if request["arguments"]["prompts"] == ["slow"]:
+            release.wait(30)
+        return echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    for code in ("llm_query('slow')", "await allm_query('slow')"):
+        release.clear()
+        host.send("cells", "PUT", f"/cells/{len(code)}", host.cell_body(code))
+        host.wait_stat("host_calls_in_flight", 1)
+        host.request("POST", "/interrupt", {"cell_id": str(len(code))})
+        reply = host.receive("cells").json
+        assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "KeyboardInterrupt")
+        release.set()
+        assert host.run("print(llm_query('next'))")["stdout"]["head"] == "NEXT\n"
+        host.wait_stat("host_calls_in_flight", 0)
+    server.close()
+
+
+def test_a_call_between_cells_is_refused(host: Host, gateway: GatewayServer) -> None:
+    """A thread that outlives its cell cannot spend anybody's money while no cell runs."""
+    flag = host.directory / "contexts" / "go"
+    code = (
+        f"import threading, os\ngot = []\ndone = threading.Event()\ndef late():\n"
+        f"    while not os.path.exists({str(flag)!r}): pass\n    got.append(llm_query('late'))\n"
+        f"    open('said', 'w').close()\nthreading.Thread(target=late).start()"
+    )
+    host.run(code)
+    flag.touch()
+    while not (host.directory.parent / "tmp" / "said").exists():
+        pass
+    assert host.evaluate("[got[0].ok, got[0][:29]]") == [False, "Error: no cell is running, so"]
+    assert gateway.requests == []
+
+
+FORGE = """
+import json, os, socket, struct
+def forge(header, body):
+    header = json.dumps(header).encode()
+    for fd in range(3, 12):
+        try: s = socket.socket(fileno=os.dup(fd))
+        except OSError: continue
+        if fd == calls_fd: s.sendall(struct.pack('>II', len(header), len(body)) + header + body)
+        s.detach()
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "kind"),
+    [
+        ({"id": 1, "cell": 999, "function": "llm_query"}, "{}", "refused"),
+        ({"id": 1, "cell": 1, "function": "shutdown"}, "{}", "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, "{", "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":["a"]}', "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":["a","b"],"model":null,"schema":null}', "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":[1],"model":null,"schema":null}', "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":["a"],"model":null,"schema":{"x":NaN}}', "refused"),
+        ({"id": 1, "cell": 1, "function": "rlm_query"}, '{"prompts":["a"],"model":null,"contexts":[]}', "refused"),
+        ({"id": 1, "cell": 1, "function": "budget"}, '{"x":1}', "refused"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, "[", "too_long"),
+        ({"id": 1, "cell": 1, "function": "llm_query"}, '{},"cell_id":"forged","arguments":{}', "refused"),
+    ],
+)
+def test_a_forged_call_reaches_nobody(
+    host: Host, gateway: GatewayServer, header: dict[str, Any], body: str, kind: str
+) -> None:
+    """Whatever a hostile kernel sends as a host call is refused by the supervisor before the gateway hears of it."""
+    code = FORGE + (
+        "import select\n"
+        "fds = []\n"
+        "for fd in range(3, 12):\n"
+        "    try: s = socket.socket(fileno=os.dup(fd))\n"
+        "    except OSError: continue\n"
+        "    fds.append(fd); s.detach()\n"
+        "calls_fd = max(fds[:2])\n"
+        f"forge({header!r}, {body!r}.encode() * {3_000_000 if kind == 'too_long' else 1})\n"
+        "s = socket.socket(fileno=os.dup(calls_fd))\n"
+        "h, b = struct.unpack('>II', s.recv(8, socket.MSG_WAITALL))\n"
+        "s.recv(h, socket.MSG_WAITALL); print(json.loads(s.recv(b, socket.MSG_WAITALL))['items'][0]['kind'])"
+    )
+    reply = host.run(code)
+    assert (reply["status"], reply["stdout"]["head"]) == ("ok", kind + "\n"), reply
+    assert gateway.requests == []
+
+
+def test_a_connection_that_breaks_is_tried_again_under_the_same_key(host: Host) -> None:
+    """A gateway that hangs up and errs twice still gives one reply, and saw the same key each time."""
+    answers = iter([(0, None), (503, {"detail": "starting"})])
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        return next(answers, None) or echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    assert host.run("print(llm_query('x'))")["stdout"]["head"] == "X\n"
+    assert len(server.requests) == 3
+    assert all(request == server.requests[0] for request in server.requests)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (401, {"title": "Unauthorized"}, "Error: Unauthorized"),
+        (402, {"detail": "no money left"}, "Error: no money left"),
+        (413, {}, "Error: the gateway answered 413"),
+        (200, {"items": []}, "Error: the gateway's reply does not fit the call"),
+        (200, {"items": 5}, "Error: the gateway's reply does not fit the call"),
+        (200, [1], None),
+    ],
+)
+def test_a_gateway_that_refuses_fails_the_items(host: Host, status: int, body: Any, text: str | None) -> None:
+    """A refusal, or a reply that does not fit, is a failed reply in the cell, said in its words."""
+    server = GatewayServer(host.directory, lambda _request, _grant: (status, body))
+    reply = host.run("r = llm_query('x')\nprint(r, r.ok)")
+    if text is not None:
+        assert reply["stdout"]["head"] == f"{text} False\n"
+    assert host.run("1")["status"] == "ok"
+    server.close()
+
+
+def test_no_gateway_is_unavailable(host: Host) -> None:
+    """Without a gateway the items fail after some tries, and the cell goes on."""
+    reply = host.run("r = llm_query_batched(['a', 'b'])\nprint([x.ok for x in r], r[0])")
+    assert reply["stdout"]["head"].startswith("[False, False] Error: the gateway cannot be reached")
+
+
+def test_calls_of_a_lost_kernel_are_broken_off(host: Host) -> None:
+    """When a kernel dies with calls in flight, they are given up, and the next kernel's calls are not held up by them."""
+    release = threading.Event()
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        if request["arguments"]["prompts"] == ["slow"]:
+            release.wait(30)
+        return echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    code = (
+        "import threading, os\nfor i in range(70): threading.Thread(target=llm_query, args=('slow',)).start()\n"
+        "while True: pass"
+    )
+    host.send("cells", "PUT", "/cells/doomed", host.cell_body(code))
+    host.wait_stat("host_calls_in_flight", 70)
+    assert host.request("POST", "/restart", {}).status == 200
+    assert host.receive("cells").json["status"] == "killed"
+    assert host.run("print(llm_query('next'))")["stdout"]["head"] == "NEXT\n"
+    host.wait_stat("host_calls_in_flight", 0)
+    release.set()
+    server.close()
+
+
+@pytest.mark.needs_root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read another process's memory")
+def test_the_kernel_holds_no_credential(host: Host, gateway: GatewayServer) -> None:
+    """Neither the grant nor the dial secret is anywhere in the memory of the kernel or the zygote."""
+    host.run("llm_query('x'); import os; print(dict(os.environ), __import__('sys').argv)")
+    secrets = [GRANT.encode(), host.secret.encode(), bytes.fromhex(host.secret)]
+    (zygote,) = children(host.process.pid)
+    (kernel,) = children(zygote)
+    assert GRANT.encode() in found_in_memory(host.process.pid, secrets)
+    assert found_in_memory(zygote, secrets) == set()
+    assert found_in_memory(kernel, secrets) == set()
+
+
+def found_in_memory(pid: int, needles: list[bytes]) -> set[bytes]:
+    """Which of the needles stand in the process's writable memory."""
+    found: set[bytes] = set()
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            place, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(edge, 16) for edge in place.split("-"))
+                memory.seek(start)
+                data = memory.read(end - start)
+                found |= {needle for needle in needles if needle in data}
+    return found

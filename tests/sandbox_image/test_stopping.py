@@ -1,0 +1,257 @@
+"""How cells are stopped, how kernels die, and what is left."""
+
+import os
+import select
+import signal
+
+import pytest
+
+from tests.sandbox_image.host import Host, SandboxEnded, children, start_host
+
+SHORT = {"active_limit_s": 0.3, "grace_s": 1.0}
+
+
+def alive(host: Host) -> None:
+    """The sandbox runs cells."""
+    assert host.run("print('alive')")["stdout"]["head"] == "alive\n"
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "while True: pass",
+        "import time\ntime.sleep(1000)",
+        "import threading\nthreading.Event().wait()",
+        "while True: print('x')",
+        "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')",
+        "class R:\n    def __repr__(self):\n        while True: pass\nR()",
+        "class A:\n    def __str__(self):\n        while True: pass\nFINAL(A())",
+        "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
+        "import asyncio\nawait asyncio.sleep(1000)",
+        "try:\n    while True: pass\nfinally:\n    cleaned = 1",
+    ],
+)
+def test_an_endless_cell_is_interrupted_and_variables_survive(host: Host, loop: str) -> None:
+    """A loop of Python ends with `KeyboardInterrupt`, wherever it hangs, and keeps its variables."""
+    reply = host.run("kept = 5\n" + loop, **SHORT)
+    assert (reply["status"], reply["namespace_lost"]) == ("timed_out", False), reply
+    assert "0.3 s of active time" in reply["detail"]
+    assert host.run("print(kept)")["stdout"]["head"] == "5\n"
+    assert host.request("GET", "/stats").json["kernel_lives"] == 1
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "import time\nwhile True:\n    try: time.sleep(1000)\n    except BaseException: pass",
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\nwhile True: pass",
+        "sum(range(10**14))",
+    ],
+)
+def test_a_cell_that_ignores_the_interrupt_loses_its_kernel(host: Host, loop: str) -> None:
+    """After the grace the kernel is killed; the cell timed out, the namespace is lost, and a new one is there."""
+    host.run("old = 1")
+    reply = host.run("print('before')\n" + loop, active_limit_s=0.2, grace_s=0.3)
+    assert (reply["status"], reply["namespace_lost"], reply["raised"]) == ("timed_out", True, None)
+    assert "ignored the interrupt" in reply["detail"]
+    assert reply["stdout"]["head"] == "before\n"
+    assert host.evaluate("'old' in globals()") is False
+    assert host.request("GET", "/stats").json["kernel_lives"] == 2
+
+
+def test_signal_handlers_of_one_cell_do_not_spoil_the_next(host: Host) -> None:
+    """SIGINT works again in the cell after one that ignored it."""
+    host.run("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)")
+    assert host.run("while True: pass", **SHORT)["namespace_lost"] is False
+
+
+def test_a_swallowed_interrupt_is_repeated(host: Host) -> None:
+    """An interrupt lost in a finalizer comes a second time."""
+    code = "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d\nwhile True: pass"
+    reply = host.run(code, active_limit_s=0.2, grace_s=2.0)
+    assert (reply["status"], reply["namespace_lost"]) == ("timed_out", False)
+
+
+def test_wall_time_is_a_limit_of_its_own(host: Host) -> None:
+    """A cell that sleeps beyond its wall limit is stopped, whatever its active limit."""
+    reply = host.run("import time\ntime.sleep(1000)", wall_limit_s=0.3)
+    assert (reply["status"], reply["detail"]) == ("timed_out", "stopped after 0.3 s")
+
+
+def test_an_interrupt_from_outside_is_an_exception(host: Host) -> None:
+    """`/interrupt` makes the running cell raise `KeyboardInterrupt`, and nothing else."""
+    host.send("cells", "PUT", "/cells/stopme", host.cell_body("kept = 1\nwhile True: pass"))
+    host.wait_stat("running_cell", "stopme")
+    assert host.request("POST", "/interrupt", {"cell_id": "another"}).status == 200
+    assert host.request("POST", "/interrupt", {"cell_id": "stopme"}).status == 200
+    reply = host.receive("cells").json
+    assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "KeyboardInterrupt")
+    assert host.request("POST", "/interrupt", {"cell_id": "stopme"}).status == 200
+    assert host.run("print(kept)")["stdout"]["head"] == "1\n"
+
+
+def test_an_interrupt_that_is_ignored_kills_after_the_grace(host: Host) -> None:
+    """An interrupt from outside climbs the same ladder."""
+    code = "import time\nwhile True:\n    try:\n        open('in', 'w').close(); time.sleep(1000)\n    except BaseException: pass"
+    host.send("cells", "PUT", "/cells/stubborn", host.cell_body(code, grace_s=0.3))
+    while not (host.directory.parent / "tmp" / "in").exists():
+        pass
+    host.request("POST", "/interrupt", {"cell_id": "stubborn"})
+    reply = host.receive("cells").json
+    assert (reply["status"], reply["namespace_lost"]) == ("killed", True)
+    alive(host)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("import os\nos._exit(3)", "exited with code 3"),
+        ("import os\nos._exit(0)", "exited with code 0"),
+        ("import os\nos.abort()", "SIGABRT"),
+        ("import ctypes\nctypes.string_at(0)", "SIGSEGV"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("import os\nos.closerange(3, 1000)\nprint(1)", ""),
+        (
+            "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'garbage ' * 10)\n    except OSError: pass",
+            "broke the protocol",
+        ),
+        (
+            "import os, socket\nfor fd in range(3, 20):\n    try: socket.socket(fileno=fd).shutdown(2)\n    except OSError: pass",
+            "",
+        ),
+    ],
+)
+def test_a_dead_kernel_is_a_result(host: Host, code: str, detail: str) -> None:
+    """However a kernel dies, the cell is `killed`, what it printed is kept, and the next cell has a new kernel."""
+    reply = host.run("print('said')\n" + code)
+    assert (reply["status"], reply["namespace_lost"], reply["raised"]) == ("killed", True, None), reply
+    assert reply["stdout"]["head"].startswith("said\n")
+    assert detail in reply["detail"]
+    alive(host)
+
+
+def test_memory_runs_out_as_an_exception(host: Host) -> None:
+    """Exhausting the memory limit raises `MemoryError` with the variables intact, and `del` makes room again."""
+    code = "kept = 1\nhoard = []\nwhile True: hoard.append(bytearray(10_000_000))"
+    reply = host.run(code)
+    assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "MemoryError")
+    assert reply["namespace_lost"] is False
+    assert host.run("print(kept, len(hoard) > 50)")["stdout"]["head"] == "1 True\n"
+    assert host.run("del hoard\nx = bytearray(500_000_000)\nlen(x)")["stdout"]["head"] == "500000000\n"
+
+
+def test_small_pieces_of_memory_run_out_too(host: Host) -> None:
+    """A hoard of small objects ends the same way."""
+    reply = host.run("kept = 1\nhoard = []\nwhile True: hoard.append([1.5, 'x' * 50])")
+    assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "MemoryError"), reply
+    assert host.run("print(kept)")["stdout"]["head"] == "1\n"
+
+
+def test_a_thread_bomb_is_harmless(host: Host) -> None:
+    """Threads without end run into a limit inside the kernel; the supervisor goes on."""
+    code = (
+        "import threading\nstop = threading.Event()\nmade = 0\ntry:\n    while made < 5000:\n"
+        "        threading.Thread(target=stop.wait, daemon=True).start()\n        made += 1\n"
+        "except RuntimeError as e:\n    print('limited')\nstop.set()"
+    )
+    assert host.run(code)["stdout"]["head"] == "limited\n"
+    alive(host)
+
+
+def test_files_and_descriptors_are_limited(host: Host) -> None:
+    """A file grows to its cap, and descriptors run out, as ordinary errors."""
+    reply = host.run("with open('big', 'wb') as f:\n    f.truncate(1 << 40)")
+    assert reply["raised"]["type_name"] == "OSError"
+    reply = host.run("fs = []\nwhile True: fs.append(open('/dev/null'))")
+    assert "Too many open files" in reply["raised"]["message"]
+    alive(host)
+
+
+def test_a_kernel_that_dies_between_cells_is_told(host: Host) -> None:
+    """The next cell is not run in a namespace that is silently new: it says that the old one was lost."""
+    host.run("x = 1")
+    flag = host.directory / "contexts" / "die"
+    code = f"import threading, os\ndef die():\n    while not os.path.exists({str(flag)!r}): pass\n    os._exit(9)"
+    assert host.run(code + "\nthreading.Thread(target=die).start()")["status"] == "ok"
+    flag.touch()
+    (zygote,) = children(host.process.pid)
+    while children(zygote):
+        pass
+    reply = host.run("print('ran')")
+    assert (reply["status"], reply["namespace_lost"]) == ("killed", True)
+    assert "exited with code 9" in reply["detail"]
+    alive(host)
+
+
+def test_a_restart_empties_the_namespace(host: Host) -> None:
+    """After `/restart` there is a new kernel; a cell that ran meanwhile was killed."""
+    host.run("x = 1")
+    assert host.request("POST", "/restart", {}).status == 200
+    assert host.evaluate("'x' in globals()") is False
+    host.send("cells", "PUT", "/cells/long", host.cell_body("while True: pass"))
+    host.wait_stat("running_cell", "long")
+    assert host.request("POST", "/restart", {}).status == 200
+    reply = host.receive("cells").json
+    assert (reply["status"], reply["namespace_lost"], reply["detail"]) == ("killed", True, "it was restarted")
+    alive(host)
+
+
+def test_reading_a_hostile_value_is_bounded(host: Host) -> None:
+    """A value whose `str` kills the kernel is an error for the reader, and the next cell tells of the loss."""
+    host.run("import os\nclass Bad:\n    def __str__(self): os._exit(4)\nbad = Bad()")
+    answered = host.value("bad")
+    assert (answered.status, answered.json["code"]) == (503, "kernel_lost")
+    assert host.run("1")["namespace_lost"] is True
+    alive(host)
+
+
+def test_nothing_outlives_the_supervisor(host: Host) -> None:
+    """When the supervisor is killed, zygote and kernel are gone too, without a PID namespace."""
+    (zygote,) = children(host.process.pid)
+    (kernel,) = children(zygote)
+    watched = [os.pidfd_open(zygote), os.pidfd_open(kernel)]
+    os.kill(host.process.pid, signal.SIGKILL)
+    for descriptor in watched:
+        assert select.select([descriptor], [], [], 30)[0]
+        os.close(descriptor)
+
+
+def test_a_lost_zygote_ends_the_sandbox_with_its_own_code(host: Host) -> None:
+    """Without a zygote no kernel can be started again, so the supervisor leaves, saying so."""
+    (zygote,) = children(host.process.pid)
+    os.kill(zygote, signal.SIGKILL)
+    assert host.wait_ended() == 76
+
+
+def test_descriptors_do_not_leak_with_kernels(host: Host) -> None:
+    """Fifty kernels later the supervisor has as many descriptors open as at the start."""
+
+    def count() -> int:
+        return len(os.listdir(f"/proc/{host.process.pid}/fd"))
+
+    host.run("1")
+    before = count()
+    for _ in range(20):
+        assert host.run("import os; os._exit(1)")["status"] == "killed"
+    assert count() <= before + 2
+
+
+def test_a_sandbox_without_a_host_ends_itself() -> None:
+    """When no host accepts a stream for as long as it waits, the supervisor leaves with a code of its own."""
+    with start_host(patience_s=1) as host:
+        host.stream("cells")
+        host.stream("control")
+        host.stop_listening()
+        host.drop("cells")
+        host.drop("control")
+        assert host.wait_ended() == 75
+
+
+def test_cells_after_the_end_are_refused(host: Host) -> None:
+    """A host that speaks to a sandbox that is gone learns it from the closed stream."""
+    host.run("1")
+    host.process.kill()
+    host.process.wait()
+    with pytest.raises(SandboxEnded):
+        host.run("2")

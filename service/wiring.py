@@ -23,10 +23,10 @@ from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
 from service.runs.bindings import BindsContexts
-from service.runs.driver import Rooms
 from service.runs.grants import Grants
 from service.runs.metered_call import MeteredCalls, keep_settling
-from service.runs.runs import Runs, RunsRooms
+from service.runs.rooms import RunsRooms
+from service.runs.runs import Runs
 from service.runs.sessions import SessionRooms
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, Template
@@ -102,13 +102,11 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         tasks.start_soon(keep_settling, ledger, time.time)
         runs = Runs(
             RunsRooms(
-                driver=Rooms(
-                    journal=journal,
-                    blobs=blobs,
-                    ledger=ledger,
-                    metered=MeteredCalls(ledger, time.time),
-                    now=time.time,
-                ),
+                journal=journal,
+                blobs=blobs,
+                ledger=ledger,
+                metered=MeteredCalls(ledger, time.time),
+                now=time.time,
                 session=SessionRooms(
                     pool=pool,
                     template=template,

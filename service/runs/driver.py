@@ -6,16 +6,13 @@ does not help, kills its sandbox.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 import anyio
 import anyio.abc
 
 from service.errors import RlmServiceError
-from service.ids import CallId
-from service.journal.redis_journal import Journal
-from service.ledger.redis_ledger import Ledger
+from service.ids import CallId, RunId
 from service.ledger.values import Account, Unit
 from service.loop.commands import (
     AskRoot,
@@ -42,16 +39,16 @@ from service.loop.machine import decide, wants_interrupt
 from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose
 from service.money import NanoUSD
 from service.runs.host_calls import HostCalls
-from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused, bound_of
+from service.runs.metered_call import Hold, MeteredCall, Refused, bound_of
 from service.runs.purse import Amount
 from service.runs.recorder import Recorder
+from service.runs.rooms import RunsRooms
 from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.sessions import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
 from service.runs.submission import wrap_up_bound
 from service.sandboxes.port import SandboxGone
 from service.sandboxes.values import ValueMissing, ValueTooLarge, ValueUnserialisable
-from service.store.blobs import Blobs
 from service.store.errors import BlobTooLarge
 
 WRAP_UP_S = 30.0
@@ -62,17 +59,6 @@ INTERRUPT_GRACE_S = 5.0
 MAX_JSON_ANSWER_BYTES = 4 << 20
 """An answer under a schema is validated whole, so it cannot be of any size."""
 CLEAN_UP_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """What a driver works with."""
-
-    journal: Journal
-    blobs: Blobs
-    ledger: Ledger
-    metered: MeteredCalls
-    now: Callable[[], float]
 
 
 class PreparedSession:
@@ -111,7 +97,7 @@ class RunDriver:
         prepared: PreparedSession,
         host_calls: HostCalls,
         *,
-        rooms: Rooms,
+        rooms: RunsRooms,
         rebuild_grant: Callable[[], str],
     ) -> None:
         self._standing = standing
@@ -383,9 +369,12 @@ def wrap_up_hold(standing: Standing) -> Hold:
     plan = standing.submitted.wrap_up
     assert plan is not None, "only a planned wrap-up is reserved"
     amount = wrap_up_amount(standing)
-    return Hold(
-        call_id=CallId(f"{standing.run_id}/wrap_up/held"), amount=amount, max_output_tokens=plan.max_output_tokens
-    )
+    return Hold(call_id=wrap_up_hold_id(standing.run_id), amount=amount, max_output_tokens=plan.max_output_tokens)
+
+
+def wrap_up_hold_id(run_id: RunId) -> CallId:
+    """The reservation's id, the same for whoever looks for it."""
+    return CallId(f"{run_id}/wrap_up/held")
 
 
 def wrap_up_amount(standing: Standing) -> Amount:

@@ -1,0 +1,229 @@
+"""Drives: puts together everything that one run needs on this replica, and drives it; child runs likewise."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import anyio
+import anyio.abc
+
+from service.ids import RunId
+from service.journal.values import Recorded
+from service.loop.events import CallFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
+from service.loop.values import ChildShown, ContextBinding, HostCallKey
+from service.runs.bindings import Wanted
+from service.runs.budget import BudgetReport
+from service.runs.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children, ChildRequest
+from service.runs.driver import PreparedSession, RunDriver, wrap_up_hold
+from service.runs.host_calls import HostCalls
+from service.runs.kept_sessions import KeptSessions
+from service.runs.metered_call import HOLD_MARGIN_S
+from service.runs.purse import Purse, rows
+from service.runs.recorder import Recorder
+from service.runs.rooms import RunsRooms
+from service.runs.standing import Standing
+from service.runs.sub_calls import SubCalls
+from service.runs.submission import SUB_OUTPUT_TOKENS, Family, check_request, output_tokens
+from service.runs.submitting import new_session, submitted_event
+from service.runs.values import RunRequest
+from service.runs.views import view_of
+from service.sandboxes.slots import Chain
+
+
+class Drives:
+    """Drives runs to their end. Whoever calls it owns the task and what becomes of a failure."""
+
+    def __init__(self, rooms: RunsRooms, sessions: KeptSessions) -> None:
+        self._rooms = rooms
+        self._sessions = sessions
+
+    async def drive_root(self, run_id: RunId) -> None:
+        """Take the run over from wherever its journal stands, and drive it until it has finished.
+
+        Raises:
+            StaleEpoch: another replica has taken it over meanwhile.
+            StoreFailed, NoSandboxSlot: the run could not go on.
+        """
+        epoch = await self._rooms.journal.take_over(run_id)
+        recorded = await self._rooms.events_of(run_id)
+        submitted = recorded[0].event
+        assert isinstance(submitted, RunSubmitted)
+        standing = self._standing(submitted, (run_id,), Purse(run_id, submitted.limits), epoch)
+        await self._reserve_wrap_up(standing)
+        waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
+        async with self._rooms.slots.admit(submitted.limits.depth + 1, deadline_s=waiting_s) as chain:
+            await self._drive(standing, recorded, chain)
+
+    async def _drive(self, standing: Standing, recorded: list[Recorded], chain: Chain) -> None:
+        recorder = Recorder(self._rooms.journal, standing.run_id, standing.epoch, recorded)
+        async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+            host_calls = self._host_calls(standing, recorder, chain, tasks)
+            for entry in [*await self._earlier_events(standing.submitted), *recorded]:
+                host_calls.remember(entry.event)
+            expires_at = standing.submitted.deadline_at
+
+            def new_grant() -> str:
+                return stack.enter_context(self._rooms.grants.granted(host_calls, expires_at=expires_at))
+
+            session = await stack.enter_async_context(self._sessions.used_by(standing.submitted, chain))
+
+            async def prepare() -> None:
+                sandbox = await session.open(new_grant())
+                await session.prepare(standing.run_id, _wanted(standing.submitted), host_calls)
+                await recorder.record(
+                    SandboxAcquired(
+                        at=self._rooms.now(),
+                        sandbox_id=sandbox.sandbox_id,
+                        generation=sandbox.generation or 0,
+                        isolation=f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
+                    )
+                )
+
+            prepared = PreparedSession(session, prepare)
+            tasks.start_soon(prepared.prepare)
+            driver = RunDriver(standing, recorder, prepared, host_calls, rooms=self._rooms, rebuild_grant=new_grant)
+            await driver.drive()
+            tasks.cancel_scope.cancel()
+
+    def _host_calls(
+        self,
+        standing: Standing,
+        recorder: Recorder,
+        chain: Chain,
+        tasks: anyio.abc.TaskGroup,
+    ) -> HostCalls:
+        rooms = self._rooms
+        sub_calls = SubCalls(
+            standing,
+            max_output_tokens=output_tokens(
+                standing.sub_route, standing.purse.limits.cost, default=SUB_OUTPUT_TOKENS, share=20
+            ),
+            metered=rooms.metered,
+            append=recorder.record,
+        )
+
+        async def run_child(key: HostCallKey, request: ChildRequest) -> ChildAnswer:
+            return await self._run_child(standing, chain, key, request)
+
+        children = Children(standing, sub_calls=sub_calls, run_child=run_child, append=recorder.record)
+        budget = BudgetReport(
+            standing, ledger=rooms.ledger, turns_taken=lambda: recorder.state.turn.number, now=rooms.now
+        )
+        return HostCalls(
+            {
+                "llm_query": sub_calls,
+                "llm_query_batched": sub_calls,
+                "rlm_query": children,
+                "rlm_query_batched": children,
+                "budget": budget,
+            },
+            record=recorder.record,
+            now=rooms.now,
+            tasks=tasks,
+        )
+
+    async def _earlier_events(self, submitted: RunSubmitted) -> list[Recorded]:
+        """The events of the session's earlier runs: their host calls answer a rebuild."""
+        if not submitted.keeps_session:
+            return []
+        records = await self._rooms.session.cell_log.read(submitted.session_id)
+        earlier = dict.fromkeys(record.run_id for record in records if record.run_id != submitted.run_id)
+        return [entry for run_id in earlier for entry in await self._rooms.events_of(run_id)]
+
+    async def _run_child(self, parent: Standing, chain: Chain, key: HostCallKey, request: ChildRequest) -> ChildAnswer:
+        journal = self._rooms.journal
+        submitted = await self._submit_child(parent, request)
+        epoch = await journal.take_over(submitted.run_id)
+        recorded = await self._rooms.events_of(submitted.run_id)
+        lineage = (submitted.run_id, *parent.lineage)
+        standing = self._standing(submitted, lineage, parent.purse, epoch)
+        await self._drive(standing, recorded, chain)
+        events = await self._rooms.events_of(submitted.run_id)
+        view = view_of(submitted.run_id, events)
+        assert view.stop_reason is not None
+        event = ChildRunFinished(
+            at=self._rooms.now(),
+            key=key,
+            child=ChildShown(
+                run_id=submitted.run_id,
+                stop_reason=view.stop_reason,
+                spent=view.spent,
+                tokens=_tokens_of(events),
+                sub_calls=view.sub_calls,
+            ),
+        )
+        if view.answer is None:
+            return ChildAnswer(
+                event=event, text=None, message=f"the child run ended without an answer ({view.stop_reason})"
+            )
+        if view.answer.size_bytes > MAX_CHILD_ANSWER_BYTES:
+            return ChildAnswer(
+                event=event, text=None, message=f"the child's answer is larger than {MAX_CHILD_ANSWER_BYTES} bytes"
+            )
+        payload = await self._rooms.blobs.read(view.answer, limit_bytes=MAX_CHILD_ANSWER_BYTES)
+        return ChildAnswer(event=event, text=payload.decode("utf-8", "replace"), message="")
+
+    async def _submit_child(self, parent: Standing, request: ChildRequest) -> RunSubmitted:
+        if isinstance(request.context, str):
+            context = await self._rooms.contexts.put_text(
+                "context", _once(request.context.encode("utf-8", "backslashreplace")), is_listed=False
+            )
+        else:
+            context = await self._rooms.contexts.put_json(
+                "context", _once(json.dumps(request.context).encode()), is_listed=False
+            )
+        given = parent.submitted
+        child_request = RunRequest(
+            question=request.question,
+            contexts=(ContextBinding(context_id=context.context_id),),
+            root_model=request.root_model,
+            sub_model=given.sub_model,
+            limits=given.limits,
+            tools=given.tools,
+            prompt_pack=given.prompt.pack.partition("@")[0],
+        )
+        check_request(child_request)
+        family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at)
+        submitted = await submitted_event(self._rooms, child_request, await new_session(self._rooms), family)
+        await self._rooms.journal.open_run(submitted)
+        return submitted
+
+    def _standing(self, submitted: RunSubmitted, lineage: tuple[RunId, ...], purse: Purse, epoch: int) -> Standing:
+        return Standing(
+            submitted=submitted,
+            lineage=lineage,
+            purse=purse,
+            root_route=self._rooms.catalog.resolve(submitted.root_model),
+            sub_route=self._rooms.catalog.resolve(submitted.sub_model),
+            epoch=epoch,
+        )
+
+    async def _reserve_wrap_up(self, standing: Standing) -> None:
+        """Set the wrap-up call's money aside, so that even a run that spends everything can say what it has."""
+        if standing.submitted.wrap_up is None:
+            return
+        hold = wrap_up_hold(standing)
+        refusal = await self._rooms.ledger.reserve(
+            hold.call_id,
+            rows(standing.lineage, hold.amount),
+            expires_at=standing.submitted.deadline_at + HOLD_MARGIN_S,
+        )
+        if refusal is None:
+            standing.purse.standing = hold.amount.nano_usd
+
+
+def _wanted(submitted: RunSubmitted) -> Wanted:
+    return Wanted(contexts=submitted.bindings, tools=submitted.tools, is_child=submitted.depth > 0)
+
+
+def _tokens_of(recorded: list[Recorded]) -> int:
+    own = sum(
+        entry.event.usage.input_tokens + entry.event.usage.output_tokens
+        for entry in recorded
+        if isinstance(entry.event, CallFinished)
+    )
+    return own + sum(entry.event.child.tokens for entry in recorded if isinstance(entry.event, ChildRunFinished))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

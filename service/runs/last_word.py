@@ -1,0 +1,73 @@
+"""The last word: what is written into the journal of a run whose driver broke off."""
+
+import contextlib
+
+import anyio
+import structlog
+
+from service.errors import NotFound, RlmServiceError
+from service.ids import RunId
+from service.journal.values import StaleEpoch
+from service.loop.events import RunFinished
+from service.loop.values import AnswerSource, StopReason
+from service.runs.driver import wrap_up_hold_id
+from service.runs.recorder import Recorder
+from service.runs.rooms import RunsRooms
+from service.runs.views import view_of
+from service.store.errors import StoreFailed
+
+LAST_WORD_S = 5.0
+TRY_AGAIN_AFTER_S = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException) -> None:
+    """End the run in its journal, if the store lets us within `LAST_WORD_S`; otherwise it stays unfinished.
+
+    A run that another replica has taken over goes on there: nothing is written.
+    """
+    if isinstance(failure, StaleEpoch):
+        log.info("run_taken_over", run_id=run_id)
+        return
+    reason, message = _reason(failure)
+    log.error("run_broke_off", run_id=run_id, stop_reason=reason.value, exc_info=failure)
+    with anyio.move_on_after(LAST_WORD_S, shield=True):
+        while True:
+            try:
+                await _append(rooms, run_id, reason, message)
+            except StoreFailed:
+                await anyio.sleep(TRY_AGAIN_AFTER_S)
+                continue
+            except RlmServiceError as exc:
+                log.warning("last_word_refused", run_id=run_id, code=exc.code)
+            return
+
+
+def _reason(failure: BaseException) -> tuple[StopReason, str]:
+    match failure:
+        case StoreFailed():
+            return StopReason.STORE_FAILED, str(failure)
+        case RlmServiceError():
+            return StopReason.SANDBOX_LOST, str(failure)
+        case _:
+            return StopReason.INTERNAL_ERROR, "a defect of the service ended this run; its log has the details"
+
+
+async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: str) -> None:
+    epoch = await rooms.journal.take_over(run_id)
+    recorded = await rooms.events_of(run_id)
+    with contextlib.suppress(NotFound):
+        await rooms.ledger.release(wrap_up_hold_id(run_id))
+    await rooms.journal.append(
+        run_id,
+        epoch,
+        RunFinished(
+            at=rooms.now(),
+            stop_reason=reason,
+            answer_source=AnswerSource.PARTIAL,
+            answer=Recorder(rooms.journal, run_id, epoch, recorded).state.partial,
+            spent=view_of(run_id, recorded).spent,
+            message=message,
+        ),
+    )

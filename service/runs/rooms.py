@@ -1,0 +1,41 @@
+"""What the use cases work with: every room below, as `wiring` opened it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.contexts.redis_contexts import Contexts
+from service.ids import RunId
+from service.journal.redis_journal import Journal
+from service.journal.values import Recorded
+from service.ledger.redis_ledger import Ledger
+from service.models.catalog import Catalog
+from service.runs.grants import Grants
+from service.runs.metered_call import MeteredCalls
+from service.runs.sessions import SessionRooms
+from service.sandboxes.port import Provider
+from service.sandboxes.slots import Slots
+from service.store.blobs import Blobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsRooms:
+    """One value instead of a dozen parameters; it decides nothing."""
+
+    journal: Journal
+    blobs: Blobs
+    ledger: Ledger
+    metered: MeteredCalls
+    contexts: Contexts
+    catalog: Catalog
+    provider: Provider
+    slots: Slots
+    grants: Grants
+    session: SessionRooms
+    now: Callable[[], float]
+
+    async def events_of(self, run_id: RunId) -> list[Recorded]:
+        """The run's whole journal so far."""
+        recorded: list[Recorded] = []
+        while page := await self.journal.read(run_id, after=recorded[-1].seq if recorded else 0):
+            recorded.extend(page)
+        return recorded

@@ -1,0 +1,44 @@
+"""Submitting: looks up what a request names, and lets `submission` make the first event of it."""
+
+import secrets
+
+from service.ids import RunId, SessionId, new_id
+from service.journal.values import SessionRecord
+from service.loop.events import RunSubmitted
+from service.loop.packs import read_pack
+from service.runs.rooms import RunsRooms
+from service.runs.submission import Family, Submission, first_event
+from service.runs.values import RunRequest
+
+
+async def submitted_event(
+    rooms: RunsRooms, request: RunRequest, session_id: SessionId, family: Family | None = None
+) -> RunSubmitted:
+    """The first event of a new run. Nothing is written yet.
+
+    Raises:
+        BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
+    """
+    contexts = tuple([await rooms.contexts.get(binding.context_id) for binding in request.contexts])
+    return first_event(
+        request,
+        Submission(
+            run_id=RunId(new_id("run")),
+            session_id=session_id,
+            contexts=contexts,
+            root_route=rooms.catalog.resolve(request.root_model),
+            sub_route=rooms.catalog.resolve(request.sub_model),
+            pack=read_pack(request.prompt_pack),
+            at=rooms.now(),
+            family=family,
+        ),
+    )
+
+
+async def new_session(rooms: RunsRooms) -> SessionId:
+    """A session's record, before it has a sandbox."""
+    session_id = SessionId(new_id("ses"))
+    await rooms.session.records.create(
+        SessionRecord(session_id=session_id, created_at=rooms.now(), random_seed=secrets.randbits(48))
+    )
+    return session_id

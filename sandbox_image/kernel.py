@@ -191,6 +191,8 @@ class Kernel:
 
     def _bind(self, frame: Frame) -> None:
         request = decode_value(BindRequest, json.loads(frame.body))
+        if request.starts_run:
+            self._namespace.begin_run()
         bound = self._interrupts.run(
             lambda: bind_all(self._namespace, request.bindings, self._birth.contexts_directory)
         )

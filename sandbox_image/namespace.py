@@ -21,7 +21,8 @@ class Namespace:
         sys.modules["__main__"] = module  # dataclasses, pickle and typing look here for what a cell defines
         self.names: dict[str, Any] = module.__dict__
         self.answer = Answer()
-        self._restored: dict[str, Any] = {**host_functions.names(), **self._own_names()}
+        self._built_in: dict[str, Any] = {**host_functions.names(), **self._own_names()}
+        self._restored = dict(self._built_in)
         self._before: dict[str, int] = {}
         self.restore()
 
@@ -50,6 +51,12 @@ class Namespace:
             return ShownText("\n".join(map(_describe, self.variables())) or "no variables yet")
 
         return {f.__name__: f for f in (FINAL, SUBMIT, FINAL_VAR, SHOW_VARS)}
+
+    def begin_run(self) -> None:
+        """A session's next run: its answer is its own, and earlier contexts stay as variables like any other."""
+        self._restored = dict(self._built_in)
+        self.answer = Answer()
+        self.names[ANSWER] = self.answer.value
 
     def bind(self, names: Mapping[str, Any]) -> None:
         """Names that the run brings: contexts, history, tools. They are restored like the built-in ones."""

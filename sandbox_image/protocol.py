@@ -147,6 +147,8 @@ class Binding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindRequest:
     bindings: list[Binding]
+    starts_run: bool = False
+    """A session's next run begins: `answer` is fresh, and what earlier runs bound are variables like any other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,7 @@ class OpenSession:
         if self._is_fresh:
             await self._play(records, host_calls)
         if all(record.cell_id != _bind_id(run_id) for record in records):
-            await self._bind(await self._rooms.contexts.bound(wanted))
+            await self._begin_run(wanted)
             code = _WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
 
@@ -186,7 +186,7 @@ class OpenSession:
         for index, record in enumerate(records):
             match record.kind:
                 case "bind":
-                    await self._bind(await self._rooms.contexts.bound(_WANTED.validate_json(record.code)))
+                    await self._begin_run(_WANTED.validate_json(record.code))
                 case "history":
                     await self._bind(self._history(_BLOB.validate_json(record.code)))
                 case "cell" if record.status in (CellStatus.KILLED, CellStatus.TIMED_OUT):
@@ -222,6 +222,10 @@ class OpenSession:
             )
         finally:
             host_calls.open_cell = None
+
+    async def _begin_run(self, wanted: Wanted) -> None:
+        bound = await self._rooms.contexts.bound(wanted)
+        await self._opened.bind(bound.bindings, bound.files, starts_run=True)
 
     async def _bind(self, bound: Bound) -> None:
         await self._opened.bind(bound.bindings, bound.files)

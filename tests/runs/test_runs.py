@@ -230,9 +230,18 @@ async def test_a_session_keeps_its_variables_between_runs(tmp_path: Path) -> Non
         first = await on.play(await on.request("one", session_id=session))
         second = await on.play(await on.request("two", session_id=session))
         assert (first.answer, second.answer) == (b"ONE", b"ONE two")
+        assert len(on.model.root_requests) == 2
         await on.service.runs.close_session(session)
         with pytest.raises(BadRequest, match="closed"):
             await on.service.runs.submit(await on.request("three", session_id=session))
+
+
+async def test_a_run_does_not_begin_with_the_answer_of_the_one_before(tmp_path: Path) -> None:
+    """What an earlier run of the session submitted is no answer to the next question."""
+    async with stage(tmp_path, repl("FINAL('old')"), repl("x = 1"), repl("FINAL('new')")) as on:
+        session = await on.service.runs.open_session()
+        await on.play(await on.request("one", session_id=session))
+        assert (await on.play(await on.request("two", session_id=session))).answer == b"new"
 
 
 async def test_a_session_comes_back_in_another_process(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ they will use); otherwise shrink the output limit down to a floor; otherwise ref
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from service.ids import CallId, RunId
@@ -135,34 +137,69 @@ class MeteredCalls:
         Raises:
             StoreFailed: no ledger, so no call.
         """
-        if call.route.name in self._overbilling:
-            return Refused(
-                outcome=CallOutcome.REFUSED,
-                message=f"{call.route.name} billed more than its price allows; an operator must correct its price",
-            )
-        call_id = CallId(f"{call.stem}/a{attempt}")
         max_output_tokens = call.max_output_tokens
         while True:
-            if self._now() >= call.deadline_at:
-                return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
-            amount = bound_of(call, max_output_tokens)
+            if (refused := self._refused_beforehand(call)) is not None:
+                return refused
+            held = await self._hold(call, max_output_tokens, attempt=attempt)
+            if isinstance(held, Hold):
+                return held
+            if self._others_are_in_flight(held, purse):
+                await purse.wait_for_resolved()
+                max_output_tokens = call.max_output_tokens
+                continue
+            shrunk = _fitting_output_tokens(call, max_output_tokens, held)
+            if shrunk is None:
+                outcome, message = _REFUSED_BY[held.account.unit]
+                return Refused(outcome=outcome, message=message)
+            max_output_tokens = shrunk
+
+    async def reserve_prefix(self, calls: Sequence[MeteredCall], purse: Purse) -> list[Hold]:
+        """The holds of as many calls, from the first on, as fit at once without waiting or shrinking.
+
+        All are asked for together, which the ledger does in one round trip and in order. What fits behind a call that
+        does not is given back: money ends at the tail of a batch, never in its middle.
+        """
+        found: list[Hold | None] = [None] * len(calls)
+
+        async def hold_one(index: int) -> None:
+            held = await self._hold(calls[index], calls[index].max_output_tokens, attempt=0)
+            found[index] = held if isinstance(held, Hold) else None
+
+        if any(self._refused_beforehand(call) is not None for call in calls):
+            return []
+        # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                for index in range(len(calls)):
+                    tasks.start_soon(hold_one, index)
+            prefix = [hold for hold in takewhile(lambda hold: hold is not None, found) if hold is not None]
+            for hold in found[len(prefix) :]:
+                if hold is not None:
+                    await self.release(hold, purse)
+        return prefix
+
+    async def _hold(self, call: MeteredCall, max_output_tokens: int, *, attempt: int) -> Hold | Refusal:
+        call_id = CallId(f"{call.stem}/a{attempt}")
+        amount = bound_of(call, max_output_tokens)
+        with anyio.CancelScope(shield=True):
             refusal = await self._ledger.reserve(
                 call_id,
                 rows(call.lineage, amount),
                 expires_at=call.deadline_at + HOLD_MARGIN_S,
                 if_lost=_lost_entry(call, call_id, amount, self._now()),
             )
-            if refusal is None:
-                return Hold(call_id=call_id, amount=amount, max_output_tokens=max_output_tokens)
-            if self._others_are_in_flight(refusal, purse):
-                await purse.wait_for_resolved()
-                max_output_tokens = call.max_output_tokens
-                continue
-            shrunk = _fitting_output_tokens(call, max_output_tokens, refusal)
-            if shrunk is None:
-                outcome, message = _REFUSED_BY[refusal.account.unit]
-                return Refused(outcome=outcome, message=message)
-            max_output_tokens = shrunk
+        return refusal or Hold(call_id=call_id, amount=amount, max_output_tokens=max_output_tokens)
+
+    def _refused_beforehand(self, call: MeteredCall) -> Refused | None:
+        if call.route.name in self._overbilling:
+            return Refused(
+                outcome=CallOutcome.REFUSED,
+                message=f"{call.route.name} billed more than its price allows; an operator must correct its price",
+            )
+        if self._now() >= call.deadline_at:
+            return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
+        return None
 
     async def release(self, hold: Hold, purse: Purse) -> None:
         """Give back a hold whose call was never made."""
@@ -178,6 +215,15 @@ class MeteredCalls:
         )
         await self._ledger.settle(finished.call_id, rows(lineage, used), _entry(finished, lineage[0]))
 
+    async def _give_back_if_cancelled(self, hold: Hold, purse: Purse) -> None:
+        """Before anything is sent: a call that is cancelled here cost nothing."""
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            with anyio.move_on_after(CLEAN_UP_S, shield=True):
+                await self.release(hold, purse)
+            raise
+
     def _others_are_in_flight(self, refusal: Refusal, purse: Purse) -> bool:
         standing = purse.standing if refusal.account.unit is Unit.NANO_USD else 0
         return refusal.held > standing
@@ -185,6 +231,7 @@ class MeteredCalls:
     async def _attempt(
         self, call: MeteredCall, hold: Hold, purse: Purse, append: Append
     ) -> tuple[CallFinished, float | None]:
+        await self._give_back_if_cancelled(hold, purse)
         started = self._now()
         request = ModelRequest(
             model=call.route.upstream_model,

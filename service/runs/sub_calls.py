@@ -5,11 +5,13 @@ is held is at most the window's worth, and when the money ends it is the tail th
 """
 
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import anyio
+import anyio.abc
 from jsonschema.protocols import Validator
 
 from service.errors import BadRequest
@@ -25,6 +27,17 @@ WINDOW = 64
 """Sub-calls of one run in flight at once, over all its threads and batches."""
 
 _NO_MONEY = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """One host call: the same model and schema for all its prompts."""
+
+    prompts: list[str]
+    key: HostCallKey
+    route: Route
+    schema: dict[str, Any] | None
+    validator: Validator | None
 
 
 class SubCalls:
@@ -55,51 +68,70 @@ class SubCalls:
         prompts = _prompts(call.arguments)
         validator, schema = _schema(call.arguments)
         route = self._route(call.arguments.get("model"))
-        return await self._map(prompts, key, route, schema, validator)
+        batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, validator=validator)
+        return await self._run_batch(batch)
 
-    async def _map(
-        self,
-        prompts: list[str],
-        key: HostCallKey,
-        route: Route,
-        schema: dict[str, Any] | None,
-        validator: Validator | None,
-    ) -> list[HostCallItem]:
-        items: list[HostCallItem] = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(prompts)
-        refused: Refused | None = None
+    async def _run_batch(self, batch: _Batch) -> list[HostCallItem]:
+        items = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(batch.prompts)
 
-        async def run_item(index: int, item_call: MeteredCall, hold: Hold | None) -> None:
+        async def run_item(index: int, call: MeteredCall, hold: Hold | None) -> None:
             try:
-                items[index] = await self._one(item_call, hold, validator)
+                items[index] = await self._one(call, hold, batch.validator)
             finally:
                 self._window.release()
 
         async with anyio.create_task_group() as tasks:
-            for index, prompt in enumerate(prompts):
+            done = 0
+            while done < len(batch.prompts):
+                dispatched, refused = await self._dispatch(batch, done, run_item, tasks)
+                done += dispatched
                 if refused is not None:
-                    items[index] = HostCallItem(failure=refused.outcome, message=refused.message)
-                    continue
-                item_call = self._call(prompt, replace(key, item=index), route, schema)
-                await self._window.acquire()
-                hold: Hold | Refused | None = None
-                if replace(key, item=index) not in self._finished:
-                    hold = await self._reserve_or_free_the_window(item_call)
-                if isinstance(hold, Refused):
-                    self._window.release()
-                    items[index] = HostCallItem(failure=hold.outcome, message=hold.message)
-                    # Prompts differ in length, so a later one might still fit: it is refused all the same, because
-                    # a batch that fails at random items is worse for the code that asked than one that ends early.
-                    refused = hold if hold.outcome in _NO_MONEY else None
-                    continue
-                tasks.start_soon(run_item, index, item_call, hold)
+                    # A later prompt may be shorter and still fit: it is refused all the same, because a batch with
+                    # holes is worse for the code that asked than one that ends early.
+                    end = len(batch.prompts) if refused.outcome in _NO_MONEY else done + 1
+                    items[done:end] = [HostCallItem(failure=refused.outcome, message=refused.message)] * (end - done)
+                    done = end
         return items
 
-    async def _reserve_or_free_the_window(self, call: MeteredCall) -> Hold | Refused:
+    async def _dispatch(
+        self,
+        batch: _Batch,
+        first: int,
+        run_item: Callable[[int, MeteredCall, Hold | None], Coroutine[Any, Any, None]],
+        tasks: anyio.abc.TaskGroup,
+    ) -> tuple[int, Refused | None]:
+        """Start as many items from `first` on as the window and the money allow; or say why not even one."""
+        places = await self._take_places(len(batch.prompts) - first)
+        started = 0
         try:
-            return await self._metered.reserve(call, self._standing.purse)
-        except BaseException:
-            self._window.release()
-            raise
+            calls = [self._call(batch, index, attempt_from=first) for index in range(first, first + places)]
+            if calls[0].origin in self._finished:
+                tasks.start_soon(run_item, first, calls[0], None)
+                started = 1
+                return started, None
+            new_calls = list(takewhile(lambda call: call.origin not in self._finished, calls))
+            holds = await self._metered.reserve_prefix(new_calls, self._standing.purse)
+            if not holds:
+                single = replace(calls[0], stem=f"{calls[0].stem}/waited")
+                hold = await self._metered.reserve(single, self._standing.purse)
+                if isinstance(hold, Refused):
+                    return 0, hold
+                calls[0], holds = single, [hold]
+            for offset, hold in enumerate(holds):
+                tasks.start_soon(run_item, first + offset, calls[offset], hold)
+                started += 1
+            return started, None
+        finally:
+            for _ in range(places - started):
+                self._window.release()
+
+    async def _take_places(self, wanted: int) -> int:
+        """At least one place in the window, waiting for it, and what else is free."""
+        await self._window.acquire()
+        more = min(wanted - 1, self._window.value)
+        for _ in range(more):
+            self._window.acquire_nowait()
+        return 1 + more
 
     async def _one(self, call: MeteredCall, hold: Hold | None, validator: Validator | None) -> HostCallItem:
         assert call.origin is not None
@@ -124,19 +156,21 @@ class SubCalls:
         item, _ = _judge(await self._metered.call(repair, self._standing.purse, self._append), validator)
         return item
 
-    def _call(self, prompt: str, origin: HostCallKey, route: Route, schema: dict[str, Any] | None) -> MeteredCall:
+    def _call(self, batch: _Batch, index: int, *, attempt_from: int) -> MeteredCall:
+        """The call of one item. Its stem names the dispatch too: a hold that was given back cannot be made again."""
         standing = self._standing
-        place = f"{origin.function}/{origin.arguments_sha256[:16]}/{origin.ordinal}/{origin.item}"
-        instruction = () if schema is None else (_schema_message(schema),)
+        origin = replace(batch.key, item=index)
+        place = f"{origin.function}/{origin.arguments_sha256[:16]}/{origin.ordinal}/{index}"
+        instruction = () if batch.schema is None else (_schema_message(batch.schema),)
         return MeteredCall(
-            stem=f"{origin.cell_id}/e{standing.epoch}/{place}",
+            stem=f"{origin.cell_id}/e{standing.epoch}/{place}/d{attempt_from}",
             purpose=Purpose.SUB_CALL,
-            route=route,
-            messages=(*instruction, Message(role="user", content=prompt)),
-            max_output_tokens=min(self._max_output_tokens, route.card.max_output_tokens),
+            route=batch.route,
+            messages=(*instruction, Message(role="user", content=batch.prompts[index])),
+            max_output_tokens=min(self._max_output_tokens, batch.route.card.max_output_tokens),
             deadline_at=standing.submitted.deadline_at,
             lineage=standing.lineage,
-            schema=schema,
+            schema=batch.schema,
             cache_key=standing.lineage[-1],
             origin=origin,
         )

@@ -196,3 +196,31 @@ async def test_the_sub_call_limit_refuses_the_call_after_the_last(tmp_path: Path
         ]
         assert outcomes == [CallOutcome.OK] * 3 + [CallOutcome.CALL_LIMIT]
         assert len(model.requests) == 3
+
+
+async def test_of_calls_reserved_together_a_prefix_is_held_and_nothing_behind_it(tmp_path: Path) -> None:
+    """When the third of four does not fit, the fourth is given back although it would: money ends at the tail."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        sizes = (100, 100, 9_000, 100)
+        calls = [call_of(standing, f"c{i}", "x" * size) for i, size in enumerate(sizes)]
+        holds = await b.metered.reserve_prefix(calls, standing.purse)
+        assert [hold.call_id for hold in holds] == [f"{call.stem}/a0" for call in calls[:2]]
+        assert (await b.balance(standing)).held == sum(hold.amount.nano_usd for hold in holds)
+
+
+async def test_a_call_cancelled_before_anything_was_sent_costs_nothing(tmp_path: Path) -> None:
+    """Its hold is released, no call is journalled, the model was not asked."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        call = call_of(standing, "c", "hello")
+        hold = await b.metered.reserve(call, standing.purse)
+        assert not isinstance(hold, Refused)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (0, 0)
+        assert model.requests == b.journalled.calls == []

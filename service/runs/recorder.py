@@ -6,21 +6,30 @@ appended first and applied afterwards, in journal order, so that a replay passes
 
 import heapq
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
+from service.errors import RlmServiceError
 from service.ids import RunId
-from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.loop.events import Event
 from service.loop.machine import evolve
 from service.loop.state import RunState
 
 
+class Appends(Protocol):
+    """The one method of the journal that is needed here; a double stands in for it in tests of ordering."""
+
+    async def append(self, run_id: RunId, epoch: int, event: Event) -> int:
+        """The fact's place in the journal, once it is kept."""
+        ...
+
+
 class Recorder:
     """Appends and applies the events of one run, of which this replica is the only writer (`epoch`)."""
 
-    def __init__(self, journal: Journal, run_id: RunId, epoch: int, recorded: list[Recorded]) -> None:
+    def __init__(self, journal: Appends, run_id: RunId, epoch: int, recorded: list[Recorded]) -> None:
         state: RunState | None = None
         for entry in recorded:
             state = evolve(state, entry.event)
@@ -35,6 +44,8 @@ class Recorder:
         self._next_seq = recorded[-1].seq + 1
         self._early: list[tuple[int, Event]] = []
         self._applied = anyio.Event()
+        self._broken: RlmServiceError | None = None
+        """The first append that failed: from then on this replica does not know where the journal stands."""
 
     def __repr__(self) -> str:
         return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
@@ -48,10 +59,18 @@ class Recorder:
         """
         # Shielded: were the task cancelled between the store's yes and the push, the sequence would have a hole.
         with anyio.CancelScope(shield=True):
-            seq = await self._journal.append(self._run_id, self._epoch, event)
+            try:
+                seq = await self._journal.append(self._run_id, self._epoch, event)
+            except RlmServiceError as exc:
+                # The event may stand in the journal all the same, and those behind it would wait for it for ever.
+                self._broken = exc
+                self._announce()
+                raise
             heapq.heappush(self._early, (seq, event))
             self._apply_due()
             while self._next_seq <= seq:
+                if self._broken is not None:
+                    raise self._broken
                 await self._applied.wait()
 
     def _apply_due(self) -> None:
@@ -59,6 +78,9 @@ class Recorder:
             _, event = heapq.heappop(self._early)
             self.state = evolve(self.state, event)
             self._next_seq += 1
-            self._applied.set()
-            self._applied = anyio.Event()
+            self._announce()
             self.on_applied()
+
+    def _announce(self) -> None:
+        self._applied.set()
+        self._applied = anyio.Event()

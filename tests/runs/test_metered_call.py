@@ -223,4 +223,5 @@ async def test_a_call_cancelled_before_anything_was_sent_costs_nothing(tmp_path:
             await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
         balance = await b.balance(standing)
         assert (balance.spent, balance.held) == (0, 0)
-        assert model.requests == b.journalled.calls == []
+        assert not model.requests
+        assert not b.journalled.calls

@@ -1,0 +1,97 @@
+"""The recorder: facts from many tasks, applied in journal order, and never waited for in vain."""
+
+import random
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from service.ids import CallId, RunId, new_id
+from service.journal.values import Recorded
+from service.loop.events import CallFinished, Event
+from service.loop.values import CallOutcome, Limits, Purpose, Usage
+from service.money import NanoUSD
+from service.runs.recorder import Recorder
+from service.store.errors import StoreFailed
+from tests.runs.doubles import submitted_run
+
+pytestmark = pytest.mark.anyio
+
+RUN = RunId(new_id("run"))
+
+
+class SlowJournal:
+    """Gives out sequence numbers at once and acknowledges them in any order; the one numbered `fails_at` fails."""
+
+    def __init__(self, seed: int, fails_at: int | None = None) -> None:
+        self._random = random.Random(seed)
+        self._fails_at = fails_at
+        self.events: list[Event] = []
+
+    async def append(self, run_id: RunId, epoch: int, event: Event) -> int:
+        self.events.append(event)
+        seq = len(self.events) + 1
+        for _ in range(self._random.randrange(20)):
+            await anyio.lowlevel.checkpoint()
+        if seq == self._fails_at:
+            raise StoreFailed("the reply was lost")
+        return seq
+
+
+def call(number: int) -> CallFinished:
+    return CallFinished(
+        at=float(number),
+        call_id=CallId(f"c{number}"),
+        purpose=Purpose.SUB_CALL,
+        model="m",
+        outcome=CallOutcome.OK,
+        text="",
+        usage=Usage(),
+        cost=NanoUSD(1),
+    )
+
+
+def recorder_over(journal: SlowJournal) -> Recorder:
+    submitted = submitted_run(RUN, limits=Limits(), deadline_at=100.0)
+    return Recorder(journal, RUN, 1, [Recorded(seq=1, event=submitted)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_facts_are_applied_in_journal_order_whatever_order_they_return_in(seed: int) -> None:
+    """And each `record` returns only when its fact, and all before it, are in the state."""
+    journal = SlowJournal(seed)
+    recorder = recorder_over(journal)
+    applied: list[float] = []
+    recorder.on_applied = lambda: applied.append(recorder.state.now)
+
+    async def record(number: int) -> None:
+        await recorder.record(call(number))
+        assert call(number).at in applied
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(1, 31):
+            tasks.start_soon(record, number)
+    assert applied == [event.at for event in journal.events]
+    assert recorder.state.spent.nano_usd == 30
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_failed_append_ends_every_wait_behind_it(seed: int) -> None:
+    """A lost reply leaves a hole that nobody waits for: every task gets the failure or has been applied before it."""
+    recorder = recorder_over(SlowJournal(seed, fails_at=5))
+    outcomes: list[str] = []
+
+    async def record(number: int) -> None:
+        try:
+            await recorder.record(call(number))
+            outcomes.append("applied")
+        except StoreFailed:
+            outcomes.append("failed")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(1, 21):
+                tasks.start_soon(record, number)
+    assert len(outcomes) == 20
+    # The three before it are in the journal; whether each was applied before the failure was known is a race.
+    assert outcomes.count("applied") <= 3

@@ -199,7 +199,7 @@ def test_the_hosts_sockets_cannot_be_dialled(host: Host) -> None:
 
 @pytest.mark.parametrize("who", ["os.getppid()", "supervisor"])
 def test_the_other_processes_cannot_be_touched(host: Host, who: str) -> None:
-    """Neither zygote nor supervisor can be signalled, read, written, throttled or limited, though the uid is the same."""
+    """Neither zygote nor supervisor can be signalled, read, written or throttled, though the uid is the same."""
     who = str(host.process.pid) if who == "supervisor" else who
     assert host.evaluate(f"error_of(lambda: os.kill({who}, 0))") == EPERM
     assert host.evaluate(f"error_of(lambda: open(f'/proc/{{{who}}}/mem', 'r+b'))") in (13, 2)

@@ -127,7 +127,7 @@ def test_a_batch_beyond_one_request_is_cut(host: Host, gateway: GatewayServer) -
     """Batches of any number and size return whole and in order; a single prompt above the cap fails alone."""
     host.run("r = llm_query_batched([f'p{i}' for i in range(10_001)])")
     assert host.evaluate("[len(r), r[0], r[-1], all(x.ok for x in r)]") == [10_001, "P0", "P10000", True]
-    assert [len(request["arguments"]["prompts"]) for request in gateway.requests] == [10_000, 1]
+    assert sorted(len(request["arguments"]["prompts"]) for request in gateway.requests) == [1, 10_000]
     host.run("r = llm_query_batched(['a', 'x' * (65 << 20), 'b'])")
     assert host.evaluate("[r[0], r[1].ok, r[1][:19], r[2]]") == ["A", False, "Error: the call has", "B"]
 
@@ -287,7 +287,7 @@ def test_no_gateway_is_unavailable(host: Host) -> None:
 
 
 def test_calls_of_a_lost_kernel_are_broken_off(host: Host) -> None:
-    """When a kernel dies with calls in flight, they are given up, and the next kernel's calls are not held up by them."""
+    """When a kernel dies with calls in flight, they are given up and do not hold up those of the next kernel."""
     release = threading.Event()
 
     def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:

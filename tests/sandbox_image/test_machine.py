@@ -1,4 +1,4 @@
-"""A sandbox against a model of it: whatever a host does in whatever order, variables and results are what they should be."""
+"""A sandbox against a model of it: in whatever order a host acts, variables and results are as they should be."""
 
 from contextlib import ExitStack
 from typing import Any

@@ -201,7 +201,10 @@ def test_a_binding_that_cannot_be_made_is_refused(host: Host, change: dict[str, 
 def test_names_of_the_contract_are_restored(host: Host) -> None:
     """Overwritten or deleted, the contract's names are back in the next cell; in their own cell the writes count."""
     host.bind_text("context", b"text")
-    code = "llm_query = 5\ndel FINAL\ncontext = context[:1]\nprint(llm_query, context)\nimport builtins\nbuiltins.input = 3"
+    code = (
+        "llm_query = 5\ndel FINAL\ncontext = context[:1]\nprint(llm_query, context)\n"
+        "import builtins\nbuiltins.input = 3"
+    )
     assert printed(host.run(code)) == "5 t\n"
     assert (
         printed(host.run("print(context, callable(llm_query), callable(FINAL), callable(input))"))
@@ -246,7 +249,10 @@ def test_odd_output_is_text(host: Host) -> None:
 
 def test_output_of_native_code_and_threads_is_captured(host: Host) -> None:
     """What threads print before the cell ends belongs to the cell, what they print after it to the next."""
-    code = "import threading\ngo = threading.Event()\nt = threading.Thread(target=lambda: (go.wait(), print('late')))\nt.start()"
+    code = (
+        "import threading\ngo = threading.Event()\nt = threading.Thread(target=lambda: (go.wait(), print('late')))\n"
+        "t.start()"
+    )
     assert printed(host.run(code)) == ""
     assert printed(host.run("go.set(); t.join()")) == "late\n"
 
@@ -261,7 +267,8 @@ def test_a_run_is_repeatable(host: Host) -> None:
 def test_dataclasses_pickles_and_source_work(host: Host) -> None:
     """Things that look for `__main__` and for source lines find them."""
     host.run(
-        "from dataclasses import dataclass\nimport pickle, inspect\n@dataclass\nclass P:\n    x: int = 3\ndef f():\n    return 1"
+        "from dataclasses import dataclass\nimport pickle, inspect\n@dataclass\n"
+        "class P:\n    x: int = 3\ndef f():\n    return 1"
     )
     assert printed(host.run("print(pickle.loads(pickle.dumps(P())), __name__)")) == "P(x=3) __main__\n"
     assert printed(host.run("print(inspect.getsource(f), end='')")) == "def f():\n    return 1\n"

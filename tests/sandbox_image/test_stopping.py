@@ -3,12 +3,13 @@
 import os
 import select
 import signal
+from typing import Any
 
 import pytest
 
 from tests.sandbox_image.host import Host, SandboxEnded, children, start_host
 
-SHORT = {"active_limit_s": 0.3, "grace_s": 1.0}
+SHORT: dict[str, Any] = {"active_limit_s": 0.3, "grace_s": 1.0}
 
 
 def alive(host: Host) -> None:
@@ -93,7 +94,10 @@ def test_an_interrupt_from_outside_is_an_exception(host: Host) -> None:
 
 def test_an_interrupt_that_is_ignored_kills_after_the_grace(host: Host) -> None:
     """An interrupt from outside climbs the same ladder."""
-    code = "import time\nwhile True:\n    try:\n        open('in', 'w').close(); time.sleep(1000)\n    except BaseException: pass"
+    code = (
+        "import time\nwhile True:\n    try:\n        open('in', 'w').close(); time.sleep(1000)\n"
+        "    except BaseException: pass"
+    )
     host.send("cells", "PUT", "/cells/stubborn", host.cell_body(code, grace_s=0.3))
     while not (host.directory.parent / "tmp" / "in").exists():
         pass
@@ -117,7 +121,8 @@ def test_an_interrupt_that_is_ignored_kills_after_the_grace(host: Host) -> None:
             "broke the protocol",
         ),
         (
-            "import os, socket\nfor fd in range(3, 20):\n    try: socket.socket(fileno=fd).shutdown(2)\n    except OSError: pass",
+            "import os, socket\nfor fd in range(3, 20):\n    try: socket.socket(fileno=fd).shutdown(2)\n"
+            "    except OSError: pass",
             "",
         ),
     ],

@@ -4,19 +4,12 @@ What the server sends is hostile input: every field is checked where it is read,
 `Malformed`, except usage, where nonsense counts as none (the ledger then books the bound).
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.loop.values import Message, Usage
-from service.models.port import ModelReply, ModelRequest
-
-MOST_TOKENS = 1_000_000_000
-"""A count of tokens above this is nonsense: no window is near it."""
-
-
-class Malformed(Exception):
-    """The server's JSON is not what the protocol says; the text says what was expected."""
+from service.loop.values import CallOutcome, Message, Usage
+from service.models.json_values import Malformed, body_bytes, token_count, without_surrogates
+from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +49,7 @@ def request_body(request: ModelRequest, dialect: Dialect) -> bytes:
         }
     if request.cache_key is not None and dialect.takes_cache_key:
         body["prompt_cache_key"] = request.cache_key
-    # A lone surrogate cannot be sent as UTF-8, and servers refuse it as an escape: it becomes a question mark.
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return body_bytes(body)
 
 
 def _message(message: Message) -> dict[str, str]:
@@ -79,37 +71,21 @@ def _is_strict(schema: object) -> bool:
     return all(_is_strict(value) for value in schema.values())
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON from a server.
-
-    Raises:
-        Malformed: it is not JSON, contains NaN or infinities, or is nested too deeply.
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise Malformed("expected JSON") from None
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(constant)
-
-
 def read_usage(value: object) -> Usage | None:
     """Token counts as billed, or None when they are missing or cannot be true."""
     if not isinstance(value, dict):
         return None
-    prompt, completion = _count(value.get("prompt_tokens")), _count(value.get("completion_tokens"))
+    prompt, completion = token_count(value.get("prompt_tokens")), token_count(value.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
     details = value.get("prompt_tokens_details")
     details = details if isinstance(details, dict) else {}
-    cached = _count(details.get("cached_tokens") or 0)
-    written = _count(details.get("cache_write_tokens") or value.get("cache_creation_input_tokens") or 0)
+    cached = token_count(details.get("cached_tokens") or 0)
+    written = token_count(details.get("cache_write_tokens") or value.get("cache_creation_input_tokens") or 0)
     if cached is None or written is None or cached + written > prompt:
         return None
     # Some providers leave reasoning out of completion_tokens and bill it: the total then tells.
-    total = _count(value.get("total_tokens") or 0)
+    total = token_count(value.get("total_tokens") or 0)
     if total is None:
         return None
     return Usage(
@@ -120,54 +96,24 @@ def read_usage(value: object) -> Usage | None:
     )
 
 
-def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
-        return None
-    return value
-
-
-def whole_reply(document: object) -> tuple[ModelReply, bool]:
-    """A reply that came in one piece, and whether the model refused.
-
-    Raises:
-        Malformed: it has no first choice with a message.
-    """
-    choice = _first_choice(document)
-    message = choice.get("message") if choice else None
-    if choice is None or not isinstance(message, dict) or not isinstance(document, dict):
-        raise Malformed("expected choices[0].message")
-    finish = choice.get("finish_reason")
-    reply = ModelReply(
-        text=_without_surrogates(_text(message.get("content"))),
-        usage=read_usage(document.get("usage")),
-        finish_reason=finish if isinstance(finish, str) else "stop",
-    )
-    return reply, bool(_text(message.get("refusal")))
-
-
-class StreamedReply:
-    """Puts a reply together from its chunks."""
+class CompletionReader:
+    """See `ReplyReader`: a reply from its chunks, or from one document."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
-        self.refused = False
+        self._refused = False
 
     def __repr__(self) -> str:
-        return f"<StreamedReply {len(self._parts)} parts, finish={self._finish_reason}>"
+        return f"<CompletionReader {len(self._parts)} parts, finish={self._finish_reason}>"
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the model said why it stopped. A stream that ends before that is broken."""
-        return self._finish_reason is not None
+    def is_done(self) -> bool:
+        """Never by a chunk: usage follows the last choice, and `[DONE]` ends the stream."""
+        return False
 
     def add(self, chunk: object) -> None:
-        """Take in one chunk.
-
-        Raises:
-            Malformed: it is not a chunk.
-        """
         if not isinstance(chunk, dict):
             raise Malformed("expected a JSON object in each event")
         if "usage" in chunk:
@@ -179,17 +125,32 @@ class StreamedReply:
         if isinstance(delta, dict):
             if text := _text(delta.get("content")):
                 self._parts.append(text)
-            self.refused = self.refused or bool(_text(delta.get("refusal")))
+            self._refused = self._refused or bool(_text(delta.get("refusal")))
         finish = choice.get("finish_reason")
         if isinstance(finish, str):
             self._finish_reason = finish
 
+    def add_whole(self, document: object) -> None:
+        choice = _first_choice(document)
+        message = choice.get("message") if choice else None
+        if choice is None or not isinstance(message, dict) or not isinstance(document, dict):
+            raise Malformed("expected choices[0].message")
+        self._parts.append(_text(message.get("content")))
+        self._refused = bool(_text(message.get("refusal")))
+        self._usage = read_usage(document.get("usage"))
+        finish = choice.get("finish_reason")
+        self._finish_reason = finish if isinstance(finish, str) else "stop"
+
     def reply(self) -> ModelReply:
-        return ModelReply(
-            text=_without_surrogates("".join(self._parts)),
-            usage=self._usage,
-            finish_reason=self._finish_reason or "stop",
-        )
+        """A stream that ends before the model said why it stopped is broken."""
+        if self._finish_reason is None:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the reply broke off before the model finished")
+        if self._finish_reason == "content_filter":
+            raise ModelCallFailed(CallOutcome.REFUSED, "the provider's content filter cut the reply")
+        if self._refused:
+            raise ModelCallFailed(CallOutcome.REFUSED, "the model refused to answer")
+        text = without_surrogates("".join(self._parts))
+        return ModelReply(text=text, usage=self._usage, finish_reason=self._finish_reason)
 
 
 def _first_choice(document: object) -> dict[str, Any] | None:
@@ -217,10 +178,3 @@ def _text(content: object) -> str:
     if isinstance(content, list):
         return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
     raise Malformed("expected content to be a string")
-
-
-def _without_surrogates(text: str) -> str:
-    """JSON can spell halves of a character, and some servers cut between them: pairs are joined, others replaced."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.values import Usage
-from service.models.chat_completions import Malformed, StreamedReply, parse_json, read_usage, whole_reply
+from service.models.chat_completions import CompletionReader, read_usage
+from service.models.json_values import Malformed, parse_json
+from service.models.port import ModelCallFailed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
@@ -66,13 +68,15 @@ def test_usage_is_true_or_none(reported: Any, usage: Usage | None) -> None:
 
 @given(JSON)
 def test_any_json_is_read_or_malformed(document: Any) -> None:
-    """No document from a server raises anything but `Malformed`."""
+    """No document from a server raises anything but `Malformed`, or comes to anything but a reply or a failed call."""
+    whole, streamed = CompletionReader(), CompletionReader()
     with suppress(Malformed):
-        whole_reply(document)
-    streamed = StreamedReply()
+        whole.add_whole(document)
     with suppress(Malformed):
         streamed.add(document)
-    assert isinstance(streamed.reply().text, str)
+    for reader in (whole, streamed):
+        with suppress(ModelCallFailed):
+            assert isinstance(reader.reply().text, str)
     read_usage(document)
 
 
@@ -85,15 +89,16 @@ def test_what_is_not_json_is_malformed(text: str | bytes) -> None:
 
 def test_a_character_cut_in_two_is_put_together() -> None:
     """Surrogate halves that arrive in two chunks become their character; a lone half is replaced."""
-    streamed = StreamedReply()
+    streamed = CompletionReader()
     for half in ("a \ud83c", "\udf88 b", "\ud800"):
         streamed.add({"choices": [{"delta": {"content": half}}]})
+    streamed.add({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     assert streamed.reply().text == "a 🎈 b\ufffd"
 
 
 def test_content_in_parts_is_joined() -> None:
     """Servers that send content as a list of parts are understood."""
     message = {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
-    reply, refused = whole_reply({"choices": [{"message": message, "finish_reason": "stop"}]})
-    assert reply.text == "ab"
-    assert not refused
+    whole = CompletionReader()
+    whole.add_whole({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert whole.reply().text == "ab"

@@ -1,0 +1,251 @@
+"""One provider over HTTP: the connection pool, the deadline, every bound. What is sent and read is the adapters' part.
+
+aiohttp, because it costs a tenth of the CPU of the official clients, and because every bound is ours: total deadline,
+idle bound between bytes, byte caps, identity encoding, no redirects, no cookies, no proxies from the environment.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import anyio
+
+from service.loop.values import CallOutcome
+from service.models.failures import classify, classify_streamed
+from service.models.json_values import Malformed, parse_json
+from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.models.sse import SseParser
+
+RESPONSE_LIMIT_BYTES = 64 << 20
+RESPONSE_FLOOR_BYTES = 1 << 20
+RESPONSE_BYTES_PER_TOKEN = 2048
+"""A streamed token is a chunk of some 300 to 600 bytes. A reply may take so much for every token that was asked for,
+and the floor for what surrounds them, up to the limit."""
+
+EVENT_LIMIT_BYTES = 4 << 20
+ERROR_BODY_LIMIT_BYTES = 64 << 10
+DRAIN_S = 0.25
+IDLE_S = 120.0
+"""Between bytes of a body that has begun. Before its first byte a model may think as long as the deadline lets it."""
+
+KEEP_ALIVE_S = 15.0
+"""Short: a connection that the server closed while idle costs a call whose fate is unknown."""
+
+
+class ReplyReader(Protocol):
+    """Puts one reply together. Each protocol has its own; one is made for each call."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has said that nothing more follows."""
+        ...
+
+    def add(self, chunk: object) -> None:
+        """Take in the JSON of one event of a stream.
+
+        Raises:
+            Malformed: it is not what the protocol says.
+        """
+        ...
+
+    def add_whole(self, document: object) -> None:
+        """Take in a reply that came in one piece, from a server that does not stream.
+
+        Raises:
+            Malformed: it is not what the protocol says.
+        """
+        ...
+
+    def reply(self) -> ModelReply:
+        """What it came to.
+
+        Raises:
+            ModelCallFailed: the reply broke off, or is a refusal.
+        """
+        ...
+
+
+class ProviderConnection:
+    """One base URL, one key, one connection pool. Opened by its adapter's first call, closed by `aclose`."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        api_key: str | None,
+        concurrency: int,
+        idle_s: float = IDLE_S,
+        response_limit_bytes: int = RESPONSE_LIMIT_BYTES,
+    ) -> None:
+        """`headers` hold the key in the form that the provider wants; `api_key` is what must never be quoted."""
+        self._url = url
+        self.host = urlsplit(url).hostname or ""
+        self._headers = headers
+        self._api_key = api_key
+        self._idle_s = idle_s
+        self._response_limit_bytes = response_limit_bytes
+        self._concurrency = concurrency
+        self._slots = anyio.CapacityLimiter(concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        busy = f"{self._slots.borrowed_tokens}/{self._concurrency} calls"
+        return f"<ProviderConnection {self.host} {busy}{' closed' if self._closed else ''}>"
+
+    async def call(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
+        """One attempt: post `body`, feed what comes back to `reader`, return its reply.
+
+        Waiting for one of the provider's slots is not part of the request's deadline.
+
+        Raises:
+            ModelCallFailed: anything else than a complete reply.
+        """
+        if self._closed:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the connection pool is closed", may_be_billed=False)
+        async with self._slots:
+            with anyio.move_on_after(request.timeout_s):
+                return await self._attempt(request, body, reader)
+            problem = f"no complete reply within {request.timeout_s:g} s"
+            raise ModelCallFailed(CallOutcome.TIMED_OUT, problem)
+
+    async def aclose(self) -> None:
+        """Close the pool. A call after it fails at once."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _attempt(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
+        async with self._post(body) as response:
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                _invalid("the server compressed its reply though identity was asked for")
+            if response.status != 200:
+                await self._raise_for(response)
+            allowed_bytes = RESPONSE_FLOOR_BYTES + request.max_output_tokens * RESPONSE_BYTES_PER_TOKEN
+            limit_bytes = min(self._response_limit_bytes, allowed_bytes)
+            content = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
+            try:
+                if response.content_type == "text/event-stream":
+                    await self._read_stream(content, reader)
+                else:
+                    document = parse_json(await content.read_all())
+                    self._raise_if_error(document)
+                    reader.add_whole(document)
+            except Malformed as exc:
+                _invalid(str(exc))
+            return reader.reply()
+
+    @asynccontextmanager
+    async def _post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to one request; aiohttp's exceptions end here."""
+        session = self._open_session()
+        try:
+            async with session.post(self._url, data=body, allow_redirects=False) as response:
+                yield response
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            problem = f"{self.host} cannot be reached"
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
+        except aiohttp.InvalidURL as exc:
+            raise ModelCallFailed(CallOutcome.REFUSED, "the base URL is not a URL", may_be_billed=False) from exc
+        except aiohttp.ClientPayloadError as exc:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the reply broke off") from exc
+        except aiohttp.ClientResponseError as exc:
+            raise ModelCallFailed(CallOutcome.INVALID_REPLY, "the server's answer is not HTTP") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            problem = f"the connection to {self.host} broke ({type(exc).__name__})"
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem) from exc
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Opened at the first call, because only then is there surely a running event loop."""
+        if self._session is None:
+            headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+            headers |= {"Accept-Encoding": "identity", "User-Agent": "rlm-service"}
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEP_ALIVE_S),
+                headers={**headers, **self._headers},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+    async def _read_stream(self, body: "_Body", reader: ReplyReader) -> None:
+        parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
+        while chunk := await body.read():
+            is_done = False
+            for event in parser.feed(chunk):
+                if event.data == "[DONE]":
+                    is_done = True
+                    break
+                document = parse_json(event.data)
+                self._raise_if_error(document)
+                reader.add(document)
+                is_done = reader.is_done
+            if parser.overflowed:
+                _invalid(f"an event of the reply is longer than {EVENT_LIMIT_BYTES} bytes")
+            if is_done:
+                await body.drain()
+                return
+
+    def _raise_if_error(self, document: object) -> None:
+        """A server that had begun with 200 can only say in the body what went wrong."""
+        if isinstance(document, dict) and document.get("error"):
+            raise classify_streamed(document, now=datetime.now(UTC), secrets=self._secrets())
+
+    async def _raise_for(self, response: aiohttp.ClientResponse) -> NoReturn:
+        body = _Body(response, idle_s=self._idle_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
+        try:
+            document = parse_json(await body.read_all())
+        except (Malformed, ModelCallFailed, aiohttp.ClientError):
+            document = None  # the status alone decides
+        if response.status in (401, 403) and self._api_key is None:
+            problem = f"{self.host} wants a key (HTTP {response.status}) and none is set"
+            raise ModelCallFailed(CallOutcome.REFUSED, problem, may_be_billed=False)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        raise classify(response.status, headers, document, now=datetime.now(UTC), secrets=self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        return (self._api_key,) if self._api_key else ()
+
+
+class _Body:
+    """Reads a response's body under the idle bound (after its first byte) and the byte cap."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, idle_s: float, limit_bytes: int) -> None:
+        self._content = response.content
+        self._idle_s = idle_s
+        self._limit_bytes = limit_bytes
+        self._size_bytes = 0
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end."""
+        with anyio.move_on_after(self._idle_s if self._size_bytes else None) as idle:
+            chunk = await self._content.readany()
+        if idle.cancelled_caught:
+            raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
+        self._size_bytes += len(chunk)
+        if self._size_bytes > self._limit_bytes:
+            _invalid(f"the reply is longer than {self._limit_bytes} bytes")
+        return chunk
+
+    async def read_all(self) -> bytes:
+        body = bytearray()
+        while chunk := await self.read():
+            body += chunk
+        return bytes(body)
+
+    async def drain(self) -> None:
+        """Read what follows the end of a stream, briefly: only a body read to its end keeps its connection."""
+        with anyio.move_on_after(DRAIN_S):
+            while await self.read():
+                pass
+
+
+def _invalid(problem: str) -> NoReturn:
+    raise ModelCallFailed(CallOutcome.INVALID_REPLY, problem)

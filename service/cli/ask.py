@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.answer_file import check_target
-from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, find_sources
 from service.errors import BadRequest
 from service.ids import SessionId, is_id
@@ -51,14 +50,6 @@ class Question:
     request: RunRequest
     """Without its contexts, which are yet to be stored."""
     sources: tuple[Source, ...]
-
-
-async def ask(options: AskOptions) -> ExitCode:
-    """Check, then ask."""
-    question = check(options)
-    from service.cli.asking import ask_and_deliver  # noqa: PLC0415  # takes a second, which a typo need not wait for
-
-    return await ask_and_deliver(question, options)
 
 
 def check(options: AskOptions) -> Question:

@@ -14,7 +14,7 @@ import structlog
 from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
 from service.cli.visible import visible_line
-from service.errors import RlmServiceError
+from service.errors import RlmServiceError, sole_failure
 from service.settings import Settings, read_settings
 
 
@@ -41,7 +41,7 @@ def _exit_code(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bo
 
 
 def _explain(error: Exception, *, show_traceback: bool) -> ExitCode:
-    cause = sole_cause(error)
+    cause = sole_failure(error)
     if isinstance(cause, BrokenPipeError):
         # Python flushes stdout once more at exit; it must not complain a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,14 +56,6 @@ def _explain(error: Exception, *, show_traceback: bool) -> ExitCode:
     what = f"{type(cause).__name__}{place}: {visible_line(str(cause), 300)}"
     sys.stderr.write(f"rlm-service: a defect of this program, please report it with --traceback: {what}\n")
     return ExitCode.INTERNAL
-
-
-def sole_cause(error: Exception) -> Exception:
-    """Task groups wrap what their tasks raise: unwrap while there is one cause, prefer one of ours among several."""
-    while isinstance(error, ExceptionGroup):
-        ours, _ = error.split(RlmServiceError)
-        error = (ours or error).exceptions[0]
-    return error
 
 
 def without_warm_sandboxes() -> Settings:
@@ -82,6 +74,13 @@ def _configure_log(*, show_traceback: bool) -> None:
     The log says the same once more, with tracebacks: it is there for reports of defects.
     """
     structlog.configure(
+        # Tracebacks without local variables, which structlog's own would print: they hold contexts, code and grants.
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger("warning" if show_traceback else "critical"),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -6,9 +6,12 @@ is run, rich help panels are off, and options that are left out are None: their 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from service.cli.exit_codes import ExitCode
 
 app = typer.Typer(
     name="rlm-service",
@@ -69,8 +72,7 @@ def ask(
 
     The answer goes to stdout and nothing else does; progress goes to stderr.
     """
-    from service.cli.ask import AskOptions
-    from service.cli.ask import ask as run
+    from service.cli.ask import AskOptions, check
     from service.cli.boundary import run_command, wants_colour
 
     options = AskOptions(
@@ -93,7 +95,15 @@ def ask(
         show_code=show_code,
         colour=wants_colour(),
     )
-    run_command(lambda: run(options), show_traceback=traceback)
+
+    async def run() -> "ExitCode":
+        question = check(options)
+        # Takes a second, for which a mistyped path need not wait.
+        from service.cli.asking import ask_and_deliver
+
+        return await ask_and_deliver(question, options)
+
+    run_command(run, show_traceback=traceback)
 
 
 @app.command()

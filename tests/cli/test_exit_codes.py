@@ -9,9 +9,8 @@ import pytest
 
 import service
 from service.cli import exit_codes
-from service.cli.boundary import sole_cause
 from service.cli.exit_codes import EXIT_CODE_OF_FAULT, ExitCode
-from service.errors import BadRequest, Fault, RlmServiceError
+from service.errors import Fault, RlmServiceError
 from service.loop.values import AnswerSource, StopReason
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
@@ -55,11 +54,3 @@ def test_the_documented_table_is_the_table() -> None:
     """docs/cli.md lists every exit code and no other."""
     documented = {int(number) for number in re.findall(r"^\| (\d+) \|", DOCS.read_text(), re.MULTILINE)}
     assert documented == {int(code) for code in ExitCode}
-
-
-def test_our_own_error_is_found_in_a_group() -> None:
-    """Task groups wrap errors; the person is told the one of ours, not the group."""
-    ours = BadRequest("no such thing")
-    group = ExceptionGroup("outer", [ValueError("noise"), ExceptionGroup("inner", [ours])])
-    assert sole_cause(group) is ours
-    assert isinstance(sole_cause(ExceptionGroup("outer", [ValueError("only")])), ValueError)

@@ -55,15 +55,16 @@ class NotFound(RlmServiceError):
 
 
 def sole_failure(failure: BaseException) -> BaseException:
-    """What a nest of exception groups is about: its one exception, or the first of several of one kind.
+    """What a nest of exception groups is about: its one exception, or the first of ours among several.
 
     Task groups wrap whatever leaves them, so an error that crosses a few rooms arrives wrapped as often, and one
-    cause (a store that is gone) arrives once for every task that met it. Different errors stay a group.
+    cause (a store that is gone) arrives once for every task that met it. Several defects stay a group.
     """
     leaves = _leaves(failure)
-    if all(isinstance(leaf, RlmServiceError) and type(leaf) is type(leaves[0]) for leaf in leaves[1:]):
-        return leaves[0]
-    return failure
+    ours = [leaf for leaf in leaves if isinstance(leaf, RlmServiceError)]
+    if ours:
+        return ours[0]
+    return leaves[0] if len(leaves) == 1 else failure
 
 
 def _leaves(failure: BaseException) -> list[BaseException]:

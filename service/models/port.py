@@ -1,7 +1,7 @@
 """The port: what a language model is to the rest of the service.
 
-Implemented by the OpenAI-compatible adapter and the scripted model, later by further adapters; all pass
-`tests/models/contract.py`.
+Implemented by the adapters of the two protocols that are spoken natively, by LiteLLM's, and by the scripted model; all
+pass `tests/models/contract.py`.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ class ModelRequest:
     """Ask for JSON that satisfies this schema. The *caller* of the port validates the reply."""
     cache_key: str | None = None
     """Equal for requests that share a prefix; adapters turn it into their provider's cache hint."""
+    is_continued: bool = False
+    """Whether a later request will begin with all of these messages: writing them to a prefix cache then pays."""
     timeout_s: float = 300.0
     """Total, from the first byte sent to the last received."""
 

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks OpenAI's chat completions, well or badly, on raw sockets.
+"""A server on loopback that speaks OpenAI's chat completions and Anthropic's messages, well or badly, on raw sockets.
 
 Its replies come from the scripted model, so whole runs can be driven through a real HTTP provider:
 
@@ -14,71 +14,39 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from service.loop.values import CallOutcome, Message
+from service.loop.values import CallOutcome
 from service.models.port import ModelAdapter, ModelCallFailed, ModelReply, ModelRequest
 from service.models.scripted.adapter import ScriptedAdapter
 from service.models.scripted.script import ScriptUnknown, parse_script
+from tests.models.completions_dialect import ChatCompletions
+from tests.models.messages_dialect import Messages, PrefixCache
+from tests.models.modes import Mode
 
 HEAD_LIMIT_BYTES = 64 << 10
 BODY_LIMIT_BYTES = 64 << 20
-PIECE_CHARS = 24
 RETRY_AFTER_S = 2
 QUOTED_KEY = "sk-proj-abcdefghijklmnop1234567890"
 """What a careless provider quotes in its messages."""
 
 
-class Mode(StrEnum):
-    """How the server treats a call."""
+class Dialect(Protocol):
+    """A protocol as the server speaks it."""
 
-    STREAM = "stream"
-    SINGLE_BYTES = "single_bytes"
-    """A good stream, every byte a chunk of its own."""
-    NO_DONE = "no_done"
-    """A good stream that ends without `[DONE]`."""
-    WHOLE = "whole"
-    """One JSON document, although a stream was asked for."""
-    HELD = "held"
-    """Waits for `server.release` before it replies."""
-    NO_USAGE = "no_usage"
-    LYING_USAGE = "lying_usage"
-    RATE_LIMITED = "rate_limited"
-    QUOTA = "quota"
-    BAD_KEY = "bad_key"
-    UNKNOWN_MODEL = "unknown_model"
-    TOO_LONG = "too_long"
-    SERVER_ERROR = "server_error"
-    OVERLOADED = "overloaded"
-    REDIRECT = "redirect"
-    CONTENT_FILTER = "content_filter"
-    REFUSAL = "refusal"
-    ERROR_IN_STREAM = "error_in_stream"
-    BROKEN_STREAM = "broken_stream"
-    """The connection is cut in the middle of the text."""
-    UNFINISHED_STREAM = "unfinished_stream"
-    """The stream ends properly, but the model never said that it was done."""
-    HUNG_UP = "hung_up"
-    """The request is read and the connection closed without a word."""
-    NOT_HTTP = "not_http"
-    WRONG_JSON = "wrong_json"
-    WRONG_SHAPE = "wrong_shape"
-    DEEP_JSON = "deep_json"
-    COMPRESSED = "compressed"
-    HUGE_LINE = "huge_line"
-    ENDLESS = "endless"
-    """Good events for ever."""
-    SLOW_DRIP = "slow_drip"
-    """A byte now and then, for ever."""
-    STALLED = "stalled"
-    """Begins a stream and says no more."""
-    SILENT = "silent"
-    """Says nothing at all."""
+    def request(self, body: dict[str, Any], model: str) -> ModelRequest: ...
+
+    def error(self, code: str, message: str) -> dict[str, Any]: ...
+
+    def document(self, reply: ModelReply) -> dict[str, Any]: ...
+
+    def events(self, reply: ModelReply, mode: Mode) -> list[bytes]: ...
+
+    def more(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +72,7 @@ class ProtocolServer:
     calls: list[Received] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    cache: PrefixCache = field(default_factory=PrefixCache)
     release: anyio.Event = field(default_factory=anyio.Event)
     arrived: anyio.Condition = field(default_factory=anyio.Condition)
 
@@ -183,51 +152,43 @@ class _Connection:
 
     async def _answer(self, received: Received, mode: Mode) -> bool:
         """Answer one call; whether the connection can be used again."""
+        dialect: Dialect = Messages(self._server.cache) if received.path.endswith("/messages") else ChatCompletions()
         if mode in _ERRORS:
             status, headers, error = _ERRORS[mode]
-            await self._send_whole(status, {"error": error} if error else {}, headers)
+            await self._send_whole(status, dialect.error(*error) if error else {}, headers)
             return True
         if mode is Mode.HELD:
             await self._server.release.wait()
         if mode in (Mode.HUNG_UP, Mode.NOT_HTTP, Mode.SILENT, Mode.COMPRESSED, Mode.HUGE_LINE):
             return await self._misbehave(mode)
         try:
-            reply = await self._adapter.complete(self._request(received.body))
+            reply = await self._adapter.complete(dialect.request(received.body, self._model(received.body["model"])))
         except ModelCallFailed as failure:
-            await self._send_failure(failure)
+            await self._send_failure(failure, dialect)
             return True
         if mode is Mode.WHOLE or not received.body.get("stream"):
-            await self._send_whole(200, _document(reply))
+            await self._send_whole(200, dialect.document(reply))
             return True
-        return await self._stream_reply(reply, mode)
+        return await self._stream_reply(reply, mode, dialect)
 
-    def _request(self, body: dict[str, Any]) -> ModelRequest:
-        name = body["model"]
-        if self._server.script is not None and not _is_script(name):
-            name = self._server.script
-        schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-        return ModelRequest(
-            model=name,
-            messages=tuple(Message(role=one["role"], content=one["content"]) for one in body["messages"]),
-            max_output_tokens=body.get("max_tokens") or body.get("max_completion_tokens") or 4096,
-            schema=schema,
-        )
+    def _model(self, name: str) -> str:
+        return self._server.script if self._server.script is not None and not _is_script(name) else name
 
-    async def _send_failure(self, failure: ModelCallFailed) -> None:
+    async def _send_failure(self, failure: ModelCallFailed, dialect: Dialect) -> None:
         status = _STATUS[failure.outcome]
         headers = {} if failure.retry_after_s is None else {"Retry-After": f"{failure.retry_after_s:g}"}
-        await self._send_whole(status, {"error": {"message": failure.message, "code": str(failure.outcome)}}, headers)
+        await self._send_whole(status, dialect.error(str(failure.outcome), failure.message), headers)
 
-    async def _stream_reply(self, reply: ModelReply, mode: Mode) -> bool:
+    async def _stream_reply(self, reply: ModelReply, mode: Mode, dialect: Dialect) -> bool:
         await self._stream.send(_head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}))
-        for event in _events(reply, mode):
+        for event in dialect.events(reply, mode):
             await self._send_event(event, mode)
         match mode:
             case Mode.BROKEN_STREAM:
                 return False
             case Mode.ENDLESS:
                 while True:
-                    await self._send_event(_event_bytes(_chunk({"content": "x" * 4000})), mode)
+                    await self._send_event(dialect.more(), mode)
             case Mode.SLOW_DRIP:
                 while True:
                     await self._send_chunk(b":")
@@ -275,24 +236,18 @@ class _Connection:
         await self._stream.send(_head(status, head) + body)
 
 
-_ERRORS: dict[Mode, tuple[int, dict[str, str], dict[str, str]]] = {
-    Mode.RATE_LIMITED: (
-        429,
-        {"Retry-After": str(RETRY_AFTER_S)},
-        {"message": "slow down", "code": "rate_limit_exceeded"},
-    ),
-    Mode.QUOTA: (429, {}, {"message": "You exceeded your current quota.", "code": "insufficient_quota"}),
-    Mode.BAD_KEY: (401, {}, {"message": f"Incorrect API key provided: {QUOTED_KEY}.", "code": "invalid_api_key"}),
-    Mode.UNKNOWN_MODEL: (404, {}, {"message": "The model `nothing` does not exist", "code": "model_not_found"}),
-    Mode.TOO_LONG: (
-        400,
-        {},
-        {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"},
-    ),
-    Mode.SERVER_ERROR: (500, {}, {"message": "The server had an error", "type": "server_error"}),
-    Mode.OVERLOADED: (503, {"Retry-After": "1"}, {"message": "The engine is overloaded", "type": "server_error"}),
-    Mode.REDIRECT: (307, {"Location": "/v1/elsewhere"}, {}),
+_ERRORS: dict[Mode, tuple[int, dict[str, str], tuple[str, str] | None]] = {
+    Mode.RATE_LIMITED: (429, {"Retry-After": str(RETRY_AFTER_S)}, ("rate_limit_exceeded", "slow down")),
+    Mode.QUOTA: (429, {}, ("insufficient_quota", "You exceeded your current quota.")),
+    Mode.BAD_KEY: (401, {}, ("invalid_api_key", f"Incorrect API key provided: {QUOTED_KEY}.")),
+    Mode.UNKNOWN_MODEL: (404, {}, ("model_not_found", "The model `nothing` does not exist")),
+    Mode.TOO_LONG: (400, {}, ("context_length_exceeded", "This model's maximum context length is 8192 tokens.")),
+    Mode.SERVER_ERROR: (500, {}, ("server_error", "The server had an error")),
+    Mode.OVERLOADED: (503, {"Retry-After": "1"}, ("server_error", "The engine is overloaded")),
+    Mode.SITE_OVERLOADED: (529, {}, ("overloaded_error", "Overloaded")),
+    Mode.REDIRECT: (307, {"Location": "/v1/elsewhere"}, None),
 }
+"""Status, headers, and code and message of the error."""
 
 _STATUS = {
     CallOutcome.RATE_LIMITED: 429,
@@ -305,67 +260,12 @@ _STATUS = {
 """How a failure that the script asks for looks over HTTP."""
 
 
-def _events(reply: ModelReply, mode: Mode) -> list[bytes]:
-    """What a stream consists of in this mode."""
-    pieces = [reply.text[at : at + PIECE_CHARS] for at in range(0, len(reply.text), PIECE_CHARS)] or [""]
-    chunks: list[object] = [_chunk({"role": "assistant", "content": ""})]
-    chunks += [_chunk({"content": piece}) for piece in pieces]
-    finish = _chunk({}, finish_reason=reply.finish_reason)
-    usage = {"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": _usage(reply)}
-    match mode:
-        case Mode.WRONG_JSON:
-            return [_event_bytes(chunks[0]), b"data: {not json\n\n"]
-        case Mode.WRONG_SHAPE:
-            return [b'data: {"choices": 7}\n\n']
-        case Mode.DEEP_JSON:
-            return [b"data: " + b"[" * 100_000 + b"\n\n"]
-        case Mode.ERROR_IN_STREAM:
-            return [_event_bytes(chunks[0]), _event_bytes({"error": {"message": "overloaded", "code": 503}})]
-        case Mode.BROKEN_STREAM | Mode.UNFINISHED_STREAM | Mode.ENDLESS | Mode.SLOW_DRIP | Mode.STALLED:
-            return [_event_bytes(chunk) for chunk in chunks[:2]]
-        case Mode.CONTENT_FILTER:
-            return [*map(_event_bytes, [*chunks, _chunk({}, finish_reason="content_filter")]), b"data: [DONE]\n\n"]
-        case Mode.REFUSAL:
-            refusal = [_chunk({"refusal": "I cannot help with that."}), finish]
-            return [*map(_event_bytes, refusal), b"data: [DONE]\n\n"]
-        case Mode.NO_USAGE:
-            return [*map(_event_bytes, [*chunks, finish]), b"data: [DONE]\n\n"]
-        case Mode.LYING_USAGE:
-            lie = {"choices": [], "usage": {"prompt_tokens": -5, "completion_tokens": 1e30, "total_tokens": "many"}}
-            return [*map(_event_bytes, [*chunks, finish, lie]), b"data: [DONE]\n\n"]
-        case Mode.NO_DONE:
-            return [_event_bytes(chunk) for chunk in [*chunks, finish, usage]]
-        case _:
-            return [*map(_event_bytes, [*chunks, finish, usage]), b"data: [DONE]\n\n"]
-
-
 def _is_script(name: str) -> bool:
     try:
         parse_script(name)
     except ScriptUnknown:
         return False
     return True
-
-
-def _chunk(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return {"id": "c", "object": "chat.completion.chunk", "choices": [choice], "usage": None}
-
-
-def _event_bytes(document: object) -> bytes:
-    return b"data: " + json.dumps(document).encode() + b"\n\n"
-
-
-def _document(reply: ModelReply) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text}
-    choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
-    return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": _usage(reply)}
-
-
-def _usage(reply: ModelReply) -> dict[str, int]:
-    assert reply.usage is not None
-    prompt, completion = reply.usage.input_tokens, reply.usage.output_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:

@@ -1,13 +1,15 @@
-"""Both adapters pass the contract."""
+"""Every adapter passes the contract."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from service.models.anthropic_messages import AnthropicAdapter
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter
 from service.models.scripted.adapter import ScriptedAdapter
 from tests.models.contract import AdapterContract
-from tests.models.protocol_server import Mode, serving
+from tests.models.modes import Mode
+from tests.models.protocol_server import serving
 
 
 class TestScripted(AdapterContract):
@@ -32,6 +34,25 @@ class TestOpenAICompatible(AdapterContract):
 
 
 class TestOpenAICompatibleWithoutStreaming(TestOpenAICompatible):
+    """A server that ignores `stream` and answers in one piece is as good."""
+
+    mode = Mode.WHOLE
+
+
+class TestAnthropic(AdapterContract):
+    mode = Mode.STREAM
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[ModelAdapter]:
+        async with serving(mode=self.mode) as server:
+            adapter = AnthropicAdapter(base_url=server.base_url, api_key="sk-ant-test", concurrency=2)
+            try:
+                yield adapter
+            finally:
+                await adapter.aclose()
+
+
+class TestAnthropicWithoutStreaming(TestAnthropic):
     """A server that ignores `stream` and answers in one piece is as good."""
 
     mode = Mode.WHOLE

@@ -1,6 +1,6 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run test check tiny-model clean
+.PHONY: help run test check bench tiny-model clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -21,10 +21,14 @@ check: ## Lint, format, types, directions of import, and whether the locks are c
 	.venv/bin/lint-imports
 	.venv/bin/python deploy/check_locks.py
 
+bench: ## Measure this service beside the reference library and the machine (some 15 minutes; docs/performance.md)
+	@sh deploy/setup_environment.sh run
+	@.venv/bin/python -m benchmarks
+
 tiny-model: ## Fetch a real language model of 135 million parameters for the tests that want one (110 MB)
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python deploy/fetch_tiny_model.py
 
 clean: ## Remove the environment and all caches (never your data directory)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
-	find deploy sandbox_image service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks deploy sandbox_image service tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,99 @@
+"""A bare process that measures what the machine itself can do. Standard library only, and little of it: the smaller
+the process, the lower and the more honest the floors."""
+
+import hashlib
+import mmap
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+
+from benchmarks.worker_loop import serve
+
+_CHUNK = 4 << 20
+
+
+def fork(count: int) -> list[float]:
+    """Fork this process and hear one byte from the child."""
+    seconds = []
+    for _ in range(count):
+        reading, writing = os.pipe()
+        started = time.perf_counter()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"x")
+            os._exit(0)
+        os.read(reading, 1)
+        seconds.append(time.perf_counter() - started)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+    return seconds
+
+
+def echo(count: int, size_bytes: int) -> list[float]:
+    """Send so many bytes to another process over a unix socket and get them back."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    child = os.fork()
+    if child == 0:
+        here.close()
+        while data := there.recv(1 << 16):
+            there.sendall(data)
+        os._exit(0)
+    there.close()
+    payload = b"x" * size_bytes
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        here.sendall(payload)
+        left = size_bytes
+        while left:
+            left -= len(here.recv(1 << 16))
+        seconds.append(time.perf_counter() - started)
+    here.close()
+    os.waitpid(child, 0)
+    return seconds
+
+
+def run(count: int, command: Sequence[str]) -> list[float]:
+    """Run a command from start to end. Raises where it fails."""
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def map_file(count: int, path: str) -> list[float]:
+    """Open a file, map it and look at its first and last byte."""
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            if not (mapped[0] and mapped[len(mapped) - 1]):
+                raise ValueError(f"{path} is not a text")
+            seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def copy_and_hash(count: int, source: str, target: str) -> list[float]:
+    """Copy a file, hash it on the way and force it to disk."""
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        digest = hashlib.sha256()
+        with open(source, "rb") as reading, open(target, "wb") as writing:
+            while chunk := reading.read(_CHUNK):
+                digest.update(chunk)
+                writing.write(chunk)
+            writing.flush()
+            os.fsync(writing.fileno())
+        seconds.append(time.perf_counter() - started)
+        os.unlink(target)
+    return seconds
+
+
+if __name__ == "__main__":
+    serve({"fork": fork, "echo": echo, "run": run, "map_file": map_file, "copy_and_hash": copy_and_hash})

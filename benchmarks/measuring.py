@@ -1,0 +1,168 @@
+"""One run of the benchmarks: what this machine has is opened stage by stage, measured row by row, and shown."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from benchmarks import duels, floors
+from benchmarks.catalogue import Benchmark, Selection, Stage, select, stages
+from benchmarks.reference import CACHE, ReferenceAbsent, install, open_reference
+from benchmarks.reference_image import ImageAbsent, provide_image
+from benchmarks.rows import Row, as_line, table
+from benchmarks.service_side import Backend, BackendAbsent, open_side
+from benchmarks.worker import ROOT, bare_python, started
+from service.errors import RlmServiceError, sole_failure
+
+MakeRow = Callable[[str, str], Awaitable[Row]]
+BACKENDS: tuple[Backend, ...] = ("docker", "process")
+MODEL_START_S = 30.0
+
+
+class Measuring:
+    """Opened once, run once."""
+
+    def __init__(self, only: tuple[str, ...], *, is_quick: bool, scratch: Path) -> None:
+        self._only = only
+        self._duel_effort = duels.QUICK if is_quick else duels.FULL
+        self._floor_effort = floors.QUICK if is_quick else floors.FULL
+        self._scratch = scratch
+        self._rows: list[Row] = []
+        self._failures: list[str] = []
+        self._reference_python = Path()
+        self._image = ""
+
+    async def run(self) -> int:
+        """Everything that was asked for and that this machine has; the exit code."""
+        selection = select(self._only, await self._missing())
+        async with model_server() as model_url:
+            await self._stage("docker", selection, lambda: self._duel("docker", model_url))
+            await self._stage("process", selection, lambda: self._duel("process", model_url))
+            await self._stage("floors", selection, lambda: self._floors(model_url))
+        if self._rows:
+            sys.stdout.write(f"\n{table(self._rows)}\n")
+        for reason in dict.fromkeys(reason for _, reason in selection.absent):
+            names = [benchmark.name for benchmark, why in selection.absent if why == reason]
+            _say(f"ABSENT  {len(names)} benchmarks ({', '.join(names)}): {reason}")
+        for failure in self._failures:
+            _say(f"FAILED  {failure}")
+        return 1 if self._failures or (self._only and selection.absent) else 0
+
+    async def _missing(self) -> dict[Stage, str]:
+        """What this machine lacks, for whole stages; said at once, and again at the end."""
+        missing: dict[Stage, str] = {}
+        wanted = [backend for backend in BACKENDS if backend in stages(self._only)]
+        try:
+            if wanted:
+                self._reference_python = await anyio.to_thread.run_sync(install)
+        except ReferenceAbsent as error:
+            missing.update({backend: str(error) for backend in wanted})
+        for backend in wanted:
+            if backend not in missing and (reason := await self._why_no_backend(backend)) is not None:
+                missing[backend] = reason
+        for stage, reason in missing.items():
+            _say(f"ABSENT  every benchmark of {stage}: {reason}")
+        return missing
+
+    async def _why_no_backend(self, backend: Backend) -> str | None:
+        try:
+            if backend == "docker":
+                self._image = await anyio.to_thread.run_sync(provide_image)
+            scratch = self._scratch / f"probe-{backend}"
+            async with open_side(backend, model_url="http://127.0.0.1:9/v1", scratch=scratch, warm=0):
+                return None
+        except (ImageAbsent, BackendAbsent, RlmServiceError) as error:
+            return str(error)
+
+    async def _stage(
+        self, stage: Stage, selection: Selection, opened: Callable[[], AbstractAsyncContextManager[MakeRow]]
+    ) -> None:
+        """One stage's benchmarks; a stage that cannot be opened or closed is a failure of its own."""
+        if not selection.of(stage):
+            return
+        try:
+            async with opened() as make_row:
+                for benchmark in selection.of(stage):
+                    await self._row(benchmark, make_row)
+        except Exception as error:  # noqa: BLE001  # a named boundary: what was measured so far is still shown
+            self._fail(stage, error)
+
+    async def _row(self, benchmark: Benchmark, make_row: MakeRow) -> None:
+        _say(f"{benchmark.name}: {benchmark.what}")
+        try:
+            row = await make_row(benchmark.name, benchmark.unit)
+        except Exception as error:  # noqa: BLE001  # a named boundary: one benchmark's failure must not end the others
+            self._fail(benchmark.name, error)
+            return
+        self._rows.append(row)
+        sys.stdout.write(f"{as_line(row)}\n")
+        sys.stdout.flush()
+
+    def _fail(self, what: str, error: Exception) -> None:
+        cause = sole_failure(error)
+        self._failures.append(f"{what}: {type(cause).__name__}: {cause}")
+        _say(f"FAILED  {self._failures[-1]}")
+
+    @asynccontextmanager
+    async def _duel(self, backend: Backend, model_url: str) -> AsyncIterator[MakeRow]:
+        scratch = self._scratch / backend
+        async with (
+            open_side(backend, model_url=model_url, scratch=scratch / "ours") as ours,
+            open_reference(
+                self._reference_python, model_url=model_url, image=self._image, scratch=scratch / "reference"
+            ) as worker,
+        ):
+            duel = duels.Duel(ours=ours, reference=worker, scratch=scratch, effort=self._duel_effort)
+            yield duel.row
+
+    @asynccontextmanager
+    async def _floors(self, model_url: str) -> AsyncIterator[MakeRow]:
+        scratch = self._scratch / "floors"
+        async with AsyncExitStack() as stack:
+            warm = await stack.enter_async_context(
+                open_side("process", model_url=model_url, scratch=scratch / "warm", warm=1)
+            )
+            cold = await stack.enter_async_context(
+                open_side(
+                    "process",
+                    model_url=model_url,
+                    scratch=scratch / "cold",
+                    slots=floors.SESSIONS + 1,
+                    warm=0,
+                    memory_mb=4096,
+                )
+            )
+            command = bare_python("benchmarks.floor_worker")
+            bare = await stack.enter_async_context(
+                started("the bare process", command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=CACHE / "bare.log")
+            )
+            yield floors.Floors(warm=warm, cold=cold, bare=bare, scratch=scratch, effort=self._floor_effort).row
+
+
+@asynccontextmanager
+async def model_server() -> AsyncIterator[str]:
+    """The scripted model in a process of its own; its base URL."""
+    command = bare_python("benchmarks.model_server")
+    process = await anyio.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, cwd=ROOT, env={"LANG": "C.UTF-8"}
+    )
+    assert process.stdin is not None, "started with a pipe"
+    assert process.stdout is not None, "started with a pipe"
+    try:
+        with anyio.fail_after(MODEL_START_S):
+            port = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 100)
+        yield f"http://127.0.0.1:{int(port)}/v1"
+    finally:
+        with anyio.CancelScope(shield=True):
+            process.kill()
+            await process.aclose()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"benchmarks: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,36 @@
+"""What the processes below this one take of the machine's memory, as /proc tells it."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def memory_of_descendants() -> int:
+    """Bytes in use by all processes below this one; a page that several of them share is counted once (PSS)."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry.name))
+    total = 0
+    waiting = list(parents.get(os.getpid(), ()))
+    while waiting:
+        pid = waiting.pop()
+        waiting += parents.get(pid, ())
+        with contextlib.suppress(OSError):  # it may have ended
+            total += _field(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
+    return total
+
+
+def available_bytes() -> int:
+    """What could be used without swapping."""
+    return _field(Path("/proc/meminfo").read_text(), "MemAvailable")
+
+
+def _field(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) << 10
+    return 0

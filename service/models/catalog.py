@@ -78,6 +78,10 @@ class Route:
     """As the adapter's provider names it: goes into `ModelRequest.model`."""
     card: ModelCard
     price: Price
+    provider: str
+    """What fails together: the host, or what else stands behind the adapter. Breakers are kept by it."""
+    fallbacks: tuple["Route", ...] = ()
+    """What to ask instead, in this order, when this one is unavailable."""
 
 
 class Catalog:
@@ -144,6 +148,7 @@ class Catalog:
             upstream_model=booked.upstream or bare,
             card=_card(name, booked),
             price=booked.price,
+            provider=urlsplit(base_url).netloc.rpartition("@")[2],
         )
 
     def _scripted_route(self, name: str) -> Route:
@@ -157,6 +162,7 @@ class Catalog:
             upstream_model=name.removeprefix(SCRIPTED_PREFIX),
             card=_script_card(name, script),
             price=scripted.SHADOW_PRICE,
+            provider=name,  # each script fails on its own
         )
 
     def _provider(self, base_url: str) -> OpenAICompatibleAdapter:

@@ -7,11 +7,13 @@ idempotent: a crash after the append settles from the journal, a crash before it
 charge. An amount is held before anything is sent, and it bounds what the provider can bill; hence `spent + held` never
 passes a limit, whatever runs in parallel.
 
+A provider that keeps failing is shut off by its breaker, before any money is held, and a call goes on to the fallbacks
+of its model, each attempt at its own model's price and recorded under it.
+
 When the money does not fit: while other calls of the same budget are in flight, wait for them (they hold more than
 they will use); otherwise shrink the output limit down to a floor; otherwise refuse.
 """
 
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -26,15 +28,15 @@ from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Entry, Refusal, Unit
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose, Usage
+from service.models.breaker import Breakers
 from service.models.catalog import Route
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import bound, cost, input_token_bound
 from service.money import NanoUSD
+from service.runs.attempts import Course, after_attempt, after_refusal, pause_after
 from service.runs.purse import Amount, Purse, rows
 from service.store.errors import StoreFailed
 
-FIRST_BACKOFF_S = 0.5
-MAX_BACKOFF_S = 20.0
 OUTPUT_TOKENS_FLOOR = 256
 """A reply of fewer tokens than this is not worth paying its prompt for."""
 HOLD_MARGIN_S = 120.0
@@ -42,14 +44,6 @@ HOLD_MARGIN_S = 120.0
 CLEAN_UP_S = 10.0
 SETTLE_EVERY_S = 30.0
 
-_ATTEMPTS = {
-    CallOutcome.RATE_LIMITED: 5,
-    CallOutcome.UNAVAILABLE: 4,
-    # These two may have been billed in full, so a second try is all they get.
-    CallOutcome.TIMED_OUT: 2,
-    CallOutcome.INVALID_REPLY: 2,
-}
-"""How many attempts a call gets in all whose latest one ended so; outcomes that are not named get one."""
 _REFUSED_BY = {
     Unit.NANO_USD: (CallOutcome.BUDGET, "the run's budget is used up"),
     Unit.TOKENS: (CallOutcome.TOKEN_LIMIT, "the run's token limit is reached"),
@@ -85,6 +79,8 @@ class Hold:
     call_id: CallId
     amount: Amount
     max_output_tokens: int
+    route: int = 0
+    """The model that it is for: 0 for the one that was asked for, then the fallbacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +97,14 @@ class MeteredCalls:
     def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
         self._ledger = ledger
         self._now = now
+        self._breakers = Breakers()
         self._overbilling: set[str] = set()
         """Models that billed beyond their bound: refused until an operator raises it (a restart re-reads prices)."""
 
     async def call(
         self, call: MeteredCall, purse: Purse, append: Append, *, hold: Hold | None = None
     ) -> CallFinished | Refused:
-        """Make the call with its retries.
+        """Make the call, with its retries and on its fallbacks (`attempts` says what follows what).
 
         Args:
             call: what to ask.
@@ -119,31 +116,57 @@ class MeteredCalls:
             The last attempt (whose outcome may be a failure), or the refusal that prevented any.
         """
         last: CallFinished | None = None
-        attempt = 0
+        course = _course_of(call, route=0 if hold is None else hold.route)
         while True:
-            held = hold if attempt == 0 and hold is not None else await self.reserve(call, purse, attempt=attempt)
-            if isinstance(held, Refused):
-                return last if last is not None else held
-            last, retry_after_s = await self._attempt(call, held, purse, append)
-            pause_s = _backoff_s(attempt, retry_after_s)
-            attempt += 1
-            if attempt >= _ATTEMPTS.get(last.outcome, 1) or self._now() + pause_s >= call.deadline_at:
-                return last
-            await anyio.sleep(pause_s)
+            here = _on_route(call, course.route)
+            wait_s = self._wait_s(self._breakers.admit(here.route.provider, self._now()))
+            if wait_s is None:
+                held = hold or await self._reserve_on(here, purse, course)
+                if isinstance(held, Refused):
+                    return last or held
+                hold = None
+                last, retry_after_s = await self._attempt(here, held, purse, append)
+                course = replace(course, tries=course.tries + 1, attempts=course.attempts + 1)
+                pause_s = pause_after(course, retry_after_s)
+                onward = after_attempt(course, last.outcome, pause_s, call.deadline_at - self._now())
+            else:
+                if hold is not None:
+                    await self.release(hold, purse)
+                    hold, course = None, replace(course, attempts=course.attempts + 1)
+                onward = after_refusal(course, wait_s, call.deadline_at - self._now())
+            if onward is None:
+                return last or _refused_by_breaker(here, wait_s)
+            course = onward.course
+            await anyio.sleep(onward.pause_s)
 
-    async def reserve(self, call: MeteredCall, purse: Purse, *, attempt: int = 0) -> Hold | Refused:
-        """Hold what the attempt may cost at most, waiting for the budget's own calls in flight if need be.
+    async def reserve(self, call: MeteredCall, purse: Purse) -> Hold | Refused:
+        """Hold what the first attempt may cost at most, on the first of the call's models whose provider is up.
+
+        Waits for a provider, and for the budget's own calls in flight, if need be.
 
         Raises:
             StoreFailed: no ledger, so no call.
         """
+        course = _course_of(call)
+        while True:
+            here = _on_route(call, course.route)
+            wait_s = self._wait_s(self._breakers.retry_at(here.route.provider, self._now()))
+            if wait_s is None:
+                return await self._reserve_on(here, purse, course)
+            onward = after_refusal(course, wait_s, call.deadline_at - self._now())
+            if onward is None:
+                return _refused_by_breaker(here, wait_s)
+            course = onward.course
+            await anyio.sleep(onward.pause_s)
+
+    async def _reserve_on(self, call: MeteredCall, purse: Purse, course: Course) -> Hold | Refused:
         max_output_tokens = call.max_output_tokens
         while True:
             if (refused := self._refused_beforehand(call)) is not None:
                 return refused
-            held = await self._hold(call, max_output_tokens, attempt=attempt)
+            held = await self._hold(call, max_output_tokens, attempt=course.attempts)
             if isinstance(held, Hold):
-                return held
+                return replace(held, route=course.route)
             if self._others_are_in_flight(held, purse):
                 await purse.wait_for_resolved()
                 max_output_tokens = call.max_output_tokens
@@ -166,7 +189,7 @@ class MeteredCalls:
             held = await self._hold(calls[index], calls[index].max_output_tokens, attempt=0)
             found[index] = held if isinstance(held, Hold) else None
 
-        if any(self._refused_beforehand(call) is not None for call in calls):
+        if any(self._refused_beforehand(call) is not None or self._is_shut(call) for call in calls):
             return []
         # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
         with anyio.CancelScope(shield=True):
@@ -200,6 +223,12 @@ class MeteredCalls:
         if self._now() >= call.deadline_at:
             return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
         return None
+
+    def _is_shut(self, call: MeteredCall) -> bool:
+        return self._breakers.retry_at(call.route.provider, self._now()) is not None
+
+    def _wait_s(self, retry_at: float | None) -> float | None:
+        return None if retry_at is None else max(retry_at - self._now(), 0.0)
 
     async def release(self, hold: Hold, purse: Purse) -> None:
         """Give back a hold whose call was never made."""
@@ -239,6 +268,7 @@ class MeteredCalls:
             max_output_tokens=hold.max_output_tokens,
             schema=call.schema,
             cache_key=call.cache_key,
+            is_continued=call.purpose is Purpose.TURN,
             timeout_s=max(1.0, min(600.0, call.deadline_at - started)),
         )
         retry_after_s: float | None = None
@@ -254,6 +284,7 @@ class MeteredCalls:
             fact = _CallFact(outcome=exc.outcome, text=exc.message, reply=None, may_be_billed=exc.may_be_billed)
         finally:
             finished = _finished(call, hold, fact, at=self._now(), started=started)
+            self._breakers.record(call.route.provider, fact.outcome, started=started, now=finished.at)
             # What was spent is written down even when this task is being cancelled: the provider has been asked.
             with anyio.move_on_after(CLEAN_UP_S if cancelled else None, shield=True):
                 await append(finished)
@@ -270,6 +301,23 @@ class _CallFact:
     text: str
     reply: ModelReply | None
     may_be_billed: bool
+
+
+def _course_of(call: MeteredCall, *, route: int = 0) -> Course:
+    return Course(routes=1 + len(call.route.fallbacks), route=route)
+
+
+def _on_route(call: MeteredCall, index: int) -> MeteredCall:
+    """The call as it is made on one of its routes."""
+    if index == 0:
+        return call
+    route = call.route.fallbacks[index - 1]
+    return replace(call, route=route, max_output_tokens=min(call.max_output_tokens, route.card.max_output_tokens))
+
+
+def _refused_by_breaker(call: MeteredCall, wait_s: float | None) -> Refused:
+    again = "" if wait_s is None else f", and it is not asked again for {wait_s:.0f} s"
+    return Refused(outcome=CallOutcome.UNAVAILABLE, message=f"{call.route.provider} kept failing{again}")
 
 
 def bound_of(call: MeteredCall, max_output_tokens: int) -> Amount:
@@ -371,10 +419,3 @@ async def keep_settling(ledger: Ledger, now: Callable[[], float]) -> None:
             if settled:
                 log.warning("expired_holds_settled", holds=settled)
         await anyio.sleep(SETTLE_EVERY_S)
-
-
-def _backoff_s(attempt: int, retry_after_s: float | None) -> float:
-    if retry_after_s is not None:
-        return retry_after_s
-    longest_s: float = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**attempt)
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter only

@@ -1,7 +1,7 @@
 """Doubles at the ports of `runs`: a model that answers as told, and the values around a call."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -60,7 +60,7 @@ class StandInModel:
 
 def route_to(model: StandInModel, name: str = "stand/in", price: Price = PRICE) -> Route:
     card = ModelCard(name=name, window_tokens=100_000, max_output_tokens=4_096)
-    return Route(name=name, adapter=model, upstream_model=name, card=card, price=price)
+    return Route(name=name, adapter=model, upstream_model=name, card=card, price=price, provider=name)
 
 
 def submitted_run(run_id: RunId, *, limits: Limits, deadline_at: float, depth: int = 0) -> RunSubmitted:
@@ -104,6 +104,10 @@ def call_of(standing: Standing, stem: str, prompt: str, *, max_output_tokens: in
         deadline_at=standing.submitted.deadline_at,
         lineage=standing.lineage,
     )
+
+
+def with_fallbacks(call: MeteredCall, *fallbacks: Route) -> MeteredCall:
+    return replace(call, route=replace(call.route, fallbacks=fallbacks))
 
 
 @dataclass(eq=False)

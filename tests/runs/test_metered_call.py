@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -15,13 +15,16 @@ from service.ledger.values import Account, Balance, Unit
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Limits, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.metered_call import OUTPUT_TOKENS_FLOOR, MeteredCalls, Refused, bound_of
+from service.runs.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, Refused, bound_of
 from service.runs.standing import Standing
 from service.store.connection import open_store
-from tests.runs.doubles import Journalled, StandInModel, call_of, set_limits, standing_of
+from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, set_limits, standing_of, with_fallbacks
 
 pytestmark = pytest.mark.anyio
+
+DEARER = Price(input=10_000_000_000, cached_input=10_000_000_000, cache_write=10_000_000_000, output=20_000_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,3 +228,110 @@ async def test_a_call_cancelled_before_anything_was_sent_costs_nothing(tmp_path:
         assert (balance.spent, balance.held) == (0, 0)
         assert not model.requests
         assert not b.journalled.calls
+
+
+async def down(request: ModelRequest) -> ModelReply:
+    raise ModelCallFailed(CallOutcome.UNAVAILABLE, "down", retry_after_s=0.0, may_be_billed=False)
+
+
+async def test_a_model_that_is_down_is_left_for_its_fallback(tmp_path: Path) -> None:
+    """After the retries the next model of the list is asked; its attempt is priced and recorded under its own name."""
+    async with bench(tmp_path) as b:
+        first, second = StandInModel(down), StandInModel()
+        standing = await b.standing(first, Limits(cost=NanoUSD(10_000_000)))
+        fallback = route_to(second, "stand/in-for-it", DEARER)
+        call = with_fallbacks(call_of(standing, "c", "hello"), fallback)
+        finished = await b.metered.call(call, standing.purse, b.journalled.append)
+        assert (finished.outcome, len(first.requests), len(second.requests)) == (CallOutcome.OK, 4, 1)
+        assert [(each.model, each.call_id.rpartition("/")[2]) for each in b.journalled.calls] == [
+            *(("stand/in", f"a{attempt}") for attempt in range(4)),
+            ("stand/in-for-it", "a4"),
+        ]
+        assert second.requests[0].model == "stand/in-for-it"
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (5 * 10_000 + 5 * 20_000, 0)
+
+
+async def test_a_fallback_that_the_budget_cannot_pay_is_not_asked(tmp_path: Path) -> None:
+    """The dearer model needs a reservation of its own; without it the first model's failure stands."""
+    async with bench(tmp_path) as b:
+        first, second = StandInModel(down), StandInModel()
+        standing = await b.standing(first, Limits(cost=NanoUSD(3_000_000)))
+        call = with_fallbacks(call_of(standing, "c", "hello"), route_to(second, "dear", DEARER))
+        finished = await b.metered.call(call, standing.purse, b.journalled.append)
+        assert (finished.outcome, len(second.requests)) == (CallOutcome.UNAVAILABLE, 0)
+
+
+async def test_a_provider_that_keeps_failing_is_not_asked_and_holds_no_money(tmp_path: Path) -> None:
+    """Once shut off a provider gets no calls; the fallback is reserved and asked at once, also through `reserve`."""
+    async with bench(tmp_path) as b:
+        first, second = StandInModel(down), StandInModel()
+        standing = await b.standing(first, Limits(cost=NanoUSD(100_000_000)))
+        for index in range(2):
+            call = with_fallbacks(call_of(standing, f"c{index}", "hello"), route_to(second, "other"))
+            await b.metered.call(call, standing.purse, b.journalled.append)
+        assert len(first.requests) == 5
+        call = with_fallbacks(call_of(standing, "c2", "hello"), route_to(second, "other"))
+        assert await b.metered.reserve_prefix([call], standing.purse) == []
+        hold = await b.metered.reserve(call, standing.purse)
+        assert isinstance(hold, Hold)
+        assert hold.route == 1
+        finished = await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
+        assert (finished.outcome, len(first.requests), len(second.requests)) == (CallOutcome.OK, 5, 3)
+        assert (await b.balance(standing)).held == 0
+
+
+async def test_a_hold_on_a_provider_that_is_shut_off_is_given_back(tmp_path: Path) -> None:
+    """A call whose provider was shut off after its money was held releases it and goes to the fallback."""
+    async with bench(tmp_path) as b:
+        first, second = StandInModel(down), StandInModel()
+        standing = await b.standing(first, Limits(cost=NanoUSD(100_000_000)))
+        held_call = with_fallbacks(call_of(standing, "early", "hello"), route_to(second, "other"))
+        hold = await b.metered.reserve(held_call, standing.purse)
+        assert isinstance(hold, Hold)
+        for index in range(2):
+            call = with_fallbacks(call_of(standing, f"c{index}", "hello"), route_to(second, "other"))
+            await b.metered.call(call, standing.purse, b.journalled.append)
+        finished = await b.metered.call(held_call, standing.purse, b.journalled.append, hold=hold)
+        assert isinstance(finished, CallFinished)
+        assert (finished.model, finished.call_id.rpartition("/")[2]) == ("other", "a1")
+        assert (await b.balance(standing)).held == 0
+
+
+async def test_a_short_outage_costs_waiting(tmp_path: Path) -> None:
+    """A call without a fallback waits until its provider may be asked again, and then has its answer."""
+    model = StandInModel(down)
+    async with bench(tmp_path) as b:
+        standing = await b.standing(model, Limits(cost=NanoUSD(100_000_000)))
+        await b.metered.call(call_of(standing, "c0", "hello"), standing.purse, b.journalled.append)
+        plain = StandInModel().answer
+
+        async def up_again(request: ModelRequest) -> ModelReply:
+            return await (down if len(model.requests) <= 5 else plain)(request)
+
+        model.answer = up_again
+        finished = await b.metered.call(call_of(standing, "c1", "hello"), standing.purse, b.journalled.append)
+        assert (finished.outcome, len(model.requests)) == (CallOutcome.OK, 6)
+
+
+async def test_a_long_outage_is_told_without_asking(tmp_path: Path) -> None:
+    """Where no wait within the deadline helps, the call is refused: nothing is reserved, sent or recorded."""
+    async with bench(tmp_path) as b:
+        model = StandInModel(down)
+        standing = await b.standing(model, Limits(cost=NanoUSD(100_000_000)))
+        for index in range(2):
+            hurried = replace(call_of(standing, f"c{index}", "hello"), deadline_at=time.time() + 0.9)
+            last = await b.metered.call(hurried, standing.purse, b.journalled.append)
+        asked, recorded = len(model.requests), len(b.journalled.calls)
+        assert asked == 5
+        assert last.outcome is CallOutcome.UNAVAILABLE
+        hurried = replace(call_of(standing, "late", "hello"), deadline_at=time.time() + 0.05)
+        for refused in (
+            await b.metered.call(hurried, standing.purse, b.journalled.append),
+            await b.metered.reserve(hurried, standing.purse),
+        ):
+            assert isinstance(refused, Refused)
+            assert refused.outcome is CallOutcome.UNAVAILABLE
+            assert "kept failing" in refused.message
+        assert (len(model.requests), len(b.journalled.calls)) == (asked, recorded)
+        assert (await b.balance(standing)).held == 0

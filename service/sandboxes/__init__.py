@@ -12,6 +12,7 @@
     directory           the session directory that host and sandbox share
     tree_removal        removes what hostile code has filled
     listener            takes the streams that the sandbox dials, and says whose they are
+    stream              one connected unix stream
     link                speaks HTTP to the sandbox over those streams
     replies             believes nothing that comes back: checks it and turns it into our values
     sandbox             the REPL client, the same for every provider

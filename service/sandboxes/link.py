@@ -8,9 +8,6 @@ but identity, no redirect, no cookie.
 Everything that is not an answer within these rules is a `ProtocolBroken`; the owner of the link kills the sandbox.
 """
 
-import contextlib
-import select
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -18,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import anyio.abc
 import httpcore
 
 from service.sandboxes.listener import Lane, Listener
+from service.sandboxes.stream import UnixStream
 
 _ORIGIN = httpcore.Origin(b"http", b"sandbox", 80)
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, anyio.ClosedResourceError)
@@ -183,9 +180,9 @@ class _LaneConnection:
 
 
 class DialledStream(httpcore.AsyncNetworkStream):
-    """An accepted unix stream as httpcore wants one. Its timeouts are ignored: the exchange has one deadline."""
+    """An accepted stream as httpcore wants one. Its timeouts are ignored: the exchange has one deadline."""
 
-    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+    def __init__(self, stream: UnixStream) -> None:
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -193,7 +190,7 @@ class DialledStream(httpcore.AsyncNetworkStream):
             return await self._stream.receive(max_bytes)
         except anyio.EndOfStream:
             return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
             raise httpcore.ReadError("the stream broke") from exc
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -201,16 +198,15 @@ class DialledStream(httpcore.AsyncNetworkStream):
             return
         try:
             await self._stream.send(buffer)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
             raise httpcore.WriteError("the stream broke") from exc
 
     async def aclose(self) -> None:
-        await anyio.aclose_forcefully(self._stream)
+        self._stream.close()
 
     def shut_down(self) -> None:
-        """Let a pending read see the end. Closing under it instead races with its wake-up in the event loop."""
-        with contextlib.suppress(OSError):
-            self._raw_socket().shutdown(socket.SHUT_RDWR)
+        """Let a pending read see the end."""
+        self._stream.shut_down()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -218,22 +214,7 @@ class DialledStream(httpcore.AsyncNetworkStream):
         raise httpcore.UnsupportedProtocol("a sandbox's stream never speaks TLS")
 
     def get_extra_info(self, info: str) -> Any:
-        if info != "is_readable":
-            return None
-        return _is_readable(self._raw_socket().fileno())
-
-    def _raw_socket(self) -> socket.socket:
-        raw_socket: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
-        return raw_socket
-
-
-def _is_readable(descriptor: int) -> bool:
-    """Whether there are bytes or the end on an idle stream; either way it is used up."""
-    if descriptor < 0:
-        return True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+        return self._stream.is_used_up() if info == "is_readable" else None
 
 
 def _request(exchange: Exchange) -> httpcore.Request:

@@ -5,15 +5,17 @@ code in a cell cannot pose as the supervisor. What is accepted waits on its lane
 is bounded: lines, time, streams in their preface, streams waiting, and how often the sandbox may get it wrong.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
+import socket
 from collections import deque
 from typing import Literal
 
 import anyio
-import anyio.abc
 import structlog
 
 from sandbox_image.protocol import (
@@ -23,11 +25,14 @@ from sandbox_image.protocol import (
     SANDBOX_SOCKET,
 )
 from service.sandboxes.directory import SessionDirectory, short_path
+from service.sandboxes.stream import UnixStream, accept
 
 Lane = Literal["cells", "control"]
 
 PREFACE_DEADLINE_S = 5.0
 MAX_PREFACES = 4
+"""At once."""
+BACKLOG = 16
 MAX_WAITING = 2
 """Streams that wait on one lane. The supervisor keeps one dialled; a second appears when it redials early."""
 MAX_REFUSALS = 64
@@ -43,34 +48,42 @@ class PrefaceBroken(Exception):
 class Listener:
     """The host's end of one `sandbox.sock`. Opened before the sandbox is started; whoever opens it closes it."""
 
-    def __init__(self, sandbox_id: str, listener: anyio.abc.SocketListener) -> None:
-        self._listener = listener
+    def __init__(self, sandbox_id: str, listening: socket.socket) -> None:
+        self._listening = listening
+        self._serving = anyio.CancelScope()
+        self._began = False
         self._log = _log.bind(sandbox_id=sandbox_id)
         self._secret: str | None = None
-        self._prefaces = 0
+        self._in_preface: set[UnixStream] = set()
         self._refusals = 0
-        self._waiting: dict[Lane, deque[anyio.abc.SocketStream]] = {"cells": deque(), "control": deque()}
+        self._waiting: dict[Lane, deque[UnixStream]] = {"cells": deque(), "control": deque()}
         self._arrived = anyio.Condition()
         self._closed = False
 
     async def serve(self) -> None:
-        """Accept until closed or cancelled."""
+        """Accept until closed or cancelled. Raises nothing: one listener's trouble is one sandbox's."""
+        self._began = True
         try:
-            async with anyio.create_task_group() as prefaces:
-                while not self._closed:
-                    try:
-                        stream = await self._listener.accept()
-                    except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError) as exc:
-                        if not self._closed:
-                            self._log.warning("sandbox_listener_failed", reason=str(exc))
-                        break
-                    prefaces.start_soon(self._admit, stream)
-                prefaces.cancel_scope.cancel()
+            with self._serving:
+                async with anyio.create_task_group() as prefaces:
+                    while (stream := await self._accept()) is not None:
+                        self._in_preface.add(stream)
+                        prefaces.start_soon(self._admit, stream)
+                    prefaces.cancel_scope.cancel()
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.close()
+            await self.close()
+            self._listening.close()
+            for stream in self._in_preface:  # of a task that was cancelled before it began
+                stream.close()
 
-    async def take(self, lane: Lane) -> anyio.abc.SocketStream:
+    async def _accept(self) -> UnixStream | None:
+        try:
+            return None if self._closed else await accept(self._listening)
+        except OSError as exc:
+            self._log.warning("sandbox_listener_failed", reason=exc.strerror)
+            return None
+
+    async def take(self, lane: Lane) -> UnixStream:
         """The next stream of a lane, waiting for it. Raises `anyio.ClosedResourceError` once closed."""
         async with self._arrived:
             while True:
@@ -85,33 +98,33 @@ class Listener:
         if self._closed:
             return
         self._closed = True
-        await self._listener.aclose()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # who dials from now on is refused, before `serve` has ended
+        self._serving.cancel()
+        if not self._began:
+            self._listening.close()
         for streams in self._waiting.values():
             while streams:
-                await anyio.aclose_forcefully(streams.popleft())
-        async with self._arrived:
-            self._arrived.notify_all()
+                streams.popleft().close()
+        with anyio.CancelScope(shield=True):
+            async with self._arrived:
+                self._arrived.notify_all()
 
-    async def _admit(self, stream: anyio.abc.SocketStream) -> None:
+    async def _admit(self, stream: UnixStream) -> None:
         """The preface of one stream. Runs in the listener's task group, one task a stream."""
-        if self._closed or self._prefaces >= MAX_PREFACES or self._refusals >= MAX_REFUSALS:
-            await self._refuse(stream, "too many streams")
-            return
-        self._prefaces += 1
         try:
+            if self._closed or len(self._in_preface) > MAX_PREFACES or self._refusals >= MAX_REFUSALS:
+                raise PrefaceBroken("too many streams")
             with anyio.fail_after(PREFACE_DEADLINE_S):
                 lane = await self._preface(stream)
         except (PrefaceBroken, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
+            self._in_preface.discard(stream)
             await self._refuse(stream, str(exc) or type(exc).__name__)
             return
-        except BaseException:
-            await anyio.aclose_forcefully(stream)
-            raise
-        finally:
-            self._prefaces -= 1
+        self._in_preface.discard(stream)
         await self._queue(lane, stream)
 
-    async def _preface(self, stream: anyio.abc.SocketStream) -> Lane:
+    async def _preface(self, stream: UnixStream) -> Lane:
         hello = _object(await _read_line(stream), "protocol", "lane")
         if hello["protocol"] != PROTOCOL_VERSION or isinstance(hello["protocol"], bool):
             raise PrefaceBroken(f"expected protocol {PROTOCOL_VERSION}")
@@ -135,10 +148,10 @@ class Listener:
             raise PrefaceBroken("wrong proof")
         return lane
 
-    async def _queue(self, lane: Lane, stream: anyio.abc.SocketStream) -> None:
+    async def _queue(self, lane: Lane, stream: UnixStream) -> None:
         waiting = self._waiting[lane]
         if self._closed:
-            await anyio.aclose_forcefully(stream)
+            stream.close()
             return
         waiting.append(stream)
         if len(waiting) > MAX_WAITING:  # the supervisor redials when one closes, so the oldest is the dead one
@@ -146,8 +159,8 @@ class Listener:
         async with self._arrived:
             self._arrived.notify_all()
 
-    async def _refuse(self, stream: anyio.abc.SocketStream, reason: str) -> None:
-        await anyio.aclose_forcefully(stream)
+    async def _refuse(self, stream: UnixStream, reason: str) -> None:
+        stream.close()
         if self._closed:
             return
         self._refusals += 1
@@ -162,11 +175,19 @@ class Listener:
         return f"<Listener {counts}, {self._refusals} refused{', closed' if self._closed else ''}>"
 
 
-async def open_listener(sandbox_id: str, directory: SessionDirectory) -> Listener:
+def open_listener(sandbox_id: str, directory: SessionDirectory) -> Listener:
     """Bind `sandbox.sock`. Anybody who can reach it may dial: the directory's place decides who can."""
     with short_path(directory.path, SANDBOX_SOCKET) as path:
-        listener = await anyio.create_unix_listener(path, mode=0o666, backlog=16)
-    return Listener(sandbox_id, listener)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.setblocking(False)
+            listening.bind(path)
+            os.chmod(path, 0o666)  # noqa: S103 - who dials is another uid; the directory decides who gets here
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    return Listener(sandbox_id, listening)
 
 
 def dial_proof(secret: str, nonce: str) -> str:
@@ -174,7 +195,7 @@ def dial_proof(secret: str, nonce: str) -> str:
     return hmac.new(bytes.fromhex(secret), DIAL_PROOF_LABEL + bytes.fromhex(nonce), hashlib.sha256).hexdigest()
 
 
-async def _read_line(stream: anyio.abc.SocketStream) -> bytes:
+async def _read_line(stream: UnixStream) -> bytes:
     """One line, byte by byte beyond nothing: what follows it belongs to HTTP, and the peer waits for us anyway."""
     line = b""
     while not line.endswith(b"\n"):
@@ -186,7 +207,7 @@ async def _read_line(stream: anyio.abc.SocketStream) -> bytes:
     return line
 
 
-async def _write_line(stream: anyio.abc.SocketStream, message: dict[str, str]) -> None:
+async def _write_line(stream: UnixStream, message: dict[str, str]) -> None:
     await stream.send(json.dumps(message).encode() + b"\n")
 
 

@@ -42,7 +42,7 @@ async def open_sandbox(
     try:
         if gateway_socket is not None:
             directory.link_gateway(gateway_socket)
-        listener = await open_listener(sandbox_id, directory)
+        listener = open_listener(sandbox_id, directory)
         tasks.start_soon(listener.serve)
         process = await provider.start(sandbox_id, template, directory.path, hash_seed)
     except BaseException:

@@ -163,9 +163,12 @@ class Sandbox:
         async with self._killed_when_broken("received a grant"):
             await self._ask("POST", "/grant", asdict(GrantRequest(grant=grant)))
 
-    async def bind(self, bindings: Sequence[Binding], files: Mapping[str, Path]) -> list[Variable]:
+    async def bind(
+        self, bindings: Sequence[Binding], files: Mapping[str, Path], *, starts_run: bool = False
+    ) -> list[Variable]:
         """Bind contexts and tools into the namespace, in order. `files` maps the bare file names that the bindings
-        use to the blobs they stand for; the blobs are hard-linked before the sandbox is told.
+        use to the blobs they stand for; the blobs are hard-linked before the sandbox is told. With `starts_run` the
+        namespace begins another run of its session: `answer` is fresh, variables stay.
 
         Raises:
             BindRefused: a content is not what its kind says, a tool's code raised, or it does not fit.
@@ -175,7 +178,7 @@ class Sandbox:
         """
         await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(files))
         size_bytes = sum(file.size_bytes for binding in bindings for file in binding.files)
-        request = asdict(BindRequest(bindings=list(bindings)))
+        request = asdict(BindRequest(bindings=list(bindings), starts_run=starts_run))
         async with self._killed_when_broken("bound contexts"):
             try:
                 body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(size_bytes))

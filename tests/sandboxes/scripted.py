@@ -3,9 +3,11 @@
 It stands in for the sandbox image where the image would never misbehave; the client under test is the real one.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ import anyio.abc
 from service.ids import SandboxId
 from service.sandboxes.directory import short_path
 from service.sandboxes.port import Isolation, Template
+from service.sandboxes.stream import UnixStream
 
 CAPTURED = {"head": "", "tail": "", "size_bytes": 0}
 
@@ -37,7 +40,7 @@ class Request:
         return found
 
 
-Stream = anyio.abc.SocketStream
+Stream = UnixStream
 Script = Callable[[Request, Stream], Awaitable[None]]
 
 
@@ -148,8 +151,7 @@ class ScriptedProvider:
 
     async def dial(self, process: ScriptedProcess, directory: Path, lane: str) -> Stream:
         """One stream through its whole preface."""
-        with short_path(directory, "sandbox.sock") as path:
-            stream = await anyio.connect_unix(path)
+        stream = await connect(directory)
         try:
             await stream.send(json.dumps({"protocol": 1, "lane": lane}).encode() + b"\n")
             said = json.loads(await read_line(stream))
@@ -161,35 +163,51 @@ class ScriptedProvider:
                 )
                 await stream.send(json.dumps({"proof": proof.hexdigest()}).encode() + b"\n")
         except BaseException:
-            await anyio.aclose_forcefully(stream)
+            stream.close()
             raise
         return stream
 
     async def _live(self, process: ScriptedProcess, directory: Path) -> None:
+        """Both lanes, until it is ended or the host hangs up for good."""
         with process.scope:
-            cells = await self.dial(process, directory, "cells")
-            try:
-                control = await self.dial(process, directory, "control")
-            except BaseException:
-                await anyio.aclose_forcefully(cells)
-                raise
-            async with cells, control, anyio.create_task_group() as lanes:
-                lanes.start_soon(self._serve, process, directory, "cells", cells)
-                lanes.start_soon(self._serve, process, directory, "control", control)
+            async with anyio.create_task_group() as lanes:
+                for lane in ("cells", "control"):
+                    if (stream := await self._dial_if_heard(process, directory, lane)) is None:
+                        process.end()
+                        return
+                    lanes.start_soon(self._serve, process, directory, lane, stream)
 
-    async def _serve(self, process: ScriptedProcess, directory: Path, lane: str, stream: Stream) -> None:
-        while True:
+    async def _serve(self, process: ScriptedProcess, directory: Path, lane: str, first: Stream) -> None:
+        stream: Stream | None = first
+        while stream is not None:
             try:
-                async with stream:
-                    while (request := await _read_request(lane, stream)) is not None:
-                        self.requests.append(request)
-                        await self.script(request, stream)
+                while (request := await _read_request(lane, stream)) is not None:
+                    self.requests.append(request)
+                    await self.script(request, stream)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass
-            try:
-                stream = await self.dial(process, directory, lane)
-            except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError):
-                return
+            finally:
+                stream.close()
+            stream = await self._dial_if_heard(process, directory, lane)
+
+    async def _dial_if_heard(self, process: ScriptedProcess, directory: Path, lane: str) -> Stream | None:
+        """None when the host listens no more, or hangs up before the preface is through."""
+        try:
+            return await self.dial(process, directory, lane)
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+            return None
+
+
+async def connect(directory: Path) -> Stream:
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connecting.setblocking(False)
+    try:
+        with short_path(directory, "sandbox.sock") as path:
+            await asyncio.get_running_loop().sock_connect(connecting, path)
+    except BaseException:
+        connecting.close()
+        raise
+    return UnixStream(connecting)
 
 
 async def read_line(stream: Stream) -> bytes:

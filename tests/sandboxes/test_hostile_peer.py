@@ -154,7 +154,7 @@ async def test_a_cell_reply_outside_the_schema_ends_the_sandbox(data: Path, repl
 
 async def _send_and_close(stream: Stream, answer: bytes) -> None:
     await stream.send(answer)
-    await stream.aclose()
+    stream.close()
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
@@ -243,7 +243,7 @@ async def test_a_used_up_stream_is_replaced_by_the_next(data: Path) -> None:
 
     async def close_after(request: Request, stream: Stream) -> None:
         await stream.send(ok({"variables": []}))
-        await stream.aclose()
+        stream.close()
 
     async with scene(data, on("GET", "/variables", close_after)) as it:
         assert [await it.sandbox.variables() for _ in range(5)] == [[]] * 5

@@ -3,18 +3,20 @@
 import hashlib
 import hmac
 import json
+import os
+import resource
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import pytest
 
 from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory, short_path
 from service.sandboxes.listener import MAX_REFUSALS, MAX_WAITING, Lane, Listener, open_listener
-from tests.sandboxes.scripted import Stream, read_line
+from tests.sandboxes.scripted import Stream, connect, read_line
 
 pytestmark = pytest.mark.anyio
 
@@ -27,12 +29,11 @@ class Socket:
         self.listener = listener
 
     async def dial(self) -> Stream:
-        with short_path(self.path, "sandbox.sock") as path:
-            return await anyio.connect_unix(path)
+        return await connect(self.path)
 
     async def says(self, line: bytes) -> bytes:
         """What the host answers to a first line; b"" when it hangs up."""
-        async with await self.dial() as stream:
+        with closing(await self.dial()) as stream:
             try:
                 await stream.send(line)
                 return await stream.receive()
@@ -55,7 +56,7 @@ async def prove(stream: Stream, secret: str, lane: Lane) -> None:
 async def listening(data: Path) -> AsyncIterator[Socket]:
     sandbox_id = SandboxId(new_id("sbx"))
     directory = create_session_directory(data / "sessions", sandbox_id)
-    listener = await open_listener(sandbox_id, directory)
+    listener = open_listener(sandbox_id, directory)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve)
@@ -67,21 +68,24 @@ async def listening(data: Path) -> AsyncIterator[Socket]:
 
 async def test_the_first_stream_gets_the_secret_and_later_ones_prove_it(data: Path) -> None:
     """Two streams with the secret and the right proof reach the lanes that they named."""
-    async with listening(data) as it, await it.dial() as first, await it.dial() as second:
+    async with listening(data) as it:
+        first, second = await it.dial(), await it.dial()
         await first.send(hello("cells"))
         secret = json.loads(await read_line(first))["secret"]
         await prove(second, secret, "control")
-        async with await it.listener.take("cells") as cells, await it.listener.take("control") as control:
-            await cells.send(b"1")
-            await control.send(b"2")
-            assert (await first.receive(1), await second.receive(1)) == (b"1", b"2")
+        cells, control = await it.listener.take("cells"), await it.listener.take("control")
+        await cells.send(b"1")
+        await control.send(b"2")
+        assert (await first.receive(1), await second.receive(1)) == (b"1", b"2")
+        for stream in (first, second, cells, control):
+            stream.close()
 
 
 async def test_without_the_secret_nobody_gets_a_lane(data: Path) -> None:
     """A dialler who comes second and guesses the proof is hung up on, and no stream waits."""
     async with listening(data) as it:
         assert await it.says(hello())
-        async with await it.dial() as second:
+        with closing(await it.dial()) as second:
             await prove(second, "00" * 32, "control")
             with pytest.raises(anyio.EndOfStream):
                 await second.receive()
@@ -114,7 +118,8 @@ async def test_a_preface_that_is_not_one_is_hung_up_on(data: Path, line: bytes) 
 
 async def test_only_the_newest_streams_wait(data: Path) -> None:
     """A dialler with the secret cannot pile up streams: the oldest are pushed out."""
-    async with listening(data) as it, await it.dial() as first:
+    async with listening(data) as it:
+        first = await it.dial()
         await first.send(hello())
         secret = json.loads(await read_line(first))["secret"]
         streams = []
@@ -127,8 +132,8 @@ async def test_only_the_newest_streams_wait(data: Path) -> None:
         for stream in streams[: -MAX_WAITING - 1]:
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await stream.receive()
-        for stream in streams:
-            await stream.aclose()
+        for stream in (first, *streams):
+            stream.close()
 
 
 async def test_a_dialler_who_goes_on_being_wrong_ends_the_listener(data: Path) -> None:
@@ -148,3 +153,43 @@ async def test_a_long_data_directory_is_no_obstacle(data: Path) -> None:
     deep.mkdir(parents=True)
     async with listening(deep) as it:
         assert b"secret" in await it.says(hello())
+
+
+async def test_a_cancelled_listener_leaves_no_stream_open(data: Path) -> None:
+    """A dialler whose preface had not begun when the listener was cancelled is hung up on, not forgotten."""
+    async with listening(data) as it:
+        first = await it.dial()
+        await it.listener.close()
+        with closing(first), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await first.receive()
+
+
+async def test_a_listener_out_of_descriptors_ends_alone(data: Path) -> None:
+    """When the operating system gives no more descriptors the listener closes, and raises into nobody's task group."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with listening(data) as it:
+        dialling = await it.dial()
+        await dialling.send(hello())
+        await read_line(dialling)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with closing(waiting), closing(dialling), short_path(it.path, "sandbox.sock") as path:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                waiting.connect(path)
+                with anyio.fail_after(10), pytest.raises(anyio.ClosedResourceError):
+                    await it.listener.take("control")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_listener_that_never_served_closes_its_socket(data: Path) -> None:
+    """Closing before the accepting task took its first step leaves no descriptor open."""
+    sandbox_id = SandboxId(new_id("sbx"))
+    directory = create_session_directory(data / "sessions", sandbox_id)
+    listener = open_listener(sandbox_id, directory)
+    await listener.close()
+    assert listener._listening.fileno() == -1
+    await listener.serve()
+    directory.remove()

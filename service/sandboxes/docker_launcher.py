@@ -1,0 +1,299 @@
+"""The caller's side of the launcher: asks it, holds leases on sandboxes, and starts one where there is none.
+
+On the embedded default the launcher is a child of the service. It gets no environment of ours, so that no key reaches
+the process with the Docker socket, and it ends, with all its sandboxes, when this process does.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import structlog
+from anyio.streams.buffered import BufferedByteReceiveStream
+from pydantic import BaseModel, ValidationError
+
+import service
+from service.sandboxes.directory import short_path
+from service.sandboxes.launcher.protocol import (
+    REPLY,
+    AttachRequest,
+    CapabilitiesReply,
+    CapabilitiesRequest,
+    DoneReply,
+    EndedReply,
+    KillRequest,
+    ListedSandbox,
+    ListReply,
+    ListRequest,
+    PauseRequest,
+    RefusedReply,
+    StartedReply,
+    StartRequest,
+    StatsReply,
+    StatsRequest,
+    UnpauseRequest,
+)
+from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
+from service.sandboxes.port import SandboxRefused, SandboxStartFailed
+
+CONNECT_DEADLINE_S = 5.0
+REPLY_DEADLINE_S = 150.0
+"""The launcher may wait for the engine twice, a minute each time."""
+RETURN_DEADLINE_S = 30.0
+"""For a launcher that went away to be there again."""
+_RETURN_PAUSE_S = 0.2
+READY_DEADLINE_S = 30.0
+_LONGEST_LOG_LINE = 4096
+_STOP_DEADLINE_S = 40.0
+
+_log = structlog.get_logger(__name__)
+_R = TypeVar("_R", bound=BaseModel)
+
+
+class LauncherGone(Exception):
+    """No launcher answers. Never leaves this room."""
+
+
+class Lease:
+    """A sandbox that runs as long as this is held."""
+
+    def __init__(self, launcher: "Launcher", sandbox_id: str, stream: anyio.abc.SocketStream, pid: int) -> None:
+        self._launcher = launcher
+        self._sandbox_id = sandbox_id
+        self._stream = stream
+        self.pid = pid
+
+    async def ended(self) -> int | None:
+        """The exit status, once it has ended; None when the launcher went away and did not come back, and so the
+        sandbox is lost to us. A launcher that does come back is asked to let us hold the sandbox again."""
+        while True:
+            try:
+                line = await receive_line(self._stream, None)
+                reply = REPLY.validate_json(line)
+                return reply.exit_status if isinstance(reply, EndedReply) else None
+            except (WireBroken, ValidationError):
+                pass
+            await anyio.aclose_forcefully(self._stream)
+            stream = await self._launcher.attached(self._sandbox_id)
+            if stream is None:
+                return None
+            self._stream = stream
+
+    async def close(self) -> None:
+        """Let go: the launcher ends the sandbox, if it still runs."""
+        await anyio.aclose_forcefully(self._stream)
+
+
+class Launcher:
+    """A launcher that listens at `socket`."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    async def capabilities(self) -> CapabilitiesReply:
+        """Raises `SandboxRefused` when no launcher or no engine answers."""
+        return await self._asked(CapabilitiesRequest(), CapabilitiesReply)
+
+    async def start(self, request: StartRequest) -> Lease:
+        """Start a sandbox. Cancelling it leaves nothing behind.
+
+        Raises:
+            SandboxRefused, SandboxStartFailed: as the port says.
+        """
+        try:
+            stream = await self._connected()
+        except LauncherGone as exc:
+            raise SandboxRefused(str(exc)) from exc
+        try:
+            reply = await _exchange(stream, request)
+            if isinstance(reply, StartedReply):
+                return Lease(self, request.sandbox_id, stream, reply.pid)
+            raise _failure(reply)
+        except BaseException as exc:
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+                if not isinstance(exc, (SandboxRefused, SandboxStartFailed)):
+                    await self.kill(request.sandbox_id)  # it may be starting
+            if isinstance(exc, WireBroken):
+                raise SandboxStartFailed(f"the launcher did not answer: {exc}") from exc
+            raise
+
+    async def kill(self, sandbox_id: str) -> None:
+        """End it and wait until it is gone. Idempotent; a launcher that cannot is in the log, and a sandbox without
+        its host ends by itself."""
+        try:
+            await self._asked(KillRequest(sandbox_id=sandbox_id), DoneReply)
+        except (SandboxRefused, SandboxStartFailed) as exc:
+            _log.error("sandbox_not_killed", sandbox_id=sandbox_id, reason=str(exc))
+
+    async def pause(self, sandbox_id: str) -> None:
+        await self._asked(PauseRequest(sandbox_id=sandbox_id), DoneReply)
+
+    async def unpause(self, sandbox_id: str) -> None:
+        await self._asked(UnpauseRequest(sandbox_id=sandbox_id), DoneReply)
+
+    async def stats(self, sandbox_id: str) -> StatsReply:
+        return await self._asked(StatsRequest(sandbox_id=sandbox_id), StatsReply)
+
+    async def sandboxes(self) -> list[ListedSandbox]:
+        """All that there are under its directory of sessions, whoever started them."""
+        return (await self._asked(ListRequest(), ListReply)).sandboxes
+
+    async def attached(self, sandbox_id: str) -> anyio.abc.SocketStream | None:
+        """The lease of a sandbox that runs already; None when that cannot be had in time."""
+        with anyio.move_on_after(RETURN_DEADLINE_S):
+            while True:
+                try:
+                    stream = await self._connected()
+                    reply = await _exchange(stream, AttachRequest(sandbox_id=sandbox_id))
+                except (LauncherGone, WireBroken):
+                    reply = None
+                match reply:
+                    case StartedReply():
+                        return stream
+                    case RefusedReply(why="unusable"):
+                        await anyio.aclose_forcefully(stream)
+                        return None
+                await anyio.sleep(_RETURN_PAUSE_S)
+        return None
+
+    async def _asked(self, request: BaseModel, expected: type[_R]) -> _R:
+        try:
+            stream = await self._connected()
+            async with stream:
+                reply = await _exchange(stream, request)
+        except LauncherGone as exc:
+            raise SandboxRefused(str(exc)) from exc
+        except WireBroken as exc:
+            raise SandboxStartFailed(f"the launcher did not answer: {exc}") from exc
+        if isinstance(reply, expected):
+            return reply
+        raise _failure(reply)
+
+    async def _connected(self) -> anyio.abc.SocketStream:
+        try:
+            with anyio.fail_after(CONNECT_DEADLINE_S), short_path(self._socket.parent, self._socket.name) as path:
+                return await anyio.connect_unix(path)
+        except (OSError, TimeoutError) as exc:
+            raise LauncherGone(
+                f"no launcher answers at {self._socket} ({type(exc).__name__}): start one with "
+                "`python -m service.sandboxes.launcher`, or unset RLM_LAUNCHER_SOCKET"
+            ) from exc
+
+    def __repr__(self) -> str:
+        return f"<Launcher at {self._socket}>"
+
+
+async def _exchange(stream: anyio.abc.SocketStream, request: BaseModel) -> BaseModel:
+    """Raises `WireBroken`."""
+    await send_message(stream, request, CONNECT_DEADLINE_S)
+    line = await receive_line(stream, REPLY_DEADLINE_S)
+    try:
+        return REPLY.validate_json(line)
+    except ValidationError as exc:
+        raise WireBroken("an answer of another version: run service and launcher of the same release") from exc
+
+
+def _failure(reply: BaseModel) -> SandboxRefused | SandboxStartFailed:
+    if isinstance(reply, RefusedReply) and reply.why == "refused":
+        return SandboxRefused(f"{reply.message}: start Docker, or set RLM_DOCKER_HOST to where it is")
+    if isinstance(reply, RefusedReply):
+        return SandboxStartFailed(f"the launcher could not do it: {reply.message}")
+    return SandboxStartFailed(f"the launcher answered with a {type(reply).__name__}")
+
+
+@asynccontextmanager
+async def open_launcher(
+    *, socket: Path, sessions: Path, image: str, docker_host: str | None
+) -> AsyncIterator[Launcher]:
+    """A launcher as a child of this process, started anew if it dies; its sandboxes end with the block.
+
+    Raises:
+        SandboxStartFailed: it did not come up.
+    """
+    words = [sys.executable, "-P", "-m", "service.sandboxes.launcher", "--until-stdin-closes"]
+    words += ["--socket", str(socket), "--sessions", str(sessions), "--image", image]
+    words += ["--docker-host", docker_host] if docker_host else []
+    sessions.mkdir(parents=True, exist_ok=True)
+    async with anyio.create_task_group() as tasks:
+        child = _Child(words)
+        await child.start(tasks)
+        tasks.start_soon(child.keep, tasks)
+        try:
+            yield Launcher(socket)
+        finally:
+            await child.stop()
+            tasks.cancel_scope.cancel()
+
+
+class _Child:
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._process: anyio.abc.Process | None = None
+
+    async def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Until it says that it listens."""
+        root = str(Path(service.__file__).resolve().parents[1])
+        environment = {"PATH": os.defpath, "PYTHONPATH": root, "LANG": "C.UTF-8"}
+        process = await anyio.open_process(
+            self._words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us; it goes when we are done with it
+        )
+        self._process = process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        tasks.start_soon(_forward, process.stderr)
+        try:
+            with anyio.fail_after(READY_DEADLINE_S):
+                await process.stdout.receive()
+        except (anyio.EndOfStream, TimeoutError) as exc:
+            await self.stop()
+            raise SandboxStartFailed("the launcher process did not come up; the log says why") from exc
+
+    async def keep(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Start it anew whenever it ends. Runs until cancelled."""
+        while True:
+            assert self._process is not None
+            status = await self._process.wait()
+            _log.warning("launcher_ended", exit_status=status)
+            await anyio.sleep(_RETURN_PAUSE_S)
+            try:
+                await self.start(tasks)
+            except SandboxStartFailed as exc:
+                _log.error("launcher_not_started", reason=str(exc))
+                await anyio.sleep(RETURN_DEADLINE_S)
+
+    async def stop(self) -> None:
+        """Close its stdin: it ends its sandboxes, then itself."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with anyio.CancelScope(shield=True):
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            with anyio.move_on_after(_STOP_DEADLINE_S):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+
+
+async def _forward(stderr: anyio.abc.ByteReceiveStream) -> None:
+    """What the child logs, a line at a time, into our log."""
+    lines = BufferedByteReceiveStream(stderr)
+    while True:
+        try:
+            line = await lines.receive_until(b"\n", _LONGEST_LOG_LINE)
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.ClosedResourceError):
+            return
+        _log.info("launcher_says", line=line.decode(errors="replace"))

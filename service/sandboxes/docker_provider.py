@@ -1,0 +1,223 @@
+"""The Docker provider: a sandbox is a container, under runc or under gVisor's runsc, started by the launcher.
+
+The runtime asked for is the runtime in force: where it is missing nothing is started. That it isolates is proven by a
+sandbox that tries (`probe`), once, before the first one is given out.
+"""
+
+from pathlib import Path
+
+import anyio
+import structlog
+
+from service.ids import SandboxId
+from service.sandboxes.docker_launcher import Launcher, Lease
+from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
+from service.sandboxes.levels import LevelName
+from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
+from service.sandboxes.probe import faults
+
+LIFE_S = 24 * 3600
+"""No container lives longer: a session that still needs one gets a new one, with its variables rebuilt."""
+
+_ENDS = {
+    64: "its command line was not understood: image and service are of different versions",
+    75: "nobody accepted its streams",
+    76: "its zygote was lost",
+    77: "it could not confine itself",
+    78: "its host does not know it",
+    127: "the image has no /rlm/python",
+    137: "it was killed, by us or for want of memory",
+}
+"""What the exit statuses of a sandbox mean (`sandbox_image`, and the shells' convention)."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ContainerProcess:
+    """Implements `port.Process`."""
+
+    def __init__(self, launcher: Launcher, sandbox_id: SandboxId, lease: Lease) -> None:
+        self._launcher = launcher
+        self._sandbox_id = sandbox_id
+        self._lease = lease
+        self._how: str | None = None
+        self._killed = False
+        self._one_watch = anyio.Lock()
+        """One task at a time reads the lease."""
+
+    @property
+    def is_running(self) -> bool:
+        return self._how is None and not self._killed
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The first process inside, as this machine counts."""
+        return (self._lease.pid,) if self._lease.pid else ()
+
+    async def kill(self) -> None:
+        """See `port.Process.kill`."""
+        self._killed = True
+        with anyio.CancelScope(shield=True):
+            if self._how is None:
+                await self._launcher.kill(self._sandbox_id)
+            await self._lease.close()
+
+    async def wait(self) -> str:
+        """See `port.Process.wait`."""
+        async with self._one_watch:
+            if self._how is None:
+                status = await self._lease.ended()
+                self._how = "the launcher went away" if status is None else _described(status)
+        return self._how
+
+    async def pause(self) -> None:
+        """Stop all of it where it stands; it then answers nothing. Raises as the port's `start`."""
+        await self._launcher.pause(self._sandbox_id)
+
+    async def unpause(self) -> None:
+        await self._launcher.unpause(self._sandbox_id)
+
+    async def stats(self) -> StatsReply:
+        """What it uses, measured from outside."""
+        return await self._launcher.stats(self._sandbox_id)
+
+    def __repr__(self) -> str:
+        return f"<ContainerProcess {self._sandbox_id} {self._how or ('killed' if self._killed else 'running')}>"
+
+
+class DockerProvider:
+    """Implements `port.Provider`."""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        *,
+        sessions: Path,
+        image: str,
+        runtime: Runtime,
+        trust_runc: bool = False,
+        life_s: int = LIFE_S,
+    ) -> None:
+        """`sessions` is the directory that the launcher was told of. `trust_runc`: the operator takes runc for good
+        enough for tenants who do not trust each other."""
+        self._launcher = launcher
+        self._sessions = sessions
+        self._image = image
+        self._runtime: Runtime = runtime
+        self._trust_runc = trust_runc
+        self._life_s = life_s
+        self._one_probe = anyio.Lock()
+        """Probing is done once, however many ask first."""
+        self._found: Isolation | None = None
+
+    async def isolation(self) -> Isolation:
+        """See `port.Provider.isolation`."""
+        async with self._one_probe:
+            if self._found is None:
+                described = self._described(self._usable(await self._launcher.capabilities()))
+                # A container promises all that the namespaces level does.
+                unproven = _UnprovenProvider(self, described)
+                found = await faults(unproven, LevelName.NAMESPACES, self._sessions)
+                if found:
+                    raise SandboxRefused(
+                        f"containers under {self._runtime} do not isolate here, or do not start: {'; '.join(found)[:800]}"
+                    )
+                self._found = described
+                _log.info("sandbox_level_found", level=described.level, details=list(described.details))
+            return self._found
+
+    async def start(
+        self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int
+    ) -> ContainerProcess:
+        """See `port.Provider.start`."""
+        if directory.parent.resolve() != self._sessions.resolve():
+            raise SandboxStartFailed(f"expected a session directory under {self._sessions}, found {directory}")
+        request = StartRequest(
+            sandbox_id=sandbox_id,
+            image=self._image,
+            runtime=self._runtime,
+            memory_bytes=template.memory_bytes,
+            tmp_bytes=template.tmp_bytes,
+            processes=template.processes,
+            open_files=template.open_files,
+            file_bytes=template.file_bytes,
+            hash_seed=hash_seed,
+            life_s=self._life_s,
+        )
+        return ContainerProcess(self._launcher, sandbox_id, await self._launcher.start(request))
+
+    async def reap(self, directory: Path) -> None:
+        """See `port.Provider.reap`."""
+        await self._launcher.kill(directory.name)
+
+    def _usable(self, found: CapabilitiesReply) -> CapabilitiesReply:
+        """Raises `SandboxRefused` with the one thing to do."""
+        if self._runtime not in found.runtimes:
+            fix = (
+                "install gVisor and name it runsc in the engine's daemon.json (docs/docker.md shows how), or set "
+                "RLM_DOCKER_RUNTIME=runc if that is enough for you"
+                if self._runtime == "runsc"
+                else "repair the engine's installation"
+            )
+            raise SandboxRefused(
+                f"the runtime {self._runtime} was asked for and this engine has {', '.join(found.runtimes)}: {fix}"
+            )
+        if not found.seccomp:
+            raise SandboxRefused("the Docker engine runs without seccomp: use one that was built with it")
+        offered = {image.name: image.present for image in found.images}
+        if self._image not in offered:
+            raise SandboxRefused(
+                f"the launcher may start {', '.join(offered)} and not {self._image}: start it with --image {self._image}"
+            )
+        if not offered[self._image]:
+            raise SandboxRefused(
+                f"the engine has no image {self._image}: build it with `docker build -f Dockerfile.sandbox --target "
+                f"minimal -t {self._image} .` (docs/docker.md), or set RLM_DOCKER_IMAGE"
+            )
+        return found
+
+    def _described(self, found: CapabilitiesReply) -> Isolation:
+        details = [f"Docker {found.engine_version}, image {self._image}"]
+        if self._runtime == "runc":
+            details.append(
+                "runc shares the machine's Linux kernel with the sandboxes: a flaw in Linux is a flaw in them"
+            )
+            if self._trust_runc:
+                details.append("RLM_TRUST_RUNC=1: the operator takes runc for good enough for several tenants")
+        return Isolation(
+            provider=self.name,
+            level=self._runtime,
+            multi_tenant=self._runtime == "runsc" or self._trust_runc,
+            details=tuple(details),
+        )
+
+    def __repr__(self) -> str:
+        return f"<DockerProvider {self._runtime} {self._image} {'proven' if self._found else 'not probed'}>"
+
+
+class _UnprovenProvider:
+    """The same, with an isolation that is only claimed yet, so that the probe can try it."""
+
+    name = "docker"
+
+    def __init__(self, provider: DockerProvider, claimed: Isolation) -> None:
+        self._provider = provider
+        self._claimed = claimed
+
+    async def isolation(self) -> Isolation:
+        return self._claimed
+
+    async def start(
+        self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int
+    ) -> ContainerProcess:
+        return await self._provider.start(sandbox_id, template, directory, hash_seed)
+
+    async def reap(self, directory: Path) -> None:
+        await self._provider.reap(directory)
+
+
+def _described(status: int) -> str:
+    meaning = _ENDS.get(status)
+    return f"exit status {status}" + (f", {meaning}" if meaning else "")

@@ -1,0 +1,19 @@
+"""The launcher: the one process that holds the Docker socket.
+
+Whoever can speak to Docker is root on the machine, so the process that reads what sandboxes send must not be able to.
+The launcher takes closed requests over a unix socket of its own and turns each into exactly one container profile;
+nothing that a caller writes reaches Docker as it is. It runs by itself (`python -m service.sandboxes.launcher`), or
+as a child of the service on the embedded default.
+
+    protocol     the requests and replies, strict; both sides import it
+    wire         one JSON object a line, bounded, on a deadline
+    server       who may speak, which request does what, and the lease a caller holds on a sandbox
+    containers   the sandboxes there are, by id: start, end, reconcile
+    reconciling  which containers must go, as a pure function
+    uids         a uid of its own for each sandbox
+    engine       the Docker SDK: the only module that imports it; its types and errors do not leave
+    program      the command line
+
+What a container is made of stands in `docker_profile`, one room up; the caller's side is `docker_launcher`. Imported
+by nobody but `docker_launcher` and `docker_provider` (protocol, wire) and the tests.
+"""

@@ -1,0 +1,279 @@
+"""The sandboxes of one directory of sessions, as containers: started, ended, found again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from service.sandboxes.directory import orphaned
+from service.sandboxes.docker_profile import ContainerTemplate, container_profile
+from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, Usage
+from service.sandboxes.launcher.protocol import StartRequest
+from service.sandboxes.launcher.reconciling import FoundContainer, to_remove
+from service.sandboxes.launcher.uids import Uids
+
+RECONCILE_INTERVAL_S = 30.0
+OWN_UIDS = range(910_000_000, 910_000_000 + (1 << 20))
+MAPPED_UIDS = range(20_000, 60_000)
+"""Inside a user namespace around all containers, which is at least 65,536 wide."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Refused(Exception):
+    """The request cannot be granted; the message says why and what to do."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A sandbox whose container is known."""
+
+    sandbox_id: str
+    container_id: str
+    pid: int
+    uid: int | None
+    deadline_s: int
+    exit_status: int | None = None
+    ended: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Containers:
+    """All sandboxes under `sessions`."""
+
+    def __init__(
+        self, engine: Engine, *, sessions: Path, images: tuple[str, ...], now: Callable[[], float] = time.time
+    ) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._images = images
+        self._now = now
+        self._held: dict[str, Held] = {}
+        self._starting: set[str] = set()
+        self._locks: dict[str, anyio.Lock] = {}
+        """One of start and kill at a time for a sandbox, so that a kill leaves nothing that was about to start."""
+        self._one_reconciling = anyio.Lock()
+        """A sandbox is taken up once."""
+        self._uids: Uids | None = None
+
+    @property
+    def label(self) -> str:
+        return str(self._sessions)
+
+    async def capabilities(self) -> tuple[EngineFacts, list[tuple[str, bool]]]:
+        """The engine, and each permitted image with whether it is there."""
+        facts = await self._engine.facts()
+        return facts, [(image, await self._engine.has_image(image)) for image in self._images]
+
+    async def start(self, request: StartRequest) -> Held:
+        """Create and start the container of a sandbox. Raises `Refused`, `EngineFailed`."""
+        session = self._sessions / request.sandbox_id
+        if request.image not in self._images:
+            raise Refused(f"the launcher may start {', '.join(self._images)}, found {request.image}")
+        if not await anyio.to_thread.run_sync(_is_directory, session):
+            raise Refused(f"expected the session directory {session}, found none: do both sides mount the same path?")
+        async with self._lock(request.sandbox_id):
+            if request.sandbox_id in self._held:
+                raise Refused(f"sandbox {request.sandbox_id} was started already")
+            self._starting.add(request.sandbox_id)
+            try:
+                return await self._start(request, session)
+            finally:
+                self._starting.discard(request.sandbox_id)
+
+    async def kill(self, sandbox_id: str) -> None:
+        """End it and wait until it is gone. Idempotent. Raises `EngineFailed`."""
+        async with self._lock(sandbox_id):
+            held = self._held.get(sandbox_id)
+            if held is not None:
+                await self._engine.remove(held.container_id)
+                self._forget(held, exit_status=137)
+                return
+            # Unknown here, but perhaps there: the launcher may have been started anew in between.
+            for container in await self._engine.found(self.label):
+                if container.sandbox_id == sandbox_id:
+                    await self._engine.remove(container.container_id)
+
+    async def pause(self, sandbox_id: str) -> None:
+        await self._engine.pause(self.held(sandbox_id).container_id)
+
+    async def unpause(self, sandbox_id: str) -> None:
+        await self._engine.unpause(self.held(sandbox_id).container_id)
+
+    async def usage(self, sandbox_id: str) -> Usage:
+        return await self._engine.usage(self.held(sandbox_id).container_id)
+
+    def held(self, sandbox_id: str) -> Held:
+        """Raises `Refused`."""
+        held = self._held.get(sandbox_id)
+        if held is None:
+            raise Refused(f"no sandbox {sandbox_id} runs")
+        return held
+
+    async def listed(self) -> list[FoundContainer]:
+        return await self._engine.found(self.label)
+
+    async def keep_reconciling(self) -> None:
+        """At once and then every `RECONCILE_INTERVAL_S`, until cancelled."""
+        while True:
+            try:
+                await self.reconcile()
+            except EngineFailed as exc:
+                _log.warning("docker_reconciling_failed", reason=exc.reason)
+            await anyio.sleep(RECONCILE_INTERVAL_S)
+
+    async def reconcile(self) -> None:
+        """Take up what runs and is not known yet, remove what must go. Raises `EngineFailed`."""
+        async with self._one_reconciling:
+            known = list(self._held.values())  # before the engine is asked: what starts meanwhile is not missing
+            found = await self._engine.found(self.label)
+            ids = [container.sandbox_id for container in found]
+            orphans = await anyio.to_thread.run_sync(_orphans, self._sessions, ids)
+            doomed = to_remove(found, starting=frozenset(self._starting), orphans=orphans, now_s=self._now())
+            for container in doomed:
+                await self._remove(container)
+            for container in found:
+                if container not in doomed:
+                    await self._take_up(container)
+            there = {container.container_id for container in found}
+            for held in known:
+                if held.container_id not in there:
+                    self._forget(held, exit_status=255)
+
+    async def attach(self, sandbox_id: str) -> Held:
+        """One that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
+        if sandbox_id not in self._held:
+            await self.reconcile()
+        return self.held(sandbox_id)
+
+    async def follow(self, endings: Endings) -> None:
+        """Note what ends, and take it away. Runs until the endings are closed."""
+        while True:
+            try:
+                ending = await endings.next()
+                if ending is None:
+                    await self.reconcile()
+                    continue
+                held = next((held for held in self._held.values() if held.container_id == ending.container_id), None)
+                if held is not None:
+                    self._forget(held, exit_status=ending.exit_status)
+                    await self._engine.remove(held.container_id)
+            except anyio.EndOfStream:
+                return
+            except EngineFailed as exc:
+                _log.warning("docker_following_failed", reason=exc.reason)
+
+    async def kill_all(self) -> None:
+        """Everything that is held; what fails is left to the next launcher."""
+        for sandbox_id in list(self._held):
+            try:
+                await self.kill(sandbox_id)
+            except EngineFailed as exc:
+                _log.error("sandbox_not_killed", sandbox_id=sandbox_id, reason=exc.reason)
+
+    async def _start(self, request: StartRequest, session: Path) -> Held:
+        uids = await self._usable_uids()
+        try:
+            uid = uids.take()
+        except LookupError:
+            raise Refused("every uid for sandboxes is taken") from None
+        deadline_s = int(self._now()) + request.life_s
+        profile = container_profile(
+            ContainerTemplate(
+                session=session,
+                sessions_label=self.label,
+                uid=uid,
+                deadline_s=deadline_s,
+                **request.model_dump(exclude={"op", "life_s"}),
+            )
+        )
+        try:
+            container_id = await self._engine.create(f"rlm-{request.sandbox_id}", profile)
+        except BaseException:
+            uids.release(uid)
+            raise
+        held = Held(sandbox_id=request.sandbox_id, container_id=container_id, pid=0, uid=uid, deadline_s=deadline_s)
+        self._held[request.sandbox_id] = held
+        try:
+            held.pid = await self._engine.start(container_id)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._engine.remove(container_id)
+                self._forget(held, exit_status=255)
+            raise
+        _log.info("sandbox_started", sandbox_id=request.sandbox_id, runtime=request.runtime, uid=uid)
+        return held
+
+    async def _usable_uids(self) -> Uids:
+        if self._uids is None:
+            facts = await self._engine.facts()
+            if self._uids is None:
+                self._uids = Uids(OWN_UIDS if facts.own_uids else MAPPED_UIDS)
+                for held in self._held.values():
+                    if held.uid is not None:
+                        self._uids.hold(held.uid)
+        return self._uids
+
+    async def _take_up(self, container: FoundContainer) -> None:
+        """One that an earlier launcher started; its owner lives and will attach."""
+        if container.sandbox_id in self._held or container.sandbox_id in self._starting:
+            return
+        uids = await self._usable_uids()
+        pid = await self._engine.pid(container.container_id)
+        if container.uid is not None:
+            uids.hold(container.uid)
+        self._held[container.sandbox_id] = Held(
+            sandbox_id=container.sandbox_id,
+            container_id=container.container_id,
+            pid=pid,
+            uid=container.uid,
+            deadline_s=container.deadline_s,
+        )
+        _log.info("sandbox_taken_up", sandbox_id=container.sandbox_id)
+
+    async def _remove(self, container: FoundContainer) -> None:
+        await self._engine.remove(container.container_id)
+        held = self._held.get(container.sandbox_id)
+        if held is not None and held.container_id == container.container_id:
+            self._forget(held, exit_status=137)
+        _log.info("sandbox_container_removed", sandbox_id=container.sandbox_id, ran=container.runs)
+
+    def _forget(self, held: Held, *, exit_status: int) -> None:
+        """It has ended. Idempotent."""
+        if self._held.get(held.sandbox_id) is held:
+            del self._held[held.sandbox_id]
+        if not held.ended.is_set():
+            held.exit_status = exit_status
+            held.ended.set()
+            if self._uids is not None and held.uid is not None:
+                self._uids.release(held.uid)
+
+    def _lock(self, sandbox_id: str) -> anyio.Lock:
+        idle = [name for name, lock in self._locks.items() if not lock.statistics().locked and name != sandbox_id]
+        for name in idle:
+            del self._locks[name]
+        return self._locks.setdefault(sandbox_id, anyio.Lock())
+
+    def __repr__(self) -> str:
+        return f"<Containers of {self._sessions}: {len(self._held)} held, {len(self._starting)} starting>"
+
+
+def _is_directory(session: Path) -> bool:
+    """A directory itself: what a link names is none of ours."""
+    return session.is_dir() and not session.is_symlink()
+
+
+def _orphans(sessions: Path, sandbox_ids: list[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for sandbox_id in sandbox_ids:
+        session = sessions / sandbox_id
+        if not session.exists():
+            found.add(sandbox_id)
+            continue
+        with orphaned(session) as is_orphan:
+            if is_orphan:
+                found.add(sandbox_id)
+    return frozenset(found)

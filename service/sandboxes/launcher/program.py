@@ -1,0 +1,116 @@
+"""The command line of the launcher."""
+
+import argparse
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from service.sandboxes.launcher.containers import Containers
+from service.sandboxes.launcher.engine import Engine
+from service.sandboxes.launcher.protocol import ImageName
+from service.sandboxes.launcher.server import Server, open_socket
+
+READY = "launcher listens"
+"""The first line on stdout, once callers can connect."""
+LAST_DEADLINE_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    socket: Path
+    sessions: Path
+    images: tuple[str, ...]
+    docker_host: str | None
+    client_uid: int
+    until_stdin_closes: bool
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    options = read_options(arguments)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    anyio.run(run, options)
+    return 0
+
+
+def read_options(arguments: list[str]) -> Options:
+    """Exits with a sentence where they cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service.sandboxes.launcher",
+        description="Starts sandboxes as containers for a service that must not hold the Docker socket itself.",
+    )
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen (a unix socket)")
+    parser.add_argument(
+        "--sessions", type=Path, required=True, help="the directory of session directories: DATA/sessions"
+    )
+    parser.add_argument(
+        "--image", action="append", required=True, dest="images", help="an image that may be started; repeatable"
+    )
+    parser.add_argument("--docker-host", help="the engine, such as unix:///run/docker.sock (the default)")
+    parser.add_argument(
+        "--client-uid", type=int, default=os.geteuid(), help="the one uid that may speak to it (default: its own)"
+    )
+    parser.add_argument(
+        "--until-stdin-closes", action="store_true", help="end with the process at the other end, and all sandboxes too"
+    )
+    found = parser.parse_args(arguments)
+    for image in found.images:
+        try:
+            TypeAdapter(ImageName).validate_python(image)
+        except ValidationError:
+            parser.error(f"--image: expected the name of an image, found {image!r}")
+    if not found.socket.parent.is_dir():
+        parser.error(f"--socket: the directory {found.socket.parent} does not exist")
+    return Options(
+        socket=found.socket.absolute(),
+        sessions=found.sessions.resolve(),
+        images=tuple(found.images),
+        docker_host=found.docker_host,
+        client_uid=found.client_uid,
+        until_stdin_closes=found.until_stdin_closes,
+    )
+
+
+async def run(options: Options) -> None:
+    """Serve until a signal, or until stdin closes. Only in the latter case the sandboxes end with it: a launcher that
+    is started anew takes them up."""
+    engine = Engine(options.docker_host)
+    containers = Containers(engine, sessions=options.sessions, images=options.images)
+    server = Server(containers, client_uid=options.client_uid)
+    async with (
+        open_socket(options.socket, options.client_uid) as listener,
+        engine.endings(containers.label) as endings,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(containers.follow, endings)
+        tasks.start_soon(containers.keep_reconciling)
+        tasks.start_soon(server.serve, listener)
+        tasks.start_soon(_end_on_signal, tasks.cancel_scope)
+        if options.until_stdin_closes:
+            tasks.start_soon(_end_with_stdin, tasks.cancel_scope)
+        sys.stdout.write(READY + "\n")
+        sys.stdout.flush()
+    if options.until_stdin_closes:
+        with anyio.move_on_after(LAST_DEADLINE_S, shield=True):
+            await containers.kill_all()
+
+
+async def _end_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+async def _end_with_stdin(scope: anyio.CancelScope) -> None:
+    """Nothing is ever sent; that it can be read means that it was closed."""
+    await anyio.wait_readable(sys.stdin.fileno())
+    scope.cancel()

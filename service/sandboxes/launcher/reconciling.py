@@ -1,0 +1,33 @@
+"""Which containers must go. Pure; `containers` looks and acts.
+
+A container's owner is whoever holds the lock of its session directory's owner file. The operating system lets go of
+that lock when the owner dies, however it dies, so nothing has to be guessed from ages or heartbeats.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundContainer:
+    """A container with our labels, as the engine tells of it."""
+
+    container_id: str
+    sandbox_id: str
+    """As labelled; anything, if somebody else made it."""
+    uid: int | None
+    runs: bool
+    deadline_s: int
+    """0 where the label is missing or no number: past."""
+
+
+def to_remove(
+    found: Iterable[FoundContainer], *, starting: frozenset[str], orphans: frozenset[str], now_s: float
+) -> tuple[FoundContainer, ...]:
+    """Those past their deadline, those that ended, and those whose owner is dead; never one that is being started."""
+    return tuple(
+        container
+        for container in found
+        if container.sandbox_id not in starting
+        and (not container.runs or container.deadline_s <= now_s or container.sandbox_id in orphans)
+    )

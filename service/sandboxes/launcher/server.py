@@ -1,0 +1,212 @@
+"""Who may speak to the launcher, which request does what, and the lease that a caller holds on a sandbox.
+
+Only one uid may speak: the socket is its, mode 0600, and the operating system's word on each peer is checked besides
+(a uid with the right to open any file could connect otherwise).
+"""
+
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import assert_never
+
+import anyio
+import anyio.abc
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from service.sandboxes.directory import short_path
+from service.sandboxes.launcher.containers import Containers, Held, Refused
+from service.sandboxes.launcher.engine import EngineFailed
+from service.sandboxes.launcher.protocol import (
+    REQUEST,
+    AttachRequest,
+    CapabilitiesReply,
+    CapabilitiesRequest,
+    DoneReply,
+    EndedReply,
+    KillRequest,
+    ListedSandbox,
+    ListReply,
+    ListRequest,
+    OfferedImage,
+    PauseRequest,
+    RefusedReply,
+    StartedReply,
+    StartRequest,
+    StatsReply,
+    StatsRequest,
+    UnpauseRequest,
+)
+from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
+
+REQUEST_DEADLINE_S = 5.0
+REPLY_DEADLINE_S = 5.0
+MAX_CONNECTIONS = 8192
+MAX_LISTED = 400
+"""Sandboxes in one list; what more there are is left out, so that the line keeps its bound."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Server:
+    """Serves one socket."""
+
+    def __init__(self, containers: Containers, *, client_uid: int) -> None:
+        self._containers = containers
+        self._client_uid = client_uid
+        self._connections = anyio.Semaphore(MAX_CONNECTIONS)
+
+    async def serve(self, listener: anyio.abc.SocketListener) -> None:
+        """Until cancelled. Sandboxes live on then: whoever ends them decides that."""
+        async with anyio.create_task_group() as connections:
+            while True:
+                stream = await listener.accept()
+                connections.start_soon(self._answer, stream)
+
+    async def _answer(self, stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            uid = _peer_uid(stream)
+            if uid != self._client_uid:
+                _log.warning("launcher_peer_refused", uid=uid, expected=self._client_uid)
+                return
+            try:
+                self._connections.acquire_nowait()
+            except anyio.WouldBlock:
+                _log.warning("launcher_full", connections=MAX_CONNECTIONS)
+                return
+            try:
+                await self._serve_one(stream)
+            except WireBroken as exc:
+                _log.info("launcher_connection_broke", reason=str(exc))
+            finally:
+                self._connections.release()
+
+    async def _serve_one(self, stream: anyio.abc.SocketStream) -> None:
+        line = await receive_line(stream, REQUEST_DEADLINE_S)
+        held: Held | None = None
+        reply: BaseModel
+        try:
+            request = REQUEST.validate_json(line)
+            match request:
+                case StartRequest():
+                    held = await self._containers.start(request)
+                    reply = StartedReply(pid=held.pid)
+                case AttachRequest():
+                    held = await self._containers.attach(request.sandbox_id)
+                    reply = StartedReply(pid=held.pid)
+                case _:
+                    reply = await self._do(request)
+        except ValidationError as exc:
+            reply = RefusedReply(why="unusable", message=_first_fault(exc))
+        except Refused as exc:
+            reply = RefusedReply(why="unusable", message=str(exc)[:500])
+        except EngineFailed as exc:
+            reply = RefusedReply(why="refused" if exc.kind == "unreachable" else "failed", message=exc.reason)
+        if held is None:
+            await send_message(stream, reply, REPLY_DEADLINE_S)
+            return
+        await self._lease(stream, held, reply)
+
+    async def _do(
+        self,
+        request: KillRequest | PauseRequest | UnpauseRequest | StatsRequest | ListRequest | CapabilitiesRequest,
+    ) -> BaseModel:
+        match request:
+            case KillRequest():
+                await self._containers.kill(request.sandbox_id)
+                return DoneReply()
+            case PauseRequest():
+                await self._containers.pause(request.sandbox_id)
+                return DoneReply()
+            case UnpauseRequest():
+                await self._containers.unpause(request.sandbox_id)
+                return DoneReply()
+            case StatsRequest():
+                usage = await self._containers.usage(request.sandbox_id)
+                return StatsReply(memory_bytes=usage.memory_bytes, cpu_s=usage.cpu_s, processes=usage.processes)
+            case ListRequest():
+                listed = await self._containers.listed()
+                return ListReply(
+                    sandboxes=[
+                        ListedSandbox(
+                            sandbox_id=container.sandbox_id[:64], runs=container.runs, deadline_s=container.deadline_s
+                        )
+                        for container in listed[:MAX_LISTED]
+                    ]
+                )
+            case CapabilitiesRequest():
+                facts, images = await self._containers.capabilities()
+                return CapabilitiesReply(
+                    engine_version=facts.version,
+                    runtimes=list(facts.runtimes),
+                    seccomp=facts.seccomp,
+                    images=[OfferedImage(name=name, present=present) for name, present in images],
+                )
+            case _:
+                assert_never(request)
+
+    async def _lease(self, stream: anyio.abc.SocketStream, held: Held, reply: BaseModel) -> None:
+        """The sandbox lives while the caller does. Cancelling this, the launcher's own end, leaves it running."""
+        caller_left = False
+
+        async def watch_caller() -> None:
+            nonlocal caller_left
+            try:
+                await stream.receive(1)
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                pass
+            caller_left = True
+            either.cancel_scope.cancel()
+
+        try:
+            await send_message(stream, reply, REPLY_DEADLINE_S)
+        except WireBroken:
+            caller_left = True
+        else:
+            async with anyio.create_task_group() as either:
+                either.start_soon(watch_caller)
+                await held.ended.wait()
+                either.cancel_scope.cancel()
+        if held.ended.is_set():
+            await send_message(stream, EndedReply(exit_status=held.exit_status or 0), REPLY_DEADLINE_S)
+        elif caller_left:
+            _log.info("sandbox_lease_ended", sandbox_id=held.sandbox_id)
+            try:
+                await self._containers.kill(held.sandbox_id)
+            except EngineFailed as exc:
+                _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
+
+
+@asynccontextmanager
+async def open_socket(path: Path, client_uid: int) -> AsyncIterator[anyio.abc.SocketListener]:
+    """The launcher's socket, open to one uid. A socket that a dead launcher left is replaced."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)  # nobody else may connect in the moment before chown
+    try:
+        with short_path(path.parent, path.name) as short:
+            listener = await anyio.create_unix_listener(short, mode=0o600, backlog=128)
+    finally:
+        os.umask(before)
+    try:
+        if client_uid != os.geteuid():
+            os.chown(path, client_uid, -1)
+        async with listener:
+            yield listener
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _peer_uid(stream: anyio.abc.SocketStream) -> int:
+    raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
+    _, uid, _ = struct.unpack("iII", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
+def _first_fault(exc: ValidationError) -> str:
+    """Where and what, never the value: it may be anything."""
+    fault = exc.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "the request"
+    return f"{place[:100]}: {fault['msg'][:200]}"

@@ -1,0 +1,87 @@
+"""One connected unix stream, on asyncio's own socket calls.
+
+Not anyio's stream: its reader is a bare `Future.set_result`, so a cancellation and incoming bytes in the same turn of
+the event loop raise InvalidStateError there (seen with anyio 4.16). Callers are cancelled while sandboxes send all the
+time, and `loop.sock_recv` looks whether its future is done. `loop.sock_accept` does not (CPython 3.11), and would lose
+the connection besides; hence `accept`. The price is that this room runs on asyncio only, as uvicorn and aiohttp make
+the service do anyway.
+"""
+
+import asyncio
+import contextlib
+import select
+import socket
+
+import anyio
+
+
+class UnixStream:
+    """Owns the socket. One task may receive and one may send at a time."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+
+    async def receive(self, max_bytes: int = 1 << 16) -> bytes:
+        """At least one byte. Raises `anyio.EndOfStream`, `anyio.BrokenResourceError`."""
+        self._check_open()
+        try:
+            received = await asyncio.get_running_loop().sock_recv(self._socket, max_bytes)
+        except OSError as exc:
+            raise anyio.BrokenResourceError from exc
+        if not received:
+            raise anyio.EndOfStream
+        return received
+
+    async def send(self, message: bytes) -> None:
+        """All of it. Raises `anyio.BrokenResourceError`."""
+        self._check_open()
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, message)
+        except OSError as exc:
+            raise anyio.BrokenResourceError from exc
+
+    def is_used_up(self) -> bool:
+        """Whether there are bytes or the end on it while nothing was asked; either way nothing can be asked on it."""
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def shut_down(self) -> None:
+        """Let a pending receive see the end: the socket must not be closed under it."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Idempotent. Not while another task receives or sends: `shut_down` first, and let that task close."""
+        self._socket.close()
+
+    def _check_open(self) -> None:
+        if self._socket.fileno() < 0:
+            raise anyio.ClosedResourceError
+
+
+async def accept(listening: socket.socket) -> UnixStream:
+    """The next connection of a non-blocking listening socket. Cancelling it loses none. Raises `OSError`."""
+    while True:
+        try:
+            return UnixStream(listening.accept()[0])
+        except BlockingIOError:
+            await _wait_until_readable(listening)
+
+
+async def _wait_until_readable(listening: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(listening, wake)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(listening)

@@ -3,7 +3,22 @@
 Standard library only, and nothing of `service`: this package is copied (or bind-mounted) alone into the
 sandbox. `protocol` is the only module that the trusted side imports too.
 
-    supervisor   the first process; speaks HTTP over connections that it dialled itself, never runs a cell
-    zygote       forked from it before the first connection; has the imports done; only ever forks
-    kernel       forked from the zygote; runs the cells; holds the namespace; may die at any time
+    start           from the command line to a serving supervisor: confine, fork the zygote, dial
+    confinement     what is put in force: seccomp, landlock (native and syscalls are what these stand on)
+
+    supervisor      the first process; speaks HTTP (http_stream) on streams that it dialled itself (dialling)
+    operations      what the host can have done to the kernel: claim, bind, run a cell, read a value, restart
+    cell_book       which cells have run, and their results until they are acknowledged
+    kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock)
+    host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
+
+    zygote          forked before the first connection; has the imports done; forks, signals and reaps kernels
+    kernel          runs the cells (cells, interrupts) and answers one request at a time
+    namespace       the names a model can rely on: host_functions, answers, bindings, reply_text
+    tracebacks, echo, encoded_values    what of a cell goes back, bounded
+
+    protocol        the wire format to the host; the only module that the trusted side imports too
+    frames, kernel_messages, decoding   the wire format between supervisor and kernel; strict both ways
+
+The supervisor is trusted by the kernel and by nobody else; the kernel is trusted by nobody.
 """

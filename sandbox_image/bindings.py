@@ -1,13 +1,20 @@
-"""Puts contexts and tools into a namespace. Text is byte-exact: decoded strictly, no newline is translated."""
+"""Puts contexts and tools into a namespace. Text is byte-exact: no newline is translated.
+
+A text that came with an image is mapped where that is possible (`shared_text`); every other is decoded, strictly.
+"""
 
 import errno
 import json
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from .namespace import Namespace
-from .protocol import Binding, BindingKind, BoundFile, ErrorCode, ErrorReply, Variable
+from .protocol import Binding, BindingKind, BoundFile, ErrorCode, ErrorReply, TextImage, Variable
+from .shared_text import WIDTHS, NotMapped, SharedTexts
 from .tracebacks import TOOL_FILE_PREFIX, describe_exception
 
 _decode_json = json.JSONDecoder().decode
@@ -21,7 +28,15 @@ class BindingRefused(Exception):
         self.reply = ErrorReply(code=code, message=message)
 
 
-def bind_all(namespace: Namespace, bindings: list[Binding], directory: str) -> list[Variable]:
+@dataclass(frozen=True, slots=True)
+class ContextFiles:
+    """Where the files of contexts are, and what texts are mapped with; None where they cannot be."""
+
+    directory: str
+    shared: SharedTexts | None
+
+
+def bind_all(namespace: Namespace, bindings: list[Binding], files: ContextFiles) -> list[Variable]:
     """Bind in order. What was bound before a refusal stays bound.
 
     Raises:
@@ -32,21 +47,21 @@ def bind_all(namespace: Namespace, bindings: list[Binding], directory: str) -> l
         if binding.kind is BindingKind.CODE:
             bound += _run_tool(namespace, binding)
             continue
-        value = _load(binding, directory)
+        value = _load(binding, files)
         names = [binding.name, *binding.aliases]
         namespace.bind(dict.fromkeys(names, value))
         bound += names
     return namespace.describe(bound)
 
 
-def _load(binding: Binding, directory: str) -> Any:
+def _load(binding: Binding, files: ContextFiles) -> Any:
     if binding.kind is BindingKind.NAMED_TEXTS:
-        return {file.part: _read_text(binding, file, directory) for file in binding.files}
+        return {file.part: _text(binding, file, files) for file in binding.files}
     if len(binding.files) != 1:
         raise BindingRefused(
             ErrorCode.BAD_REQUEST, f"{binding.name}: expected one file for {binding.kind}, found {len(binding.files)}"
         )
-    text = _read_text(binding, binding.files[0], directory)
+    text = _text(binding, binding.files[0], files)
     if binding.kind is BindingKind.TEXT:
         return text
     try:
@@ -57,25 +72,45 @@ def _load(binding: Binding, directory: str) -> Any:
         raise BindingRefused(ErrorCode.BAD_REQUEST, f"{binding.name}: not JSON: {str(error)[:200]}") from None
 
 
-def _read_text(binding: Binding, file: BoundFile, directory: str) -> str:
+def _text(binding: Binding, file: BoundFile, files: ContextFiles) -> str:
     where = f"{binding.name}, part {file.part!r}"
+    if file.image is not None and files.shared is not None:
+        try:
+            return _map_text(where, file.image, files.directory, files.shared)
+        except NotMapped:
+            pass  # it takes longer and more memory, and is the same text
+    return _decode_text(where, file, files.directory)
+
+
+def _map_text(where: str, image: TextImage, directory: str, shared: SharedTexts) -> str:
+    with _opened(where, directory, image.file, image.length * WIDTHS[image.encoding]) as descriptor:
+        return shared.text(descriptor, image)
+
+
+def _decode_text(where: str, file: BoundFile, directory: str) -> str:
+    with _opened(where, directory, file.file, file.size_bytes) as descriptor:
+        if file.size_bytes == 0:
+            return ""
+        try:
+            # A mapping of a file does not count against the kernel's memory; only the string does.
+            with mmap.mmap(descriptor, file.size_bytes, access=mmap.ACCESS_READ) as mapped:
+                return str(mapped, "utf-8", "strict")
+        except UnicodeDecodeError as error:
+            raise BindingRefused(ErrorCode.BAD_REQUEST, f"{where}: not UTF-8 at byte {error.start}") from None
+
+
+@contextmanager
+def _opened(where: str, directory: str, name: str, size_bytes: int) -> Iterator[int]:
     try:
-        descriptor = os.open(os.path.join(directory, file.file), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         code = ErrorCode.NOT_FOUND if error.errno == errno.ENOENT else ErrorCode.BAD_REQUEST
         raise BindingRefused(code, f"{where}: the file cannot be opened ({error.strerror})") from None
     try:
-        size = os.fstat(descriptor).st_size
-        if size != file.size_bytes:
-            message = f"{where}: expected {file.size_bytes} bytes, found {size}"
-            raise BindingRefused(ErrorCode.BAD_REQUEST, message)
-        if size == 0:
-            return ""
-        # A mapping of a file does not count against the kernel's memory; only the string does.
-        with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped:
-            return str(mapped, "utf-8", "strict")
-    except UnicodeDecodeError as error:
-        raise BindingRefused(ErrorCode.BAD_REQUEST, f"{where}: not UTF-8 at byte {error.start}") from None
+        found = os.fstat(descriptor).st_size
+        if found != size_bytes:
+            raise BindingRefused(ErrorCode.BAD_REQUEST, f"{where}: expected {size_bytes} bytes, found {found}")
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -71,6 +71,17 @@ class Call:
     abandoned: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCall:
+    """One that is answered without the gateway. It waits in the same queue, because sending to a kernel that
+    does not read must never hold up the thread that watches over the cell."""
+
+    number: int
+    reply: bytes
+    answer: Callable[[dict[str, Any], bytes], None]
+    body: bytes = b""
+
+
 class HostCalls:
     """Calls in flight, on at most `MAX_PARALLEL_CALLS` threads that are started as they are needed."""
 
@@ -78,7 +89,7 @@ class HostCalls:
         self._gateway_socket = gateway_socket
         self._lock = threading.Lock()  # keeps the queue, the counters and the idle connections of one moment
         self._wanted = threading.Condition(self._lock)
-        self._queue: deque[Call] = deque()
+        self._queue: deque[Call | RefusedCall] = deque()
         self._threads = 0
         self._idle_threads = 0
         self._held = 0
@@ -127,21 +138,22 @@ class HostCalls:
         number = frame.header.get("id")
         if type(number) is not int:
             return  # nobody could be answered
+        call: Call | RefusedCall
         try:
             call = self._accept(frame, number, answer)
+            call.cell.begin_wait()
         except CallRefused as refusal:
-            answer({"did": "call", "id": number}, _failures(refusal.kind, str(refusal), refusal.count))
-            return
-        call.cell.begin_wait()
+            reply = _failures(refusal.kind, str(refusal), refusal.count)
+            call = RefusedCall(number=number, reply=reply, answer=answer)
         with self._lock:
             self._held += 1
             self._held_bytes += len(call.body)
             self._queue.append(call)
-            if self._idle_threads:
-                self._wanted.notify()
-            elif self._threads < MAX_PARALLEL_CALLS:
+            if len(self._queue) > self._idle_threads and self._threads < MAX_PARALLEL_CALLS:
                 self._threads += 1
                 threading.Thread(target=self._work, name="host call", daemon=True).start()
+            else:
+                self._wanted.notify()
 
     def _accept(self, frame: Frame, number: int, answer: Callable[[dict[str, Any], bytes], None]) -> Call:
         cell, function = self._cell, frame.header.get("function")
@@ -178,38 +190,44 @@ class HostCalls:
                     self._wanted.wait()
                 self._idle_threads -= 1
                 call = self._queue.popleft()
-            try:
-                items = self._perform(call)
-            except BaseException:  # a thread that dies would leave a kernel waiting for ever
-                items = _failures("unavailable", "the call failed inside the sandbox", call.count)
-            call.cell.end_wait()
+            items = call.reply if isinstance(call, RefusedCall) else self._perform_to_the_end(call)
+            call.answer({"did": "call", "id": call.number}, items)
             with self._lock:
                 self._held -= 1
                 self._held_bytes -= len(call.body)
-            call.answer({"did": "call", "id": call.number}, items)
+
+    def _perform_to_the_end(self, call: Call) -> bytes:
+        try:
+            return self._perform(call)
+        except BaseException:  # a thread that dies would leave a kernel waiting for ever
+            return _failures("unavailable", "the call failed inside the sandbox", call.count)
+        finally:
+            call.cell.end_wait()
 
     def _perform(self, call: Call) -> bytes:
         """The reply's body. Failures are items of it, never exceptions."""
-        problem = "the gateway cannot be reached"
+        kind, problem = "unavailable", "the gateway cannot be reached"
         for pause_s in (*_BACKOFF_S, None):
             try:
                 head, body = self._exchange(call)
             except BodyTooLarge:
                 return _failures("too_long", "the gateway's reply is above the cap", call.count)
+            except TimeoutError:
+                kind, problem = "timed_out", "no reply before the cell's time was over"
             except (OSError, StreamEnded, StreamViolation) as error:
-                problem = f"the gateway cannot be reached ({type(error).__name__})"
+                kind, problem = "unavailable", f"the gateway cannot be reached ({type(error).__name__})"
             else:
                 status = head.start[1]
                 if status == "200":
                     return body
                 if status not in ("500", "502", "503", "504"):
-                    kind = _KIND_OF_STATUS.get(int(status) if status.isdigit() else 0, "refused")
-                    return _failures(kind, _message_of(body, status), call.count)
-                problem = _message_of(body, status)
+                    refused_as = _KIND_OF_STATUS.get(int(status) if status.isdigit() else 0, "refused")
+                    return _failures(refused_as, _message_of(body, status), call.count)
+                kind, problem = "unavailable", _message_of(body, status)
             if pause_s is None or call.abandoned() or time.monotonic() + pause_s > call.cell.deadline:
                 break
             time.sleep(pause_s)
-        return _failures("unavailable", problem, call.count)
+        return _failures(kind, problem, call.count)
 
     def _exchange(self, call: Call) -> tuple[Head, bytes]:
         stream = self._idle_stream()

@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from . import confinement
 from .answers import NAME as ANSWER
-from .bindings import BindingRefused, bind_all
+from .bindings import BindingRefused, ContextFiles, bind_all
 from .cells import CellRunner
 from .decoding import decode_value
 from .encoded_values import Form, Unserialisable
@@ -38,6 +39,7 @@ from .protocol import (
     ErrorReply,
     VariablesReply,
 )
+from .shared_text import SharedTexts, Support
 from .tracebacks import describe_exception
 from .zygote import KernelBirth
 
@@ -46,13 +48,15 @@ _THREAD_STACK_BYTES = 2 << 20
 _encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def run_kernel(birth: KernelBirth, descriptors: list[int]) -> NoReturn:
+def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support) -> NoReturn:
     """The rest of this process's life, right after the fork."""
     status = 70
     try:
         kept = _move_descriptors(descriptors)
         confined = _confine_self(birth)
-        Kernel(birth, *kept).serve(confined)
+        shared = None if support.layout is None else SharedTexts(support.layout)
+        files = ContextFiles(birth.contexts_directory, shared)
+        Kernel(birth, *kept, context_files=files).serve([*confined, support.remark])
         status = 0
     finally:
         os._exit(status)
@@ -93,9 +97,17 @@ class Kernel:
     """One namespace and the loop that serves it."""
 
     def __init__(
-        self, birth: KernelBirth, cells: socket.socket, calls: socket.socket, output: int, errors: int
+        self,
+        birth: KernelBirth,
+        cells: socket.socket,
+        calls: socket.socket,
+        output: int,
+        errors: int,
+        *,
+        context_files: ContextFiles,
     ) -> None:
         self._birth = birth
+        self._context_files = context_files
         self._connection = cells
         self._decoder = FrameDecoder(max_body_bytes=MAX_CONTROL_BODY_BYTES)
         self._interrupts = Interrupts()
@@ -154,12 +166,23 @@ class Kernel:
         self._calls.open_cell = frame.header["number"]
         reserve = min(_MAX_MEMORY_RESERVE_BYTES, self._birth.memory_bytes // 8)
         _limit_memory(self._birth.memory_bytes - reserve)
-        error = self._interrupts.run(lambda: self._runner.run_cell(source))
+        number = frame.header["number"]
+        error = self._interrupts.run(lambda: self._run_unless_interrupted(number, source))
         self._calls.open_cell = None
         # The reserve pays for telling what happened after a cell has used all there was.
         _limit_memory(self._birth.memory_bytes)
         self._interrupts.restore()
         self._answer("cell", self._settle(error, form))
+
+    def _run_unless_interrupted(self, number: int, source: str) -> None:
+        """A SIGINT that came before this was ignored, but then its frame is here already."""
+        with self._interrupts.held():
+            with suppress(BlockingIOError):
+                self._decoder.feed(self._connection.recv(256 << 10, socket.MSG_DONTWAIT))
+            note = self._decoder.next_frame()
+        if note is not None and note.header == {"do": "interrupt", "number": number}:
+            raise KeyboardInterrupt
+        self._runner.run_cell(source)
 
     def _settle(self, error: BaseException | None, form: Form) -> CellOutcome:
         described: AnswerReply | BaseException | None = self._interrupts.run(lambda: self._describe_answer(form))
@@ -193,9 +216,7 @@ class Kernel:
         request = decode_value(BindRequest, json.loads(frame.body))
         if request.starts_run:
             self._namespace.begin_run()
-        bound = self._interrupts.run(
-            lambda: bind_all(self._namespace, request.bindings, self._birth.contexts_directory)
-        )
+        bound = self._interrupts.run(lambda: bind_all(self._namespace, request.bindings, self._context_files))
         match bound:
             case BindingRefused():
                 self._answer("failed", bound.reply)

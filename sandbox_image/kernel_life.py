@@ -66,7 +66,6 @@ class KernelLife:
         os.close(errors_end)
         patience = _SEND_PATIENCE_S.to_bytes(8, "little") + bytes(8)
         self.cells.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        self.calls.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self.stdout = OutputPipe(output)
         self.stderr = OutputPipe(errors)
         self._waker = waker
@@ -115,7 +114,7 @@ class KernelLife:
             wall_s, active_s = clock.wall_s(), clock.active_s()
             self._ladder, act = climb(self._ladder, limits, wall_s=wall_s, active_s=active_s, asked=asked_to_stop())
             if act is not Act.NOTHING:
-                self._zygote.signal_kernel(self.pid, signal.SIGINT if act is Act.INTERRUPT else signal.SIGKILL)
+                self._stop(act, request)
             if calls_are_read != host_calls.can_take():
                 calls_are_read = not calls_are_read
                 polled.modify(self.calls, select.POLLIN if calls_are_read else 0)
@@ -124,6 +123,16 @@ class KernelLife:
                 look_s = min(look_s, _FULL_LOOK_S)
             for descriptor, _ in polled.poll(look_s * 1000 + 1):
                 self._attend(descriptor, polled, host_calls, hang_up)
+
+    def _stop(self, act: Act, request: Request) -> None:
+        if act is Act.KILL:
+            self._zygote.signal_kernel(self.pid, signal.SIGKILL)
+            return
+        # The signal may come before the kernel has begun with the cell, and is then ignored; it looks for this frame.
+        note = encode_frame({"do": "interrupt", "number": request.header.get("number")})
+        with suppress(OSError):
+            self.cells.send(note, socket.MSG_DONTWAIT)
+        self._zygote.signal_kernel(self.pid, signal.SIGINT)
 
     @property
     def ladder_reason(self) -> Reason | None:
@@ -201,9 +210,11 @@ class KernelLife:
             raise self.bury(None) from None
 
     def answer_call(self, header: dict[str, Any], body: bytes) -> None:
-        """Send the reply of a host call. Any thread; silently nothing when the kernel is gone."""
+        """Send the reply of a host call; silently nothing when the kernel is gone.
+
+        Waits for as long as the kernel does not read, so never on the thread that is in `ask`.
+        """
         data = encode_frame(header, body)
-        # It died, or does not read: then nothing that it has asked needs an answer.
         with self._reply_lock, suppress(OSError):
             self.calls.sendall(data)
 

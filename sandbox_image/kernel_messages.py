@@ -1,6 +1,7 @@
 """What the supervisor asks a kernel and what a kernel answers, as JSON bodies of frames on the `cells` socket.
 
     header `do`    `cell` · `bind` · `variables` · `value`        (supervisor → kernel)
+                   `interrupt`, without an answer: the cell of this number is to stop, if its SIGINT came too early
     header `did`   the same word, or `failed` with an `ErrorReply`; `ready` once, at birth;
                    `chunk`, whose body is the next piece of the value that was answered
 

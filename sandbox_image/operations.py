@@ -441,8 +441,14 @@ def _check_bindings(request: BindRequest) -> None:
             if not name.isidentifier() or keyword.iskeyword(name):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{name[:80]!r} cannot be a variable's name")
         for file in binding.files:
-            if not file.file or "/" in file.file or "\0" in file.file or file.file in (".", ".."):
+            if not (_is_bare(file.file) and (file.image is None or _is_bare(file.image.file))):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: expected a bare file name")
+            if file.image is not None and file.image.length < 1:
+                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: an image has at least one character")
+
+
+def _is_bare(name: str) -> bool:
+    return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..")
 
 
 def _is_digest(text: str) -> bool:

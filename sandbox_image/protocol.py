@@ -103,7 +103,8 @@ class ClaimRequest:
 class ClaimReply:
     python: str
     confinement: list[str]
-    """What the supervisor could put in force on itself and the kernel, such as `seccomp`, `landlock:7`, `uid`."""
+    """What the supervisor could put in force on itself and the kernel, such as `seccomp`, `landlock:7`, `uid`; and how
+    large texts arrive, `texts:mapped` or `texts:decoded (why)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,23 @@ class BindingKind(StrEnum):
     """`code` is executed once in the namespace (a custom tool); the name is for messages only."""
 
 
+ImageEncoding = Literal["ascii", "latin-1", "utf-16-le", "utf-32-le"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextImage:
+    """A text in a file as CPython holds it in memory, so that it can be mapped instead of decoded (`shared_text`).
+
+    The narrowest encoding that holds every character; `length` characters and nothing behind them. For ASCII the file
+    is the original itself.
+    """
+
+    file: str
+    """A bare file name, beside the original's."""
+    encoding: ImageEncoding
+    length: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundFile:
     """A file under `contexts/` of the session directory."""
@@ -132,6 +150,8 @@ class BoundFile:
     file: str
     """A bare file name: no separators."""
     size_bytes: int
+    image: TextImage | None = None
+    """Of a text that is large enough for it. A sandbox that cannot map texts decodes the file instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

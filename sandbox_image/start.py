@@ -6,6 +6,7 @@
 --confine landlock          also Landlock, because no mount namespace hides the host's files
 --open-files N              descriptors a process may hold
 --host-patience-s N         how long to live while no host accepts a stream
+--own-uid                   the uid it runs as is no other sandbox's: a limit on its processes counts them alone
 --unsafe-unconfined         no seccomp: for debugging this program, nothing else
 """
 
@@ -40,6 +41,7 @@ class CommandLine:
     with_landlock: bool = False
     open_files: int = 256
     host_patience_s: int = 30
+    own_uid: bool = False
     unconfined: bool = False
 
 
@@ -82,7 +84,7 @@ def _serve(line: CommandLine, in_force: list[str]) -> int:
         tmp_directory=line.tmp_directory,
         confined=not line.unconfined,
         confinement=in_force,
-        processes_count_alone=line.identity is not None or confinement.counts_processes_alone(),
+        processes_count_alone=line.own_uid or line.identity is not None or confinement.counts_processes_alone(),
     )
     dialler = Dialler(os.path.join(line.session_directory, SANDBOX_SOCKET), line.host_patience_s)
     code = Supervisor(KernelOperations(station, zygote), dialler, zygote).run()
@@ -120,6 +122,7 @@ def read_command_line(arguments: list[str]) -> CommandLine:
         with_landlock=confine == "landlock",
         open_files=_number(words.pop("--open-files", "256")),
         host_patience_s=_number(words.pop("--host-patience-s", "30")),
+        own_uid=words.pop("--own-uid", None) is not None,
         unconfined=words.pop("--unsafe-unconfined", None) is not None,
     )
     assert not words
@@ -127,6 +130,7 @@ def read_command_line(arguments: list[str]) -> CommandLine:
 
 
 _WORDS = ("--session-directory", "--tmp", "--uid", "--gid", "--confine", "--open-files", "--host-patience-s")
+_SWITCHES = ("--own-uid", "--unsafe-unconfined")
 
 
 def _pair_up(arguments: list[str]) -> dict[str, str]:
@@ -134,9 +138,9 @@ def _pair_up(arguments: list[str]) -> dict[str, str]:
     waiting = list(arguments)
     while waiting:
         word = waiting.pop(0)
-        if word in words or (word not in _WORDS and word != "--unsafe-unconfined"):
+        if word in words or word not in (*_WORDS, *_SWITCHES):
             raise UsageError(f"unknown or repeated argument {word!r}")
-        if word == "--unsafe-unconfined":
+        if word in _SWITCHES:
             words[word] = ""
         elif not waiting:
             raise UsageError(f"{word} needs a value")

@@ -135,6 +135,9 @@ class _ZygoteProcess:
         """Until the supervisor is gone."""
         _prepare()
         from .kernel import run_kernel  # noqa: PLC0415  (the supervisor shall not import what only a kernel needs)
+        from .shared_text import find_support, this_interpreter  # noqa: PLC0415  (likewise)
+
+        support = find_support(this_interpreter())
 
         wakeup, wakeup_end = socket.socketpair()
         wakeup.setblocking(False)
@@ -164,7 +167,7 @@ class _ZygoteProcess:
                         confinement.die_with_parent(parent)
                         signal.set_wakeup_fd(-1)
                         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                        run_kernel(birth, descriptors)
+                        run_kernel(birth, descriptors, support)
                     self._adopt(pid, descriptors)
 
     def _adopt(self, pid: int, descriptors: list[int]) -> None:

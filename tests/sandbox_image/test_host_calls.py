@@ -310,6 +310,25 @@ def test_calls_of_a_lost_kernel_are_broken_off(host: Host) -> None:
     server.close()
 
 
+def test_a_kernel_that_does_not_read_its_replies_is_still_stopped(host: Host, gateway: GatewayServer) -> None:
+    """Thousands of calls whose replies are never read hold up nobody but the kernel: its limits hold as ever."""
+    code = (
+        "import threading\nthreading.Thread(target=int).start()\nllm_query('x')\n"
+        "import sys\nsys.setswitchinterval(1000)\n"
+        "import json, os, socket, struct\n"
+        "socks = []\n"
+        "for fd in range(3, 12):\n"
+        "    try: socks.append(socket.socket(fileno=os.dup(fd)))\n"
+        "    except OSError: pass\n"
+        "header = json.dumps({'do': 'call', 'id': 1, 'cell': 0, 'function': 'x' * 1000}).encode()\n"
+        "while True: socks[1].sendall(struct.pack('>II', len(header), 0) + header)"
+    )
+    reply = host.run(code, active_limit_s=0.5, grace_s=0.5)
+    assert reply["status"] == "timed_out", reply
+    host.request("POST", "/restart", {})
+    assert host.run("print(llm_query('next'))")["stdout"]["head"] == "NEXT\n"
+
+
 @pytest.mark.needs_root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may read another process's memory")
 def test_the_kernel_holds_no_credential(host: Host, gateway: GatewayServer) -> None:

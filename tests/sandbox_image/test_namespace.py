@@ -2,11 +2,27 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.sandbox_image.host import Host
+from tests.sandbox_image.host import Host, start_host
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Host]:
+    """One sandbox for all of these."""
+    with start_host() as started:
+        started.claim()
+        yield started
+
+
+@pytest.fixture
+def host(sandbox: Host) -> Host:
+    """With a new kernel for each."""
+    assert sandbox.request("POST", "/restart", {}).status == 200
+    return sandbox
 
 
 def printed(reply: dict[str, Any]) -> str:
@@ -210,6 +226,18 @@ def test_names_of_the_contract_are_restored(host: Host) -> None:
         printed(host.run("print(context, callable(llm_query), callable(FINAL), callable(input))"))
         == "text True True True\n"
     )
+
+
+def test_the_next_run_of_a_session_begins_anew(host: Host) -> None:
+    """A bind that starts a run gives it a fresh answer, keeps the variables, and lets go of the last run's names."""
+    host.bind_text("context", b"first")
+    host.run("x = 1\nFINAL('old')")
+    binding = {"name": "other", "kind": "text", "files": [host.place("o", b"second")]}
+    assert host.request("POST", "/bind", {"bindings": [binding], "starts_run": True}).status == 200
+    reply = host.run("context = 'mine'\nprint(x, other, answer)")
+    assert printed(reply) == "1 second {'content': '', 'ready': False}\n"
+    assert reply["answer"] is None
+    assert host.evaluate("context") == "mine"
 
 
 def test_changed_names_are_reported(host: Host) -> None:

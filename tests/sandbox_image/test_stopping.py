@@ -82,7 +82,8 @@ def test_wall_time_is_a_limit_of_its_own(host: Host) -> None:
 
 def test_an_interrupt_from_outside_is_an_exception(host: Host) -> None:
     """`/interrupt` makes the running cell raise `KeyboardInterrupt`, and nothing else."""
-    host.send("cells", "PUT", "/cells/stopme", host.cell_body("kept = 1\nwhile True: pass"))
+    host.run("kept = 1")
+    host.send("cells", "PUT", "/cells/stopme", host.cell_body("while True: pass"))
     host.wait_stat("running_cell", "stopme")
     assert host.request("POST", "/interrupt", {"cell_id": "another"}).status == 200
     assert host.request("POST", "/interrupt", {"cell_id": "stopme"}).status == 200
@@ -90,6 +91,20 @@ def test_an_interrupt_from_outside_is_an_exception(host: Host) -> None:
     assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "KeyboardInterrupt")
     assert host.request("POST", "/interrupt", {"cell_id": "stopme"}).status == 200
     assert host.run("print(kept)")["stdout"]["head"] == "1\n"
+
+
+def test_an_interrupt_that_comes_early_is_not_lost(host: Host) -> None:
+    """An interrupt sent right behind the cell stops it, even before its first line, long before the grace is over."""
+    for attempt in range(20):
+        cell_id = f"early{attempt}"
+        host.stream("control")
+        host.send("cells", "PUT", f"/cells/{cell_id}", host.cell_body("while True: pass", grace_s=40.0))
+        while host.request("GET", "/stats").json["running_cell"] != cell_id:
+            pass
+        host.request("POST", "/interrupt", {"cell_id": cell_id})
+        reply = host.receive("cells").json
+        assert reply["raised"]["type_name"] == "KeyboardInterrupt"
+        assert reply["wall_s"] < 20.0
 
 
 def test_an_interrupt_that_is_ignored_kills_after_the_grace(host: Host) -> None:

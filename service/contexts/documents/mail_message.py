@@ -1,0 +1,30 @@
+"""E-mail: the headers that people read, then the text; of HTML-only messages the page's text. Attachments are named."""
+
+import email
+from email.policy import default
+from typing import BinaryIO
+
+from service.contexts.documents.text_writer import TextWriter, Unreadable, one_line
+from service.contexts.documents.web_page import add_html
+
+_SHOWN = ("From", "To", "Cc", "Date", "Subject")
+
+
+def read(document: BinaryIO, text: TextWriter, encoding: str) -> None:  # each part says its own
+    message = email.message_from_binary_file(document, policy=default)
+    if not message.keys():
+        raise Unreadable("is damaged, or no e-mail (it has no headers)")
+    text.block("\n".join(f"{name}: {one_line(str(message[name]))}" for name in _SHOWN if message[name] is not None))
+    body = message.get_body(preferencelist=("plain", "html"))
+    if body is not None:
+        content = body.get_content()
+        if isinstance(content, str):
+            if body.get_content_subtype() == "html":
+                add_html(content, text)
+            else:
+                text.block(content.replace("\r\n", "\n"))
+    names = [part.get_filename() or part.get_content_type() for part in message.iter_attachments()]
+    for name in names:
+        text.mark(f"attachment left out: {name}")
+    if names:
+        text.note(f"{len(names)} attachment{'' if len(names) == 1 else 's'} left out")

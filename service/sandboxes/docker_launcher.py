@@ -5,6 +5,7 @@ the process with the Docker socket, and it ends, with all its sandboxes, when th
 """
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -52,6 +53,8 @@ READY_DEADLINE_S = 30.0
 _LONGEST_LOG_LINE = 4096
 _STOP_DEADLINE_S = 40.0
 
+_IMPORTED_FROM = str(Path(service.__file__).resolve().parents[1])
+
 _log = structlog.get_logger(__name__)
 _R = TypeVar("_R", bound=BaseModel)
 
@@ -67,7 +70,19 @@ class Lease:
         self._launcher = launcher
         self._sandbox_id = sandbox_id
         self._stream = stream
+        self._closed = False
         self.pid = pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the launcher has said so already; never waits."""
+        if self._closed:
+            return True
+        raw: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
+        try:
+            return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:  # nothing there
+            return False
 
     async def ended(self) -> int | None:
         """The exit status, once it has ended; None when the launcher went away and did not come back, and so the
@@ -79,6 +94,8 @@ class Lease:
                 return reply.exit_status if isinstance(reply, EndedReply) else None
             except (WireBroken, ValidationError):
                 pass
+            if self._closed:
+                return None
             await anyio.aclose_forcefully(self._stream)
             stream = await self._launcher.attached(self._sandbox_id)
             if stream is None:
@@ -87,14 +104,15 @@ class Lease:
 
     async def close(self) -> None:
         """Let go: the launcher ends the sandbox, if it still runs."""
+        self._closed = True
         await anyio.aclose_forcefully(self._stream)
 
 
 class Launcher:
-    """A launcher that listens at `socket`."""
+    """A launcher that listens at `socket_path`."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, socket_path: Path) -> None:
+        self._socket = socket_path
 
     async def capabilities(self) -> CapabilitiesReply:
         """Raises `SandboxRefused` when no launcher or no engine answers."""
@@ -151,15 +169,21 @@ class Launcher:
             while True:
                 try:
                     stream = await self._connected()
+                except LauncherGone:
+                    await anyio.sleep(_RETURN_PAUSE_S)
+                    continue
+                try:
                     reply = await _exchange(stream, AttachRequest(sandbox_id=sandbox_id))
-                except (LauncherGone, WireBroken):
-                    reply = None
-                match reply:
-                    case StartedReply():
+                    if isinstance(reply, StartedReply):
                         return stream
-                    case RefusedReply(why="unusable"):
-                        await anyio.aclose_forcefully(stream)
-                        return None
+                except WireBroken:
+                    reply = None
+                except BaseException:
+                    await anyio.aclose_forcefully(stream)
+                    raise
+                await anyio.aclose_forcefully(stream)
+                if isinstance(reply, RefusedReply) and reply.why == "unusable":
+                    return None
                 await anyio.sleep(_RETURN_PAUSE_S)
         return None
 
@@ -210,7 +234,7 @@ def _failure(reply: BaseModel) -> SandboxRefused | SandboxStartFailed:
 
 @asynccontextmanager
 async def open_launcher(
-    *, socket: Path, sessions: Path, image: str, docker_host: str | None
+    *, socket_path: Path, sessions: Path, image: str, docker_host: str | None
 ) -> AsyncIterator[Launcher]:
     """A launcher as a child of this process, started anew if it dies; its sandboxes end with the block.
 
@@ -218,29 +242,34 @@ async def open_launcher(
         SandboxStartFailed: it did not come up.
     """
     words = [sys.executable, "-P", "-m", "service.sandboxes.launcher", "--until-stdin-closes"]
-    words += ["--socket", str(socket), "--sessions", str(sessions), "--image", image]
+    words += ["--socket", str(socket_path), "--sessions", str(sessions), "--image", image]
     words += ["--docker-host", docker_host] if docker_host else []
-    sessions.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(sessions).mkdir(parents=True, exist_ok=True)
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         child = _Child(words)
-        await child.start(tasks)
-        tasks.start_soon(child.keep, tasks)
         try:
-            yield Launcher(socket)
+            await child.start(tasks)
+            tasks.start_soon(child.keep, tasks)
+            yield Launcher(socket_path)
+        except Exception as exc:  # noqa: BLE001 - raised again below, not in the group of our own tasks
+            failure = exc
         finally:
             await child.stop()
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 class _Child:
     def __init__(self, words: list[str]) -> None:
         self._words = words
         self._process: anyio.abc.Process | None = None
+        self._stopping = False
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Until it says that it listens."""
-        root = str(Path(service.__file__).resolve().parents[1])
-        environment = {"PATH": os.defpath, "PYTHONPATH": root, "LANG": "C.UTF-8"}
+        environment = {"PATH": os.defpath, "PYTHONPATH": _IMPORTED_FROM, "LANG": "C.UTF-8"}
         process = await anyio.open_process(
             self._words,
             stdin=subprocess.PIPE,
@@ -257,7 +286,8 @@ class _Child:
             with anyio.fail_after(READY_DEADLINE_S):
                 await process.stdout.receive()
         except (anyio.EndOfStream, TimeoutError) as exc:
-            await self.stop()
+            process.kill()
+            await process.aclose()
             raise SandboxStartFailed("the launcher process did not come up; the log says why") from exc
 
     async def keep(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -265,6 +295,8 @@ class _Child:
         while True:
             assert self._process is not None
             status = await self._process.wait()
+            if self._stopping:
+                return
             _log.warning("launcher_ended", exit_status=status)
             await anyio.sleep(_RETURN_PAUSE_S)
             try:
@@ -275,7 +307,8 @@ class _Child:
 
     async def stop(self) -> None:
         """Close its stdin: it ends its sandboxes, then itself."""
-        process, self._process = self._process, None
+        self._stopping = True
+        process = self._process
         if process is None:
             return
         with anyio.CancelScope(shield=True):

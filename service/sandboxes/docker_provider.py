@@ -47,7 +47,7 @@ class ContainerProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._how is None and not self._killed
+        return self._how is None and not self._killed and not self._lease.has_ended
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -121,9 +121,8 @@ class DockerProvider:
                 unproven = _UnprovenProvider(self, described)
                 found = await faults(unproven, LevelName.NAMESPACES, self._sessions)
                 if found:
-                    raise SandboxRefused(
-                        f"containers under {self._runtime} do not isolate here, or do not start: {'; '.join(found)[:800]}"
-                    )
+                    found_text = "; ".join(found)[:800]
+                    raise SandboxRefused(f"{self._runtime} does not isolate here, or does not start: {found_text}")
                 self._found = described
                 _log.info("sandbox_level_found", level=described.level, details=list(described.details))
             return self._found
@@ -169,7 +168,8 @@ class DockerProvider:
         offered = {image.name: image.present for image in found.images}
         if self._image not in offered:
             raise SandboxRefused(
-                f"the launcher may start {', '.join(offered)} and not {self._image}: start it with --image {self._image}"
+                f"the launcher may start {', '.join(offered)} and not {self._image}: "
+                f"start it with --image {self._image}"
             )
         if not offered[self._image]:
             raise SandboxRefused(

@@ -93,7 +93,7 @@ class Engine:
 
     async def has_image(self, name: str) -> bool:
         try:
-            await self._call(lambda client: client.inspect_image(name))
+            await self._call(lambda client: client.inspect_image(name))  # type: ignore[no-untyped-call]
         except EngineFailed as exc:
             if exc.kind == "missing":
                 return False
@@ -104,7 +104,7 @@ class Engine:
         """The id of the new container."""
 
         def create(client: docker.APIClient) -> str:
-            return str(client.create_container_from_config(profile, name)["Id"])
+            return str(client.create_container_from_config(profile, name)["Id"])  # type: ignore[no-untyped-call]
 
         return await self._call(create)
 

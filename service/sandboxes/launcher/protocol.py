@@ -13,8 +13,8 @@ MAX_LINE_BYTES = 64 << 10
 LONGEST_LIFE_S = 7 * 24 * 3600
 
 Runtime = Literal["runc", "runsc"]
-SandboxName = Annotated[str, Field(pattern=r"^sbx_[0-9a-f]{32}\Z")]
-ImageName = Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_./:@-]{0,255}\Z")]
+SandboxName = Annotated[str, Field(pattern=r"^sbx_[0-9a-f]{32}$")]
+ImageName = Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_./:@-]{0,255}$")]
 
 
 class _Closed(BaseModel):

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -154,10 +154,8 @@ class Server:
 
         async def watch_caller() -> None:
             nonlocal caller_left
-            try:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
                 await stream.receive(1)
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                pass
             caller_left = True
             either.cancel_scope.cancel()
 
@@ -183,7 +181,7 @@ class Server:
 @asynccontextmanager
 async def open_socket(path: Path, client_uid: int) -> AsyncIterator[anyio.abc.SocketListener]:
     """The launcher's socket, open to one uid. A socket that a dead launcher left is replaced."""
-    path.unlink(missing_ok=True)
+    await anyio.Path(path).unlink(missing_ok=True)
     before = os.umask(0o177)  # nobody else may connect in the moment before chown
     try:
         with short_path(path.parent, path.name) as short:
@@ -196,7 +194,8 @@ async def open_socket(path: Path, client_uid: int) -> AsyncIterator[anyio.abc.So
         async with listener:
             yield listener
     finally:
-        path.unlink(missing_ok=True)
+        with anyio.CancelScope(shield=True):
+            await anyio.Path(path).unlink(missing_ok=True)
 
 
 def _peer_uid(stream: anyio.abc.SocketStream) -> int:

@@ -11,12 +11,12 @@ from service.errors import BadRequest, NotFound
 from service.ids import RunId, new_id
 from service.ledger.values import Account, Unit
 from service.loop.events import CallFinished, CellFinished, ChildRunFinished, NamespaceRebuilt
-from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason
+from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
 from service.sandboxes.port import NoSandboxSlot
-from tests.runs.doubles import usage_of
-from tests.runs.playing import Stage, repl, stage
+from tests.runs.doubles import echo, usage_of
+from tests.runs.playing import SUB, Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
 
@@ -285,3 +285,95 @@ async def test_an_unknown_run_is_not_found(tmp_path: Path) -> None:
             await on.service.runs.show(missing)
         with pytest.raises(NotFound):
             await on.service.runs.cancel(missing)
+
+
+async def test_a_sub_call_with_a_schema_returns_the_validated_value(tmp_path: Path) -> None:
+    """A reply that breaks the schema is asked for once more; what comes back is a dict, and both calls are paid."""
+    replies = iter(['{"n": "five"}', '{"n": 5}', "never JSON", "still not"])
+
+    async def sub(request: ModelRequest) -> ModelReply:
+        text = next(replies)
+        return ModelReply(text=text, usage=usage_of(request, text))
+
+    schema = "{'type': 'object', 'required': ['n'], 'properties': {'n': {'type': 'integer'}}}"
+    code = f"a = llm_query('count', schema={schema})\nb = llm_query('again', schema={schema})\n"
+    code += "FINAL(f'{a} {b.ok} {b}')"
+    async with stage(tmp_path, repl(code), sub=sub) as on:
+        played = await on.play(await on.request("x", Limits(cost=parse_usd("1"))))
+        assert played.answer.decode().startswith("{'n': 5} False Error:")
+        assert len(on.model.sub_requests) == 4
+        assert (await spent_in_ledger(on, played.run_id)) == (played.finished.spent, 0)
+
+
+async def test_one_failing_item_leaves_its_batch_whole(tmp_path: Path) -> None:
+    """Values keep their places, the failure is a falsy `.ok` and is named in the observation."""
+
+    async def sub(request: ModelRequest) -> ModelReply:
+        if "three" in request.messages[-1].content:
+            raise ModelCallFailed(CallOutcome.REFUSED, "not this one", may_be_billed=False)
+        return await echo(request)
+
+    code = "r = llm_query_batched(['one', 'two', 'three', 'four'])\nprint([x.ok for x in r], r[3])"
+    async with stage(tmp_path, repl(code), "FINAL_VAR(r)", sub=sub) as on:
+        played = await on.play(await on.request("x"))
+        cell = next(e.result for e in played.events if isinstance(e, CellFinished))
+        assert cell.stdout.head == "[True, True, False, True] four\n"
+        assert "1 of 4 sub-calls failed: 1 refused" in on.model.last_observation
+
+
+async def test_code_may_only_name_the_models_of_its_run(tmp_path: Path) -> None:
+    """Another model is refused with the names that are allowed, and nothing is called or spent for it."""
+    code = "try:\n    print(llm_query('x', model='openai/gpt-5'))\nexcept Exception as e:\n    print(e)"
+    async with stage(tmp_path, repl(code), "FINAL(done)") as on:
+        played = await on.play(await on.request("x"))
+        cell = next(e.result for e in played.events if isinstance(e, CellFinished))
+        assert SUB in cell.stdout.head
+        assert on.model.sub_requests == []
+
+
+async def test_code_sees_what_is_left_of_its_budget(tmp_path: Path) -> None:
+    """`budget()` names what the ledger says, after the calls so far."""
+    async with stage(
+        tmp_path, repl("llm_query('x')\nb = budget()\nFINAL(f\"{b['usd']} {b['turns']} {b['depth']}\")")
+    ) as on:
+        played = await on.play(await on.request("x", Limits(cost=parse_usd("1"), turns=7, depth=2)))
+        usd, turns, depth = played.answer.decode().split()
+        assert (turns, depth) == ("6", "2")
+        assert 0.5 < float(usd) < 1.0
+
+
+async def test_tools_and_named_contexts_stand_in_the_namespace(tmp_path: Path) -> None:
+    """Code tools run once, JSON tools are values, a context has its own name besides `context_0`."""
+    tools = (
+        Tool(name="double", code="def double(n):\n    return 2 * n"),
+        Tool(name="table", value_json='{"a": [1, 2]}'),
+    )
+    async with stage(tmp_path, repl("FINAL(f\"{double(21)} {table['a']} {report is context_0 is context}\")")) as on:
+        request = await on.request("text")
+        named = tuple(replace(binding, variable="report") for binding in request.contexts)
+        played = await on.play(replace(request, contexts=named, tools=tools))
+        assert played.answer.decode() == "42 [1, 2] True"
+
+
+async def test_a_full_window_moves_old_turns_into_history(tmp_path: Path) -> None:
+    """With a small root window the conversation is compacted; the code finds the earlier turns in `history`."""
+    models = tmp_path / "models.toml"
+    models.write_text(
+        'models."openai/gpt-4o-mini" = { window_tokens = 12000, max_output_tokens = 1000, '
+        'input_usd_per_million = "0.1", output_usd_per_million = "0.1" }\n'
+    )
+
+    def turn(request: ModelRequest) -> str:
+        if "about to be shortened" in request.messages[-1].content:
+            return "I have been printing."
+        if any("moved out of this conversation" in message.content for message in request.messages):
+            return repl("FINAL(f'{type(history).__name__} {history[0][\"role\"]} {seen}')")
+        return repl("seen = globals().get('seen', 0) + 1\nprint('y' * 6000)")
+
+    async with stage(tmp_path, turn, settings={"RLM_MODELS_FILE": str(models)}) as on:
+        played = await on.play(await on.request("x"))
+        kind, role, seen = played.answer.decode().split()
+        assert (kind, role) == ("list", "assistant")
+        assert int(seen) > 2
+        purposes = [event.purpose for event in played.events if isinstance(event, CallFinished)]
+        assert Purpose.COMPACTION in purposes

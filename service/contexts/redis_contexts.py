@@ -15,6 +15,7 @@ from typing import BinaryIO, assert_never
 from pydantic import TypeAdapter
 
 from service.contexts.detection import kind_of
+from service.contexts.images import Images
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
 from service.contexts.values import Context, ContextKind, LinkedPart, Part
@@ -51,6 +52,7 @@ class Contexts:
         self._blobs = blobs
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
+        self._images = Images(store, blobs, self._keys)
 
     async def put_path(self, path: Path, name: str | None = None) -> Context:
         """Keep a file as the kind its name says it is (`detection`).
@@ -76,8 +78,8 @@ class Contexts:
         Raises:
             BadRequest: not UTF-8, with a NUL in it, or empty.
         """
-        ref, facts = await self._scanned(name, source, TextScan(name), "text")
-        return await self._keep(name, "text", [_part(name, ref)], facts, is_listed=is_listed)
+        part, facts = await self._text(name, source)
+        return await self._keep(name, "text", [part], facts, is_listed=is_listed)
 
     async def put_json_lines(self, name: str, source: Source) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
@@ -119,8 +121,8 @@ class Contexts:
         kept: list[Part] = []
         preview: dict[str, str] = {}
         for part, path in parts:
-            ref, text = await self._scanned(part, path, TextScan(part), "text", may_be_empty=True)
-            kept.append(_part(part, ref))
+            stored, text = await self._text(part, path, may_be_empty=True)
+            kept.append(stored)
             if len(preview) < PREVIEW_CHARS:
                 preview[part] = text.preview
         shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
@@ -157,11 +159,22 @@ class Contexts:
 
     def linked_parts(self, context: Context) -> tuple[LinkedPart, ...]:
         """The parts in order, each with the bare file name under which it is linked into a session's directory."""
-        return tuple(LinkedPart(part=part.name, link=part.sha256, size_bytes=part.size_bytes) for part in context.parts)
+        return tuple(
+            LinkedPart(part=part.name, link=part.sha256, size_bytes=part.size_bytes, image=part.image)
+            for part in context.parts
+        )
 
     def links(self, context: Context) -> dict[str, Path]:
-        """From those file names to the blobs to link there; equal parts share one."""
-        return {part.sha256: self._blobs.path(part.sha256) for part in context.parts}
+        """From those file names to the blobs to link there, images too; equal parts share one."""
+        digests = [part.sha256 for part in context.parts]
+        digests += [part.image.sha256 for part in context.parts if part.image is not None]
+        return {digest: self._blobs.path(digest) for digest in digests}
+
+    async def _text(self, name: str, source: Source, *, may_be_empty: bool = False) -> tuple[Part, Facts]:
+        scan = TextScan(name)
+        ref, facts = await self._scanned(name, source, scan, "text", may_be_empty=may_be_empty)
+        image = await self._images.of(ref, facts.length, scan.encoding)
+        return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes, image=image), facts
 
     async def _scanned(
         self, name: str, source: Source, scan: Scan, media: Media, *, may_be_empty: bool = False

@@ -4,6 +4,8 @@ import codecs
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandbox_image.protocol import ImageEncoding
+from service.contexts.images import narrowest
 from service.contexts.json_facts import parse
 from service.contexts.values import ContextUnit
 from service.errors import BadRequest
@@ -59,6 +61,8 @@ class TextScan:
         self._preview = Preview()
         self._offset = 0
         self._length = 0
+        self.encoding: ImageEncoding = "ascii"
+        """The narrowest that holds everything fed so far."""
 
     def feed(self, chunk: bytes) -> None:
         self._preview.feed(chunk)
@@ -70,9 +74,11 @@ class TextScan:
             self._length += len(chunk)
         else:
             try:
-                self._length += len(self._decoder.decode(chunk))
+                text = self._decoder.decode(chunk)
             except UnicodeDecodeError as error:
                 raise self._binary("bytes that are not UTF-8", self._offset - len(pending) + error.start) from error
+            self._length += len(text)
+            self.encoding = narrowest(text, self.encoding)
         self._offset += len(chunk)
 
     def finish(self) -> Facts:

@@ -3,10 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sandbox_image.protocol import ImageEncoding
 from service.ids import ContextId
 
 ContextKind = Literal["text", "json", "json_lines", "named_texts"]
 ContextUnit = Literal["characters", "items", "keys"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextImage:
+    """A text as CPython holds it in memory, as a blob (`images`)."""
+
+    sha256: str
+    encoding: ImageEncoding
+    length: int
+    """In characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +27,8 @@ class Part:
     name: str
     sha256: str
     size_bytes: int
+    image: TextImage | None = None
+    """Of a text that is large enough for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +57,5 @@ class LinkedPart:
     link: str
     """A bare file name."""
     size_bytes: int
+    image: TextImage | None = None
+    """Linked under its digest."""

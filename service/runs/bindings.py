@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_image.protocol import Binding, BindingKind, BoundFile
+from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage
 from service.contexts.redis_contexts import Contexts
-from service.contexts.values import Context
+from service.contexts.values import Context, LinkedPart
 from service.errors import BadRequest
 from service.loop.values import ContextBinding, Tool
 
@@ -50,11 +50,18 @@ class BindsContexts:
         if wanted.variable is not None:
             aliases.append(wanted.variable)
         files.update(self._contexts.links(context))
-        bound_files = [
-            BoundFile(part=part.part, file=part.link, size_bytes=part.size_bytes)
-            for part in self._contexts.linked_parts(context)
-        ]
+        bound_files = [_bound_file(part) for part in self._contexts.linked_parts(context)]
         return Binding(name=f"context_{index}", kind=BindingKind(context.kind), files=bound_files, aliases=aliases)
+
+
+def _bound_file(part: LinkedPart) -> BoundFile:
+    image = part.image
+    return BoundFile(
+        part=part.part,
+        file=part.link,
+        size_bytes=part.size_bytes,
+        image=None if image is None else TextImage(file=image.sha256, encoding=image.encoding, length=image.length),
+    )
 
 
 def check_tool_value(tool: Tool) -> None:

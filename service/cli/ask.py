@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.answer_file import check_target
-from service.cli.inputs import Source, find_sources
+from service.cli.inputs import Reading, Source, find_sources
+from service.contexts.encodings import given_encoding
 from service.errors import BadRequest
 from service.ids import SessionId, is_id
 from service.loop.values import Limits
@@ -25,6 +26,8 @@ class AskOptions:
 
     question: str
     contexts: tuple[str, ...]
+    encoding: str | None
+    documents_as_they_are: bool
     model: str | None
     sub_model: str | None
     max_cost: str
@@ -65,6 +68,7 @@ def check(options: AskOptions) -> Question:
         )
     if not options.contexts:
         raise BadRequest("what is the question about? Give at least one -c FILE, directory, glob or - for stdin")
+    encoding = None if options.encoding is None else given_encoding(options.encoding)
     if options.out is not None:
         check_target(options.out)
     request = RunRequest(
@@ -76,7 +80,8 @@ def check(options: AskOptions) -> Question:
         session_id=_session_id(options.session),
         answer_schema=_read_schema(options.schema),
     )
-    return Question(request=request, sources=find_sources(options.contexts))
+    reading = Reading(encoding=encoding, documents_as_they_are=options.documents_as_they_are)
+    return Question(request=request, sources=find_sources(options.contexts, reading))
 
 
 def limits_of(options: AskOptions) -> Limits:

@@ -52,7 +52,9 @@ async def ask_service(service: Service, question: Question, options: AskOptions)
     with open_screen(quiet=options.quiet, colour=options.colour) as screen:
         screen.show(Line(note, Style.WARNING) for source in question.sources for note in source.left_out)
         screen.update("storing the contexts")
-        bindings = await store_sources(service.contexts, question.sources)
+        bindings = await store_sources(
+            service.contexts, question.sources, lambda line: screen.show([Line(line, Style.WARNING)])
+        )
         run_id = await service.runs.submit(replace(question.request, contexts=bindings))
         service.runs.start(run_id)
         watched = await watch(service.runs, run_id, screen, show_code=options.show_code, may_cancel=True)

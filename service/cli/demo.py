@@ -92,6 +92,8 @@ def _ask_options(options: DemoOptions, haystack: Path) -> AskOptions:
     return AskOptions(
         question=QUESTION,
         contexts=(str(haystack),),
+        encoding=None,
+        documents_as_they_are=False,
         model=options.model,
         sub_model=options.sub_model,
         max_cost=options.max_cost,

@@ -14,6 +14,7 @@ from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
 from service.cli.views import print_json
 from service.cli.visible import visible_line
+from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
 from service.models.models_file import read_models_file
 from service.money import NanoUSD, format_usd
@@ -111,6 +112,14 @@ async def _sandbox(settings: Settings) -> Finding:
     )
 
 
+async def _documents(_settings: Settings) -> Finding:
+    missing = missing_libraries()
+    if not missing:
+        return Finding(subject="documents", state=State.OK, text="PDF, Office, HTML, notebooks and e-mail can be read")
+    text = f"cannot be read: {', '.join(missing)}; install the documents extra with {INSTALL}"
+    return Finding(subject="documents", state=State.MISSING, text=text)
+
+
 async def _models(settings: Settings) -> list[Finding]:
     try:
         catalog = open_catalog(settings)
@@ -139,6 +148,7 @@ _CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "data directory": _data_directory,
     "store": _store,
     "sandbox": _sandbox,
+    "documents": _documents,
 }
 
 

@@ -32,6 +32,13 @@ ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.", hidden=True)]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, as `runs ls` prints it.")]
 MaxCost = Annotated[str, typer.Option("--max-cost", metavar="USD", help="The most that the run may spend.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="The encoding of the text, such as windows-1252."),
+]
+NoConvert = Annotated[
+    bool, typer.Option("--no-convert", help="Take HTML, notebooks and e-mail as the text that they are.")
+]
 Newest = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")]
 
 
@@ -47,6 +54,8 @@ def ask(
             help="A file, directory, glob, or - for stdin; repeatable. NAME=PATH also binds it to that variable.",
         ),
     ] = None,
+    encoding: Encoding = None,
+    no_convert: NoConvert = False,
     model: Annotated[str | None, typer.Option(help="The root LM, such as openai/gpt-5-mini or scripted/root.")] = None,
     sub_model: Annotated[str | None, typer.Option(help="The model of sub-calls; the root LM if left out.")] = None,
     max_cost: MaxCost = "1.00",
@@ -78,6 +87,8 @@ def ask(
     options = AskOptions(
         question=question,
         contexts=tuple(context or ()),
+        encoding=encoding,
+        documents_as_they_are=no_convert,
         model=model,
         sub_model=sub_model,
         max_cost=max_cost,
@@ -181,6 +192,8 @@ def cancel_run(run: RunIdArgument, traceback: Traceback = False) -> None:
 @contexts.command("put")
 def put_contexts(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, directories, globs, or - for stdin.")],
+    encoding: Encoding = None,
+    no_convert: NoConvert = False,
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
@@ -188,7 +201,12 @@ def put_contexts(
     from service.cli import context_commands
     from service.cli.boundary import run_command
 
-    run_command(lambda: context_commands.put_contexts(tuple(paths), as_json=as_json), show_traceback=traceback)
+    run_command(
+        lambda: context_commands.put_contexts(
+            tuple(paths), as_json=as_json, encoding=encoding, documents_as_they_are=no_convert
+        ),
+        show_traceback=traceback,
+    )
 
 
 @contexts.command("ls")

@@ -2,11 +2,10 @@
 
 `-c` takes a file, a directory, a glob or `-` for stdin, each optionally preceded by `NAME=` to bind the context to a
 variable besides `context_N`. A directory or a glob with several matches becomes one context of named texts; the
-suffix decides between text and JSON. Nothing is stored here: `find_sources` only looks, so that a wrong path fails
-before anything is started.
+suffix decides between text, JSON and documents (`service.contexts.detection`). Nothing is stored here:
+`find_sources` only looks, so that a wrong path fails before anything is started.
 """
 
-import codecs
 import glob
 import os
 import re
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.cli.visible import visible_line
-from service.contexts.detection import kind_of
+from service.contexts.detection import DocumentFile, TextFile, UnusableFile, kind_of, look_at
+from service.contexts.encodings import Encoding
 from service.contexts.values import ContextKind
 from service.errors import BadRequest
 
@@ -25,7 +25,6 @@ MAX_FILES = 10_000
 """In one directory or glob, as many as a context may have parts: told while looking, not after reading a huge tree."""
 
 _NAMED = re.compile(r"([^\W\d]\w{0,79})=(.+)", re.DOTALL)
-_CHUNK = 1 << 20
 _EXAMPLES = 3
 
 
@@ -35,6 +34,21 @@ class SourceFile:
 
     name: str
     path: Path
+    found: TextFile | DocumentFile | None
+    """What it is; None for a pipe, which can be looked at only by reading it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a person wants files to be read."""
+
+    encoding: Encoding | None = None
+    """That of all text; None: it is found out for each file."""
+    documents_as_they_are: bool = False
+    """An HTML page as its markup, a notebook as its JSON."""
+
+
+AS_FOUND = Reading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,58 +62,63 @@ class Source:
     variable: str | None = None
     left_out: tuple[str, ...] = ()
     """One line for people about what was found and not taken."""
+    reading: Reading
 
 
-def find_sources(arguments: Sequence[str]) -> tuple[Source, ...]:
+def find_sources(arguments: Sequence[str], reading: Reading = AS_FOUND) -> tuple[Source, ...]:
     """Look at every `-c`.
 
     Raises:
         BadRequest: a path is missing, unreadable, empty or not text; the message says which and what to do.
     """
-    sources = tuple(_find(argument) for argument in arguments)
+    sources = tuple(_find(argument, reading) for argument in arguments)
     if sum(not source.files for source in sources) > 1:
         raise BadRequest("stdin can be one context only, and -c - was given more than once")
     return sources
 
 
-def _find(argument: str) -> Source:
+def _find(argument: str, reading: Reading) -> Source:
     variable, target = None, argument
     named = _NAMED.fullmatch(argument)
     if named is not None and not os.path.lexists(argument):
         variable, target = named.groups()
     if target == STDIN:
-        return Source(name="stdin", kind="text", files=(), variable=variable)
+        return Source(name="stdin", kind="text", files=(), variable=variable, reading=reading)
     if not target or "\0" in target:
         raise BadRequest(f"{visible_line(argument)!r} is no path: name a file, a directory, a glob or -")
     path = Path(target)
     if os.path.isdir(path):  # unlike Path.is_dir it is false, not an error, where nothing can be seen
-        return _directory(path, variable)
+        return _directory(path, variable, reading)
     if not os.path.lexists(path) and glob.has_magic(target):
-        return _matches(target, variable)
-    return _file(path, variable)
+        return _matches(target, variable, reading)
+    return _file(path, variable, reading)
 
 
-def _file(path: Path, variable: str | None) -> Source:
+def _file(path: Path, variable: str | None, reading: Reading) -> Source:
     shown = visible_line(str(path))
+    found: TextFile | DocumentFile | None = None
     try:
         mode = path.stat().st_mode
         # Only a regular file can be looked at twice; a pipe (process substitution) is read once, when it is stored.
         if stat.S_ISREG(mode):
             if path.stat().st_size == 0:
                 raise BadRequest(f"{shown} is empty: a context needs at least one character")
-            reason = _why_not_text(path)
-            if reason is not None:
-                raise BadRequest(f"{shown} is not text ({reason}): convert it to UTF-8 text or JSON first")
+            look = look_at(path, encoding=reading.encoding, as_it_is=reading.documents_as_they_are)
+            if isinstance(look, UnusableFile):
+                raise BadRequest(f"{shown} {look.detail}")
+            found = look
         elif not stat.S_ISFIFO(mode):
             raise BadRequest(f"{shown} is neither a file, a directory nor a pipe")
     except FileNotFoundError:
         raise BadRequest(f"no file, directory or glob match at {shown}: check the path") from None
     except OSError as error:
         raise BadRequest(f"{shown} cannot be read: {error.strerror}") from error
-    return Source(name=path.name, kind=kind_of(path), files=(SourceFile(name=path.name, path=path),), variable=variable)
+    kind = "text" if isinstance(found, DocumentFile) else kind_of(path)
+    files = (SourceFile(name=path.name, path=path, found=found),)
+    return Source(name=path.name, kind=kind, files=files, variable=variable, reading=reading)
 
 
-def _directory(root: Path, variable: str | None) -> Source:
+def _directory(root: Path, variable: str | None, reading: Reading) -> Source:
     found: list[Path] = []
     hidden: list[str] = []
     # Links are not followed: they can lead out of the tree or round in circles.
@@ -108,70 +127,58 @@ def _directory(root: Path, variable: str | None) -> Source:
         subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
         found += [Path(directory, name) for name in sorted(names) if not name.startswith(".")]
         _refuse_too_many(found, str(root))
-    return _named_texts(root.resolve().name or str(root), root, found, hidden, variable)
+    return _named_texts(
+        root.resolve().name or str(root), root, found, hidden=hidden, variable=variable, reading=reading
+    )
 
 
-def _matches(pattern: str, variable: str | None) -> Source:
+def _matches(pattern: str, variable: str | None, reading: Reading) -> Source:
     found = [path for path in map(Path, sorted(glob.iglob(pattern, recursive=True))) if path.is_file()]
     if not found:
         raise BadRequest(f"no file, directory or glob match at {visible_line(pattern)}: check the path")
     if len(found) == 1:
-        return _file(found[0], variable)
+        return _file(found[0], variable, reading)
     _refuse_too_many(found, pattern)
     shared = Path(os.path.commonpath([path.parent for path in found]))
-    return _named_texts(pattern, shared, found, [], variable)
+    return _named_texts(pattern, shared, found, hidden=[], variable=variable, reading=reading)
 
 
-def _named_texts(name: str, root: Path, found: Iterable[Path], hidden: list[str], variable: str | None) -> Source:
+def _named_texts(
+    name: str, root: Path, found: Iterable[Path], *, hidden: list[str], variable: str | None, reading: Reading
+) -> Source:
     taken: list[SourceFile] = []
     reasons: dict[str, list[str]] = {"hidden": hidden} if hidden else {}
     for path in found:
-        reason = _why_left_out(path)
+        look = _look(path, reading)
         part = path.relative_to(root).as_posix()
-        if reason is None:
-            taken.append(SourceFile(name=part, path=path))
+        if isinstance(look, UnusableFile):
+            reasons.setdefault(look.reason, []).append(part)
         else:
-            reasons.setdefault(reason, []).append(part)
+            taken.append(SourceFile(name=part, path=path, found=look))
     left_out = tuple(f"{visible_line(name)}: left out {_examples(reason, names)}" for reason, names in reasons.items())
     if not taken:
         why = f" ({'; '.join(left_out)})" if left_out else ""
         raise BadRequest(f"{visible_line(name)} holds no text file{why}")
-    return Source(name=name, kind="named_texts", files=tuple(taken), variable=variable, left_out=left_out)
+    files = tuple(taken)
+    return Source(name=name, kind="named_texts", files=files, variable=variable, left_out=left_out, reading=reading)
 
 
-def _why_left_out(path: Path) -> str | None:
+def _look(path: Path, reading: Reading) -> TextFile | DocumentFile | UnusableFile:
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
-            return "links"
+            return _left_out("links")
         if not stat.S_ISREG(status.st_mode):
-            return "special files"
-        return "files that are not UTF-8 text" if _why_not_text(path) is not None else None
+            return _left_out("special files")
+        return look_at(path, encoding=reading.encoding, as_it_is=reading.documents_as_they_are)
     except PermissionError:
-        return "unreadable files"
+        return _left_out("unreadable files")
     except FileNotFoundError:
-        return "files that vanished"
+        return _left_out("files that vanished")
 
 
-def _why_not_text(path: Path) -> str | None:
-    """None when the whole file is UTF-8 without NUL bytes."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            nul = chunk.find(0)
-            if nul >= 0:
-                return f"a zero byte at offset {offset + nul}"
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                return f"no UTF-8 near offset {offset}"
-            offset += len(chunk)
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "it ends within a UTF-8 character"
-    return None
+def _left_out(reason: str) -> UnusableFile:
+    return UnusableFile(reason=reason, detail=reason)
 
 
 def _examples(reason: str, names: list[str]) -> str:

@@ -14,7 +14,9 @@ from typing import BinaryIO, assert_never
 
 from pydantic import TypeAdapter
 
-from service.contexts.detection import kind_of
+from service.contexts.detection import FileKind, kind_of
+from service.contexts.documents.conversion import Document
+from service.contexts.encodings import Recoded
 from service.contexts.images import Images
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
@@ -37,7 +39,8 @@ READ_BYTES = 4 << 20
 READS_AT_ONCE = 8
 """Reads between two looks at whether the caller has given up."""
 
-Source = Path | AsyncIterator[bytes]
+Source = Path | AsyncIterator[bytes] | Document | Recoded
+"""Bytes as they are, in a file or as they come; or what becomes UTF-8 text only while it is taken in."""
 
 _CREATE = load_script("service.contexts", "create.lua")
 _DELETE = load_script("service.contexts", "delete.lua")
@@ -60,15 +63,21 @@ class Contexts:
         Raises:
             BadRequest: it cannot be read, or is not what it says.
         """
-        kind = kind_of(path)
-        name = name or path.name
+        return await self.put(name or path.name, kind_of(path), path)
+
+    async def put(self, name: str, kind: FileKind, source: Source) -> Context:
+        """Keep a payload as what it is said to be.
+
+        Raises:
+            BadRequest: it cannot be read, or is not what it is said to be.
+        """
         match kind:
             case "text":
-                return await self.put_text(name, path)
+                return await self.put_text(name, source)
             case "json":
-                return await self.put_json(name, path)
+                return await self.put_json(name, source)
             case "json_lines":
-                return await self.put_json_lines(name, path)
+                return await self.put_json_lines(name, source)
             case _:
                 assert_never(kind)
 
@@ -104,8 +113,16 @@ class Contexts:
         facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
         return await self._keep(name, "json", [_part(name, ref)], facts, is_listed=is_listed)
 
-    async def put_named_texts(self, name: str, parts: Sequence[tuple[str, Path]]) -> Context:
+    async def put_named_texts(
+        self,
+        name: str,
+        parts: Sequence[tuple[str, Source]],
+        *,
+        leave_out: Callable[[BadRequest], None] | None = None,
+    ) -> Context:
         """Keep several texts as one context; it becomes a dict from part name to text, in this order.
+
+        With `leave_out` a part that cannot be used is told to it and left out, and the others are kept.
 
         Raises:
             BadRequest: a part is not UTF-8 text, two have one name, or all are empty.
@@ -120,8 +137,14 @@ class Contexts:
             seen.add(part)
         kept: list[Part] = []
         preview: dict[str, str] = {}
-        for part, path in parts:
-            stored, text = await self._text(part, path, may_be_empty=True)
+        for part, source in parts:
+            try:
+                stored, text = await self._text(part, source, may_be_empty=True)
+            except BadRequest as error:
+                if leave_out is None:
+                    raise
+                leave_out(error)
+                continue
             kept.append(stored)
             if len(preview) < PREVIEW_CHARS:
                 preview[part] = text.preview
@@ -201,6 +224,9 @@ class Contexts:
                     pass
             finally:
                 file.close()
+        elif isinstance(source, Document | Recoded):
+            async with source.opened(name) as chunks:
+                await self._pour(name, chunks, writer, scan)
         else:
             async for gathered in gather(source):
                 await self._blobs.in_thread(partial(take, gathered))

@@ -52,7 +52,8 @@ def test_a_directory_is_one_context_of_named_texts(tmp_path: Path) -> None:
     assert [file.name for file in source.files] == ["README", "src/a.py", "src/b.py"]
     told = "\n".join(source.left_out)
     assert "1 hidden (.git)" in told
-    assert "2 files that are not UTF-8 text (latin.txt, logo.png)" in told
+    assert "1 files that are not text (logo.png)" in told
+    assert "1 files in an encoding that could not be told (say --encoding NAME) (latin.txt)" in told
     assert "1 links (out)" in told
 
 

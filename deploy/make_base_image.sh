@@ -9,7 +9,7 @@
 # --ca       certificates that pip shall trust in the `full` target, such as /etc/ssl/certs/ca-certificates.crt of a
 #            machine behind a private authority; they do not reach the sandbox image
 #
-# Needs mmdebstrap (apt-get install mmdebstrap) and Docker, at DOCKER_HOST if that is set. The sandbox image is only
+# Needs mmdebstrap (installed if you are root) and Docker, at DOCKER_HOST if that is set. The sandbox image is only
 # built with this base: nothing of it but the files of Python remains.
 set -eu
 
@@ -35,7 +35,14 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 [ -z "$ca" ] || [ -r "$ca" ] || fail "$ca cannot be read"
-command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: apt-get install mmdebstrap"
+if ! command -v mmdebstrap >/dev/null; then
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mmdebstrap >&2
+    else
+        fail "mmdebstrap is missing: apt-get install mmdebstrap"
+    fi
+fi
 docker version >/dev/null 2>&1 || fail "no Docker answers${DOCKER_HOST:+ at $DOCKER_HOST}: start it, or set DOCKER_HOST"
 
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-1700000000}"
@@ -48,9 +55,9 @@ set -- "$@" --include=grep,diffutils,findutils,tar,dpkg
 set -- "$@" --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*'
 set -- "$@" --dpkgopt='path-exclude=/usr/share/locale/*'
 if [ -n "$ca" ]; then
-    set -- "$@" --customize-hook="mkdir -p \"\$1/etc/ssl/certs\"" \
-        --customize-hook="copy-in $(dirname "$ca")/$(basename "$ca") /etc/ssl/certs" \
-        --customize-hook="mv -f \"\$1/etc/ssl/certs/$(basename "$ca")\" \"\$1/etc/ssl/certs/ca-certificates.crt\" 2>/dev/null || true"
+    ca="$(realpath "$ca")"
+    set -- "$@" --customize-hook='mkdir -p "$1/etc/ssl/certs"' \
+        --customize-hook="upload '$ca' /etc/ssl/certs/ca-certificates.crt"
 fi
 mmdebstrap "$@" "$suite" "$archive" ${mirror:+"$mirror"}
 docker import --change 'CMD ["python3"]' "$archive" "$image"

@@ -7,8 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from service.errors import BadRequest
+
+_Choice = TypeVar("_Choice", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,18 @@ class Settings:
     """`RLM_WARM_SANDBOXES`: how many to keep started ahead of need."""
     sandbox_memory_bytes: int
     """`RLM_SANDBOX_MEMORY_MB`."""
+    sandbox: Literal["process", "docker"]
+    """`RLM_SANDBOX`: what starts sandboxes; `ask --sandbox` overrides it."""
+    docker_image: str
+    """`RLM_DOCKER_IMAGE`: what Docker sandboxes are started from."""
+    docker_runtime: Literal["runc", "runsc"]
+    """`RLM_DOCKER_RUNTIME`: never replaced by a weaker one."""
+    docker_host: str | None
+    """`RLM_DOCKER_HOST`: the engine for the launcher that the service starts; None for the machine's usual socket."""
+    launcher_socket: Path | None
+    """`RLM_LAUNCHER_SOCKET`: a launcher that runs already; None starts one."""
+    trust_runc: bool
+    """`RLM_TRUST_RUNC=1`: runc counts as good enough for tenants who do not trust each other."""
     unsafe_no_sandbox: bool
     """`RLM_UNSAFE_NO_SANDBOX=1`: run cells without isolation. For debugging the service itself, nothing else."""
     model_concurrency: int
@@ -51,6 +66,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if environment is None else environment
     home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME", "/root")) / ".local/share")
     models_file = env.get("RLM_MODELS_FILE")
+    launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
     return Settings(
         data_directory=Path(env.get("RLM_DATA_DIR") or home / "rlm-service").absolute(),
         redis_url=env.get("RLM_REDIS_URL") or None,
@@ -60,6 +76,12 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         sandbox_slots=_whole_number(env, "RLM_SANDBOX_SLOTS", default=8, least=1, most=4096),
         warm_sandboxes=_whole_number(env, "RLM_WARM_SANDBOXES", default=1, least=0, most=1024),
         sandbox_memory_bytes=_whole_number(env, "RLM_SANDBOX_MEMORY_MB", default=2048, least=64, most=1 << 20) << 20,
+        sandbox=_one_of(env, "RLM_SANDBOX", ("process", "docker")),
+        docker_image=env.get("RLM_DOCKER_IMAGE") or "rlm-sandbox",
+        docker_runtime=_one_of(env, "RLM_DOCKER_RUNTIME", ("runc", "runsc")),
+        docker_host=env.get("RLM_DOCKER_HOST") or None,
+        launcher_socket=Path(launcher_socket).absolute() if launcher_socket else None,
+        trust_runc=_switch(env, "RLM_TRUST_RUNC"),
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=64, least=1, most=10_000),
     )
@@ -76,6 +98,17 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, least: int
     if not least <= number <= most:
         raise BadRequest(f"{name} must be between {least} and {most}, found {number}")
     return number
+
+
+def _one_of(env: Mapping[str, str], name: str, choices: tuple[_Choice, ...]) -> _Choice:
+    """The first is the default."""
+    text = env.get(name)
+    if not text:
+        return choices[0]
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise BadRequest(f"{name} must be {' or '.join(choices)}, found {text!r}")
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
 
 import anyio
 
@@ -28,6 +30,8 @@ from service.runs.metered_call import MeteredCalls, keep_settling
 from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
 from service.runs.sessions import SessionRooms
+from service.sandboxes.docker_launcher import Launcher, open_launcher
+from service.sandboxes.docker_provider import DockerProvider
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, Template
 from service.sandboxes.process_provider import ProcessProvider
@@ -84,8 +88,8 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         catalog = await stack.enter_async_context(open_catalog(settings))
         grants = Grants(time.time)
         gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))
-        provider = open_provider(settings)
-        sessions = settings.data_directory / "sessions"
+        provider = await stack.enter_async_context(open_provider(settings))
+        sessions = sessions_directory(settings)
         template = Template(memory_bytes=settings.sandbox_memory_bytes)
         pool = await stack.enter_async_context(
             open_pool(
@@ -151,9 +155,47 @@ def open_catalog(settings: Settings) -> Catalog:
     )
 
 
-def open_provider(settings: Settings) -> Provider:
-    """What starts sandboxes here."""
-    return ProcessProvider(settings.data_directory / "runtime", allow_unsafe=settings.unsafe_no_sandbox)
+@asynccontextmanager
+async def open_provider(settings: Settings) -> AsyncIterator[Provider]:
+    """What starts sandboxes here, and what it needs for that.
+
+    Raises:
+        SandboxStartFailed: the launcher did not come up.
+    """
+    match settings.sandbox:
+        case "process":
+            yield ProcessProvider(settings.data_directory / "runtime", allow_unsafe=settings.unsafe_no_sandbox)
+        case "docker":
+            async with open_docker_launcher(settings) as launcher:
+                yield DockerProvider(
+                    launcher,
+                    sessions=sessions_directory(settings),
+                    image=settings.docker_image,
+                    runtime=settings.docker_runtime,
+                    trust_runc=settings.trust_runc,
+                )
+        case _:
+            assert_never(settings.sandbox)
+
+
+@asynccontextmanager
+async def open_docker_launcher(settings: Settings) -> AsyncIterator[Launcher]:
+    """The launcher that runs already, else one of our own for the time of the block."""
+    if settings.launcher_socket is not None:
+        yield Launcher(settings.launcher_socket)
+        return
+    async with open_launcher(
+        socket_path=settings.data_directory / f"launcher-{os.getpid()}.sock",
+        sessions=sessions_directory(settings),
+        image=settings.docker_image,
+        docker_host=settings.docker_host,
+    ) as launcher:
+        yield launcher
+
+
+def sessions_directory(settings: Settings) -> Path:
+    """Where session directories stand."""
+    return settings.data_directory / "sessions"
 
 
 def make_data_directory(settings: Settings) -> None:

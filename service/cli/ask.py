@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that a mistyped path is answered at once; `as
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.cli.answer_file import check_target
 from service.cli.inputs import Reading, Source, find_sources
@@ -39,6 +39,7 @@ class AskOptions:
     cell_timeout_s: float | None
     schema: Path | None
     session: str | None
+    sandbox: str | None
     as_json: bool
     out: Path | None
     quiet: bool
@@ -53,6 +54,8 @@ class Question:
     request: RunRequest
     """Without its contexts, which are yet to be stored."""
     sources: tuple[Source, ...]
+    sandbox: Literal["process", "docker"] | None = None
+    """What is to start its sandboxes, where that is not what the settings say."""
 
 
 def check(options: AskOptions) -> Question:
@@ -81,7 +84,7 @@ def check(options: AskOptions) -> Question:
         answer_schema=_read_schema(options.schema),
     )
     reading = Reading(encoding=encoding, documents_as_they_are=options.documents_as_they_are)
-    return Question(request=request, sources=find_sources(options.contexts, reading))
+    return Question(request=request, sources=find_sources(options.contexts, reading), sandbox=_sandbox(options.sandbox))
 
 
 def limits_of(options: AskOptions) -> Limits:
@@ -99,6 +102,14 @@ def limits_of(options: AskOptions) -> Limits:
         "cell_active_s": options.cell_timeout_s,
     }
     return replace(Limits(cost=cost), **{name: value for name, value in given.items() if value is not None})
+
+
+def _sandbox(text: str | None) -> Literal["process", "docker"] | None:
+    match text:
+        case None | "process" | "docker":
+            return text
+        case _:
+            raise BadRequest(f"expected process or docker after --sandbox, found {text[:80]!r}")
 
 
 def _session_id(text: str | None) -> SessionId | None:

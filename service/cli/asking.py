@@ -30,6 +30,8 @@ class Asked:
 async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
     """The run from its start to its answer on stdout, in a file or in a JSON object."""
     settings = read_settings()
+    if question.sandbox is not None:
+        settings = replace(settings, sandbox=question.sandbox)
     if settings.unsafe_no_sandbox:
         sys.stderr.write(
             "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"

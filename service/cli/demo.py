@@ -105,6 +105,7 @@ def _ask_options(options: DemoOptions, haystack: Path) -> AskOptions:
         cell_timeout_s=None,
         schema=None,
         session=None,
+        sandbox=None,
         as_json=False,
         out=None,
         quiet=False,

@@ -18,9 +18,10 @@ from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
 from service.models.models_file import read_models_file
 from service.money import NanoUSD, format_usd
+from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
-from service.wiring import make_data_directory, open_catalog, open_provider
+from service.wiring import make_data_directory, open_catalog, open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
 EXAMPLE_MODELS = ("scripted/root", "openai/gpt-5-mini")
@@ -102,7 +103,8 @@ async def _store(settings: Settings) -> Finding:
 
 
 async def _sandbox(settings: Settings) -> Finding:
-    isolation = await open_provider(settings).isolation()
+    async with open_provider(settings) as provider:
+        isolation = await provider.isolation()
     serves = "several tenants" if isolation.multi_tenant else "one person's own models and data"
     return Finding(
         subject="sandbox",
@@ -118,6 +120,35 @@ async def _documents(_settings: Settings) -> Finding:
         return Finding(subject="documents", state=State.OK, text="PDF, Office, HTML, notebooks and e-mail can be read")
     text = f"cannot be read: {', '.join(missing)}; install the documents extra with {INSTALL}"
     return Finding(subject="documents", state=State.MISSING, text=text)
+
+
+async def _docker(settings: Settings) -> Finding:
+    """Whether sandboxes could be containers, also where they are not."""
+    try:
+        async with open_docker_launcher(settings) as launcher:
+            found = await launcher.capabilities()
+    except SandboxRefused as error:
+        return Finding(subject="docker", state=State.MISSING, text=f"{error}; needed for --sandbox docker only")
+    runtimes = [name for name in ("runc", "runsc") if name in found.runtimes]
+    missing: list[str] = []
+    if not found.seccomp:
+        missing.append("the engine has no seccomp, and without it no sandbox is started: use one that has")
+    if "runsc" not in runtimes:
+        missing.append(
+            "gVisor (the runtime runsc) is missing, which several tenants need: install it as docs/docker.md shows"
+        )
+    missing += [
+        f"the image {image.name} is missing: build it with `sh deploy/make_sandbox_image.sh {image.name}`"
+        for image in found.images
+        if not image.present
+    ]
+    usable = found.seccomp and all(image.present for image in found.images)
+    return Finding(
+        subject="docker",
+        state=State.MISSING if not usable else State.WARNING if missing else State.OK,
+        text=f"engine {found.engine_version} with {' and '.join(runtimes) or 'no known runtime'}; for --sandbox docker",
+        details=tuple(missing),
+    )
 
 
 async def _models(settings: Settings) -> list[Finding]:
@@ -148,6 +179,7 @@ _CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "data directory": _data_directory,
     "store": _store,
     "sandbox": _sandbox,
+    "docker": _docker,
     "documents": _documents,
 }
 

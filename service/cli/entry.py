@@ -71,6 +71,9 @@ def ask(
         Path | None, typer.Option(metavar="FILE", help="A JSON Schema that the answer must satisfy.")
     ] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Run in this session, with its variables.")] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(metavar="KIND", help="process or docker; RLM_SANDBOX if left out.")
+    ] = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer to a file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -100,6 +103,7 @@ def ask(
         cell_timeout_s=cell_timeout,
         schema=schema,
         session=session,
+        sandbox=sandbox,
         as_json=as_json,
         out=out,
         quiet=quiet,

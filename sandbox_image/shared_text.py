@@ -34,6 +34,7 @@ sandbox, and the mapping private: code that makes it writable changes its own co
 """
 
 import ctypes
+import faulthandler
 import json
 import mmap
 import os
@@ -237,6 +238,7 @@ def _passes_self_test(layout: Layout) -> bool:
     if pid == 0:
         status = 1
         try:
+            faulthandler.disable()  # a crash in here is a finding
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_CPU, (_SELF_TEST_CPU_S, _SELF_TEST_CPU_S))
             status = 0 if self_test(layout) else 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from sandbox_image.protocol import Binding, BindingKind, BoundFile
+from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage
 from service.ids import CellId
 from service.loop.values import CellResult, CellStatus
 from service.sandboxes.pool import Pool, open_pool
@@ -65,6 +65,24 @@ async def bind(sandbox: Sandbox, data: Path, name: str, kind: BindingKind, *cont
     await sandbox.bind([binding], {file.file: path for file, path in blobs})
 
 
+async def bind_mapped(sandbox: Sandbox, data: Path, name: str, size_bytes: int) -> Path:
+    """Bind a text of ASCII that takes next to no disk; the file that stands for it."""
+    path = data / name
+    if not path.exists():
+        with path.open("wb") as file:
+            file.write(b"begin")
+            file.seek(size_bytes - 3)
+            file.write(b"end")
+        path.chmod(0o444)
+    image = TextImage(file=name, encoding="ascii", length=size_bytes)
+    bound = BoundFile(part=name, file=name, size_bytes=size_bytes, image=image)
+    await sandbox.bind([Binding(name=name, kind=BindingKind.TEXT, files=[bound])], {name: path})
+    return path
+
+
+_PEAK_KIB = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+
+
 @pytest.mark.anyio
 class SandboxContract:
     """Run for every provider and level."""
@@ -107,6 +125,39 @@ class SandboxContract:
             [["named.0", "first\r\n"], ["named.1", "second"]],
             8,
         ]
+
+    async def test_a_large_text_is_there_without_a_copy(self, sandbox: Sandbox, data: Path) -> None:
+        """A text larger than the kernel's memory is a `str` there, costs none of it, and can be bound again."""
+        assert "texts:mapped" in sandbox.confinement
+        size_bytes = 600_000_000
+        assert size_bytes > SMALL.memory_bytes
+        await bind_mapped(sandbox, data, "context", size_bytes)
+        before = int(await printed(sandbox, _PEAK_KIB))
+        shown = "print(len(context), context[:5], context[-3:], type(context) is str, context[:] is context)"
+        assert await printed(sandbox, shown) == f"{size_bytes} begin end True True\n"
+        assert int(await printed(sandbox, _PEAK_KIB)) - before < 10 << 10
+        await run(sandbox, f"mine = bytearray({SMALL.memory_bytes // 2})")
+        assert await printed(sandbox, "print(context.find('end'), len(mine))") == (
+            f"{size_bytes - 3} {SMALL.memory_bytes // 2}\n"
+        )
+        await bind_mapped(sandbox, data, "again", size_bytes)
+        assert await printed(sandbox, "print(again == context, len(again))") == f"True {size_bytes}\n"
+
+    async def test_a_mapped_text_cannot_be_written_to(self, sandbox: Sandbox, data: Path) -> None:
+        """Writing to the mapping ends the kernel; made writable, it is a private copy; the file stays as it was."""
+        find = (
+            "import ctypes\nat = ctypes.c_ssize_t.from_address(id(context) + str.__basicsize__ - 8).value\n"
+            "assert ctypes.string_at(at, 5) == b'begin'\n"
+        )
+        path = await bind_mapped(sandbox, data, "context", 100_000)
+        stored = path.read_bytes()
+        result = await run(sandbox, find + "ctypes.memset(at, 120, 5)")
+        assert (result.status, result.namespace_lost) == (CellStatus.KILLED, True)
+        await bind_mapped(sandbox, data, "context", 100_000)
+        writable = "ctypes.CDLL(None).mprotect(ctypes.c_void_p(at), 4096, 3)\nctypes.memset(at, 120, 5)\n"
+        result = await run(sandbox, find + writable + "print(context[:5])")
+        assert result.status is CellStatus.KILLED or result.stdout.head == "xxxxx\n"
+        assert path.read_bytes() == stored
 
     async def test_what_cannot_be_bound_is_refused_and_nothing_else_is_lost(self, sandbox: Sandbox, data: Path) -> None:
         """A context that is not what its kind says, and a tool that raises, are refused; the sandbox lives."""

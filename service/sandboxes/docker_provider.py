@@ -4,6 +4,7 @@ The runtime asked for is the runtime in force: where it is missing nothing is st
 sandbox that tries (`probe`), once, before the first one is given out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
 from service.sandboxes.levels import LevelName
 from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
-from service.sandboxes.probe import faults
+from service.sandboxes.probe import probe
 
 LIFE_S = 24 * 3600
 """No container lives longer: a session that still needs one gets a new one, with its variables rebuilt."""
@@ -119,10 +120,11 @@ class DockerProvider:
                 described = self._described(self._usable(await self._launcher.capabilities()))
                 # A container promises all that the namespaces level does.
                 unproven = _UnprovenProvider(self, described)
-                found = await faults(unproven, LevelName.NAMESPACES, self._sessions)
-                if found:
-                    found_text = "; ".join(found)[:800]
+                found = await probe(unproven, LevelName.NAMESPACES, self._sessions)
+                if found.faults:
+                    found_text = "; ".join(found.faults)[:800]
                     raise SandboxRefused(f"{self._runtime} does not isolate here, or does not start: {found_text}")
+                described = replace(described, details=(*described.details, found.described))
                 self._found = described
                 _log.info("sandbox_level_found", level=described.level, details=list(described.details))
             return self._found

@@ -7,6 +7,7 @@ the operating system announces a feature, proves nothing.
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -61,8 +62,23 @@ _ONLY_WITH_NAMESPACES = ("sees processes of the host", "has a network device")
 """What the weaker level does not promise."""
 
 
-async def faults(provider: Provider, level: LevelName, directory: Path) -> list[str]:
-    """What keeps a level from counting, one line each; empty when it holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What was found at a level."""
+
+    faults: tuple[str, ...]
+    """What keeps it from counting, one line each; empty when it holds."""
+    in_force: tuple[str, ...] = ()
+    """In the words of `Sandbox.confinement`."""
+
+    @property
+    def described(self) -> str:
+        """For people, of a level that holds."""
+        return f"in force inside: {', '.join(self.in_force)}"
+
+
+async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed:
+    """Try a level.
 
     `provider` starts sandboxes at exactly this level. Raises nothing of ours: a failure is a fault.
     """
@@ -73,14 +89,14 @@ async def faults(provider: Provider, level: LevelName, directory: Path) -> list[
                 bait.write_text("readable by everybody outside")
                 bait.chmod(0o644)
                 bait.parent.chmod(0o755)
-                result = await _run_in_sandbox(provider, bait, directory)
-            return _judge(result, level)
+                result, in_force = await _run_in_sandbox(provider, bait, directory)
+            return Probed(faults=tuple(_judge(result, level)), in_force=in_force)
     except RlmServiceError as exc:
-        return [str(exc)]
-    return [f"no result within {PROBE_DEADLINE_S:g} s"]
+        return Probed(faults=(str(exc),))
+    return Probed(faults=(f"no result within {PROBE_DEADLINE_S:g} s",))
 
 
-async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> CellResult:
+async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> tuple[CellResult, tuple[str, ...]]:
     async with anyio.create_task_group() as tasks:
         try:
             sandbox = await open_sandbox(
@@ -103,7 +119,7 @@ async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> Ce
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    return result
+    return result, sandbox.confinement
 
 
 def _judge(result: CellResult, level: LevelName) -> list[str]:

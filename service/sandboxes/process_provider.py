@@ -22,7 +22,7 @@ from service.sandboxes.image import stage_image
 from service.sandboxes.levels import Launch, Level, LevelName, command, environment
 from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
 from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
-from service.sandboxes.probe import faults
+from service.sandboxes.probe import probe
 from service.sandboxes.python_files import base_executable, find_python_files
 
 PERMITTED = (LevelName.NAMESPACES, LevelName.LANDLOCK)
@@ -95,10 +95,10 @@ class ProcessProvider:
         for candidate in candidates:
             if candidate.level.name is LevelName.NONE:
                 return candidate, candidate.described(("UNSAFE: cells run with all rights of the service", *why_not))
-            found = await faults(candidate, candidate.level.name, self._runtime_directory / "probes")
-            if not found:
-                return candidate, candidate.described(tuple(why_not))
-            why_not += [f"{candidate}: {fault}" for fault in found]
+            found = await probe(candidate, candidate.level.name, self._runtime_directory / "probes")
+            if not found.faults:
+                return candidate, candidate.described((found.described, *why_not))
+            why_not += [f"{candidate}: {fault}" for fault in found.faults]
         raise SandboxRefused(f"no permitted isolation level works here; {_FIX}. Found: {'; '.join(why_not)[:1500]}")
 
     def _candidates(self) -> "list[_LevelProvider]":

@@ -126,6 +126,11 @@ class SandboxContract:
             8,
         ]
 
+    async def test_what_is_in_force_is_told_to_people(self, provider: Provider) -> None:
+        """The isolation's details say what the inside put in force, and how large texts arrive."""
+        (line,) = [line for line in (await provider.isolation()).details if line.startswith("in force inside: ")]
+        assert {"seccomp", "no-new-privs", "texts:mapped"} <= set(line.partition(": ")[2].split(", "))
+
     async def test_a_large_text_is_there_without_a_copy(self, sandbox: Sandbox, data: Path) -> None:
         """A text larger than the kernel's memory is a `str` there, costs none of it, and can be bound again."""
         assert "texts:mapped" in sandbox.confinement

@@ -81,7 +81,14 @@ def _event_bytes(document: object) -> bytes:
 def _document(reply: ModelReply) -> dict[str, Any]:
     message = {"role": "assistant", "content": reply.text}
     choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
-    return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": _usage(reply)}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": _usage(reply),
+    }
 
 
 def _usage(reply: ModelReply) -> dict[str, int]:

@@ -22,7 +22,7 @@ _NO_LESS_SEEN = 0.02
 _MOST_STRAY_LETTERS = 0.02
 _LEAST_WIDE_CHARACTERS = 8
 
-_NATIVE_SHARE = {"cp932": 0.2, "euc_jp": 0.2, "iso2022_jp": 0.2, "gb18030": 0.6, "big5": 0.6, "cp949": 0.5}
+_NATIVE_SHARE = {"cp932": 0.2, "euc_jp": 0.2, "gb18030": 0.6, "big5": 0.6, "cp949": 0.5}
 """Of the characters beyond ASCII, how many are kana, Chinese characters or Korean syllables in a real text."""
 _WIDE = tuple(_NATIVE_SHARE)
 _CANDIDATES = (

@@ -26,7 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1b")) + b"\x7f"
-"""Bytes that text does not hold, in any encoding that extends ASCII. (Escape shifts ISO 2022 and colours logs.)"""
+"""Bytes that text does not hold, in any encoding that extends ASCII. (Escape colours logs.)"""
 _NO_TEXT = ("idna", "mbcs", "oem", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
 """Codecs that Python has and files are not in, or that a mail transport once needed."""
 
@@ -125,7 +125,7 @@ def _legacy(file: BinaryIO, why: str) -> Encoding | NoText:
             return NoText(reason="binary", detail=f"{why}, and control characters")
         if len(sample) < SAMPLE_BYTES:
             for line in chunk.splitlines(keepends=True):
-                if not line.isascii() or b"\x1b" in line:
+                if not line.isascii():
                     sample += line[: SAMPLE_BYTES - len(sample)]
                 if len(sample) >= SAMPLE_BYTES:
                     break

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage
+from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage, TextListImage
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context, LinkedPart
 from service.errors import BadRequest
@@ -55,12 +55,15 @@ class BindsContexts:
 
 
 def _bound_file(part: LinkedPart) -> BoundFile:
-    image = part.image
+    image, texts = part.image, part.list_image
     return BoundFile(
         part=part.part,
         file=part.link,
         size_bytes=part.size_bytes,
         image=None if image is None else TextImage(file=image.sha256, encoding=image.encoding, length=image.length),
+        list_image=None
+        if texts is None
+        else TextListImage(file=texts.sha256, size_bytes=texts.size_bytes, count=texts.count),
     )
 
 

@@ -6,7 +6,7 @@ does not help, kills its sandbox.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import assert_never
+from typing import Literal, assert_never
 
 import anyio
 import anyio.abc
@@ -269,15 +269,15 @@ class RunDriver:
     async def _read_variable(self, session: OpenSession, command: ReadVariable) -> ValueRead:
         try:
             blob = await self._read_into_blob(session, command)
-            if self._answer_form == "json":
-                await self._validate(blob)
         except ValueMissing as exc:
             return ValueRead(at=self._now(), variable=command.variable, outcome="missing", message=str(exc))
         except (ValueTooLarge, BlobTooLarge) as exc:
             return ValueRead(at=self._now(), variable=command.variable, outcome="too_large", message=str(exc))
-        except (ValueUnserialisable, ReplyBreaksSchema, SandboxGone) as exc:
+        except (ValueUnserialisable, SandboxGone) as exc:
             return ValueRead(at=self._now(), variable=command.variable, outcome="failed", message=str(exc))
-        return ValueRead(at=self._now(), variable=command.variable, outcome="read", blob=blob)
+        complaint = await self._complaint_about(blob)
+        outcome: Literal["read", "failed"] = "read" if complaint is None else "failed"
+        return ValueRead(at=self._now(), variable=command.variable, outcome=outcome, blob=blob, message=complaint or "")
 
     async def _read_into_blob(self, session: OpenSession, command: ReadVariable) -> BlobRef:
         if session.sandbox is None:
@@ -289,11 +289,17 @@ class RunDriver:
         async with session.sandbox.read_value(command.variable, as_=form, limit_bytes=limit_bytes) as value:
             return await self._rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=form)
 
-    async def _validate(self, blob: BlobRef) -> None:
+    async def _complaint_about(self, blob: BlobRef) -> str | None:
+        """How the value breaks the answer schema, if there is one; it may still be the best there is."""
         schema = self._standing.submitted.answer_schema
-        assert schema is not None
+        if schema is None:
+            return None
         payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_JSON_ANSWER_BYTES)
-        parse_checked(payload.decode("utf-8"), check_schema(schema))
+        try:
+            parse_checked(payload.decode("utf-8", "replace"), check_schema(schema))
+        except ReplyBreaksSchema as exc:
+            return str(exc)
+        return None
 
     async def _rebuild(self, session: OpenSession) -> Event:
         try:

@@ -1,6 +1,6 @@
 """What the use cases work with: every room below, as `wiring` opened it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.contexts.redis_contexts import Contexts
@@ -8,6 +8,7 @@ from service.ids import RunId
 from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.ledger.redis_ledger import Ledger
+from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog
 from service.runs.grants import Grants
 from service.runs.metered_call import MeteredCalls
@@ -27,6 +28,8 @@ class RunsRooms:
     metered: MeteredCalls
     contexts: Contexts
     catalog: Catalog
+    packs: Mapping[str, PromptPack]
+    """The operator's own; the shipped ones are always there."""
     provider: Provider
     slots: Slots
     grants: Grants

@@ -28,7 +28,7 @@ async def submitted_event(
             contexts=contexts,
             root_route=rooms.catalog.resolve(request.root_model),
             sub_route=rooms.catalog.resolve(request.sub_model),
-            pack=read_pack(request.prompt_pack),
+            pack=rooms.packs.get(request.prompt_pack) or read_pack(request.prompt_pack),
             at=rooms.now(),
             family=family,
         ),

@@ -13,7 +13,7 @@ sandbox. `protocol` is the only module that the trusted side imports too.
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
 
     zygote          forked before the first connection; has the imports done; forks, signals and reaps kernels
-    kernel          runs the cells (cells, interrupts) and answers one request at a time
+    kernel          runs the cells (cells, interrupts, memory_reserve) and answers one request at a time
     namespace       the names a model can rely on: host_functions, answers, bindings, reply_text
     tracebacks, echo, encoded_values    what of a cell goes back, bounded
 

@@ -23,14 +23,18 @@ class CellRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._count = 0
 
-    def run_cell(self, source: str) -> None:
-        """Whatever the code raises comes out of here, `SystemExit` and `KeyboardInterrupt` included."""
+    def compile_cell(self, source: str) -> "CompiledCell":
+        """Syntax errors come out of here."""
         self._count += 1
         file = f"{CELL_FILE_PREFIX}{self._count}>"
         remember_source(file, source)
         if self._count > _MAX_SOURCES_KEPT:
             linecache.cache.pop(f"{CELL_FILE_PREFIX}{self._count - _MAX_SOURCES_KEPT}>", None)
-        body, last = _compile_cell(source, file)
+        return _compile_cell(source, file)
+
+    def run_cell(self, cell: "CompiledCell") -> None:
+        """Whatever the code raises comes out of here, `SystemExit` and `KeyboardInterrupt` included."""
+        body, last = cell
         self._execute(body)
         if last is not None:
             value = self._execute(last)
@@ -68,8 +72,11 @@ def remember_source(file: str, source: str) -> None:
     linecache.cache[file] = (len(source), None, lines, file)
 
 
-def _compile_cell(source: str, file: str) -> tuple[CodeType, CodeType | None]:
-    """The cell without its last bare expression, and that expression (None when it ends in a statement or `;`)."""
+CompiledCell = tuple[CodeType, CodeType | None]
+"""The cell without its last bare expression, and that expression (None when it ends in a statement or `;`)."""
+
+
+def _compile_cell(source: str, file: str) -> CompiledCell:
     tree = compile(source, file, "exec", _FLAGS | ast.PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     last: CodeType | None = None

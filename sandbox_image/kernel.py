@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -29,6 +30,7 @@ from .frames import Frame, FrameDecoder, encode_frame
 from .host_functions import CallChannel, HostFunctions
 from .interrupts import Interrupts
 from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
+from .memory_reserve import MemoryReserve
 from .namespace import Namespace
 from .protocol import (
     MAX_CONTROL_BODY_BYTES,
@@ -43,7 +45,6 @@ from .shared_text import SharedTexts, Support
 from .tracebacks import describe_exception
 from .zygote import KernelBirth
 
-_MAX_MEMORY_RESERVE_BYTES = 48 << 20
 _THREAD_STACK_BYTES = 2 << 20
 _encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -58,6 +59,9 @@ def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support) -> 
         files = ContextFiles(birth.contexts_directory, shared)
         Kernel(birth, *kept, context_files=files).serve([*confined, support.remark])
         status = 0
+    except BaseException:  # a fault of ours: the cell that met it shows where
+        with suppress(BaseException):
+            traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -86,7 +90,6 @@ def _confine_self(birth: KernelBirth) -> list[str]:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if birth.processes is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
-    resource.setrlimit(resource.RLIMIT_DATA, (birth.memory_bytes, birth.memory_bytes))
     threading.stack_size(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += confinement.confine_kernel()
@@ -114,6 +117,7 @@ class Kernel:
         self._calls = CallChannel(calls, self._interrupts)
         self._output = output
         self._errors = errors
+        self._reserve = MemoryReserve(birth.memory_bytes)
         _prepare_interpreter(birth)
         self._namespace = Namespace(HostFunctions(self._calls))
         self._runner = CellRunner(self._namespace.names)
@@ -164,13 +168,13 @@ class Kernel:
         source = frame.body.decode("utf-8", "surrogatepass")
         self._namespace.restore()
         self._calls.open_cell = frame.header["number"]
-        reserve = min(_MAX_MEMORY_RESERVE_BYTES, self._birth.memory_bytes // 8)
-        _limit_memory(self._birth.memory_bytes - reserve)
         number = frame.header["number"]
         error = self._interrupts.run(lambda: self._run_unless_interrupted(number, source))
+        if error is None:
+            self._reserve.lift()
+        else:
+            self._reserve.lift_in_need(error)
         self._calls.open_cell = None
-        # The reserve pays for telling what happened after a cell has used all there was.
-        _limit_memory(self._birth.memory_bytes)
         self._interrupts.restore()
         self._answer("cell", self._settle(error, form))
 
@@ -182,7 +186,9 @@ class Kernel:
             note = self._decoder.next_frame()
         if note is not None and note.header == {"do": "interrupt", "number": number}:
             raise KeyboardInterrupt
-        self._runner.run_cell(source)
+        cell = self._runner.compile_cell(source)
+        self._reserve.withhold()
+        self._runner.run_cell(cell)
 
     def _settle(self, error: BaseException | None, form: Form) -> CellOutcome:
         described: AnswerReply | BaseException | None = self._interrupts.run(lambda: self._describe_answer(form))
@@ -286,12 +292,6 @@ def _prepare_interpreter(birth: KernelBirth) -> None:
 def _open_stream(descriptor: int) -> TextIOWrapper:
     """Line-buffered: what was printed before a kernel died is not lost. Anything that is a `str` can be printed."""
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="", closefd=False)
-
-
-def _limit_memory(size: int) -> None:
-    """The soft limit; the hard one was set before the first cell."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(size, hard), hard))
 
 
 def _refuse_input(_prompt: object = "") -> str:

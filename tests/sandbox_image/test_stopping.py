@@ -161,11 +161,16 @@ def test_memory_runs_out_as_an_exception(host: Host) -> None:
     assert host.run("del hoard\nx = bytearray(500_000_000)\nlen(x)")["stdout"]["head"] == "500000000\n"
 
 
-def test_small_pieces_of_memory_run_out_too(host: Host) -> None:
-    """A hoard of small objects ends the same way."""
-    reply = host.run("kept = 1\nhoard = []\nwhile True: hoard.append([1.5, 'x' * 50])")
-    assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "MemoryError"), reply
-    assert host.run("print(kept)")["stdout"]["head"] == "1\n"
+def test_small_pieces_of_memory_run_out_too() -> None:
+    """A hoard of small objects ends the same way, and the claim's memory is the limit."""
+    with start_host() as host:
+        host.claim(memory_bytes=160 << 20)
+        reply = host.run("kept = 1\nhoard = []\nwhile True: hoard.append([1.5, 'x' * 50])")
+        assert (reply["status"], reply["namespace_lost"]) == ("raised", False), reply
+        assert reply["raised"]["type_name"] == "MemoryError"
+        assert host.run("more = []\nwhile True: more.append([2.5])")["raised"]["type_name"] == "MemoryError"
+        assert host.run("del hoard, more")["status"] == "ok"
+        assert host.run("x = ['y' * 1000 for _ in range(50_000)]\nprint(kept)")["stdout"]["head"] == "1\n"
 
 
 def test_a_thread_bomb_is_harmless(host: Host) -> None:

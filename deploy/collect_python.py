@@ -124,6 +124,7 @@ def close_tree(out: Path) -> None:
         path.chmod(0o555 if runs else 0o444)
         os.chown(path, 0, 0)
         os.utime(path, (moment, moment))
+    (out / "tmp").chmod(0o1777)  # runc gives what it mounts there the mode of what it found
 
 
 if __name__ == "__main__":

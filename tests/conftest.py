@@ -13,6 +13,8 @@ from tests import machine
 
 COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_bwrap": machine.why_no_bubblewrap,
+    "needs_docker": machine.why_no_docker,
+    "needs_gvisor": machine.why_no_gvisor,
     "needs_root": machine.why_not_root,
     "needs_tiny_model": machine.why_no_tiny_model,
 }

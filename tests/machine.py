@@ -1,6 +1,7 @@
 """What this machine has for tests, found by trying, each once. A question answers None, or why not."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -26,6 +27,43 @@ def why_no_bubblewrap() -> str | None:
     except (OSError, subprocess.SubprocessError) as error:
         return f"{program} does not run: {error}"
     return None if tried.returncode == 0 else f"{program}: {tried.stderr.strip()[:200]}"
+
+
+DOCKER_HOST = os.environ.get("RLM_DOCKER_HOST") or "unix:///var/run/docker.sock"
+"""The engine for tests: `sh deploy/docker_engine.sh start` starts one and prints this."""
+SANDBOX_IMAGE = "rlm-sandbox:test"
+"""Built from the checkout before the first test that needs it."""
+
+
+@cache
+def _docker_runtimes() -> frozenset[str]:
+    """Raises `OSError` where no engine answers."""
+    if shutil.which("docker") is None:
+        raise OSError("no docker command")
+    command = ["docker", "--host", DOCKER_HOST, "info", "--format", "{{json .Runtimes}}"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return frozenset(json.loads(told.stdout) or ())
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise OSError(f"no engine at {DOCKER_HOST}") from error
+
+
+@cache
+def why_no_docker() -> str | None:
+    if os.geteuid() != 0:
+        return "not root, which looks at what containers do to the machine"
+    try:
+        _docker_runtimes()
+    except OSError as error:
+        return f"{error}: `sh deploy/docker_engine.sh start` starts one, for RLM_DOCKER_HOST"
+    return None
+
+
+@cache
+def why_no_gvisor() -> str | None:
+    if (reason := why_no_docker()) is not None:
+        return reason
+    return None if "runsc" in _docker_runtimes() else f"the engine at {DOCKER_HOST} has no runtime runsc"
 
 
 @cache

@@ -117,7 +117,9 @@ class DockerProvider:
         """See `port.Provider.isolation`."""
         async with self._one_probe:
             if self._found is None:
-                described = self._described(self._usable(await self._launcher.capabilities()))
+                capabilities = await self._launcher.capabilities()
+                check_capabilities(capabilities, runtime=self._runtime, image=self._image)
+                described = self._described(capabilities.engine_version)
                 # A container promises all that the namespaces level does.
                 unproven = _UnprovenProvider(self, described)
                 found = await probe(unproven, LevelName.NAMESPACES, self._sessions)
@@ -153,35 +155,8 @@ class DockerProvider:
         """See `port.Provider.reap`."""
         await self._launcher.kill(directory.name)
 
-    def _usable(self, found: CapabilitiesReply) -> CapabilitiesReply:
-        """Raises `SandboxRefused` with the one thing to do."""
-        if self._runtime not in found.runtimes:
-            fix = (
-                "install gVisor and name it runsc in the engine's daemon.json (docs/docker.md shows how), or set "
-                "RLM_DOCKER_RUNTIME=runc if that is enough for you"
-                if self._runtime == "runsc"
-                else "repair the engine's installation"
-            )
-            raise SandboxRefused(
-                f"the runtime {self._runtime} was asked for and this engine has {', '.join(found.runtimes)}: {fix}"
-            )
-        if not found.seccomp:
-            raise SandboxRefused("the Docker engine runs without seccomp: use one that was built with it")
-        offered = {image.name: image.present for image in found.images}
-        if self._image not in offered:
-            raise SandboxRefused(
-                f"the launcher may start {', '.join(offered)} and not {self._image}: "
-                f"start it with --image {self._image}"
-            )
-        if not offered[self._image]:
-            raise SandboxRefused(
-                f"the engine has no image {self._image}: build it with `docker build -f Dockerfile.sandbox --target "
-                f"minimal -t {self._image} .` (docs/docker.md), or set RLM_DOCKER_IMAGE"
-            )
-        return found
-
-    def _described(self, found: CapabilitiesReply) -> Isolation:
-        details = [f"Docker {found.engine_version}, image {self._image}"]
+    def _described(self, engine_version: str) -> Isolation:
+        details = [f"Docker {engine_version}, image {self._image}"]
         if self._runtime == "runc":
             details.append(
                 "runc shares the machine's Linux kernel with the sandboxes: a flaw in Linux is a flaw in them"
@@ -197,6 +172,32 @@ class DockerProvider:
 
     def __repr__(self) -> str:
         return f"<DockerProvider {self._runtime} {self._image} {'proven' if self._found else 'not probed'}>"
+
+
+def check_capabilities(found: CapabilitiesReply, *, runtime: Runtime, image: str) -> None:
+    """Whether sandboxes can be started there. Raises `SandboxRefused` with the one thing to do."""
+    if runtime not in found.runtimes:
+        fix = (
+            "install gVisor and name it runsc in the engine's daemon.json (docs/docker.md shows how), or set "
+            "RLM_DOCKER_RUNTIME=runc if that is enough for you"
+            if runtime == "runsc"
+            else "repair the engine's installation"
+        )
+        raise SandboxRefused(
+            f"the runtime {runtime} was asked for and this engine has {', '.join(found.runtimes) or 'none'}: {fix}"
+        )
+    if not found.seccomp:
+        raise SandboxRefused("the Docker engine has no seccomp, without which no sandbox is started: use one that has")
+    present = {offered.name: offered.present for offered in found.images}
+    if image not in present:
+        raise SandboxRefused(
+            f"the launcher may start {', '.join(present)} and not {image}: start it with --image {image}"
+        )
+    if not present[image]:
+        raise SandboxRefused(
+            f"the engine has no image {image}: make it with `sh deploy/make_sandbox_image.sh {image}`, or set "
+            "RLM_DOCKER_IMAGE to one that it has"
+        )
 
 
 class _UnprovenProvider:

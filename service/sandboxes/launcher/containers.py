@@ -57,6 +57,7 @@ class Containers:
         """One of start and kill at a time for a sandbox, so that a kill leaves nothing that was about to start."""
         self._one_reconciling = anyio.Lock()
         """A sandbox is taken up once."""
+        self._deadlines_changed = anyio.Event()
         self._uids: Uids | None = None
 
     @property
@@ -117,13 +118,14 @@ class Containers:
         return await self._engine.found(self.label)
 
     async def keep_reconciling(self) -> None:
-        """At once and then every `RECONCILE_INTERVAL_S`, until cancelled."""
+        """At once, then every `RECONCILE_INTERVAL_S` and at each deadline, until cancelled."""
         while True:
             try:
                 await self.reconcile()
             except EngineFailed as exc:
                 _log.warning("docker_reconciling_failed", reason=exc.reason)
-            await anyio.sleep(RECONCILE_INTERVAL_S)
+            with anyio.move_on_after(RECONCILE_INTERVAL_S):
+                await self._wait_for_deadline()
 
     async def reconcile(self) -> None:
         """Take up what runs and is not known yet, remove what must go. Raises `EngineFailed`."""
@@ -197,6 +199,8 @@ class Containers:
             raise
         held = Held(sandbox_id=request.sandbox_id, container_id=container_id, pid=0, uid=uid, deadline_s=deadline_s)
         self._held[request.sandbox_id] = held
+        self._deadlines_changed.set()
+        self._deadlines_changed = anyio.Event()
         try:
             held.pid = await self._engine.start(container_id)
         except BaseException:
@@ -206,6 +210,16 @@ class Containers:
             raise
         _log.info("sandbox_started", sandbox_id=request.sandbox_id, runtime=request.runtime, uid=uid)
         return held
+
+    async def _wait_for_deadline(self) -> None:
+        """Until the first deadline there is, also one that comes while this waits."""
+        while True:
+            changed = self._deadlines_changed
+            deadlines = [held.deadline_s for held in self._held.values()]
+            with anyio.move_on_after(min(deadlines) - self._now() if deadlines else None) as until_first:
+                await changed.wait()
+            if until_first.cancelled_caught:
+                return
 
     async def _usable_uids(self) -> Uids:
         if self._uids is None:

@@ -1,6 +1,6 @@
 """Puts contexts and tools into a namespace. Text is byte-exact: no newline is translated.
 
-A text that came with an image is mapped where that is possible (`shared_text`); every other is decoded, strictly.
+What came with an image is mapped where that is possible (`shared_text`); everything else is decoded, strictly.
 """
 
 import errno
@@ -8,12 +8,12 @@ import json
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from .namespace import Namespace
-from .protocol import Binding, BindingKind, BoundFile, ErrorCode, ErrorReply, TextImage, Variable
+from .protocol import Binding, BindingKind, BoundFile, ErrorCode, ErrorReply, TextImage, TextListImage, Variable
 from .shared_text import WIDTHS, NotMapped, SharedTexts
 from .tracebacks import TOOL_FILE_PREFIX, describe_exception
 
@@ -61,7 +61,11 @@ def _load(binding: Binding, files: ContextFiles) -> Any:
         raise BindingRefused(
             ErrorCode.BAD_REQUEST, f"{binding.name}: expected one file for {binding.kind}, found {len(binding.files)}"
         )
-    text = _text(binding, binding.files[0], files)
+    (file,) = binding.files
+    if file.list_image is not None and files.shared is not None and binding.kind is BindingKind.JSON:
+        with suppress(NotMapped):  # parsing takes longer and more memory, and gives the same list
+            return _map_list(binding.name, file.list_image, files.directory, files.shared)
+    text = _text(binding, file, files)
     if binding.kind is BindingKind.TEXT:
         return text
     try:
@@ -75,16 +79,19 @@ def _load(binding: Binding, files: ContextFiles) -> Any:
 def _text(binding: Binding, file: BoundFile, files: ContextFiles) -> str:
     where = f"{binding.name}, part {file.part!r}"
     if file.image is not None and files.shared is not None:
-        try:
+        with suppress(NotMapped):  # decoding takes longer and more memory, and gives the same text
             return _map_text(where, file.image, files.directory, files.shared)
-        except NotMapped:
-            pass  # it takes longer and more memory, and is the same text
     return _decode_text(where, file, files.directory)
 
 
 def _map_text(where: str, image: TextImage, directory: str, shared: SharedTexts) -> str:
     with _opened(where, directory, image.file, image.length * WIDTHS[image.encoding]) as descriptor:
         return shared.text(descriptor, image)
+
+
+def _map_list(where: str, image: TextListImage, directory: str, shared: SharedTexts) -> list[str]:
+    with _opened(where, directory, image.file, image.size_bytes) as descriptor:
+        return shared.texts(descriptor, image)
 
 
 def _decode_text(where: str, file: BoundFile, directory: str) -> str:

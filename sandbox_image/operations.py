@@ -22,6 +22,7 @@ from .http_stream import encode_json
 from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
+    LIST_ENTRY,
     MAX_CODE_BYTES,
     BindReply,
     BindRequest,
@@ -441,10 +442,11 @@ def _check_bindings(request: BindRequest) -> None:
             if not name.isidentifier() or keyword.iskeyword(name):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{name[:80]!r} cannot be a variable's name")
         for file in binding.files:
-            if not (_is_bare(file.file) and (file.image is None or _is_bare(file.image.file))):
+            if not all(_is_bare(named.file) for named in (file, file.image, file.list_image) if named is not None):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: expected a bare file name")
-            if file.image is not None and file.image.length < 1:
-                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: an image has at least one character")
+            text, texts = file.image, file.list_image
+            if (text and text.length < 1) or (texts and not 1 <= texts.count <= texts.size_bytes // LIST_ENTRY.size):
+                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: an image of an impossible length")
 
 
 def _is_bare(name: str) -> bool:

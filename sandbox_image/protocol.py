@@ -35,6 +35,7 @@ Host calls (sandbox → gateway), over `<session directory>/gateway.sock`, `Auth
     POST /host-calls         HostCallRequest → HostCallReply
 """
 
+import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -142,6 +143,23 @@ class TextImage:
     length: int
 
 
+LIST_ENTRY = struct.Struct("<QQQ")
+LIST_ENTRY_ENCODINGS: tuple[ImageEncoding, ...] = ("ascii", "latin-1", "utf-16-le", "utf-32-le")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextListImage:
+    """The texts of a list in a file as CPython holds them in memory.
+
+    First `count` times `LIST_ENTRY`: where the text begins, in bytes from the beginning of the file and divisible by
+    8; its length in characters; which of `LIST_ENTRY_ENCODINGS` it has. Behind each text stands a NUL character.
+    """
+
+    file: str
+    size_bytes: int
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundFile:
     """A file under `contexts/` of the session directory."""
@@ -152,6 +170,8 @@ class BoundFile:
     size_bytes: int
     image: TextImage | None = None
     """Of a text that is large enough for it. A sandbox that cannot map texts decodes the file instead."""
+    list_image: TextListImage | None = None
+    """Of JSON that is a large list of nothing but strings; likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,17 +42,17 @@ import pickle
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .protocol import ImageEncoding, TextImage
+from .protocol import LIST_ENTRY, LIST_ENTRY_ENCODINGS, ImageEncoding, TextImage, TextListImage
 
 WIDTHS: dict[ImageEncoding, int] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}
 _SAMPLES: dict[ImageEncoding, str] = {"ascii": "aab", "latin-1": "aéé", "utf-16-le": "a€é", "utf-32-le": "a\U0001f600é"}
-_TYPE_AT = 8
-_LENGTH_AT = 16
-_HASH_AT = 24
+_WORD = 8
+_TYPE, _LENGTH, _HASH = 1, 2, 3
+"""Where these stand, in words; the same in all layouts."""
 _NOT_HASHED = -1
 _SELF_TEST_CPU_S = 20
 
@@ -152,8 +152,9 @@ class SharedTexts:
     """The mapped texts of a kernel. The same image is the same object, also in a session's next run."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        self._maker = TextMaker(layout)
         self._texts: dict[TextImage, str] = {}
+        self._lists: dict[TextListImage, tuple[str, ...]] = {}
 
     def text(self, descriptor: int, image: TextImage) -> str:
         """The text of an image that is open as `descriptor`, which may be closed afterwards.
@@ -164,56 +165,94 @@ class SharedTexts:
         if image not in self._texts:
             width = WIDTHS[image.encoding]
             address = _map_file(descriptor, image.length * width, width)
-            self._texts[image] = point(self._layout, address, image.length, image.encoding)
+            self._texts[image] = self._maker.text_at(address, image.length, image.encoding)
         return self._texts[image]
 
+    def texts(self, descriptor: int, image: TextListImage) -> list[str]:
+        """A new list of the texts of an image. Those that are shorter than a page are ordinary.
 
-def point(layout: Layout, address: int, length: int, encoding: ImageEncoding) -> str:
-    """A `str` whose characters are at an address, for ever.
+        Raises:
+            NotMapped: the operating system does not map it, or it is not laid out as it should be.
+        """
+        if image not in self._lists:
+            address = _map_file(descriptor, image.size_bytes, 1)
+            self._lists[image] = tuple(self._list_at(address, image))
+        return list(self._lists[image])
 
-    Raises:
-        NotMapped: the interpreter's strings are not laid out like that.
-    """
-    placeholder = _Placeholder(_SAMPLES[encoding])
-    at = id(placeholder)
-    pointers, lengths = _fields_to_set(layout, encoding)
-    own_data = _word(at, layout.data).value
-    as_expected = (
-        [_word(at, _TYPE_AT).value == id(_Placeholder), _word(at, _HASH_AT).value in (_NOT_HASHED, hash(placeholder))]
-        + [_word(at, field).value == own_data for field in pointers]
-        + [_word(at, field).value == len(_SAMPLES[encoding]) for field in lengths]
-    )
-    if not all(as_expected):
-        raise NotMapped("a string's fields are not where they were expected")
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(placeholder))
-    ctypes.pythonapi.PyObject_GC_UnTrack(ctypes.py_object(placeholder))
-    for field in pointers:
-        _word(at, field).value = address
-    for field in lengths:
-        _word(at, field).value = length
-    _word(at, _HASH_AT).value = _NOT_HASHED
-    _word(at, _TYPE_AT).value = id(str)
-    return placeholder
+    def _list_at(self, address: int, image: TextListImage) -> Iterator[str]:
+        content = memoryview((ctypes.c_char * image.size_bytes).from_address(address)).cast("B")
+        for offset, length, number in LIST_ENTRY.iter_unpack(content[: image.count * LIST_ENTRY.size]):
+            encoding = LIST_ENTRY_ENCODINGS[number % len(LIST_ENTRY_ENCODINGS)]
+            end = offset + length * WIDTHS[encoding]
+            if number >= len(LIST_ENTRY_ENCODINGS) or end + WIDTHS[encoding] > image.size_bytes:
+                raise NotMapped("a text of a list is not as its entry says")
+            if end - offset < mmap.PAGESIZE:
+                yield str(content[offset:end], encoding, "surrogatepass")
+            else:
+                yield self._maker.text_at(address + offset, length, encoding)
+
+
+class TextMaker:
+    """Makes `str`s whose characters are at an address."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._words = ctypes.c_ssize_t * (layout.size // _WORD)
+        self._fields = {encoding: _fields_to_set(layout, encoding) for encoding in WIDTHS}
+
+    def text_at(self, address: int, length: int, encoding: ImageEncoding) -> str:
+        """A text whose characters are at an address, for ever.
+
+        Raises:
+            NotMapped: the interpreter's strings are not laid out as expected.
+        """
+        sample = _SAMPLES[encoding]
+        placeholder = _Placeholder(sample)
+        words = self._words.from_address(id(placeholder))
+        pointers, lengths = self._fields[encoding]
+        own_characters = words[pointers[0]]
+        as_expected = (
+            words[_TYPE] == id(_Placeholder)
+            and words[_HASH] in (_NOT_HASHED, hash(sample))
+            and all(words[field] == own_characters for field in pointers)
+            and all(words[field] == len(sample) for field in lengths)
+        )
+        if not as_expected:
+            raise NotMapped("a string's fields are not where they were expected")
+        _keep_for_ever(placeholder)
+        for field in pointers:
+            words[field] = address
+        for field in lengths:
+            words[field] = length
+        words[_HASH] = _NOT_HASHED
+        words[_TYPE] = id(str)
+        return placeholder
 
 
 class _Placeholder(str):
     __slots__ = ()
 
 
+def _keep_for_ever(placeholder: _Placeholder) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(placeholder))
+    ctypes.pythonapi.PyObject_GC_UnTrack(ctypes.py_object(placeholder))
+
+
 def _fields_to_set(layout: Layout, encoding: ImageEncoding) -> tuple[list[int], list[int]]:
-    """Those that hold the address of the characters, and those that hold their number."""
-    pointers, lengths = [layout.data], [_LENGTH_AT]
+    """Those that hold the address of the characters, and those that hold their number; in words.
+
+    Raises:
+        NotMapped: one would be outside the header.
+    """
+    pointers, lengths = [layout.data], [_LENGTH * _WORD]
     if encoding == "ascii":
         pointers.append(layout.utf8)
         lengths.append(layout.utf8_length)
     if encoding == "utf-32-le" and layout.wide is not None and layout.wide_length is not None:
         pointers.append(layout.wide)
         lengths.append(layout.wide_length)
-    return pointers, lengths
-
-
-def _word(address: int, offset: int) -> ctypes.c_ssize_t:
-    return ctypes.c_ssize_t.from_address(address + offset)
+    if not all(0 <= field <= layout.size - _WORD for field in (*pointers, *lengths)):
+        raise NotMapped("a field would be outside the header of a string")
+    return [field // _WORD for field in pointers], [field // _WORD for field in lengths]
 
 
 def _map_file(descriptor: int, size: int, terminator_size: int) -> int:
@@ -248,7 +287,12 @@ def _passes_self_test(layout: Layout) -> bool:
 
 
 def self_test(layout: Layout) -> bool:
-    """Whether texts of every width, laid over read-only memory, are like ordinary ones. May crash the process."""
+    """Whether texts of every width, laid over read-only memory, are like ordinary ones. May crash the process.
+
+    Raises:
+        NotMapped: strings are not laid out like that, or the operating system does not give the memory.
+    """
+    maker = TextMaker(layout)
     for encoding, sample in _SAMPLES.items():
         ordinary = (sample + " word, 17\n") * (mmap.PAGESIZE // 64)
         characters = ordinary.encode(encoding)
@@ -257,11 +301,7 @@ def self_test(layout: Layout) -> bool:
         ctypes.memmove(address, characters, len(characters))
         if _libc.mprotect(address, size, mmap.PROT_READ) != 0:
             return False
-        try:
-            mapped = point(layout, address, len(ordinary), encoding)
-        except NotMapped:
-            return False
-        if differences(mapped, ordinary):
+        if differences(maker.text_at(address, len(ordinary), encoding), ordinary):
             return False
     return True
 

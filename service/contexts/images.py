@@ -12,16 +12,20 @@ Which texts get one:
   with an emoji. Such a text cannot be decoded in a sandbox of default size instead: there it would take the same
   four gigabytes, but of private memory and once per session.
 
+A JSON document that is a list of nothing but long strings becomes a `list[str]`, and all its texts stand in one image
+(`text_lists`), written by the process that parses the document. Smaller documents than those it parses get none.
+
 Not a copy for safety: the original is the truth, and an image can be made from it at any time.
 """
 
 import codecs
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from pydantic import TypeAdapter
 
 from sandbox_image.protocol import ImageEncoding
+from service.contexts.text_widths import WIDTHS
 from service.contexts.values import TextImage
 from service.loop.values import BlobRef
 from service.store.blobs import Blobs, BlobWriter
@@ -36,29 +40,14 @@ READ_BYTES = 1 << 20
 """Decoding holds the interpreter's lock for about a millisecond per piece."""
 READS_AT_ONCE = 8
 
-_WIDTHS: Final[dict[ImageEncoding, int]] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}
 _IMAGE = TypeAdapter(TextImage)
-
-
-def narrowest(text: str, beside: ImageEncoding) -> ImageEncoding:
-    """The narrowest encoding that holds a piece of text, and whatever `beside` holds."""
-    if beside == "utf-32-le" or text.isascii():
-        return beside
-    if beside != "utf-16-le":
-        try:
-            text.encode("latin-1")
-        except UnicodeEncodeError:
-            pass
-        else:
-            return "latin-1"
-    return "utf-16-le" if len(text.encode("utf-16-le")) == 2 * len(text) else "utf-32-le"
 
 
 def is_imaged(size_bytes: int, length: int, encoding: ImageEncoding) -> bool:
     """Whether a text of so many bytes and characters gets an image."""
     if encoding == "ascii":
         return size_bytes >= LEAST_MAPPED_BYTES
-    return size_bytes >= LEAST_WRITTEN_BYTES and length * _WIDTHS[encoding] <= LARGEST_IMAGE_BYTES
+    return size_bytes >= LEAST_WRITTEN_BYTES and length * WIDTHS[encoding] <= LARGEST_IMAGE_BYTES
 
 
 class Images:
@@ -105,7 +94,7 @@ class Images:
                 raise _damaged(original) from error
             finally:
                 source.close()
-            if writer.size_bytes != length * _WIDTHS[encoding]:
+            if writer.size_bytes != length * WIDTHS[encoding]:
                 raise _damaged(original)
             return (await self._blobs.in_thread(lambda: writer.commit("text"))).sha256
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, assert_never
@@ -20,7 +21,7 @@ from service.contexts.encodings import Recoded
 from service.contexts.images import Images
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
-from service.contexts.values import Context, ContextKind, LinkedPart, Part
+from service.contexts.values import Context, ContextKind, LinkedPart, Part, TextListImage
 from service.errors import BadRequest, NotFound
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS, BlobRef
@@ -98,7 +99,7 @@ class Contexts:
     async def put_json(self, name: str, source: Source, *, is_listed: bool = True) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
         preview = Preview()
-        with self._blobs.writer(LARGEST_JSON_BYTES) as writer:
+        with self._blobs.writer(LARGEST_JSON_BYTES) as writer, self._blobs.writer() as image:
             try:
                 await self._pour(name, source, writer, preview)
             except BlobTooLarge as error:
@@ -106,12 +107,16 @@ class Contexts:
                     f"{name}: a JSON document may have {LARGEST_JSON_BYTES} bytes; split it, or store it as JSON lines"
                 ) from error
             path = await self._blobs.in_thread(writer.written)
-            found = await facts_of(path, writer.size_bytes)
+            found = await facts_of(path, writer.size_bytes, self._blobs, image)
             if found.problem:
                 raise BadRequest(f"{name}: {found.problem}", data={"name": name})
-            ref = await self._blobs.in_thread(lambda: writer.commit("json"))
+            part = _part(name, await self._blobs.in_thread(lambda: writer.commit("json")))
+            if found.image_bytes:
+                kept = await self._blobs.in_thread(lambda: image.commit("text"))
+                texts = TextListImage(sha256=kept.sha256, size_bytes=kept.size_bytes, count=found.length)
+                part = replace(part, list_image=texts)
         facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
-        return await self._keep(name, "json", [_part(name, ref)], facts, is_listed=is_listed)
+        return await self._keep(name, "json", [part], facts, is_listed=is_listed)
 
     async def put_named_texts(
         self,
@@ -183,7 +188,13 @@ class Contexts:
     def linked_parts(self, context: Context) -> tuple[LinkedPart, ...]:
         """The parts in order, each with the bare file name under which it is linked into a session's directory."""
         return tuple(
-            LinkedPart(part=part.name, link=part.sha256, size_bytes=part.size_bytes, image=part.image)
+            LinkedPart(
+                part=part.name,
+                link=part.sha256,
+                size_bytes=part.size_bytes,
+                image=part.image,
+                list_image=part.list_image,
+            )
             for part in context.parts
         )
 
@@ -191,6 +202,7 @@ class Contexts:
         """From those file names to the blobs to link there, images too; equal parts share one."""
         digests = [part.sha256 for part in context.parts]
         digests += [part.image.sha256 for part in context.parts if part.image is not None]
+        digests += [part.list_image.sha256 for part in context.parts if part.list_image is not None]
         return {digest: self._blobs.path(digest) for digest in digests}
 
     async def _text(self, name: str, source: Source, *, may_be_empty: bool = False) -> tuple[Part, Facts]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox_image.protocol import ImageEncoding
-from service.contexts.images import narrowest
 from service.contexts.json_facts import parse
+from service.contexts.text_widths import narrowest
 from service.contexts.values import ContextUnit
 from service.errors import BadRequest
 from service.loop.values import PREVIEW_CHARS

@@ -21,6 +21,15 @@ class TextImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextListImage:
+    """The texts of a list as CPython holds them in memory, as a blob (`text_lists`)."""
+
+    sha256: str
+    size_bytes: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One stored payload of a context. Most contexts have one; `named_texts` have many."""
 
@@ -29,6 +38,8 @@ class Part:
     size_bytes: int
     image: TextImage | None = None
     """Of a text that is large enough for one."""
+    list_image: TextListImage | None = None
+    """Of JSON that is a large list of nothing but strings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,4 +69,5 @@ class LinkedPart:
     """A bare file name."""
     size_bytes: int
     image: TextImage | None = None
-    """Linked under its digest."""
+    """Linked under its digest, as the other is."""
+    list_image: TextListImage | None = None

@@ -1,6 +1,7 @@
 """Images: large texts once more as CPython holds them, made at ingest and never more often than needed."""
 
 import codecs
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_image.protocol import ImageEncoding
+from sandbox_image.protocol import LIST_ENTRY, LIST_ENTRY_ENCODINGS, ImageEncoding
 from service.contexts.images import LARGEST_IMAGE_BYTES, LEAST_MAPPED_BYTES, LEAST_WRITTEN_BYTES, Images, is_imaged
 from service.contexts.redis_contexts import Contexts
 from service.contexts.scans import TextScan
+from service.contexts.text_widths import WIDTHS, narrowest
 from service.contexts.values import LinkedPart, TextImage
 from service.loop.values import BlobRef
 from service.store.errors import StoreFailed
@@ -136,6 +138,45 @@ async def test_a_lost_image_is_made_again(contexts: Contexts, stored: Stored, tm
     stored.blobs.path(part.image.sha256).unlink()
     await contexts.put_text("b", file(tmp_path, text))
     assert stored.blobs.path(part.image.sha256).read_bytes() == text.encode("latin-1")
+
+
+@pytest.mark.anyio
+async def test_a_list_of_long_strings_gets_one_image(contexts: Contexts, stored: Stored, tmp_path: Path) -> None:
+    """A large JSON document of nothing but long strings is kept a second time, every text at its place."""
+    texts = [f"{number} {WIDEST[encoding]} " + "word " * 20_000 for number in range(5) for encoding in ENCODINGS]
+    texts += ["", "\ud800 alone"]
+    context = await contexts.put_json("docs", file(tmp_path, json.dumps(texts)))
+    (part,) = context.parts
+    assert part.list_image is not None
+    assert (part.list_image.count, context.type_name, context.length) == (len(texts), "list", len(texts))
+    content = contexts.links(context)[part.list_image.sha256].read_bytes()
+    assert len(content) == part.list_image.size_bytes
+    entries = list(LIST_ENTRY.iter_unpack(content[: LIST_ENTRY.size * len(texts)]))
+    found = []
+    for offset, length, number in entries:
+        encoding = LIST_ENTRY_ENCODINGS[number]
+        width = WIDTHS[encoding]
+        assert offset % 8 == 0
+        assert content[offset + length * width :][:width] == bytes(width)
+        found.append(content[offset : offset + length * width].decode(encoding, "surrogatepass"))
+    assert found == texts
+    assert [narrowest(text) for text in texts] == [LIST_ENTRY_ENCODINGS[number] for _, _, number in entries]
+    before = kept_blobs(stored)
+    assert await contexts.put_json("docs", file(tmp_path, json.dumps(texts))) == context
+    assert kept_blobs(stored) == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["short"] * 200_000, ["long " * 300_000, 1], {"long": "long " * 300_000}, "long " * 300_000, ["long " * 1000]],
+    ids=["short strings", "not only strings", "a dict", "a string", "a small document"],
+)
+@pytest.mark.anyio
+async def test_other_json_has_no_image(contexts: Contexts, stored: Stored, tmp_path: Path, value: object) -> None:
+    """What is not a large list of nothing but long strings is parsed in the sandbox."""
+    (part,) = (await contexts.put_json("v", file(tmp_path, json.dumps(value)))).parts
+    assert part.list_image is None
+    assert len(kept_blobs(stored)) == 1
 
 
 @pytest.mark.parametrize("damage", [b"\xff", "€".encode()[:2], "é".encode()])

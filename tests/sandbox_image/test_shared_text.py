@@ -1,6 +1,7 @@
 """Mapped texts: like every other `str`, for as long as the process lives; decoded where they cannot be had."""
 
 import ctypes
+import json
 import mmap
 import os
 import re
@@ -22,7 +23,7 @@ from sandbox_image.bindings import BindingRefused, ContextFiles, bind_all
 from sandbox_image.host_functions import CallChannel, HostFunctions
 from sandbox_image.interrupts import Interrupts
 from sandbox_image.namespace import Namespace
-from sandbox_image.protocol import Binding, BindingKind, BoundFile, ImageEncoding, TextImage
+from sandbox_image.protocol import Binding, BindingKind, BoundFile, ImageEncoding, TextImage, TextListImage
 from sandbox_image.shared_text import (
     WIDTHS,
     SharedTexts,
@@ -32,6 +33,7 @@ from sandbox_image.shared_text import (
     this_interpreter,
     try_layout,
 )
+from service.contexts.text_lists import plan_list
 from tests.sandbox_image.host import IMAGE, Host
 
 LAYOUT = layout_of(this_interpreter()) or pytest.skip("texts are decoded here", allow_module_level=True)
@@ -270,6 +272,56 @@ def test_parts_are_mapped_one_by_one(tmp_path: Path) -> None:
     assert [again[name] is value[name] for name in words] == [True] * 4
 
 
+TEXT_LISTS = st.lists(
+    st.one_of(
+        st.sampled_from(ENCODINGS).flatmap(lambda encoding: texts(encoding, max_size=20)),
+        st.sampled_from(ENCODINGS).map(lambda encoding: WIDEST[encoding] * 3 + "word " * 1000),
+        st.sampled_from(["", "a", "\ud800", "\ud800" + "a" * 3000, "x" * 4095, "x" * 4096, "€" * 2048]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXT_LISTS)
+def test_a_list_is_mapped_as_it_was_written(wanted: list[str]) -> None:
+    """Texts of any length and width, lone surrogates too, come out of the store's file as they went in."""
+    planned = plan_list(wanted)
+    with tempfile.TemporaryFile() as file:
+        planned.write(file)
+        file.flush()
+        assert file.tell() == planned.size_bytes
+        image = TextListImage(file=os.urandom(8).hex(), size_bytes=planned.size_bytes, count=len(wanted))
+        found = SHARED.texts(file.fileno(), image)
+        assert found == wanted
+        for mapped, ordinary in zip(found, wanted, strict=True):
+            if "\ud800" not in ordinary:
+                assert differences(mapped, ordinary) == []
+        found.append("mine")
+        assert SHARED.texts(file.fileno(), image) == wanted
+
+
+def test_a_list_is_bound_with_and_without_support(tmp_path: Path) -> None:
+    """A kernel that cannot map parses the JSON; one whose image is not laid out as it should be does, too."""
+    wanted = ["word " * 5_000 + WIDEST[encoding] for encoding in ENCODINGS]
+    planned = plan_list(wanted)
+    with (tmp_path / "image").open("wb") as image_file:
+        planned.write(image_file)
+    document = json.dumps(wanted).encode()
+    (tmp_path / "c").write_bytes(document)
+    image = TextListImage(file="image", size_bytes=planned.size_bytes, count=len(wanted))
+    file = BoundFile(part="c", file="c", size_bytes=len(document), list_image=image)
+    binding = Binding(name="c", kind=BindingKind.JSON, files=[file])
+    assert bound(tmp_path, binding, SharedTexts(LAYOUT)) == wanted
+    content = bytearray((tmp_path / "image").read_bytes())
+    content[8:16] = (1 << 40).to_bytes(8, "little")
+    (tmp_path / "image").write_bytes(content)
+    assert bound(tmp_path, binding, SharedTexts(LAYOUT)) == wanted
+    (tmp_path / "image").unlink()
+    assert bound(tmp_path, binding, None) == wanted
+
+
 @pytest.mark.parametrize(("change", "message"), [({"length": 6}, "expected 6 bytes"), ({"file": "absent"}, "opened")])
 def test_an_image_that_is_not_as_announced_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """A file that is missing, or of another size, is the host's mistake; no other text is bound in its place."""
@@ -301,10 +353,14 @@ def test_a_sandbox_says_that_it_maps(host: Host) -> None:
         {"file": "c", "encoding": "ascii", "length": 0},
         {"file": "c", "encoding": "ascii", "length": -1},
         {"file": "c", "encoding": "ascii"},
+        {"file": "../sandbox.sock", "size_bytes": 24, "count": 1},
+        {"file": "c", "size_bytes": 23, "count": 1},
+        {"file": "c", "size_bytes": 24, "count": 0},
     ],
 )
 def test_an_image_that_cannot_be_one_is_a_bad_request(host: Host, image: dict[str, Any]) -> None:
     """Other directories, unknown encodings and impossible lengths are refused before the kernel is asked."""
-    binding = {"name": "c", "kind": "text", "files": [host.place("c", b"text") | {"image": image}]}
+    kind = "list_image" if "count" in image else "image"
+    binding = {"name": "c", "kind": "text", "files": [host.place("c", b"text") | {kind: image}]}
     answered = host.request("POST", "/bind", {"bindings": [binding]})
     assert (answered.status, answered.json["code"]) == (400, "bad_request")

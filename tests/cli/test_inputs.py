@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,20 @@ def test_every_unusable_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "neither a file, a directory nor a pipe" in refusal(str(tmp_path / "sock"))
     assert "is no path" in refusal("")
     assert "stdin can be one context only" in refusal("-", "a=-")
+
+
+def test_a_document_without_its_library_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the documents extra is missing a PDF is refused with the command that installs it, for uv and for pip."""
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "notes.txt").write_text("x")
+    monkeypatch.setitem(sys.modules, "pypdf", None)  # Python's own way to say that it is not there
+    told = refusal(str(tmp_path / "report.pdf"))
+    assert "report.pdf is a PDF: to read it, install the documents extra with `uv sync --extra documents`" in told
+    assert "`pip install 'rlm-service[documents]'`" in told
+    (source,) = find_sources([str(tmp_path)])
+    assert [file.name for file in source.files] == ["notes.txt"]
+    assert "uv sync --extra documents" in source.left_out[0]
+    assert "(report.pdf)" in source.left_out[0]
 
 
 def test_a_path_with_control_characters_cannot_drive_the_terminal(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ class TextScan:
 
     def _binary(self, what: str, offset: int) -> BadRequest:
         return BadRequest(
-            f"{self._name}: expected text in UTF-8, found {what} at byte {offset}; name its encoding (--encoding NAME) if it is text",
+            f"{self._name}: expected text in UTF-8, found {what} at byte {offset}; "
+            "convert it to UTF-8 first, or name its encoding (--encoding NAME)",
             data={"name": self._name, "offset": offset},
         )
 

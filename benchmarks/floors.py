@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from benchmarks.material import GB, LINE_BYTES, MB, write_text
-from benchmarks.memory import available_bytes, memory_of_descendants
+from benchmarks.memory import available_bytes, forecast, memory_of_descendants
 from benchmarks.rows import Row, row_of
 from benchmarks.service_side import Side, claim, run_cell
 from benchmarks.worker import Worker, milliseconds
@@ -97,38 +97,40 @@ class Floors:
         return row_of(name, unit, ours, floor)
 
     async def _context_ready(self, name: str, unit: str) -> Row:
-        context = await self._big_context()
-        path = str(next(iter(self.cold.service.contexts.links(context).values())))
+        context = await self._big_context(self.warm)
+        path = str(next(iter(self.warm.service.contexts.links(context).values())))
         ours, floor = [], []
-        for _ in range(self.effort.long):
-            sandbox = await self.cold.service.pool.acquire()
+        for _ in range(self.effort.short):
+            await self.warm.calm()
+            sandbox = await self.warm.service.pool.acquire()
             try:
                 started = time.perf_counter()
                 await claim(sandbox)
-                await self.cold.bind(sandbox, context)
+                await self.warm.bind(sandbox, context)
                 await run_cell(sandbox, "print(len(context))", str(GB))
                 ours.append(milliseconds(time.perf_counter() - started))
             finally:
-                await self.cold.service.pool.release(sandbox)
+                await self.warm.service.pool.release(sandbox)
             floor += await self.bare.samples("map_file", count=3, path=path)
         return row_of(name, unit, ours, floor)
 
     async def _host_memory(self, name: str, unit: str) -> Row:
         """Every session reads the whole context; what is shared by several processes is counted once."""
-        context = await self._big_context()
+        context = await self._big_context(self.cold)
         before = memory_of_descendants()
         available = available_bytes()
+        used: list[int] = []
         async with AsyncExitStack() as stack:
             for number in range(1, SESSIONS + 1):
                 sandbox = await stack.enter_async_context(self.cold.session(context))
                 await run_cell(sandbox, TOUCH, f"{GB // LINE_BYTES} {GB}")
-                used = memory_of_descendants() - before
-                if number == SESSIONS_BEFORE_A_FORECAST and used / number * SESSIONS > available * SHARE_OF_MEMORY:
+                used.append(memory_of_descendants() - before)
+                if number == SESSIONS_BEFORE_A_FORECAST and forecast(used, SESSIONS) > available * SHARE_OF_MEMORY:
                     raise NotMeasured(
-                        f"{number} sessions took {used / GB:.1f} GB, so {SESSIONS} would not fit this machine: "
+                        f"{number} sessions took {used[-1] / GB:.1f} GB, so {SESSIONS} would not fit this machine: "
                         "contexts are copied here, not mapped"
                     )
-        return row_of(name, unit, [used / MB], [GB / MB], n=SESSIONS)
+        return row_of(name, unit, [used[-1] / MB], [GB / MB], n=SESSIONS)
 
     async def _ingest(self, name: str, unit: str) -> Row:
         ours, floor = [], []
@@ -160,11 +162,11 @@ class Floors:
                 floor += least
         return row_of(name, unit, ours, floor)
 
-    async def _big_context(self) -> Context:
-        """A text of 1 GB in the store; the same one whenever it is asked for."""
+    async def _big_context(self, side: Side) -> Context:
+        """A text of 1 GB in the side's store; the same one whenever it is asked for."""
         path = await self._big_file("context.txt")
         try:
-            return await self.cold.service.contexts.put_text(path.name, path)
+            return await side.service.contexts.put_text(path.name, path)
         finally:
             path.unlink()
 

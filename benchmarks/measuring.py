@@ -125,7 +125,7 @@ class Measuring:
         scratch = self._scratch / "floors"
         async with AsyncExitStack() as stack:
             warm = await stack.enter_async_context(
-                open_side("process", model_url=model_url, scratch=scratch / "warm", warm=1)
+                open_side("process", model_url=model_url, scratch=scratch / "warm", warm=1, memory_mb=4096)
             )
             cold = await stack.enter_async_context(
                 open_side(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -19,16 +20,23 @@ def memory_of_descendants() -> int:
         pid = waiting.pop()
         waiting += parents.get(pid, ())
         with contextlib.suppress(OSError):  # it may have ended
-            total += _field(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
+            total += field_bytes(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
     return total
+
+
+def forecast(used: Sequence[int], sessions: int) -> float:
+    """What so many sessions will use, from what the first few did: the first brings what all share, each its own."""
+    growth = (used[-1] - used[0]) / (len(used) - 1)
+    return used[0] + growth * (sessions - 1)
 
 
 def available_bytes() -> int:
     """What could be used without swapping."""
-    return _field(Path("/proc/meminfo").read_text(), "MemAvailable")
+    return field_bytes(Path("/proc/meminfo").read_text(), "MemAvailable")
 
 
-def _field(text: str, name: str) -> int:
+def field_bytes(text: str, name: str) -> int:
+    """A field of a `/proc` file that counts in kB; 0 where it is missing."""
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key == name:

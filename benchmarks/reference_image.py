@@ -34,11 +34,16 @@ def provide_image() -> str:
     engine = _run(["docker", "version", "--format", "{{.Server.Version}}"])
     if engine.returncode != 0:
         raise ImageAbsent(f"no Docker engine answers: {_last_line(engine.stderr)}")
-    if _run(["docker", "image", "inspect", IMAGE]).returncode == 0:
-        return IMAGE
-    made = _from_packages() if shutil.which("mmdebstrap") and os.geteuid() == 0 else _from_registry()
-    if made.returncode != 0:
-        raise ImageAbsent(f"the image {IMAGE} cannot be made: {_last_line(made.stderr)}")
+    if _run(["docker", "image", "inspect", IMAGE]).returncode != 0:
+        made = _from_packages() if shutil.which("mmdebstrap") and os.geteuid() == 0 else _from_registry()
+        if made.returncode != 0:
+            raise ImageAbsent(f"the image {IMAGE} cannot be made: {_last_line(made.stderr)}")
+    tried = _run(["docker", "run", "--rm", "--add-host", "host.docker.internal:host-gateway", IMAGE, "true"])
+    if tried.returncode != 0:
+        raise ImageAbsent(
+            "the reference library's containers need the engine's bridge network, and one with it does not start: "
+            f"{_last_line(tried.stderr)}"
+        )
     return IMAGE
 
 
@@ -68,7 +73,7 @@ def _run(command: list[str], given: bytes = b"") -> "subprocess.CompletedProcess
 
 
 def _last_line(text: bytes) -> str:
-    lines = text.decode(errors="replace").strip().splitlines()
+    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip() and "--help" not in line]
     return lines[-1][:300] if lines else "it said nothing"
 
 

@@ -23,6 +23,8 @@ from service.wiring import Service, open_service
 Backend = Literal["docker", "process"]
 
 CALM_WITHIN_S = 120.0
+SETTLE_S = 0.25
+"""A sandbox that has just come up goes on importing for a moment; one that is kept warm has long done so."""
 CELL_LIMIT_S = 600.0
 ANSWER_BYTES = 1 << 20
 _POLL_S = 0.002
@@ -63,8 +65,9 @@ class Side:
             while True:
                 state = pool.state
                 if not state.acquired and not state.starting and len(state.warm) == state.warm_wanted:
-                    return
+                    break
                 await anyio.sleep(_POLL_S)
+        await anyio.sleep(SETTLE_S)
 
     async def ready(self) -> float:
         """From asking for a sandbox to the result of its first cell."""
@@ -140,10 +143,12 @@ async def open_side(
     models = scratch / "models.toml"
     await anyio.Path(models).write_text("".join(_MODELS.format(name=name, url=model_url) for name in PLAYED))
     environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    if "DOCKER_HOST" in os.environ:
+        environment.setdefault("RLM_DOCKER_HOST", os.environ["DOCKER_HOST"])  # both sides on one engine
     environment |= {
         "HOME": str(scratch),
         "RLM_DATA_DIR": str(scratch / "data"),
-        "RLM_MODELS_FILE": str(models),
+        "RLM_CONFIG": str(models),
         "RLM_SANDBOX": backend,
         "RLM_SANDBOX_SLOTS": str(slots),
         "RLM_WARM_SANDBOXES": str(warm),

@@ -55,9 +55,10 @@ def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support) -> 
     try:
         kept = _move_descriptors(descriptors)
         confined = _confine_self(birth)
-        shared = None if support.layout is None else SharedTexts(support.layout)
+        reserve = MemoryReserve(birth.memory_bytes)
+        shared = None if support.layout is None else SharedTexts(support.layout, reserve.make_room)
         files = ContextFiles(birth.contexts_directory, shared)
-        Kernel(birth, *kept, context_files=files).serve([*confined, support.remark])
+        Kernel(birth, *kept, context_files=files, reserve=reserve).serve([*confined, support.remark])
         status = 0
     except BaseException:  # a fault of ours: the cell that met it shows where
         with suppress(BaseException):
@@ -108,6 +109,7 @@ class Kernel:
         errors: int,
         *,
         context_files: ContextFiles,
+        reserve: MemoryReserve,
     ) -> None:
         self._birth = birth
         self._context_files = context_files
@@ -117,7 +119,7 @@ class Kernel:
         self._calls = CallChannel(calls, self._interrupts)
         self._output = output
         self._errors = errors
-        self._reserve = MemoryReserve(birth.memory_bytes)
+        self._reserve = reserve
         _prepare_interpreter(birth)
         self._namespace = Namespace(HostFunctions(self._calls))
         self._runner = CellRunner(self._namespace.names)

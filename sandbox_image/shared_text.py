@@ -151,8 +151,10 @@ class NotMapped(Exception):
 class SharedTexts:
     """The mapped texts of a kernel. The same image is the same object, also in a session's next run."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, make_room: Callable[[int], None] = lambda _size_bytes: None) -> None:
+        """`make_room` is told the size of each file before it is mapped, for limits that count mapped files."""
         self._maker = TextMaker(layout)
+        self._make_room = make_room
         self._texts: dict[TextImage, str] = {}
         self._lists: dict[TextListImage, tuple[str, ...]] = {}
 
@@ -164,6 +166,7 @@ class SharedTexts:
         """
         if image not in self._texts:
             width = WIDTHS[image.encoding]
+            self._make_room(image.length * width + mmap.PAGESIZE)
             address = _map_file(descriptor, image.length * width, width)
             self._texts[image] = self._maker.text_at(address, image.length, image.encoding)
         return self._texts[image]
@@ -175,6 +178,7 @@ class SharedTexts:
             NotMapped: the operating system does not map it, or it is not laid out as it should be.
         """
         if image not in self._lists:
+            self._make_room(image.size_bytes + mmap.PAGESIZE)
             address = _map_file(descriptor, image.size_bytes, 1)
             self._lists[image] = tuple(self._list_at(address, image))
         return list(self._lists[image])

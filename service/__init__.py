@@ -10,6 +10,7 @@ and taken over after a crash, and a bug report is a list of events.
 
     cli · main        the command line; ASGI factories
     wiring            settings → adapters → use cases; owns every lifetime
+    configuration     the operator's file: models, profiles, prompt packs
     web · console · gateway
                       the public API and pages (to come); the only door from a sandbox to a model
     runs              submit, drive, follow, cancel; sessions; the one metered call

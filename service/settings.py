@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from service.errors import BadRequest
@@ -26,8 +27,12 @@ class Settings:
     """`OPENAI_BASE_URL`: where `openai/…` and unprefixed models are called."""
     openai_api_key: str | None
     """`OPENAI_API_KEY`."""
-    models_file: Path | None
-    """`RLM_MODELS_FILE`: TOML with windows and prices that override the built-in price book."""
+    anthropic_base_url: str
+    """`ANTHROPIC_BASE_URL`: where `anthropic/…` models are called."""
+    anthropic_api_key: str | None
+    """`ANTHROPIC_API_KEY`."""
+    config_file: Path | None
+    """`RLM_CONFIG`: TOML with the operator's models, profiles and prompt packs."""
     sandbox_slots: int
     """`RLM_SANDBOX_SLOTS`: sandboxes that may be alive at once, warm ones included."""
     warm_sandboxes: int
@@ -50,11 +55,13 @@ class Settings:
     """`RLM_UNSAFE_NO_SANDBOX=1`: run cells without isolation. For debugging the service itself, nothing else."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
+    environment: Mapping[str, str]
+    """All of it, as it was read: keys of further providers are looked up in it, by the names that `config_file` gives
+    or that follow from the provider's."""
 
     def __repr__(self) -> str:
-        """Without the API key."""
-        key = "set" if self.openai_api_key else "unset"
-        return f"<Settings data={self.data_directory} redis={self.redis_url or 'embedded'} openai_key={key}>"
+        """Without keys, and without the environment, which may hold more of them."""
+        return f"<Settings data={self.data_directory} redis={self.redis_url or 'embedded'} config={self.config_file}>"
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -65,14 +72,16 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     env = os.environ if environment is None else environment
     home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME", "/root")) / ".local/share")
-    models_file = env.get("RLM_MODELS_FILE")
+    config_file = env.get("RLM_CONFIG")
     launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
     return Settings(
         data_directory=Path(env.get("RLM_DATA_DIR") or home / "rlm-service").absolute(),
         redis_url=env.get("RLM_REDIS_URL") or None,
         openai_base_url=(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/"),
         openai_api_key=env.get("OPENAI_API_KEY") or None,
-        models_file=Path(models_file) if models_file else None,
+        anthropic_base_url=(env.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com").rstrip("/"),
+        anthropic_api_key=env.get("ANTHROPIC_API_KEY") or None,
+        config_file=Path(config_file) if config_file else None,
         sandbox_slots=_whole_number(env, "RLM_SANDBOX_SLOTS", default=8, least=1, most=4096),
         warm_sandboxes=_whole_number(env, "RLM_WARM_SANDBOXES", default=1, least=0, most=1024),
         sandbox_memory_bytes=_whole_number(env, "RLM_SANDBOX_MEMORY_MB", default=2048, least=64, most=1 << 20) << 20,
@@ -84,6 +93,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         trust_runc=_switch(env, "RLM_TRUST_RUNC"),
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=64, least=1, most=10_000),
+        environment=MappingProxyType(dict(env)),
     )
 
 

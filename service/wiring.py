@@ -14,6 +14,7 @@ from typing import assert_never
 
 import anyio
 
+from service.configuration.file import Configuration, read_configuration
 from service.contexts.redis_contexts import Contexts
 from service.errors import BadRequest, sole_failure
 from service.gateway.app import gateway_app
@@ -24,6 +25,7 @@ from service.journal.redis_journal import Journal
 from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
+from service.models.providers import Access
 from service.runs.bindings import BindsContexts
 from service.runs.grants import Grants
 from service.runs.metered_call import MeteredCalls, keep_settling
@@ -62,7 +64,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """The whole service on this machine, for the time of the block. On leaving it, live runs are cancelled and settle.
 
     Raises:
-        BadRequest: the data directory cannot be used, or the models file is wrong.
+        BadRequest: the data directory cannot be used, or the configuration file is wrong.
         StoreFailed: no store can be reached or started.
     """
     try:
@@ -85,7 +87,8 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         contexts = Contexts(store, blobs, tenant)
         journal = Journal(store, blobs, tenant)
         ledger = Ledger(store, tenant, time.time)
-        catalog = await stack.enter_async_context(open_catalog(settings))
+        configuration = read_configuration(settings.config_file)
+        catalog = await stack.enter_async_context(open_catalog(settings, configuration))
         grants = Grants(time.time)
         gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))
         provider = await stack.enter_async_context(open_provider(settings))
@@ -121,6 +124,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 ),
                 contexts=contexts,
                 catalog=catalog,
+                packs=configuration.prompt_packs,
                 provider=provider,
                 slots=Slots(settings.sandbox_slots),
                 grants=grants,
@@ -145,12 +149,22 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
             tasks.cancel_scope.cancel()
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """The models that these settings reach."""
+def open_catalog(settings: Settings, configuration: Configuration) -> Catalog:
+    """The models that these settings reach.
+
+    Raises:
+        BadRequest: a key cannot be sent.
+    """
     return Catalog(
-        openai_base_url=settings.openai_base_url,
-        openai_api_key=settings.openai_api_key,
-        models_file=settings.models_file,
+        access=Access(
+            openai_base_url=settings.openai_base_url,
+            openai_api_key=settings.openai_api_key,
+            anthropic_base_url=settings.anthropic_base_url,
+            anthropic_api_key=settings.anthropic_api_key,
+            variables=settings.environment,
+        ),
+        entries=configuration.models,
+        entries_path=configuration.path,
         concurrency=settings.model_concurrency,
     )
 

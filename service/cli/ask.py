@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 from service.cli.answer_file import check_target
 from service.cli.inputs import Reading, Source, find_sources
+from service.configuration.file import DEFAULT_PACK, Profile, read_configuration
 from service.contexts.encodings import given_encoding
 from service.errors import BadRequest
 from service.ids import SessionId, is_id
 from service.loop.values import Limits
-from service.money import parse_usd
+from service.money import NanoUSD, parse_usd
 from service.runs.values import RunRequest
+from service.settings import read_settings
 
 SCHEMA_BYTES = 1 << 20
+DEFAULT_COST = NanoUSD(1_000_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,10 @@ class AskOptions:
     contexts: tuple[str, ...]
     encoding: str | None
     documents_as_they_are: bool
+    profile: str | None
     model: str | None
     sub_model: str | None
-    max_cost: str
+    max_cost: str | None
     max_turns: int | None
     max_depth: int | None
     max_tokens: int | None
@@ -64,7 +68,9 @@ def check(options: AskOptions) -> Question:
     Raises:
         BadRequest: the first thing that is wrong, and what would be right.
     """
-    if options.model is None:
+    profile = None if options.profile is None else _read_profile(options.profile)
+    root_model = options.model or (profile.root if profile is not None else None)
+    if root_model is None:
         raise BadRequest(
             "which model is to drive the run? Give --model, such as --model openai/gpt-5-mini "
             "(with OPENAI_API_KEY set), or --model scripted/root to try the service without a provider"
@@ -77,23 +83,21 @@ def check(options: AskOptions) -> Question:
     request = RunRequest(
         question=options.question,
         contexts=(),
-        root_model=options.model,
-        sub_model=options.sub_model or options.model,
-        limits=limits_of(options),
+        root_model=root_model,
+        sub_model=options.sub_model or (profile.sub if profile is not None else None) or root_model,
+        limits=limits_of(options, profile),
         session_id=_session_id(options.session),
         answer_schema=_read_schema(options.schema),
+        prompt_pack=DEFAULT_PACK if profile is None else profile.prompt_pack,
     )
     reading = Reading(encoding=encoding, documents_as_they_are=options.documents_as_they_are)
     return Question(request=request, sources=find_sources(options.contexts, reading), sandbox=_sandbox(options.sandbox))
 
 
-def limits_of(options: AskOptions) -> Limits:
-    """The limits of the run: what was given, and the defaults for the rest. Ranges are checked at submit."""
-    try:
-        cost = parse_usd(options.max_cost)
-    except ValueError as error:
-        raise BadRequest(f"--max-cost: {error}") from None
+def limits_of(options: AskOptions, profile: Profile | None = None) -> Limits:
+    """The limits of the run: what was given, else the profile's, else the defaults. Ranges are checked at submit."""
     given: dict[str, Any] = {
+        "cost": _given_cost(options.max_cost),
         "turns": options.max_turns,
         "depth": options.max_depth,
         "tokens": options.max_tokens,
@@ -101,7 +105,19 @@ def limits_of(options: AskOptions) -> Limits:
         "wall_s": options.timeout_s,
         "cell_active_s": options.cell_timeout_s,
     }
-    return replace(Limits(cost=cost), **{name: value for name, value in given.items() if value is not None})
+    limits: dict[str, Any] = {"cost": DEFAULT_COST} if profile is None else {"cost": DEFAULT_COST, **profile.limits}
+    return replace(Limits(), **limits | {name: value for name, value in given.items() if value is not None})
+
+
+def _given_cost(max_cost: str | None) -> NanoUSD | None:
+    try:
+        return None if max_cost is None else parse_usd(max_cost)
+    except ValueError as error:
+        raise BadRequest(f"--max-cost: {error}") from None
+
+
+def _read_profile(name: str) -> Profile:
+    return read_configuration(read_settings().config_file).profile(name)
 
 
 def _sandbox(text: str | None) -> Literal["process", "docker"] | None:

@@ -94,6 +94,7 @@ def _ask_options(options: DemoOptions, haystack: Path) -> AskOptions:
         contexts=(str(haystack),),
         encoding=None,
         documents_as_they_are=False,
+        profile=None,
         model=options.model,
         sub_model=options.sub_model,
         max_cost=options.max_cost,

@@ -7,48 +7,20 @@ import platform
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
-from service.cli import exit_codes
+from service.cli.doctor_models import models_findings
 from service.cli.exit_codes import ExitCode
+from service.cli.findings import Finding, State, broken
 from service.cli.views import print_json
 from service.cli.visible import visible_line
 from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
-from service.models.models_file import read_models_file
-from service.money import NanoUSD, format_usd
 from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
-from service.wiring import make_data_directory, open_catalog, open_docker_launcher, open_provider
+from service.wiring import make_data_directory, open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
-EXAMPLE_MODELS = ("scripted/root", "openai/gpt-5-mini")
-"""Whether the two kinds of provider can be used at all shows with any model of theirs."""
-MOST_LISTED = 50
-
-
-class State(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    """Works, and should be known."""
-    MISSING = "missing"
-    """Not available; nothing else depends on it."""
-    BROKEN = "broken"
-    """The service cannot do its work."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the report."""
-
-    subject: str
-    state: State
-    text: str
-    details: tuple[str, ...] = ()
-    exit_code: ExitCode = ExitCode.ANSWERED
-    """What the command ends with if this is the worst."""
 
 
 async def doctor(*, as_json: bool) -> ExitCode:
@@ -58,7 +30,7 @@ async def doctor(*, as_json: bool) -> ExitCode:
     if settings is not None:
         for subject, check in _CHECKS.items():
             findings.append(await _checked(subject, check, settings))
-        findings += await _models(settings)
+        findings += await models_findings(settings)
     if as_json:
         print_json([_described(finding) for finding in findings])
     else:
@@ -77,7 +49,7 @@ def _settings(findings: list[Finding]) -> Settings | None:
     try:
         return read_settings()
     except RlmServiceError as error:
-        findings.append(_broken("settings", error))
+        findings.append(broken("settings", error))
         return None
 
 
@@ -85,7 +57,7 @@ async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]]
     try:
         return await check(settings)
     except RlmServiceError as error:
-        return _broken(subject, error)
+        return broken(subject, error)
 
 
 async def _data_directory(settings: Settings) -> Finding:
@@ -151,30 +123,6 @@ async def _docker(settings: Settings) -> Finding:
     )
 
 
-async def _models(settings: Settings) -> list[Finding]:
-    try:
-        catalog = open_catalog(settings)
-    except RlmServiceError as error:
-        return [_broken("models", error)]
-    findings = []
-    async with catalog:
-        for name in (*EXAMPLE_MODELS, *_listed_models(settings)):
-            try:
-                route = catalog.resolve(name)
-            except RlmServiceError as error:
-                findings.append(Finding(subject=f"model {name}", state=State.MISSING, text=str(error)))
-                continue
-            price = f"{_per_million(route.price.input)} in, {_per_million(route.price.output)} out"
-            kind = "shipped" if name.startswith("scripted/") else "can be called (was not)"
-            text = f"{kind}; window {route.card.window_tokens:,} tokens, {price} per million tokens"
-            findings.append(Finding(subject=f"model {name}", state=State.OK, text=text))
-    return findings
-
-
-def _listed_models(settings: Settings) -> list[str]:
-    return sorted(read_models_file(settings.models_file))[:MOST_LISTED] if settings.models_file is not None else []
-
-
 _CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "data directory": _data_directory,
     "store": _store,
@@ -182,14 +130,6 @@ _CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "docker": _docker,
     "documents": _documents,
 }
-
-
-def _per_million(price: int) -> str:
-    return format_usd(NanoUSD(price))
-
-
-def _broken(subject: str, error: RlmServiceError) -> Finding:
-    return Finding(subject=subject, state=State.BROKEN, text=str(error), exit_code=exit_codes.of_error(error))
 
 
 def _described(finding: Finding) -> dict[str, object]:

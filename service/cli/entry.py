@@ -58,7 +58,12 @@ def ask(
     no_convert: NoConvert = False,
     model: Annotated[str | None, typer.Option(help="The root LM, such as openai/gpt-5-mini or scripted/root.")] = None,
     sub_model: Annotated[str | None, typer.Option(help="The model of sub-calls; the root LM if left out.")] = None,
-    max_cost: MaxCost = "1.00",
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Models, limits and prompts of the file at RLM_CONFIG.")
+    ] = None,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="USD", help="The most that the run may spend; 1.00 if left out.")
+    ] = None,
     max_turns: Annotated[int | None, typer.Option(help="Turns; 30 if left out.")] = None,
     max_depth: Annotated[int | None, typer.Option(help="Levels of child runs; 1 if left out.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens, in and out, over all calls.")] = None,
@@ -92,6 +97,7 @@ def ask(
         contexts=tuple(context or ()),
         encoding=encoding,
         documents_as_they_are=no_convert,
+        profile=profile,
         model=model,
         sub_model=sub_model,
         max_cost=max_cost,

@@ -78,7 +78,7 @@ def base_of(toml_text: str) -> str | None:
     base = _table(toml_text).get("base")
     if base is None or isinstance(base, str):
         return base
-    raise BadRequest("`base` of a prompt pack must be the name of a pack")
+    raise BadRequest("`base` of a prompt pack must be the name of a pack", data={"section": "base"})
 
 
 def parse_pack(toml_text: str, *, base: PromptPack | None = None) -> PromptPack:
@@ -91,19 +91,22 @@ def parse_pack(toml_text: str, *, base: PromptPack | None = None) -> PromptPack:
     kinds = {field.name: int if field.type is int else str for field in fields(PromptPack)}
     for key, value in table.items():
         if key not in kinds:
-            raise BadRequest(f"a prompt pack has no section {key!r}; it has {', '.join(kinds)}")
+            raise BadRequest(f"a prompt pack has no section {key!r}; it has {', '.join(kinds)}", data={"section": key})
         if type(value) is not kinds[key]:
             found = type(value).__name__
-            raise BadRequest(f"section {key!r} of a prompt pack must be {kinds[key].__name__}, found {found}")
+            problem = f"section {key!r} of a prompt pack must be {kinds[key].__name__}, found {found}"
+            raise BadRequest(problem, data={"section": key})
         for placeholder in _PLACEHOLDER.findall(value) if isinstance(value, str) else ():
             if placeholder not in _FIGURES:
-                raise BadRequest(f"nothing fills <<{placeholder}>> in section {key!r}; there are {', '.join(_FIGURES)}")
+                problem = f"nothing fills <<{placeholder}>> in section {key!r}; there are {', '.join(_FIGURES)}"
+                raise BadRequest(problem, data={"section": key})
     missing = [] if base is not None else [name for name in kinds if name not in table]
     if missing:
         raise BadRequest(f"a prompt pack without a base needs all sections; missing: {', '.join(missing)}")
     pack = PromptPack(**table) if base is None else replace(base, **table)
     if not 1 <= pack.chunk_percent <= 100:
-        raise BadRequest(f"chunk_percent must be between 1 and 100, found {pack.chunk_percent}")
+        problem = f"chunk_percent must be between 1 and 100, found {pack.chunk_percent}"
+        raise BadRequest(problem, data={"section": "chunk_percent"})
     return pack
 
 

@@ -1,33 +1,36 @@
 """The catalog: from a model's name to everything that is needed to call it and to pay for it.
 
     scripted/STRATEGY[?OPTIONS]   the shipped deterministic model; needs no key, no network, no price file
-    NAME in the models file       as its entry says
+    NAME in the configuration     as its entry says
     openai/MODEL, or MODEL        the OpenAI-compatible provider at OPENAI_BASE_URL
+    anthropic/MODEL               Anthropic, or who speaks its protocol at ANTHROPIC_BASE_URL
+    litellm/PROVIDER/MODEL        any provider that LiteLLM knows, through its process
 
 A model without a price is refused, because a budget could not be kept. A price of 0 is a price, but only an operator
 can say so.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from service.errors import BadRequest, Fault, RlmServiceError
-from service.models.models_file import read_models_file
-from service.models.openai_compatible import OpenAICompatibleAdapter
+from service.errors import Fault, RlmServiceError
+from service.models.entries import Api, ModelEntry
 from service.models.port import ModelAdapter, ModelCard
 from service.models.price_book import DEFAULT_OUTPUT_TOKENS, BookedModel, PriceBook
 from service.models.prices import Price
+from service.models.providers import Access, Providers, base_url_of, checked_key, endpoint_of, is_litellm_provider
 from service.models.scripted import adapter as scripted
 from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.models.scripted.script import Script, ScriptUnknown, parse_script
 
 OPENAI_PREFIX = "openai/"
-OPENAI_HOST = "api.openai.com"
+_PREFIXES = {OPENAI_PREFIX: Api.OPENAI, "anthropic/": Api.ANTHROPIC, "litellm/": Api.LITELLM}
 LONGEST_NAME = 200
 DEFAULT_WINDOW_TOKENS = 8192
 """For a priced model whose window nobody has published: small, so that what is planned fits."""
@@ -60,13 +63,6 @@ class UnpricedModel(RlmServiceError):
     fault = Fault.POLICY
 
 
-class MissingApiKey(RlmServiceError):
-    """The provider wants a key and none is configured; the message names the variable."""
-
-    code = "missing_api_key"
-    fault = Fault.PLATFORM
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How to call one model, and what that costs."""
@@ -88,23 +84,29 @@ class Catalog:
     """Owns the adapters. Opened and closed by `wiring`; `resolve` is called by `runs` and `gateway`."""
 
     def __init__(
-        self, *, openai_base_url: str, openai_api_key: str | None, models_file: Path | None, concurrency: int
+        self, *, access: Access, entries: Mapping[str, ModelEntry], entries_path: Path | None, concurrency: int
     ) -> None:
-        """Reads the models file at once, so that a mistake in it is told at start, and the price map when first needed.
+        """Nothing is opened yet, and the price map is read when it is first needed.
+
+        Args:
+            access: where providers are, and their keys.
+            entries: the operator's own models.
+            entries_path: the file that they come from, for messages.
+            concurrency: calls in flight at once per provider.
 
         Raises:
-            BadRequest: the models file cannot be used, and the message names the line; or the key cannot be sent.
+            BadRequest: a key cannot be sent.
         """
-        self._openai_base_url = openai_base_url.rstrip("/")
-        self._openai_api_key = _checked_key(openai_api_key)
-        self._models_file = models_file
-        self._concurrency = concurrency
-        self._book = PriceBook(read_models_file(models_file) if models_file is not None else {})
+        checked_key("OPENAI_API_KEY", access.openai_api_key)
+        checked_key("ANTHROPIC_API_KEY", access.anthropic_api_key)
+        self._access = access
+        self._entries_path = entries_path
+        self._book = PriceBook(entries)
         self._scripted = scripted.ScriptedAdapter(concurrency=concurrency)
-        self._providers: dict[str, OpenAICompatibleAdapter] = {}
+        self.providers = Providers(access, concurrency=concurrency)
 
     def __repr__(self) -> str:
-        return f"<Catalog {self._book!r}, open providers: {list(self._providers.values())}>"
+        return f"<Catalog {self._book!r}, {self.providers!r}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,43 +115,69 @@ class Catalog:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._scripted.aclose()
-        while self._providers:
-            _, provider = self._providers.popitem()
-            await provider.aclose()
+        await self.providers.aclose()
 
     def resolve(self, name: str) -> Route:
-        """The route to a model. Pure but for two caches; call it again rather than keep its result across restarts.
+        """The route to a model and to its fallbacks. Pure but for two caches.
+
+        Call it again rather than keep its result across restarts.
 
         Raises:
             UnknownModel: the name has a prefix that leads nowhere, or names no script.
             UnpricedModel: nobody has said what it costs.
-            MissingApiKey: api.openai.com without a key.
+            MissingApiKey: the provider wants a key and there is none.
             PriceMapUnreadable: the installation lacks the price map.
         """
+        own = self._own(name)
+        route = self._route(name, own)
+        return route if own is None else replace(route, fallbacks=tuple(map(self._fallback, own.fallbacks)))
+
+    def _fallback(self, name: str) -> Route:
+        """A fallback has no fallbacks of its own: a list says all there is to it."""
+        return self._route(name, self._own(name))
+
+    def _own(self, name: str) -> ModelEntry | None:
+        bare = name.removeprefix(OPENAI_PREFIX)
+        return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
+
+    def _route(self, name: str, own: ModelEntry | None) -> Route:
         if not name or len(name) > LONGEST_NAME or not name.isprintable() or any(char.isspace() for char in name):
             raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
         if name.startswith(SCRIPTED_PREFIX):
             return self._scripted_route(name)
-        bare = name.removeprefix(OPENAI_PREFIX)
-        own = self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
-        if own is None and "/" in name and not name.startswith(OPENAI_PREFIX):
-            raise UnknownModel(
-                f"no provider is known for {name!r}: names begin with openai/ or scripted/, or stand in the models "
-                f"file (RLM_MODELS_FILE).{self._suggestion(name)}"
-            )
-        base_url = (own.base_url if own is not None else None) or self._openai_base_url
-        booked = self._book.find(*_published_names(bare, base_url), own=own)
+        target = self._target(name, own)
+        host = urlsplit(base_url_of(self._access, target.api, own) or "").hostname or ""
+        booked = self._book.find(*_published_names(target, host), own=own, sold_by=_seller(target))
         if booked is None or booked.price is None:
             raise UnpricedModel(self._how_to_price(name, booked))
-        provider = self._provider(base_url)
+        endpoint = endpoint_of(self._access, target.api, own, litellm_provider=target.litellm_provider)
         return Route(
             name=name,
-            adapter=provider,
-            upstream_model=booked.upstream or bare,
+            adapter=self.providers.adapter(endpoint),
+            upstream_model=target.model,
             card=_card(name, booked),
             price=booked.price,
-            provider=urlsplit(base_url).netloc.rpartition("@")[2],
+            provider=endpoint.name,
         )
+
+    def _target(self, name: str, own: ModelEntry | None) -> "_Target":
+        """Which protocol, and the model's name there."""
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+        if own is None and not prefix and "/" in name:
+            raise UnknownModel(
+                f"no provider is known for {name!r}: names begin with openai/, anthropic/, litellm/PROVIDER/ or "
+                f"scripted/, or stand in the configuration file (RLM_CONFIG).{self._suggestion(name)}"
+            )
+        api = (None if own is None else own.api) or _PREFIXES.get(prefix, Api.OPENAI)
+        model = (None if own is None else own.upstream) or name.removeprefix(prefix)
+        if api is not Api.LITELLM:
+            return _Target(api=api, model=model)
+        provider, _, rest = model.partition("/")
+        if not rest or not is_litellm_provider(provider):
+            raise UnknownModel(
+                f"expected litellm/PROVIDER/MODEL, such as litellm/gemini/gemini-2.5-pro, found {name!r}"
+            )
+        return _Target(api=api, model=rest, litellm_provider=provider)
 
     def _scripted_route(self, name: str) -> Route:
         try:
@@ -165,22 +193,8 @@ class Catalog:
             provider=name,  # each script fails on its own
         )
 
-    def _provider(self, base_url: str) -> OpenAICompatibleAdapter:
-        """One adapter per base URL. The key belongs to OPENAI_BASE_URL and is sent nowhere else."""
-        is_configured = base_url == self._openai_base_url
-        key = self._openai_api_key if is_configured else None
-        if key is None and urlsplit(base_url).hostname == OPENAI_HOST:
-            raise MissingApiKey(
-                "api.openai.com needs a key: set OPENAI_API_KEY, or set OPENAI_BASE_URL to a server that needs none"
-            )
-        provider = self._providers.get(base_url)
-        if provider is None:
-            provider = OpenAICompatibleAdapter(base_url=base_url, api_key=key, concurrency=self._concurrency)
-            self._providers[base_url] = provider
-        return provider
-
     def _how_to_price(self, name: str, booked: BookedModel | None) -> str:
-        file = self._models_file or "a file named in RLM_MODELS_FILE"
+        file = self._entries_path or "a file named in RLM_CONFIG"
         known = booked is not None and booked.window_tokens
         window = "" if known else "window_tokens = 32768, max_output_tokens = 4096, "
         line = (
@@ -198,18 +212,35 @@ class Catalog:
         return f" Did you mean {', '.join(near)}?" if near and bare not in near else ""
 
 
-def _checked_key(key: str | None) -> str | None:
-    """Keys are pasted, so they come with line breaks at their end; inside, nothing that a header cannot hold."""
-    key = (key or "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise BadRequest("OPENAI_API_KEY must be printable ASCII without spaces: copy the key again")
-    return key or None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    api: Api
+    model: str
+    """In the provider's own words."""
+    litellm_provider: str = ""
 
 
-def _published_names(bare: str, base_url: str) -> tuple[str, ...]:
-    """Where the map may have it, most telling first: as this host sells it, bare, with OpenAI's prefix."""
-    host_prefix = _MAP_PREFIXES.get(urlsplit(base_url).hostname or "", "")
-    return (f"{host_prefix}{bare}", bare, f"{OPENAI_PREFIX}{bare}")
+def _published_names(target: _Target, host: str) -> tuple[str, ...]:
+    """Where the map may have it, most telling first: as this provider sells it, bare, with OpenAI's prefix."""
+    match target.api:
+        case Api.OPENAI:
+            host_prefix = _MAP_PREFIXES.get(host, "")
+            return (f"{host_prefix}{target.model}", target.model, f"{OPENAI_PREFIX}{target.model}")
+        case Api.ANTHROPIC:
+            return (target.model, f"anthropic/{target.model}")
+        case Api.LITELLM:
+            return (f"{target.litellm_provider}/{target.model}", target.model)
+
+
+def _seller(target: _Target) -> str | None:
+    """Whose prices count; for servers of OpenAI's protocol, anybody's under the names above."""
+    match target.api:
+        case Api.OPENAI:
+            return None
+        case Api.ANTHROPIC:
+            return "anthropic"
+        case Api.LITELLM:
+            return target.litellm_provider
 
 
 def _card(name: str, booked: BookedModel) -> ModelCard:

@@ -1,4 +1,4 @@
-"""Where windows and prices come from: LiteLLM's published map, and over it the operator's models file.
+"""Where windows and prices come from: LiteLLM's published map, and over it the operator's own entries.
 
 LiteLLM is never imported here (that costs seconds and 150 MB): its map is a JSON file in the wheel, found beside the
 package without executing it. Prices are read as decimals, never as floats, and become whole nano-USD per million
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import RlmServiceError
-from service.models.models_file import ModelEntry
+from service.models.entries import ModelEntry
 from service.models.prices import Price, Rates, Tier
 
 MAP_FILE = "model_prices_and_context_window_backup.json"
@@ -44,12 +44,10 @@ class BookedModel:
     max_output_tokens: int | None
     may_reason: bool
     price: Price | None
-    upstream: str | None = None
-    base_url: str | None = None
 
 
 class PriceBook:
-    """Looks models up by name; entries of the models file replace, field by field, those of the published map."""
+    """Looks models up by name; the operator's entries replace, field by field, those of the published map."""
 
     def __init__(self, entries: Mapping[str, ModelEntry]) -> None:
         self._entries = entries
@@ -61,9 +59,12 @@ class PriceBook:
         """The operator's own entry under the first of these names that has one."""
         return next((self._entries[name] for name in names if name in self._entries), None)
 
-    def find(self, *names: str, own: ModelEntry | None = None) -> BookedModel | None:
-        """What the map says under the first of these names that it has, with `own` laid over it."""
-        published = next((model for name in names if (model := _published_model(name)) is not None), None)
+    def find(self, *names: str, own: ModelEntry | None = None, sold_by: str | None = None) -> BookedModel | None:
+        """What the map says under the first of these names that it has, with `own` laid over it.
+
+        With `sold_by`, only what that provider sells counts: the same name may cost something else elsewhere.
+        """
+        published = next((model for name in names if (model := _published_model(name, sold_by)) is not None), None)
         return published if own is None else _overridden(published, own)
 
     def names(self) -> Iterator[str]:
@@ -80,8 +81,6 @@ def _overridden(published: BookedModel | None, entry: ModelEntry) -> BookedModel
         max_output_tokens=entry.max_output_tokens or known.max_output_tokens,
         may_reason=known.may_reason if entry.may_reason is None else entry.may_reason,
         price=entry.price or known.price,
-        upstream=entry.upstream,
-        base_url=entry.base_url,
     )
 
 
@@ -103,9 +102,12 @@ def _is_text_model(entry: dict[str, Any]) -> bool:
     return entry.get("mode") in TEXT_MODES
 
 
-def _published_model(name: str) -> BookedModel | None:
+def _published_model(name: str, sold_by: str | None) -> BookedModel | None:
     entry = _published_map().get(name)
     if entry is None or not _is_text_model(entry):
+        return None
+    # A provider's several protocols are spelled after its name: bedrock_converse, vertex_ai-anthropic_models.
+    if sold_by is not None and not str(entry.get("litellm_provider")).startswith(sold_by):
         return None
     window = _tokens(entry, "max_input_tokens") or _tokens(entry, "max_tokens")
     output = _tokens(entry, "max_output_tokens") or _tokens(entry, "max_tokens")

@@ -187,7 +187,7 @@ def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) ->
             'input_usd_per_million = "0"\noutput_usd_per_million = "0"\n'
         )
         (command_line.directory / "a.txt").write_text("some text")
-        elsewhere = replace(command_line, settings={"RLM_MODELS_FILE": str(models)})
+        elsewhere = replace(command_line, settings={"RLM_CONFIG": str(models)})
         done = elsewhere.run("ask", "What is in it?", "-c", "a.txt", "--model", "local/x", "--timeout", "20")
     assert done.code == 5, done.err
     assert "the root LM could not be had" in done.err
@@ -282,6 +282,51 @@ def test_doctor_tells_what_works(command_line: CommandLine) -> None:
     assert found["model openai/gpt-5-mini"]["state"] == "missing"
     assert "OPENAI_API_KEY" in found["model openai/gpt-5-mini"]["text"]
     assert b"isolation level" in command_line.run("doctor").out
+
+
+def test_doctor_tells_of_providers_and_never_of_keys(command_line: CommandLine) -> None:
+    """Addresses, which keys are set, and whether LiteLLM's process starts; no key, and no password of an address."""
+    (command_line.directory / "rlm.toml").write_text(
+        '[models."gem"]\napi = "litellm"\nupstream = "gemini/gemini-2.5-flash"\nfallbacks = ["scripted/sub"]\n'
+    )
+    settings = {
+        "RLM_CONFIG": "rlm.toml",
+        "OPENAI_BASE_URL": "http://me:pa55word@127.0.0.1:9/v1",
+        "ANTHROPIC_API_KEY": "sk-ant-5ecret",
+        "GEMINI_API_KEY": "5ecret",
+    }
+    done = replace(command_line, settings=settings).run("doctor", "--json")
+    found = {finding["subject"]: finding for finding in json.loads(done.out)}
+    assert found["provider openai"]["text"] == "http://127.0.0.1:9/v1; OPENAI_API_KEY is not set"
+    assert found["provider anthropic"]["text"] == "https://api.anthropic.com; ANTHROPIC_API_KEY is set"
+    assert found["provider litellm"]["state"] == "ok", found["provider litellm"]
+    assert "ANTHROPIC_API_KEY, GEMINI_API_KEY" in found["provider litellm"]["details"][0]
+    assert found["model gem"]["details"] == ["falls back to scripted/sub"]
+    assert "1 models" in found["configuration"]["text"]
+    assert not [secret for secret in ("pa55word", "5ecret") if secret in done.out.decode() + done.err]
+
+
+def test_a_profile_answers(command_line: CommandLine, haystack: str) -> None:
+    """--profile brings models, limits and prompts; an option that is given too counts before it."""
+    (command_line.directory / "pack.toml").write_text('base = "small"\nversion = 7\n')
+    (command_line.directory / "profiles.toml").write_text(
+        '[profiles.plain]\nroot = "scripted/root"\nsub = "scripted/sub"\nmax_cost = "0.25"\nprompt_pack = "ours"\n'
+        '[prompt_packs.ours]\npath = "pack.toml"\n'
+    )
+    elsewhere = replace(command_line, settings={"RLM_CONFIG": "profiles.toml"})
+    done = elsewhere.run("ask", QUESTION, "-c", haystack, "--profile", "plain", "--json", "-q")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert "8472093" in told["answer"]
+    assert (told["root_model"], told["sub_model"]) == ("scripted/root", "scripted/sub")
+    assert told["cost_limit_usd"] == "0.25"
+    first = json.loads(elsewhere.run("runs", "tail", told["run_id"], "--json").out.splitlines()[0])
+    assert first["prompt"]["pack"] == "ours@7"
+    done = elsewhere.run("ask", QUESTION, "-c", haystack, "--profile", "plain", "--max-cost", "0.50", "--json", "-q")
+    assert json.loads(done.out)["cost_limit_usd"] == "0.50"
+    done = elsewhere.run("ask", QUESTION, "-c", haystack, "--profile", "deep")
+    assert "its profiles: plain" in done.complaint
+    assert done.code == 2
 
 
 def test_one_broken_part_hides_no_other(command_line: CommandLine) -> None:

@@ -1,14 +1,17 @@
 """From names to routes."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from service.errors import BadRequest, Fault, RlmServiceError
-from service.models.catalog import Catalog, MissingApiKey, UnknownModel, UnpricedModel
-from service.models.models_file import read_models_file
+from service.models.anthropic_messages import AnthropicAdapter
+from service.models.catalog import Catalog, UnknownModel, UnpricedModel
+from service.models.entries import Api, ModelEntry
+from service.models.litellm_adapter import LiteLLMAdapter
 from service.models.openai_compatible import OpenAICompatibleAdapter
+from service.models.prices import Price
+from service.models.providers import Access, MissingApiKey
 from tests.models.contract import request
 from tests.models.protocol_server import serving
 
@@ -16,17 +19,29 @@ pytestmark = pytest.mark.anyio
 
 OPENAI = "https://api.openai.com/v1"
 
+FREE = Price(input=0, cached_input=0, cache_write=0, output=0)
 MakeCatalog = Callable[..., Catalog]
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> MakeCatalog:
-    def make(*, base_url: str = OPENAI, key: str | None = "sk-test", models: str | None = None) -> Catalog:
-        path = None
-        if models is not None:
-            path = tmp_path / "models.toml"
-            path.write_text(models)
-        return Catalog(openai_base_url=base_url, openai_api_key=key, models_file=path, concurrency=4)
+def catalog() -> MakeCatalog:
+    def make(
+        *,
+        base_url: str = OPENAI,
+        key: str | None = "sk-test",
+        anthropic_base_url: str = "https://api.anthropic.com",
+        anthropic_key: str | None = "sk-ant-test",
+        variables: dict[str, str] | None = None,
+        entries: dict[str, ModelEntry] | None = None,
+    ) -> Catalog:
+        access = Access(
+            openai_base_url=base_url,
+            openai_api_key=key,
+            anthropic_base_url=anthropic_base_url,
+            anthropic_api_key=anthropic_key,
+            variables=variables or {},
+        )
+        return Catalog(access=access, entries=entries or {}, entries_path=None, concurrency=4)
 
     return make
 
@@ -53,14 +68,11 @@ async def test_scripted_models_need_nothing(catalog: MakeCatalog) -> None:
         assert (await models.resolve("scripted/sub").adapter.complete(request())).text == "1298418"
 
 
-async def test_a_models_file_names_models_of_other_servers(catalog: MakeCatalog) -> None:
+async def test_an_entry_names_a_model_of_another_server(catalog: MakeCatalog) -> None:
     """An entry's own base URL is called under the entry's upstream name, and without the key."""
     async with serving() as server:
-        entry = (
-            f'[models."local/tiny"]\nbase_url = "{server.base_url}"\nupstream = "sub"\nwindow_tokens = 1000\n'
-            'input_usd_per_million = "0"\noutput_usd_per_million = "0"\n'
-        )
-        async with catalog(models=entry) as models:
+        entry = ModelEntry(base_url=server.base_url, upstream="sub", window_tokens=1000, price=FREE)
+        async with catalog(entries={"local/tiny": entry}) as models:
             route = models.resolve("local/tiny")
             assert route.upstream_model == "sub"
             assert route.card.window_tokens == 1000
@@ -91,8 +103,14 @@ async def test_prices_are_those_of_the_host(catalog: MakeCatalog) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("anthropic/claude", UnknownModel, "names begin with openai/ or scripted/"),
-        ("opanai/gpt-4o-mini", UnknownModel, "models file"),
+        ("antropic/claude", UnknownModel, "names begin with openai/, anthropic/, litellm/PROVIDER/ or scripted/"),
+        ("opanai/gpt-4o-mini", UnknownModel, "configuration file"),
+        ("anthropic/claude-nobody", UnpricedModel, "has no price"),
+        ("litellm/gemini", UnknownModel, "expected litellm/PROVIDER/MODEL"),
+        ("litellm/gem ini/x", UnknownModel, "expected a model's name"),
+        ("litellm/../x", UnknownModel, "expected litellm/PROVIDER/MODEL"),
+        ("litellm/gemini/nothing-of-the-kind", UnpricedModel, "has no price"),
+        ("litellm/mistral/gpt-4o-mini", UnpricedModel, "has no price"),
         ("scripted/gerp", UnknownModel, r"Did you mean scripted/grep\?"),
         ("scripted/root?speed=9", UnknownModel, "expected an option of latency_ms"),
         ("", UnknownModel, "expected a model's name"),
@@ -101,7 +119,7 @@ async def test_prices_are_those_of_the_host(catalog: MakeCatalog) -> None:
         ("x" * 500, UnknownModel, "expected a model's name"),
         ("gpt-4o-mini-nano-x", UnpricedModel, r'models."gpt-4o-mini-nano-x" = \{ window_tokens'),
         ("gpt-5-mni", UnpricedModel, "Did you mean gpt-5-mini"),
-        ("openai/my-model", UnpricedModel, "RLM_MODELS_FILE"),
+        ("openai/my-model", UnpricedModel, "RLM_CONFIG"),
     ],
 )
 async def test_names_that_lead_nowhere(
@@ -115,31 +133,16 @@ async def test_names_that_lead_nowhere(
         assert len(str(refused.value)) < 800
 
 
-async def test_the_line_that_is_proposed_works(catalog: MakeCatalog, tmp_path: Path) -> None:
-    """The line in an `UnpricedModel` message can be pasted into the models file as it stands."""
-    async with catalog() as models:
-        with pytest.raises(UnpricedModel) as refused:
-            models.resolve("openai/my-own/model")
-    line = str(refused.value).partition("such as: ")[2]
-    assert read_models_file(_written(tmp_path / "proposed.toml", line))["openai/my-own/model"].price is not None
-    async with catalog(models=line) as models:
-        assert models.resolve("openai/my-own/model").upstream_model == "my-own/model"
-
-
-def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
 async def test_a_price_of_zero_has_to_be_said(catalog: MakeCatalog) -> None:
     """Zero is a price when the operator says so, and only then."""
-    zero = '[models."openai/mine"]\nwindow_tokens = 4096\ninput_usd_per_million = "0"\noutput_usd_per_million = "0"\n'
-    unsaid = '[models."openai/mine"]\nwindow_tokens = 4096\n'
-    async with catalog(models=zero) as models:
-        assert models.resolve("openai/mine").price.output == 0
-    async with catalog(models=unsaid) as models:
-        with pytest.raises(UnpricedModel):
-            models.resolve("openai/mine")
+    for price, is_known in ((FREE, True), (None, False)):
+        entry = ModelEntry(window_tokens=4096, price=price)
+        async with catalog(entries={"openai/mine": entry}) as models:
+            if is_known:
+                assert models.resolve("openai/mine").price.output == 0
+            else:
+                with pytest.raises(UnpricedModel):
+                    models.resolve("openai/mine")
 
 
 async def test_a_missing_key_names_its_variable(catalog: MakeCatalog) -> None:
@@ -160,12 +163,6 @@ async def test_whose_fault_it_is(catalog: MakeCatalog) -> None:
     )
 
 
-async def test_a_bad_models_file_is_told_at_start(catalog: MakeCatalog) -> None:
-    """The file is checked when the catalog is made, not when a run first needs it."""
-    with pytest.raises(BadRequest, match="line 2"):
-        catalog(models="[models.a]\nwindow_tokens = 0")
-
-
 async def test_a_key_that_cannot_be_sent_is_told_at_start(catalog: MakeCatalog) -> None:
     """A pasted line break at the end is harmless; one inside is refused without quoting the key."""
     async with serving() as server, catalog(base_url=server.base_url, key="sk-pasted\n") as models:
@@ -184,3 +181,68 @@ async def test_leaving_the_catalog_closes_its_adapters(catalog: MakeCatalog) -> 
             await adapter.complete(request())
         assert isinstance(adapter, OpenAICompatibleAdapter)
         assert "closed" in repr(adapter)
+
+
+async def test_anthropic_is_spoken_to_natively(catalog: MakeCatalog) -> None:
+    """`anthropic/…` goes to ANTHROPIC_BASE_URL with its key, at Anthropic's price."""
+    async with serving() as server, catalog(anthropic_base_url=server.base_url, anthropic_key="sk-ant-x") as models:
+        route = models.resolve("anthropic/claude-sonnet-4-5")
+        assert isinstance(route.adapter, AnthropicAdapter)
+        assert (route.upstream_model, route.price.input) == ("claude-sonnet-4-5", 3_000_000_000)
+        assert route.price.cached_input < route.price.input < route.price.cache_write
+        await route.adapter.complete(request(model=route.upstream_model))
+        assert server.calls[0].headers["x-api-key"] == "sk-ant-x"
+    async with catalog(anthropic_key=None) as models:
+        with pytest.raises(MissingApiKey, match="ANTHROPIC_API_KEY"):
+            models.resolve("anthropic/claude-sonnet-4-5")
+
+
+async def test_other_providers_go_through_litellm(catalog: MakeCatalog) -> None:
+    """`litellm/PROVIDER/MODEL` has the provider's price, and no process runs before the first call."""
+    async with catalog(variables={"GEMINI_API_KEY": "k"}) as models:
+        route = models.resolve("litellm/gemini/gemini-2.5-pro")
+        assert isinstance(route.adapter, LiteLLMAdapter)
+        assert (route.upstream_model, route.provider) == ("gemini-2.5-pro", "litellm/gemini")
+        assert route.price.tiers
+        assert models.providers.litellm.pid is None
+        assert route.adapter is models.resolve("litellm/gemini/gemini-2.5-flash").adapter
+        assert "k" not in repr(route.provider)
+
+
+async def test_an_entry_chooses_protocol_and_key(catalog: MakeCatalog) -> None:
+    """`api` and `api_key_env` of an entry decide how its server is spoken to, and with whose key."""
+    async with serving() as server:
+        entry = ModelEntry(api=Api.ANTHROPIC, base_url=server.base_url, api_key_env="MY_KEY", upstream="m", price=FREE)
+        async with catalog(entries={"mine": entry}, variables={"MY_KEY": "sk-mine", "OTHER": "no"}) as models:
+            await models.resolve("mine").adapter.complete(request())
+        (call,) = server.calls
+    assert call.path == "/v1/messages"
+    assert call.headers["x-api-key"] == "sk-mine"
+    async with catalog(entries={"mine": entry}) as models:
+        with pytest.raises(MissingApiKey, match="MY_KEY"):
+            models.resolve("mine")
+
+
+@pytest.mark.parametrize("api", list(Api))
+async def test_no_key_goes_where_it_does_not_belong(catalog: MakeCatalog, api: Api) -> None:
+    """An entry's own server is called without the keys of the providers whose protocol it speaks."""
+    entry = ModelEntry(api=api, base_url="http://127.0.0.1:9/v1", upstream="hosted_vllm/m", price=FREE)
+    async with catalog(entries={"mine": entry}, variables={"HOSTED_VLLM_API_KEY": "sk-other"}) as models:
+        adapter = models.resolve("mine").adapter
+        assert not [key for key in ("sk-test", "sk-ant-test", "sk-other") if key in str(vars(adapter))]
+
+
+async def test_fallbacks_are_routes(catalog: MakeCatalog) -> None:
+    """An entry's fallbacks are resolved with it, in order, without fallbacks of their own; a wrong one is told."""
+    entries = {
+        "first": ModelEntry(price=FREE, window_tokens=1000, fallbacks=("anthropic/claude-sonnet-4-5", "second")),
+        "second": ModelEntry(price=FREE, window_tokens=1000, fallbacks=("first",)),
+        "wrong": ModelEntry(price=FREE, window_tokens=1000, fallbacks=("nobody/knows",)),
+    }
+    async with catalog(entries=entries) as models:
+        route = models.resolve("first")
+        assert [each.name for each in route.fallbacks] == ["anthropic/claude-sonnet-4-5", "second"]
+        assert [each.provider for each in route.fallbacks] == ["api.anthropic.com", "api.openai.com"]
+        assert not route.fallbacks[1].fallbacks
+        with pytest.raises(UnknownModel, match="nobody/knows"):
+            models.resolve("wrong")

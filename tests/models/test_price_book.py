@@ -1,45 +1,16 @@
-"""The published price map and the operator's models file over it."""
+"""The published price map and the operator's entries over it."""
 
 import json
 import subprocess
 import sys
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
-import pytest
-
-from service.errors import BadRequest
-from service.models.models_file import ModelEntry, read_models_file
+from service.models.entries import ModelEntry
 from service.models.price_book import PriceBook, _published_map
 from service.models.prices import Price, Rates
 
 BOOK = PriceBook({})
-
-GOOD = """
-[models."local/qwen3"]
-window_tokens = 40960
-max_output_tokens = 8192
-input_usd_per_million = "0.10"
-cached_input_usd_per_million = "0.05"
-output_usd_per_million = "0.30"
-may_reason = true
-upstream = "Qwen/Qwen3-32B"
-base_url = "http://127.0.0.1:8000/v1/"
-
-[models.free]
-input_usd_per_million = "0"
-output_usd_per_million = "0"
-
-[models.gpt-4o-mini]
-window_tokens = 1000
-"""
-
-
-def written(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "models.toml"
-    path.write_text(text)
-    return path
 
 
 def test_a_published_model_has_its_figures() -> None:
@@ -117,23 +88,9 @@ def test_the_map_is_not_read_before_it_is_needed() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_models_file_is_read(tmp_path: Path) -> None:
-    """Every key of an entry arrives, exactly."""
-    entries = read_models_file(written(tmp_path, GOOD))
-    assert entries["local/qwen3"] == ModelEntry(
-        window_tokens=40_960,
-        max_output_tokens=8192,
-        may_reason=True,
-        price=Price(input=100_000_000, cached_input=50_000_000, cache_write=100_000_000, output=300_000_000),
-        upstream="Qwen/Qwen3-32B",
-        base_url="http://127.0.0.1:8000/v1",
-    )
-    assert entries["free"].price == Price(input=0, cached_input=0, cache_write=0, output=0)
-
-
-def test_an_entry_replaces_only_what_it_names(tmp_path: Path) -> None:
-    """What the file leaves out comes from the published map."""
-    book = PriceBook(read_models_file(written(tmp_path, GOOD)))
+def test_an_entry_replaces_only_what_it_names() -> None:
+    """What the operator leaves out comes from the published map."""
+    book = PriceBook({"gpt-4o-mini": ModelEntry(window_tokens=1000)})
     model, published = book.find("gpt-4o-mini", own=book.listed("gpt-4o-mini")), BOOK.find("gpt-4o-mini")
     assert model is not None
     assert published is not None
@@ -141,49 +98,11 @@ def test_an_entry_replaces_only_what_it_names(tmp_path: Path) -> None:
     assert model.price == published.price
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("[models.a]\nwindow_tokens = -1", r"line 2: \[models.\"a\"\] window_tokens: expected a whole number"),
-        ("[models.a]\nwindow_tokens = true", "line 2"),
-        ("\n[models.a]\ncontext = 5", "line 3.*unknown key 'context'; known are window_tokens"),
-        ('[models.a]\ninput_usd_per_million = "0.1"', "line 1.*output_usd_per_million is missing"),
-        ('[models.a]\noutput_usd_per_million = "0.1"', "input_usd_per_million is missing"),
-        ("[models.a]\ninput_usd_per_million = 0.1", "line 2.*as a string such as"),
-        ('[models.a]\ninput_usd_per_million = "cheap"', "line 2.*such as"),
-        ('[models.a]\ninput_usd_per_million = "-1"', "line 2.*expected 0 to"),
-        ('[models.a]\ninput_usd_per_million = "NaN"', "line 2.*expected 0 to"),
-        ('[models.a]\ninput_usd_per_million = "1e99"', "line 2.*expected 0 to"),
-        ('[models.a]\nmay_reason = "yes"', "line 2.*true or false"),
-        ('[models.a]\nupstream = ""', "line 2.*not empty"),
-        ('[models.a]\nbase_url = "localhost:8000"', "line 2.*http"),
-        ('[models.a]\nbase_url = "http://me:secret@host/v1"', "without credentials"),
-        ('models."a b" = { window_tokens = 0 }', "line 1"),
-        ("[models]\na = 5", "expected a table"),
-        ("models = 5", "expected tables"),
-        ("[prices.a]", "found 'prices' at the top"),
-        ("[models.a\n", "is not TOML.*line 1"),
-    ],
-)
-def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, complaint: str) -> None:
-    """What cannot be used is refused with the file, the line, the entry and what was expected."""
-    path = written(tmp_path, text)
-    with pytest.raises(BadRequest, match=complaint) as refused:
-        read_models_file(path)
-    assert str(path) in str(refused.value)
-    assert "secret" not in str(refused.value)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """Missing, not UTF-8 and oversized files are told apart."""
-    with pytest.raises(BadRequest, match="cannot be read"):
-        read_models_file(tmp_path / "none.toml")
-    (tmp_path / "latin.toml").write_bytes(b"# \xe9\n")
-    with pytest.raises(BadRequest, match="UTF-8"):
-        read_models_file(tmp_path / "latin.toml")
-    (tmp_path / "large.toml").write_bytes(b"#" * (5 << 20))
-    with pytest.raises(BadRequest, match="at most"):
-        read_models_file(tmp_path / "large.toml")
+def test_a_price_is_its_sellers() -> None:
+    """The same name may cost something else elsewhere: with a seller given, nobody else's price counts."""
+    assert BOOK.find("gpt-4o-mini", sold_by="openai") is not None
+    assert BOOK.find("gpt-4o-mini", sold_by="gemini") is None
+    assert BOOK.find("claude-sonnet-4-5", sold_by="anthropic") is not None
 
 
 def test_tiers_by_range_are_read() -> None:

@@ -370,7 +370,7 @@ async def test_a_full_window_moves_old_turns_into_history(tmp_path: Path) -> Non
             return repl("FINAL(f'{type(history).__name__} {history[0][\"role\"]} {seen}')")
         return repl("seen = globals().get('seen', 0) + 1\nprint('y' * 6000)")
 
-    async with stage(tmp_path, turn, settings={"RLM_MODELS_FILE": str(models)}) as on:
+    async with stage(tmp_path, turn, settings={"RLM_CONFIG": str(models)}) as on:
         played = await on.play(await on.request("x"))
         kind, role, seen = played.answer.decode().split()
         assert (kind, role) == ("list", "assistant")

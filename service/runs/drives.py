@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 import anyio
 import anyio.abc
 
-from service.ids import RunId
+from service.ids import CellId, RunId
 from service.journal.values import Recorded
-from service.loop.events import CallFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
+from service.loop.events import CallFinished, CellFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
 from service.loop.values import ChildShown, ContextBinding, HostCallKey
 from service.runs.bindings import Wanted
 from service.runs.budget import BudgetReport
@@ -69,7 +69,9 @@ class Drives:
 
             async def prepare() -> None:
                 sandbox = await session.open(new_grant())
-                await session.prepare(standing.run_id, _wanted(standing.submitted), host_calls)
+                await session.prepare(
+                    standing.run_id, _wanted(standing.submitted), host_calls, _finished_cells(recorded)
+                )
                 await recorder.record(
                     SandboxAcquired(
                         at=self._rooms.now(),
@@ -210,6 +212,10 @@ class Drives:
         )
         if refusal is None:
             standing.purse.standing = hold.amount.nano_usd
+
+
+def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:
+    return frozenset(entry.event.result.cell_id for entry in recorded if isinstance(entry.event, CellFinished))
 
 
 def _wanted(submitted: RunSubmitted) -> Wanted:

@@ -111,8 +111,11 @@ class OpenSession:
             with anyio.CancelScope(shield=True):
                 await self._rooms.pool.release(sandbox)
 
-    async def prepare(self, run_id: RunId, wanted: Wanted, host_calls: HostCalls) -> None:
-        """Make an opened sandbox ready for a run: what earlier runs left, then the run's own bindings.
+    async def prepare(self, run_id: RunId, wanted: Wanted, host_calls: HostCalls, finished: frozenset[CellId]) -> None:
+        """Make an opened sandbox ready for a run: what earlier cells left, then the run's own bindings.
+
+        `finished` are the run's cells that its journal knows the end of. A cell that was logged just before a crash,
+        but not journalled, is the run's open cell still: it is about to run, and must not have run already.
 
         Raises:
             BindRefused: a context or a tool does not go in; the message says why.
@@ -120,7 +123,8 @@ class OpenSession:
         """
         records = await self._rooms.cell_log.read(self.session_id)
         if self._is_fresh:
-            await self._play(records, host_calls)
+            open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
+            await self._play([r for r in records if r.cell_id not in open_cells], host_calls)
         if all(record.cell_id != _bind_id(run_id) for record in records):
             await self._begin_run(wanted)
             code = _WANTED.dump_json(wanted).decode()

@@ -122,6 +122,7 @@ async def stage(
         environment = {
             "RLM_DATA_DIR": str(directory / "data"),
             "OPENAI_BASE_URL": server.base_url,
+            "ANTHROPIC_BASE_URL": server.base_url,
             "HOME": str(directory),
         }
         async with open_service(read_settings(environment | (settings or {}))) as service:

@@ -8,7 +8,9 @@ import anyio
 import pytest
 
 from service.errors import BadRequest, NotFound
-from service.ids import RunId, new_id
+from service.ids import EMBEDDED_TENANT, RunId, cell_id, new_id
+from service.journal.cell_log import CellLog
+from service.journal.values import CellRecord
 from service.ledger.values import Account, Unit
 from service.loop.events import CallFinished, CellFinished, ChildRunFinished, NamespaceRebuilt
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
@@ -377,3 +379,17 @@ async def test_a_full_window_moves_old_turns_into_history(tmp_path: Path) -> Non
         assert int(seen) > 2
         purposes = [event.purpose for event in played.events if isinstance(event, CallFinished)]
         assert Purpose.COMPACTION in purposes
+
+
+async def test_a_cell_that_was_logged_but_never_journalled_runs_once(tmp_path: Path) -> None:
+    """A crash between the two writes leaves the cell in the session's log: it is the open cell, not an earlier one."""
+    code = "n = globals().get('n', 0) + 1\nFINAL(n)"
+    async with stage(tmp_path, repl(code)) as on:
+        run_id = await on.service.runs.submit(await on.request("x"))
+        session_id = (await on.service.runs.show(run_id)).session_id
+        log = CellLog(on.service.store, on.service.blobs, EMBEDDED_TENANT)
+        await log.append(session_id, CellRecord(cell_id=cell_id(run_id, 1, 0), run_id=run_id, kind="cell", code=code))
+        on.service.runs.start(run_id)
+        async for _ in on.service.runs.follow(run_id):
+            pass
+        assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(run_id)]) == b"1"

@@ -87,8 +87,8 @@ MESSAGE_OVERHEAD_TOKENS = 16
 REQUEST_OVERHEAD_TOKENS = 256
 """What a chat template adds by itself: start tokens, a default system prompt, dates, the reply's opening."""
 
-SCHEMA_OVERHEAD_TOKENS = 128
-"""The words with which a provider introduces a JSON schema to its model."""
+SCHEMA_OVERHEAD_TOKENS = 512
+"""The words with which a provider or an adapter introduces a JSON schema to its model; Anthropic's are the longest."""
 
 
 def input_token_bound(messages: Sequence[Message], schema: dict[str, Any] | None = None) -> int:

@@ -34,7 +34,7 @@ async def test_a_run_over_anthropics_protocol_reads_its_history_from_the_cache(t
 
 
 async def test_a_run_goes_past_a_provider_that_is_down(tmp_path: Path) -> None:
-    """A root LM that cannot be reached is left for its fallback, is not asked for every turn anew, and the run answers."""
+    """A root LM that cannot be reached is left for its fallback, not asked anew for every turn, and the run answers."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         config = tmp_path / "rlm.toml"

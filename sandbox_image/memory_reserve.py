@@ -73,7 +73,7 @@ class MemoryReserve:
 def _data_is_limited() -> bool:
     """Tried, because it is announced everywhere."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    _limit(resource.RLIMIT_DATA, (0, before[1]))
+    _limit(resource.RLIMIT_DATA, (mmap.PAGESIZE, before[1]))  # 0 would be taken for no limit (for Valgrind's sake)
     try:
         mmap.mmap(-1, _TRIAL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, MemoryError):

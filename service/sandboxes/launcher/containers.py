@@ -37,6 +37,8 @@ class Held:
     pid: int
     uid: int | None
     deadline_s: int
+    is_ours: bool
+    """Leased from this launcher. Another one may serve the same directory, and what it leased is only known here."""
     exit_status: int | None = None
     ended: anyio.Event = field(default_factory=anyio.Event)
 
@@ -149,7 +151,9 @@ class Containers:
         """One that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
         if sandbox_id not in self._held:
             await self.reconcile()
-        return self.held(sandbox_id)
+        held = self.held(sandbox_id)
+        held.is_ours = True
+        return held
 
     async def follow(self, endings: Endings) -> None:
         """Note what ends, and take it away. Runs until the endings are closed."""
@@ -168,13 +172,15 @@ class Containers:
             except EngineFailed as exc:
                 _log.warning("docker_following_failed", reason=exc.reason)
 
-    async def kill_all(self) -> None:
-        """Everything that is held; what fails is left to the next launcher."""
-        for sandbox_id in list(self._held):
+    async def kill_ours(self) -> None:
+        """All that was leased here; what fails is left to the next launcher."""
+        for held in list(self._held.values()):
+            if not held.is_ours:
+                continue
             try:
-                await self.kill(sandbox_id)
+                await self.kill(held.sandbox_id)
             except EngineFailed as exc:
-                _log.error("sandbox_not_killed", sandbox_id=sandbox_id, reason=exc.reason)
+                _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
 
     async def _start(self, request: StartRequest, session: Path) -> Held:
         uids = await self._usable_uids()
@@ -197,7 +203,14 @@ class Containers:
         except BaseException:
             uids.release(uid)
             raise
-        held = Held(sandbox_id=request.sandbox_id, container_id=container_id, pid=0, uid=uid, deadline_s=deadline_s)
+        held = Held(
+            sandbox_id=request.sandbox_id,
+            container_id=container_id,
+            pid=0,
+            uid=uid,
+            deadline_s=deadline_s,
+            is_ours=True,
+        )
         self._held[request.sandbox_id] = held
         self._deadlines_changed.set()
         self._deadlines_changed = anyio.Event()
@@ -245,6 +258,7 @@ class Containers:
             pid=pid,
             uid=container.uid,
             deadline_s=container.deadline_s,
+            is_ours=False,
         )
         _log.info("sandbox_taken_up", sandbox_id=container.sandbox_id)
 

@@ -59,7 +59,7 @@ def read_options(arguments: list[str]) -> Options:
         "--client-uid", type=int, default=os.geteuid(), help="the one uid that may speak to it (default: its own)"
     )
     parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="end with the process at the other end, and all sandboxes too"
+        "--until-stdin-closes", action="store_true", help="end with the process at the other end, and its sandboxes too"
     )
     found = parser.parse_args(arguments)
     for image in found.images:
@@ -80,8 +80,8 @@ def read_options(arguments: list[str]) -> Options:
 
 
 async def run(options: Options) -> None:
-    """Serve until a signal, or until stdin closes. Only in the latter case the sandboxes end with it: a launcher that
-    is started anew takes them up."""
+    """Serve until a signal, or until stdin closes. Where stdin counts, the sandboxes leased here end with the launcher;
+    else they run on, and one that is started anew takes them up."""
     engine = Engine(options.docker_host)
     containers = Containers(engine, sessions=options.sessions, images=options.images)
     server = Server(containers, client_uid=options.client_uid)
@@ -100,7 +100,7 @@ async def run(options: Options) -> None:
         sys.stdout.flush()
     if options.until_stdin_closes:
         with anyio.move_on_after(LAST_DEADLINE_S, shield=True):
-            await containers.kill_all()
+            await containers.kill_ours()
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

@@ -40,13 +40,13 @@ from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Pu
 from service.money import NanoUSD
 from service.runs.host_calls import HostCalls
 from service.runs.metered_call import Hold, MeteredCall, Refused, bound_of
-from service.runs.purse import Amount
+from service.runs.purse import NOTHING
 from service.runs.recorder import Recorder
 from service.runs.rooms import RunsRooms
 from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.sessions import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
-from service.runs.submission import wrap_up_bound
+from service.runs.submission import wrap_up_amount
 from service.sandboxes.port import SandboxGone
 from service.sandboxes.values import ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.errors import BlobTooLarge
@@ -98,6 +98,7 @@ class RunDriver:
         host_calls: HostCalls,
         *,
         rooms: RunsRooms,
+        tasks: anyio.abc.TaskGroup,
         rebuild_grant: Callable[[], str],
     ) -> None:
         self._standing = standing
@@ -105,6 +106,7 @@ class RunDriver:
         self._prepared = prepared
         self._host_calls = host_calls
         self._rooms = rooms
+        self._tasks = tasks
         self._rebuild_grant = rebuild_grant
         self._interrupt: Callable[[], None] = _nothing
         self._asked = 0
@@ -116,7 +118,8 @@ class RunDriver:
     async def drive(self) -> None:
         """Perform commands until the run has finished.
 
-        Cancelling it finishes the run as cancelled, within `CLEAN_UP_S`.
+        Cancelling it from outside finishes the run as cancelled, within `CLEAN_UP_S`. When a task of the run's own has
+        failed, it leaves at once: what ended the run is for whoever catches the failure to say.
         """
         try:
             async with anyio.create_task_group() as watchers:
@@ -126,6 +129,8 @@ class RunDriver:
                     await self._perform(command)
                 watchers.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
+            if self._tasks.cancel_scope.cancel_called:
+                raise
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP_S):
                 await self._finish_as_cancelled()
             raise
@@ -205,15 +210,16 @@ class RunDriver:
 
     @property
     def _has_wrap_up_hold(self) -> bool:
-        return bool(self._standing.purse.standing) and self._standing.run_id == self._standing.lineage[-1]
+        return self._standing.purse.standing is not NOTHING and self._standing.run_id == self._standing.lineage[-1]
 
     async def _take_wrap_up_hold(self, call: MeteredCall) -> Hold | None:
         """The hold made at submit, if there is one and it covers the call; else the call reserves like any other."""
         if not self._has_wrap_up_hold:
             return None
         hold = wrap_up_hold(self._standing)
-        self._standing.purse.standing = NanoUSD(0)
-        if bound_of(call, hold.max_output_tokens).nano_usd <= hold.amount.nano_usd:
+        self._standing.purse.standing = NOTHING
+        needed = bound_of(call, hold.max_output_tokens)
+        if needed.nano_usd <= hold.amount.nano_usd and needed.tokens <= hold.amount.tokens:
             return hold
         await self._rooms.metered.release(hold, self._standing.purse)
         return None
@@ -316,7 +322,7 @@ class RunDriver:
         if command.answer_text is not None:
             answer = await self._rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
         if self._has_wrap_up_hold:
-            standing.purse.standing = NanoUSD(0)
+            standing.purse.standing = NOTHING
             await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
         account = Account(level="run", owner=standing.run_id, unit=Unit.NANO_USD)
         (balance,) = await self._rooms.ledger.balances([account])
@@ -374,20 +380,13 @@ def wrap_up_hold(standing: Standing) -> Hold:
     """The reservation that was made at submit for the root run's wrap-up call."""
     plan = standing.submitted.wrap_up
     assert plan is not None, "only a planned wrap-up is reserved"
-    amount = wrap_up_amount(standing)
+    amount = wrap_up_amount(standing.root_route.price, plan)
     return Hold(call_id=wrap_up_hold_id(standing.run_id), amount=amount, max_output_tokens=plan.max_output_tokens)
 
 
 def wrap_up_hold_id(run_id: RunId) -> CallId:
     """The reservation's id, the same for whoever looks for it."""
     return CallId(f"{run_id}/wrap_up/held")
-
-
-def wrap_up_amount(standing: Standing) -> Amount:
-    """What the wrap-up call is reserved at. No tokens: reaching the token limit is a reason to wrap up."""
-    plan = standing.submitted.wrap_up
-    assert plan is not None, "only a planned wrap-up is reserved"
-    return Amount(nano_usd=wrap_up_bound(standing.root_route.price, plan), tokens=0, sub_calls=0)
 
 
 def _not_done(command: Command, at: float) -> Event:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import anyio
 import anyio.abc
 
+from service.errors import sole_failure
 from service.ids import CellId, RunId
 from service.journal.values import Recorded
 from service.loop.events import CallFinished, CellFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
@@ -17,6 +18,7 @@ from service.runs.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children,
 from service.runs.driver import PreparedSession, RunDriver, wrap_up_hold
 from service.runs.host_calls import HostCalls
 from service.runs.kept_sessions import KeptSessions
+from service.runs.last_word import say_last_word
 from service.runs.metered_call import HOLD_MARGIN_S
 from service.runs.purse import Purse, rows
 from service.runs.recorder import Recorder
@@ -83,7 +85,9 @@ class Drives:
 
             prepared = PreparedSession(session, prepare)
             tasks.start_soon(prepared.prepare)
-            driver = RunDriver(standing, recorder, prepared, host_calls, rooms=self._rooms, rebuild_grant=new_grant)
+            driver = RunDriver(
+                standing, recorder, prepared, host_calls, rooms=self._rooms, tasks=tasks, rebuild_grant=new_grant
+            )
             await driver.drive()
             tasks.cancel_scope.cancel()
 
@@ -139,7 +143,12 @@ class Drives:
         recorded = await self._rooms.events_of(submitted.run_id)
         lineage = (submitted.run_id, *parent.lineage)
         standing = self._standing(submitted, lineage, parent.purse, epoch)
-        await self._drive(standing, recorded, chain)
+        try:
+            await self._drive(standing, recorded, chain)
+        except Exception as exc:
+            # The failure ends the parent too; without a last word of its own the child would look as if it went on.
+            await say_last_word(self._rooms, submitted.run_id, sole_failure(exc))
+            raise
         events = await self._rooms.events_of(submitted.run_id)
         view = view_of(submitted.run_id, events)
         assert view.stop_reason is not None
@@ -211,7 +220,7 @@ class Drives:
             expires_at=standing.submitted.deadline_at + HOLD_MARGIN_S,
         )
         if refusal is None:
-            standing.purse.standing = hold.amount.nano_usd
+            standing.purse.standing = hold.amount
 
 
 def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:

@@ -45,8 +45,8 @@ CLEAN_UP_S = 10.0
 SETTLE_EVERY_S = 30.0
 
 _REFUSED_BY = {
-    Unit.NANO_USD: (CallOutcome.BUDGET, "the run's budget is used up"),
-    Unit.TOKENS: (CallOutcome.TOKEN_LIMIT, "the run's token limit is reached"),
+    Unit.NANO_USD: (CallOutcome.BUDGET, "what is left of the run's budget does not cover another call"),
+    Unit.TOKENS: (CallOutcome.TOKEN_LIMIT, "what is left of the run's token limit does not cover another call"),
     Unit.SUB_CALLS: (CallOutcome.CALL_LIMIT, "the run's limit on sub-calls is reached"),
 }
 
@@ -254,8 +254,7 @@ class MeteredCalls:
             raise
 
     def _others_are_in_flight(self, refusal: Refusal, purse: Purse) -> bool:
-        standing = purse.standing if refusal.account.unit is Unit.NANO_USD else 0
-        return refusal.held > standing
+        return refusal.held > purse.standing_in(refusal.account.unit)
 
     async def _attempt(
         self, call: MeteredCall, hold: Hold, purse: Purse, append: Append

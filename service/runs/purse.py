@@ -27,13 +27,16 @@ class Amount:
     sub_calls: int
 
 
+NOTHING = Amount(nano_usd=NanoUSD(0), tokens=0, sub_calls=0)
+
+
 class Purse:
     """Shared by a root run and all its descendants in this process."""
 
     def __init__(self, root_run_id: RunId, limits: Limits) -> None:
         self.root_run_id = root_run_id
         self.limits = limits
-        self.standing = NanoUSD(0)
+        self.standing = NOTHING
         """Held for the wrap-up call: waiting for it to be released would be waiting for the run's end."""
         self._resolved = anyio.Event()
 
@@ -47,6 +50,10 @@ class Purse:
             Account(level="run", owner=self.root_run_id, unit=Unit.TOKENS): self.limits.tokens,
             Account(level="run", owner=self.root_run_id, unit=Unit.SUB_CALLS): self.limits.sub_calls,
         }
+
+    def standing_in(self, unit: Unit) -> int:
+        """How much of a row's `held` is the wrap-up's."""
+        return _by_unit(self.standing)[unit]
 
     def announce_resolved(self) -> None:
         """Wake every call that waits for money: a hold was settled or released."""
@@ -62,7 +69,11 @@ class Purse:
 
 def rows(lineage: tuple[RunId, ...], amount: Amount) -> Mapping[Account, int]:
     """One row per run of the lineage and unit. Zero amounts are left out."""
-    by_unit = {Unit.NANO_USD: int(amount.nano_usd), Unit.TOKENS: amount.tokens, Unit.SUB_CALLS: amount.sub_calls}
+    by_unit = _by_unit(amount)
     return {
         Account(level="run", owner=run, unit=unit): value for run in lineage for unit, value in by_unit.items() if value
     }
+
+
+def _by_unit(amount: Amount) -> dict[Unit, int]:
+    return {Unit.NANO_USD: int(amount.nano_usd), Unit.TOKENS: amount.tokens, Unit.SUB_CALLS: amount.sub_calls}

@@ -14,7 +14,7 @@ from service.runs.kept_sessions import KeptSessions
 from service.runs.last_word import say_last_word
 from service.runs.purse import Purse
 from service.runs.rooms import RunsRooms
-from service.runs.submission import check_request
+from service.runs.submission import check_affordable, check_request
 from service.runs.submitting import new_session, submitted_event
 from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of
@@ -55,6 +55,7 @@ class Runs:
             if record.closed_at is not None:
                 raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
         submitted = await submitted_event(self._rooms, request, session_id)
+        check_affordable(submitted, self._rooms.catalog.resolve(submitted.root_model))
         purse = Purse(submitted.run_id, submitted.limits)
         for account, limit in purse.limit_rows().items():
             await self._rooms.ledger.set_limit(account, limit)

@@ -3,19 +3,24 @@
 Pure, apart from what it is given: it reads no store and no clock.
 """
 
+import builtins
 import keyword
 from dataclasses import dataclass
 
 from service.contexts.values import Context
-from service.errors import BadRequest
+from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import RunId, SessionId
+from service.loop.commands import AskRoot
 from service.loop.events import RunSubmitted
+from service.loop.machine import decide, evolve
 from service.loop.prompts import PromptFigures, PromptPack, render
 from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, Tool, WrapUp
 from service.models.catalog import Route
-from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound
+from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
 from service.runs.bindings import check_tool_value
+from service.runs.metered_call import OUTPUT_TOKENS_FLOOR
+from service.runs.purse import NOTHING, Amount
 from service.runs.schemas import check_schema
 from service.runs.values import RunRequest
 
@@ -41,6 +46,13 @@ _RESERVED = frozenset(
         "FINAL", "FINAL_VAR", "SUBMIT", "SHOW_VARS", "budget",
     }
 )  # fmt: skip
+
+
+class BudgetTooSmall(RlmServiceError):
+    """The limits do not cover a single call, so the run could only fail."""
+
+    code = "budget_too_small"
+    fault = Fault.POLICY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +91,9 @@ def check_request(request: RunRequest) -> None:
             f"the question has {len(request.question)} characters, at most {MAX_QUESTION_CHARS} are allowed: "
             "put the long part into a context"
         )
-    if not 1 <= len(request.contexts) <= MAX_CONTEXTS:
-        raise BadRequest(f"a run needs 1 to {MAX_CONTEXTS} contexts, found {len(request.contexts)}")
+    least = 1 if request.session_id is None else 0
+    if not least <= len(request.contexts) <= MAX_CONTEXTS:
+        raise BadRequest(f"a run needs {least} to {MAX_CONTEXTS} contexts, found {len(request.contexts)}")
     names = [binding.variable for binding in request.contexts if binding.variable is not None]
     names += [tool.name for tool in request.tools]
     for name in names:
@@ -131,7 +144,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         root_max_output_tokens=output_tokens(root, limits.cost, default=ROOT_OUTPUT_TOKENS, share=4),
         limits=limits,
         prompt=prompt,
-        wrap_up=plan_wrap_up(root, limits.cost),
+        wrap_up=plan_wrap_up(root, limits),
         deadline_at=deadline_at,
         answer_schema=request.answer_schema,
         bindings=request.contexts,
@@ -162,8 +175,8 @@ def output_tokens(route: Route, cost_limit: NanoUSD | None, *, default: int, sha
     return max(min(LEAST_OUTPUT_TOKENS, ceiling), tokens)
 
 
-def plan_wrap_up(route: Route, cost_limit: NanoUSD | None) -> WrapUp | None:
-    """The largest wrap-up call that a third of the budget holds; None when not even the smallest fits."""
+def plan_wrap_up(route: Route, limits: Limits) -> WrapUp | None:
+    """The largest wrap-up call that a third of the budget and of the tokens holds; None when not even the smallest."""
     ceiling = route.card.max_output_tokens
     window_bytes = route.card.window_tokens - min(WRAP_UP_OUTPUT_TOKENS[0], ceiling)
     for input_bytes in WRAP_UP_INPUT_BYTES:
@@ -171,19 +184,56 @@ def plan_wrap_up(route: Route, cost_limit: NanoUSD | None) -> WrapUp | None:
             plan = WrapUp(
                 input_bytes=min(input_bytes, max(1_000, window_bytes)), max_output_tokens=min(tokens, ceiling)
             )
-            if cost_limit is None or wrap_up_bound(route.price, plan) * WRAP_UP_SHARE <= cost_limit:
+            amount = wrap_up_amount(route.price, plan)
+            if _is_share(amount.nano_usd, limits.cost) and _is_share(amount.tokens, limits.tokens):
                 return plan
     return None
 
 
-def wrap_up_bound(price: Price, plan: WrapUp) -> NanoUSD:
-    """The most that the wrap-up call can cost."""
-    return bound(price, plan.input_bytes + REQUEST_OVERHEAD_TOKENS, plan.max_output_tokens)
+def _is_share(amount: int, limit: int | None) -> bool:
+    return limit is None or amount * WRAP_UP_SHARE <= limit
+
+
+def wrap_up_amount(price: Price, plan: WrapUp) -> Amount:
+    """The most that the wrap-up call can use; held from the start, so that reaching a limit leaves room for it."""
+    input_tokens = plan.input_bytes + REQUEST_OVERHEAD_TOKENS
+    return Amount(
+        nano_usd=bound(price, input_tokens, plan.max_output_tokens),
+        tokens=input_tokens + plan.max_output_tokens,
+        sub_calls=0,
+    )
+
+
+def check_affordable(submitted: RunSubmitted, route: Route) -> None:
+    """Refuse a run whose limits do not even cover its first call.
+
+    Raises:
+        BudgetTooSmall: the message says what they must cover.
+    """
+    command = decide(evolve(None, submitted))
+    assert isinstance(command, AskRoot), "a run begins by asking the root LM"
+    input_tokens = input_token_bound(command.messages)
+    kept = NOTHING if submitted.wrap_up is None else wrap_up_amount(route.price, submitted.wrap_up)
+    cost = bound(route.price, input_tokens, OUTPUT_TOKENS_FLOOR) + kept.nano_usd
+    tokens = input_tokens + OUTPUT_TOKENS_FLOOR + kept.tokens
+    limits = submitted.limits
+    if limits.cost is not None and cost > limits.cost:
+        raise BudgetTooSmall(
+            f"a budget of {format_usd(limits.cost)} does not cover one call of {route.name}, which can cost "
+            f"{format_usd(NanoUSD(cost))}: raise the budget or choose a cheaper model"
+        )
+    if limits.tokens is not None and tokens > limits.tokens:
+        raise BudgetTooSmall(
+            f"a limit of {limits.tokens} tokens does not cover one call of {route.name}, which can take {tokens}: "
+            "raise the token limit"
+        )
 
 
 def _check_name(name: str, names: list[str]) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or len(name) > 64:
         raise BadRequest(f"{name[:80]!r} cannot be a variable name: use letters, digits and underscores, at most 64")
+    if hasattr(builtins, name):
+        raise BadRequest(f"{name!r} is one of Python's own names: choose another")
     if name in _RESERVED or (name.startswith(("context_", "history_")) and name.split("_", 1)[1].isdigit()):
         raise BadRequest(f"{name!r} is one of the REPL's own names: choose another")
     if names.count(name) > 1:

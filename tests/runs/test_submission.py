@@ -12,7 +12,7 @@ from service.loop.values import ContextBinding, Limits, Tool
 from service.models.port import ModelCard
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.submission import WRAP_UP_SHARE, check_request, output_tokens, plan_wrap_up, wrap_up_bound
+from service.runs.submission import WRAP_UP_SHARE, check_request, output_tokens, plan_wrap_up, wrap_up_amount
 from service.runs.values import RunRequest
 from tests.runs.doubles import StandInModel, route_to
 
@@ -37,6 +37,7 @@ budgets = st.integers(1, 10**13).map(NanoUSD)
         (replace(REQUEST, contexts=(replace(CONTEXT, variable="class"),)), "cannot be a variable name"),
         (replace(REQUEST, contexts=(replace(CONTEXT, variable="llm_query"),)), "own names"),
         (replace(REQUEST, contexts=(replace(CONTEXT, variable="context_7"),)), "own names"),
+        (replace(REQUEST, contexts=(replace(CONTEXT, variable="print"),)), "Python's own names"),
         (replace(REQUEST, contexts=(replace(CONTEXT, variable="a"),) * 2), "given twice"),
         (replace(REQUEST, tools=(Tool(name="t"),)), "either code or a JSON value"),
         (replace(REQUEST, tools=(Tool(name="t", value_json="{"),)), "not valid JSON"),
@@ -57,12 +58,14 @@ def test_a_request_that_cannot_be_run_is_refused_with_a_sentence(request_: RunRe
         check_request(request_)
 
 
-@given(price=prices, budget=budgets)
-def test_the_wrap_up_never_takes_more_than_its_share(price: Price, budget: NanoUSD) -> None:
-    """Whatever the price and the budget: the reserved call fits a third of it, or there is none."""
-    plan = plan_wrap_up(route_to(StandInModel(), price=price), budget)
+@given(price=prices, budget=budgets, tokens=st.integers(1, 10**7))
+def test_the_wrap_up_never_takes_more_than_its_share(price: Price, budget: NanoUSD, tokens: int) -> None:
+    """Whatever the price and the limits: the reserved call fits a third of each, or there is none."""
+    plan = plan_wrap_up(route_to(StandInModel(), price=price), Limits(cost=budget, tokens=tokens))
     if plan is not None:
-        assert wrap_up_bound(price, plan) * WRAP_UP_SHARE <= budget
+        amount = wrap_up_amount(price, plan)
+        assert amount.nano_usd * WRAP_UP_SHARE <= budget
+        assert amount.tokens * WRAP_UP_SHARE <= tokens
 
 
 @given(price=prices, budget=budgets, window=st.integers(1_000, 10**6), ceiling=st.integers(1, 10**5))

@@ -302,7 +302,7 @@ class RunDriver:
             return None
         payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_JSON_ANSWER_BYTES)
         try:
-            parse_checked(payload.decode("utf-8", "replace"), check_schema(schema))
+            await parse_checked(payload.decode("utf-8", "replace"), check_schema(schema))
         except ReplyBreaksSchema as exc:
             return str(exc)
         return None

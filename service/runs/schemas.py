@@ -1,12 +1,15 @@
 """JSON Schema from callers and sandboxes: checked before use, so that validating cannot be turned against us.
 
-A schema is code of a kind: `pattern` runs a regular expression that may take exponential time, `$ref` may name a
-remote document. Both are refused rather than bounded.
+A schema is code of a kind. `pattern` runs a regular expression that may take exponential time, `$ref` may name a remote
+document or itself: these are refused. What is left could still multiply (a reference to two references to two …), so
+the schema's expanded size is counted beforehand, and its product with the size of the value bounds the work.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
+import anyio.to_thread
 import jsonschema
 import referencing
 from jsonschema.protocols import Validator
@@ -14,49 +17,81 @@ from jsonschema.protocols import Validator
 from service.errors import BadRequest
 
 MAX_SCHEMA_CHARS = 64_000
+MAX_EXPANDED_NODES = 5_000
+"""Of the schema with every reference replaced by what it refers to."""
 MAX_CHECKED_CHARS = 4_000_000
-"""Values longer than this (as JSON) are not validated but refused: validation is quadratic in places."""
+MAX_STEPS = 2_000_000
+"""Nodes of the schema times nodes of the value: a few seconds at the most, in a thread."""
+STEPS_AT_ONCE = 5_000
+"""As many as may be taken in the event loop."""
 
-_REFUSED_KEYWORDS = frozenset({"pattern", "patternProperties", "$dynamicRef", "$recursiveRef", "uniqueItems"})
+_REFUSED_KEYWORDS = frozenset(
+    {
+        *("pattern", "patternProperties", "uniqueItems"),
+        *("$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"),
+    }
+)
+_NAMED_PARTS = ("properties", "$defs", "dependentSchemas")
+"""Keywords whose value is a dict from free names to schemas."""
+_PLAIN_VALUES = ("enum", "const", "default", "examples")
+"""Keywords whose value is data, whatever it looks like."""
 
 
 class ReplyBreaksSchema(Exception):
     """The text is not JSON, or not of the asked shape. The message is one line and may be shown to a model."""
 
 
-def check_schema(schema: dict[str, Any]) -> Validator:
-    """A validator for a schema that may come from anybody.
+@dataclass(frozen=True, slots=True)
+class CheckedSchema:
+    """A schema that may be validated against, and how many nodes one validation can visit per node of the value."""
+
+    validator: Validator
+    expanded_nodes: int
+
+
+def check_schema(schema: dict[str, Any]) -> CheckedSchema:
+    """A schema that may come from anybody, ready for use.
 
     Raises:
-        BadRequest: not a JSON Schema, too large, or using a keyword that is refused here.
+        BadRequest: not a JSON Schema, too large, recursive, or using a keyword that is refused here.
     """
     try:
         if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
             raise BadRequest(f"the JSON schema is larger than {MAX_SCHEMA_CHARS} characters")
         _refuse_keywords(schema)
         jsonschema.Draft202012Validator.check_schema(schema)
+        expanded = _Expansion(schema).nodes(schema, ())
     except jsonschema.SchemaError as exc:
         raise BadRequest(f"not a valid JSON Schema: {_one_line(exc.message)}") from exc
-    except (RecursionError, ValueError, TypeError) as exc:
+    except (RecursionError, ValueError, TypeError, ArithmeticError) as exc:
         raise BadRequest("not a usable JSON Schema: nested too deeply, or not plain JSON") from exc
-    return jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    return CheckedSchema(validator=validator, expanded_nodes=expanded)
 
 
-def parse_checked(text: str, validator: Validator) -> Any:
+async def parse_checked(text: str, schema: CheckedSchema) -> Any:
     """The JSON value in `text`, validated. A Markdown fence around it is forgiven, as models add one.
 
     Raises:
-        ReplyBreaksSchema: not JSON, or not of the asked shape.
+        ReplyBreaksSchema: not JSON, or not of the asked shape, or too large to tell.
     """
     if len(text) > MAX_CHECKED_CHARS:
         raise ReplyBreaksSchema(f"the JSON is longer than {MAX_CHECKED_CHARS} characters")
+    if len(text) * schema.expanded_nodes <= STEPS_AT_ONCE:
+        return _parse_checked(text, schema)
+    return await anyio.to_thread.run_sync(_parse_checked, text, schema)
+
+
+def _parse_checked(text: str, schema: CheckedSchema) -> Any:
     stripped = text.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
         stripped = stripped[stripped.index("\n") + 1 : -3]
     try:
         value = json.loads(stripped, parse_constant=_refuse_constant)
-        error = next(iter(validator.iter_errors(value)), None)
-    except (ValueError, RecursionError) as exc:
+        if _nodes_of(value) * schema.expanded_nodes > MAX_STEPS:
+            raise ReplyBreaksSchema("the JSON is too large to be checked against so complex a schema")
+        error = next(iter(schema.validator.iter_errors(value)), None)
+    except (ValueError, RecursionError, ArithmeticError, TypeError) as exc:
         raise ReplyBreaksSchema(f"not valid JSON: {_one_line(str(exc))}") from exc
     except referencing.exceptions.Unresolvable as exc:
         raise ReplyBreaksSchema("the schema refers to something outside itself") from exc
@@ -65,20 +100,83 @@ def parse_checked(text: str, validator: Validator) -> Any:
     return value
 
 
-def _refuse_keywords(node: Any) -> None:
-    pending = [node]
+def _nodes_of(value: Any) -> int:
+    count, pending = 0, [value]
     while pending:
         current = pending.pop()
+        count += 1
         if isinstance(current, dict):
-            refused = _REFUSED_KEYWORDS & current.keys()
-            if refused:
-                raise BadRequest(f"the JSON schema keyword {min(refused)!r} is not supported here: remove it")
-            reference = current.get("$ref", "#")
-            if not isinstance(reference, str) or not reference.startswith("#"):
-                raise BadRequest("a JSON schema may only refer to itself: use '$ref' with '#/…'")
             pending.extend(current.values())
         elif isinstance(current, list):
             pending.extend(current)
+    return count
+
+
+class _Expansion:
+    """Counts the nodes of a schema whose references are followed, without following any twice."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._counted: dict[str, int] = {}
+
+    def nodes(self, node: Any, inside: tuple[str, ...]) -> int:
+        """Raises `BadRequest` when there are too many, or a reference leads back into itself (`inside`)."""
+        if not isinstance(node, dict):
+            return 1
+        parts = _parts({keyword: value for keyword, value in node.items() if keyword != "$defs"})
+        count = 1 + sum(self.nodes(part, inside) for part in parts)
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            count += self._target_nodes(reference, inside)
+        if count > MAX_EXPANDED_NODES:
+            raise BadRequest(f"the JSON schema is too complex: it expands to more than {MAX_EXPANDED_NODES} parts")
+        return count
+
+    def _target_nodes(self, reference: str, inside: tuple[str, ...]) -> int:
+        if reference in inside:
+            raise BadRequest("the JSON schema refers to itself: recursive schemas are not supported here")
+        if reference not in self._counted:
+            self._counted[reference] = self.nodes(self._target(reference), (*inside, reference))
+        return self._counted[reference]
+
+    def _target(self, reference: str) -> Any:
+        found: Any = self._root
+        for step in reference.removeprefix("#").split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(key)] if isinstance(found, list) else found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, dict | bool):
+            raise BadRequest(f"the JSON schema refers to {reference[:80]!r}, which it does not have: use '#/$defs/…'")
+        return found
+
+
+def _refuse_keywords(schema: dict[str, Any]) -> None:
+    pending: list[Any] = [schema]
+    while pending:
+        current = pending.pop()
+        if not isinstance(current, dict):
+            continue
+        refused = _REFUSED_KEYWORDS & current.keys()
+        if refused:
+            raise BadRequest(f"the JSON schema keyword {min(refused)!r} is not supported here: remove it")
+        reference = current.get("$ref", "#/")
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            raise BadRequest("a JSON schema may only refer to parts of itself: use '$ref' with '#/…'")
+        pending.extend(_parts(current))
+
+
+def _parts(schema: dict[str, Any]) -> list[Any]:
+    """The schemas directly inside a schema."""
+    parts: list[Any] = []
+    for keyword, value in schema.items():
+        if keyword in _PLAIN_VALUES:
+            continue
+        if isinstance(value, list):
+            parts.extend(value)
+        elif isinstance(value, dict) and keyword in _NAMED_PARTS:
+            parts.extend(value.values())
+        else:
+            parts.append(value)
+    return parts
 
 
 def _refuse_constant(name: str) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-from jsonschema.protocols import Validator
 
 from service.errors import BadRequest
 from service.loop.events import CallFinished
@@ -20,7 +19,7 @@ from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
 from service.runs.host_calls import HostCall, HostCallItem
 from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
-from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.standing import Standing
 
 WINDOW = 64
@@ -37,7 +36,7 @@ class _Batch:
     key: HostCallKey
     route: Route
     schema: dict[str, Any] | None
-    validator: Validator | None
+    checked: CheckedSchema | None
 
 
 class SubCalls:
@@ -66,9 +65,9 @@ class SubCalls:
     async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
         """One item per prompt, in order."""
         prompts = _prompts(call.arguments)
-        validator, schema = _schema(call.arguments)
+        checked, schema = _schema(call.arguments)
         route = self._route(call.arguments.get("model"))
-        batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, validator=validator)
+        batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, checked=checked)
         return await self._run_batch(batch)
 
     async def _run_batch(self, batch: _Batch) -> list[HostCallItem]:
@@ -76,7 +75,7 @@ class SubCalls:
 
         async def run_item(index: int, call: MeteredCall, hold: Hold | None) -> None:
             try:
-                items[index] = await self._one(call, hold, batch.validator)
+                items[index] = await self._one(call, hold, batch.checked)
             finally:
                 self._window.release()
 
@@ -133,12 +132,12 @@ class SubCalls:
             self._window.acquire_nowait()
         return 1 + more
 
-    async def _one(self, call: MeteredCall, hold: Hold | None, validator: Validator | None) -> HostCallItem:
+    async def _one(self, call: MeteredCall, hold: Hold | None, checked: CheckedSchema | None) -> HostCallItem:
         assert call.origin is not None
         finished = self._finished.get(call.origin) or await self._metered.call(
             call, self._standing.purse, self._append, hold=hold
         )
-        item, complaint = _judge(finished, validator)
+        item, complaint = await _judge(finished, checked)
         if complaint is None or not isinstance(finished, CallFinished):
             return item
         repair = replace(
@@ -153,14 +152,14 @@ class SubCalls:
                 ),
             ),
         )
-        item, _ = _judge(await self._metered.call(repair, self._standing.purse, self._append), validator)
+        item, _ = await _judge(await self._metered.call(repair, self._standing.purse, self._append), checked)
         return item
 
     def _call(self, batch: _Batch, index: int, *, attempt_from: int) -> MeteredCall:
         """The call of one item. Its stem names the dispatch too: a hold that was given back cannot be made again."""
         standing = self._standing
         origin = replace(batch.key, item=index)
-        place = f"{origin.function}/{origin.arguments_sha256[:16]}/{origin.ordinal}/{index}"
+        place = f"{origin.function}/{origin.arguments_sha256}/{origin.ordinal}/{index}"
         instruction = () if batch.schema is None else (_schema_message(batch.schema),)
         return MeteredCall(
             stem=f"{origin.cell_id}/e{standing.epoch}/{place}/d{attempt_from}",
@@ -186,16 +185,16 @@ class SubCalls:
         )
 
 
-def _judge(finished: CallFinished | Refused, validator: Validator | None) -> tuple[HostCallItem, str | None]:
+async def _judge(finished: CallFinished | Refused, checked: CheckedSchema | None) -> tuple[HostCallItem, str | None]:
     """The item that a call comes to, and what is wrong with its JSON, if that is all that is wrong."""
     if isinstance(finished, Refused):
         return HostCallItem(failure=finished.outcome, message=finished.message), None
     if finished.outcome is not CallOutcome.OK:
         return HostCallItem(failure=finished.outcome, message=finished.text), None
-    if validator is None:
+    if checked is None:
         return HostCallItem(value=finished.text), None
     try:
-        return HostCallItem(value=parse_checked(finished.text, validator)), None
+        return HostCallItem(value=await parse_checked(finished.text, checked)), None
     except ReplyBreaksSchema as exc:
         return HostCallItem(failure=CallOutcome.INVALID_REPLY, message=str(exc)), str(exc)
 
@@ -207,7 +206,7 @@ def _prompts(arguments: dict[str, Any]) -> list[str]:
     return prompts
 
 
-def _schema(arguments: dict[str, Any]) -> tuple[Validator | None, dict[str, Any] | None]:
+def _schema(arguments: dict[str, Any]) -> tuple[CheckedSchema | None, dict[str, Any] | None]:
     schema = arguments.get("schema")
     if schema is None:
         return None, None

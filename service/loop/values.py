@@ -247,3 +247,5 @@ class ChildShown:
     spent: NanoUSD
     tokens: int
     sub_calls: int
+    output_tokens: int = 0
+    """Those of `tokens` that were written; 0 in journals from before it was recorded."""

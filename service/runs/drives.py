@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import anyio
 import anyio.abc
@@ -10,8 +11,10 @@ import anyio.abc
 from service.errors import sole_failure
 from service.ids import CellId, RunId
 from service.journal.values import Recorded
-from service.loop.events import CallFinished, CellFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
+from service.ledger.values import Unit
+from service.loop.events import CellFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
 from service.loop.values import ChildShown, ContextBinding, HostCallKey
+from service.money import NanoUSD
 from service.runs.bindings import Wanted
 from service.runs.budget import BudgetReport
 from service.runs.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children, ChildRequest
@@ -25,7 +28,7 @@ from service.runs.recorder import Recorder
 from service.runs.rooms import RunsRooms
 from service.runs.standing import Standing
 from service.runs.sub_calls import SubCalls
-from service.runs.submission import SUB_OUTPUT_TOKENS, Family, check_request, output_tokens
+from service.runs.submission import SUB_OUTPUT_TOKENS, Family, check_affordable, check_request, output_tokens
 from service.runs.submitting import new_session, submitted_event
 from service.runs.values import RunRequest
 from service.runs.views import view_of
@@ -60,7 +63,7 @@ class Drives:
         recorder = Recorder(self._rooms.journal, standing.run_id, standing.epoch, recorded)
         async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
             host_calls = self._host_calls(standing, recorder, chain, tasks)
-            for entry in [*await self._earlier_events(standing.submitted), *recorded]:
+            for entry in recorded:
                 host_calls.remember(entry.event)
             expires_at = standing.submitted.deadline_at
 
@@ -125,16 +128,15 @@ class Drives:
             },
             record=recorder.record,
             now=rooms.now,
+            recall=lambda: self._session_events(standing.submitted),
             tasks=tasks,
         )
 
-    async def _earlier_events(self, submitted: RunSubmitted) -> list[Recorded]:
-        """The events of the session's earlier runs: their host calls answer a rebuild."""
-        if not submitted.keeps_session:
-            return []
+    async def _session_events(self, submitted: RunSubmitted) -> list[Event]:
+        """The events of all runs of the session so far: their host calls answer a rebuild."""
         records = await self._rooms.session.cell_log.read(submitted.session_id)
-        earlier = dict.fromkeys(record.run_id for record in records if record.run_id != submitted.run_id)
-        return [entry for run_id in earlier for entry in await self._rooms.events_of(run_id)]
+        runs = dict.fromkeys(record.run_id for record in records)
+        return [entry.event for run_id in runs for entry in await self._rooms.events_of(run_id)]
 
     async def _run_child(self, parent: Standing, chain: Chain, key: HostCallKey, request: ChildRequest) -> ChildAnswer:
         journal = self._rooms.journal
@@ -159,8 +161,9 @@ class Drives:
                 run_id=submitted.run_id,
                 stop_reason=view.stop_reason,
                 spent=view.spent,
-                tokens=_tokens_of(events),
+                tokens=view.input_tokens + view.output_tokens,
                 sub_calls=view.sub_calls,
+                output_tokens=view.output_tokens,
             ),
         )
         if view.answer is None:
@@ -196,8 +199,24 @@ class Drives:
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at)
         submitted = await submitted_event(self._rooms, child_request, await new_session(self._rooms), family)
+        await self._check_affordable(submitted, parent)
         await self._rooms.journal.open_run(submitted)
         return submitted
+
+    async def _check_affordable(self, submitted: RunSubmitted, parent: Standing) -> None:
+        """Refuse a child whose first call what is left of the shared budget cannot cover, whatever is given back."""
+        balances = await self._rooms.ledger.balances(list(parent.purse.limit_rows()))
+        left = {
+            balance.account.unit: None
+            if balance.limit is None
+            else max(0, balance.limit - balance.spent - parent.purse.standing_in(balance.account.unit))
+            for balance in balances
+        }
+        cost, tokens = left[Unit.NANO_USD], left[Unit.TOKENS]
+        limits = replace(submitted.limits, cost=None if cost is None else NanoUSD(cost), tokens=tokens)
+        check_affordable(
+            replace(submitted, limits=limits, wrap_up=None), self._rooms.catalog.resolve(submitted.root_model)
+        )
 
     def _standing(self, submitted: RunSubmitted, lineage: tuple[RunId, ...], purse: Purse, epoch: int) -> Standing:
         return Standing(
@@ -229,15 +248,6 @@ def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:
 
 def _wanted(submitted: RunSubmitted) -> Wanted:
     return Wanted(contexts=submitted.bindings, tools=submitted.tools, is_child=submitted.depth > 0)
-
-
-def _tokens_of(recorded: list[Recorded]) -> int:
-    own = sum(
-        entry.event.usage.input_tokens + entry.event.usage.output_tokens
-        for entry in recorded
-        if isinstance(entry.event, CallFinished)
-    )
-    return own + sum(entry.event.child.tokens for entry in recorded if isinstance(entry.event, ChildRunFinished))
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ from service.runs.bindings import check_tool_value
 from service.runs.metered_call import OUTPUT_TOKENS_FLOOR
 from service.runs.purse import NOTHING, Amount
 from service.runs.schemas import check_schema
-from service.runs.values import RunRequest
+from service.runs.values import LIMIT_RANGES, RunRequest
 
 MAX_QUESTION_CHARS = 32_000
 MAX_CONTEXTS = 1_000
@@ -249,17 +249,8 @@ def _check_tool(tool: Tool) -> None:
 
 
 def _check_limits(limits: Limits) -> None:
-    for name, value, least, most in (
-        ("turns", limits.turns, 1, 1_000),
-        ("depth", limits.depth, 0, 16),
-        ("tokens", limits.tokens, 1, MAX_NANO_USD),
-        ("sub_calls", limits.sub_calls, 0, MAX_NANO_USD),
-        ("wall_s", limits.wall_s, 1, 7 * 86_400),
-        ("cell_active_s", limits.cell_active_s, 0.1, 86_400),
-        ("observation_chars", limits.observation_chars, 200, 1_000_000),
-        ("answer_bytes", limits.answer_bytes, 1, 16 << 30),
-        ("empty_replies", limits.empty_replies, 1, 100),
-    ):
+    for name, (least, most) in LIMIT_RANGES.items():
+        value: float | None = getattr(limits, name)
         # `not (a <= b <= c)` rather than `b < a or b > c`: NaN fails the first and passes the second.
         if value is not None and not least <= value <= most:
             raise BadRequest(f"the limit {name} must be between {least} and {most}, found {value}")

@@ -1,11 +1,25 @@
 """What callers hand to `runs` and get back from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.ids import RunId, SessionId
 from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, StopReason, Tool
-from service.money import NanoUSD
+from service.money import MAX_NANO_USD, NanoUSD
+
+LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
+    "turns": (1, 1_000),
+    "depth": (0, 16),
+    "tokens": (1, MAX_NANO_USD),
+    "sub_calls": (0, MAX_NANO_USD),
+    "wall_s": (1, 7 * 86_400),
+    "cell_active_s": (0.1, 86_400),
+    "observation_chars": (200, 1_000_000),
+    "answer_bytes": (1, 16 << 30),
+    "empty_replies": (1, 100),
+}
+"""From least to most, for each of `Limits` that is a plain number. Faces check early and say it in their own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +54,12 @@ class RunView:
     turns: int
     cells: int
     sub_calls: int
+    refused_sub_calls: Mapping[str, int]
+    """Not made, because a limit forbade them, by the limit's name. Those of child runs stand in the children's."""
     child_runs: int
+    input_tokens: int
+    output_tokens: int
+    """Of all calls, child runs' included."""
     spent: NanoUSD
     cost_limit: NanoUSD | None
     stop_reason: StopReason | None

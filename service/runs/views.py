@@ -1,14 +1,29 @@
 """A run as people want to see it, folded from its journal."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from service.errors import NotFound
 from service.ids import RunId
 from service.journal.values import Recorded
-from service.loop.events import CallFinished, CellFinished, ChildRunFinished, RunFinished, RunSubmitted
+from service.loop.events import (
+    CallFinished,
+    CellFinished,
+    ChildRunFinished,
+    HostCallAnswered,
+    RunFinished,
+    RunSubmitted,
+)
 from service.loop.values import CallOutcome, Purpose
 from service.money import NanoUSD
 from service.runs.values import RunView
+
+LIMITS_THAT_REFUSE = frozenset({CallOutcome.BUDGET, CallOutcome.CALL_LIMIT, CallOutcome.TOKEN_LIMIT})
+
+
+def refused_sub_calls(event: HostCallAnswered) -> Counter[str]:
+    """The items that a limit forbade, by limit: no call was made for them, so no `CallFinished` tells of them."""
+    return Counter(failure for failure in event.failures if failure in LIMITS_THAT_REFUSE)
 
 
 def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
@@ -36,7 +51,13 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         cells=sum(isinstance(event, CellFinished) for event in events),
         sub_calls=sum(call.purpose is Purpose.SUB_CALL for call in answered)
         + sum(child.sub_calls for child in children),
+        refused_sub_calls=dict(
+            sum((refused_sub_calls(event) for event in events if isinstance(event, HostCallAnswered)), Counter())
+        ),
         child_runs=len(children),
+        input_tokens=sum(call.usage.input_tokens for call in calls)
+        + sum(child.tokens - child.output_tokens for child in children),
+        output_tokens=sum(call.usage.output_tokens for call in calls) + sum(child.output_tokens for child in children),
         spent=NanoUSD(spent) if finished is None else finished.spent,
         cost_limit=submitted.limits.cost,
         stop_reason=None if finished is None else finished.stop_reason,

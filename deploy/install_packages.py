@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+IMPORTED = "bs4 dateutil lxml.etree networkx numpy orjson pandas rapidfuzz regex tabulate yaml"
+"""What the list is for: imported once here, so that a base without a library they need is found at build time."""
 DEBIAN_WHEELS = Path("/usr/share/python-wheels")
 
 
@@ -24,6 +26,9 @@ def main() -> None:
     options = parser.parse_args()
     pip = [*find_pip(), "install", "--quiet", "--only-binary", ":all:", "--target", str(options.target)]
     subprocess.run([*pip, "--require-hashes", "-r", str(options.pinned)], check=True)
+    trial = [sys.executable, "-c", f"import {IMPORTED.replace(' ', ', ')}"]
+    if subprocess.run(trial, env={"PYTHONPATH": str(options.target)}, check=False).returncode != 0:
+        sys.exit("the base image lacks what its packages need (see above); use one that has, such as libstdc++6")
     if options.packages:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
             constraints.write("\n".join(pins(options.pinned)) + "\n")

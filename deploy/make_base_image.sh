@@ -51,7 +51,7 @@ trap 'rm -f "$archive"' EXIT INT TERM
 
 set -- --quiet --variant=custom --format=tar --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
 set -- "$@" --include=python3,python3-pip-whl,perl-base,debconf,base-files,base-passwd,dash,coreutils,libc-bin,sed
-set -- "$@" --include=grep,diffutils,findutils,tar,dpkg
+set -- "$@" --include=grep,diffutils,findutils,tar,dpkg,libstdc++6,libgomp1 # the last two for packages
 set -- "$@" --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*'
 set -- "$@" --dpkgopt='path-exclude=/usr/share/locale/*'
 if [ -n "$ca" ]; then

@@ -291,7 +291,7 @@ class TestLeftBehind:
     """What a launcher that is started anew, or whose callers die, does about what runs."""
 
     def test_a_start_reconciles(self, data: Path) -> None:
-        """Containers of dead owners and those past their deadline go; a living owner's, whoever started it, and a stranger's stay."""
+        """What is past its deadline or has no living owner goes; a living owner's and a stranger's stay."""
         alive, dead, late, foreign = (SandboxId(new_id("sbx")) for _ in range(4))
         (data / "sessions").mkdir()
         owned = [create_session_directory(data / "sessions", each) for each in (alive, late)]

@@ -2,6 +2,10 @@
 
     port                the provider port: what starts a sandbox and ends it; the errors of this room
     process_provider    a sandbox as a process of this machine, at one of the levels `namespaces`, `landlock`, `none`
+    docker_provider     a sandbox as a container, under `runc` or gVisor's `runsc`
+    docker_profile      all that a container is told, as a pure function; docker_seccomp: its system calls
+    docker_launcher     asks the launcher, and starts one where there is none
+    launcher            the process that alone holds the Docker socket (a package of its own)
     levels              the command line of each level, as a pure function
     image, python_files what the inside consists of: a copy of the image, the files Python needs
     bubblewrap          the argument list of bubblewrap, as a pure function
@@ -13,6 +17,7 @@
     tree_removal        removes what hostile code has filled
     listener            takes the streams that the sandbox dials, and says whose they are
     stream              one connected unix stream
+    dialled_stream      such a stream under HTTP, and what must not reach a parser
     link                speaks HTTP to the sandbox over those streams
     replies             believes nothing that comes back: checks it and turns it into our values
     sandbox             the REPL client, the same for every provider

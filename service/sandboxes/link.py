@@ -3,29 +3,23 @@
 One lane is one keep-alive connection, used by one request at a time; when it is used up the next dialled stream
 takes its place. httpcore does the HTTP. What it does not do is done here, because the server is hostile: a deadline
 over the whole exchange (its timeouts are per read, and a slow drip outlives them), a bound on every body, no encoding
-but identity, no redirect, no cookie.
+but identity, no redirect, no cookie. What must not even reach its parser is refused in `dialled_stream`.
 
 Everything that is not an answer within these rules is a `ProtocolBroken`; the owner of the link kills the sandbox.
 """
 
-import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import httpcore
 
+from service.sandboxes.dialled_stream import DialledStream, ProtocolBroken
 from service.sandboxes.listener import Lane, Listener
-from service.sandboxes.stream import UnixStream
 
 _ORIGIN = httpcore.Origin(b"http", b"sandbox", 80)
 _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, anyio.ClosedResourceError)
-
-
-class ProtocolBroken(Exception):
-    """The sandbox went away, was late or did not keep to the protocol. Never leaves this room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +46,20 @@ class Answer:
         return self._headers.get(name)
 
     @property
-    def announced_bytes(self) -> int | None:
-        """The content length, where one was sent."""
-        text = self._headers.get("content-length")
-        if text is None:
-            return None
+    def announced_bytes(self) -> int:
+        """The content length."""
+        text = self._headers.get("content-length", "")
         if not (text.isascii() and text.isdigit() and len(text) <= 15):
             raise ProtocolBroken("unusable content-length")
         return int(text)
 
     async def chunks(self, limit_bytes: int) -> AsyncIterator[bytes]:
-        """The body in pieces, never more than the limit."""
+        """The body in pieces, never more than the limit: the parser holds a body to its announced length."""
         announced = self.announced_bytes
-        if announced is not None and announced > limit_bytes:
+        if announced > limit_bytes:
             raise ProtocolBroken(f"a body of {announced} bytes was announced where {limit_bytes} are allowed")
-        received = 0
         try:
             async for chunk in self._response.aiter_stream():
-                received += len(chunk)
-                if received > limit_bytes:
-                    raise ProtocolBroken(f"more than the allowed {limit_bytes} bytes of body")
                 yield chunk
         except _FAILURES as exc:
             raise ProtocolBroken(_reason(exc)) from exc
@@ -177,44 +165,6 @@ class _LaneConnection:
 
     def __str__(self) -> str:
         return f"{self._lane}: {self._connection!r}"
-
-
-class DialledStream(httpcore.AsyncNetworkStream):
-    """An accepted stream as httpcore wants one. Its timeouts are ignored: the exchange has one deadline."""
-
-    def __init__(self, stream: UnixStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            return await self._stream.receive(max_bytes)
-        except anyio.EndOfStream:
-            return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
-            raise httpcore.ReadError("the stream broke") from exc
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
-        try:
-            await self._stream.send(buffer)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
-            raise httpcore.WriteError("the stream broke") from exc
-
-    async def aclose(self) -> None:
-        self._stream.close()
-
-    def shut_down(self) -> None:
-        """Let a pending read see the end."""
-        self._stream.shut_down()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        raise httpcore.UnsupportedProtocol("a sandbox's stream never speaks TLS")
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.is_used_up() if info == "is_readable" else None
 
 
 def _request(exchange: Exchange) -> httpcore.Request:

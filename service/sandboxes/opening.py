@@ -7,8 +7,9 @@ import anyio.abc
 import anyio.to_thread
 
 from service.ids import SandboxId, new_id
+from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import create_session_directory
-from service.sandboxes.link import Link, ProtocolBroken
+from service.sandboxes.link import Link
 from service.sandboxes.listener import Listener, open_listener
 from service.sandboxes.port import Process, Provider, SandboxStartFailed, Template
 from service.sandboxes.sandbox import DEFAULT_PATIENCE, Patience, Sandbox, SandboxParts

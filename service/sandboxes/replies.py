@@ -29,7 +29,7 @@ from sandbox_image.protocol import (
 )
 from service.ids import CellId
 from service.loop.values import AnswerShown, CapturedText, CellResult, CellStatus, Raised
-from service.sandboxes.link import ProtocolBroken
+from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.values import SandboxStats
 
 MAX_WHOLE = 1 << 53

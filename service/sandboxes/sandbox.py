@@ -38,8 +38,9 @@ from service.errors import BadRequest, RlmServiceError
 from service.ids import CellId, SandboxId
 from service.loop.values import CellResult
 from service.sandboxes import replies
+from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import SessionDirectory
-from service.sandboxes.link import Answer, Exchange, Link, ProtocolBroken
+from service.sandboxes.link import Answer, Exchange, Link
 from service.sandboxes.listener import Lane, Listener
 from service.sandboxes.port import Isolation, Process, SandboxGone, Template
 from service.sandboxes.values import (
@@ -373,13 +374,10 @@ class Sandbox:
                 raise ProtocolBroken(f"an answer of status {answer.status}")
 
     def _value_stream(self, answer: Answer, limit_bytes: int) -> ValueStream:
-        size_bytes = answer.announced_bytes
-        if size_bytes is None:
-            raise ProtocolBroken("a value without its length")
         sha256 = replies.digest(answer.header(DIGEST_HEADER))
         return ValueStream(
             type_name=replies.value_type(answer.header(TYPE_HEADER)),
-            size_bytes=size_bytes,
+            size_bytes=answer.announced_bytes,
             sha256=sha256,
             chunks=self._verified(answer, sha256, limit_bytes),
         )

@@ -5,6 +5,9 @@ the event loop raise InvalidStateError there (seen with anyio 4.16). Callers are
 time, and `loop.sock_recv` looks whether its future is done. `loop.sock_accept` does not (CPython 3.11), and would lose
 the connection besides; hence `accept`. The price is that this room runs on asyncio only, as uvicorn and aiohttp make
 the service do anyway.
+
+`loop.sock_recv` returns without suspending while bytes wait, and so does `accept`: a peer that sends faster than we
+read would keep every other task, and its own deadline, from running. Both give way first, each time.
 """
 
 import asyncio
@@ -13,6 +16,7 @@ import select
 import socket
 
 import anyio
+import anyio.lowlevel
 
 
 class UnixStream:
@@ -24,6 +28,8 @@ class UnixStream:
 
     async def receive(self, max_bytes: int = 1 << 16) -> bytes:
         """At least one byte. Raises `anyio.EndOfStream`, `anyio.BrokenResourceError`."""
+        self._check_open()
+        await anyio.lowlevel.checkpoint()
         self._check_open()
         try:
             received = await asyncio.get_running_loop().sock_recv(self._socket, max_bytes)
@@ -66,6 +72,7 @@ class UnixStream:
 async def accept(listening: socket.socket) -> UnixStream:
     """The next connection of a non-blocking listening socket. Cancelling it loses none. Raises `OSError`."""
     while True:
+        await anyio.lowlevel.checkpoint()
         try:
             return UnixStream(listening.accept()[0])
         except BlockingIOError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from service.ids import CellId
@@ -174,7 +175,7 @@ async def test_a_slow_drip_meets_the_total_deadline(data: Path) -> None:
     """A peer that sends one byte at a time for ever is cut off by the deadline over the whole exchange."""
 
     async def drip(request: Request, stream: Stream) -> None:
-        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8000000\r\n\r\n")
         while True:
             await stream.send(b" ")
             await anyio.sleep(0.01)
@@ -184,30 +185,46 @@ async def test_a_slow_drip_meets_the_total_deadline(data: Path) -> None:
             await run(it.sandbox, wall_limit_s=0.1)
 
 
-async def test_an_endless_body_is_cut_at_its_cap(data: Path) -> None:
-    """Chunks without end stop at the cap on the body, not at the end of the host's memory."""
-    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+FLOODS: dict[str, tuple[bytes, bytes, str]] = {
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n", b"1\r\nx\r\n" * 9000, "transfer encoding"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, "a final status"),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 9000, "head of more than"),
+    "folded lines": (b"HTTP/1.1 200 OK\r\na: b\r\n", b" c\r\n" * 9000, "head of more than"),
+    "an older HTTP": (b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 60_000, "a final status"),
+    "no length": (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 60_000, "without its length"),
+}
 
-    async def endless(request: Request, stream: Stream) -> None:
-        await stream.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+
+@pytest.mark.parametrize(("begin", "again", "reason"), FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/cells"), ("GET", "/values")])
+async def test_a_flood_is_refused_at_its_first_bytes(
+    data: Path, begin: bytes, again: bytes, reason: str, method: str, path: str
+) -> None:
+    """What costs a parser time without end is refused by its form, before the parser and long before the deadline."""
+
+    async def flood(request: Request, stream: Stream) -> None:
+        await stream.send(begin)
         while True:
-            await stream.send(chunk)
+            await stream.send(again)
 
-    async with scene(data, on("PUT", "/cells", endless)) as it:
-        with pytest.raises(SandboxGone, match="more than the allowed"):
-            await run(it.sandbox)
+    async with scene(data, on(method, path, flood)) as it:
+        with pytest.raises(SandboxGone, match=reason):
+            await (run(it.sandbox, 1000) if method == "PUT" else read(it.sandbox))
 
 
-async def test_interim_answers_without_end_meet_the_deadline(data: Path) -> None:
-    """A flood of 1xx answers cannot hold a request beyond its deadline."""
+async def test_an_answer_in_tiny_pieces_is_cut_off(data: Path) -> None:
+    """Byte by byte a body needs so many reads that it is refused, whatever its deadline."""
 
-    async def interim(request: Request, stream: Stream) -> None:
+    async def crumbs(request: Request, stream: Stream) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8000\r\n\r\n")
         while True:
-            await stream.send(b"HTTP/1.1 103 x\r\n\r\n" * 100)
+            await stream.send(b" ")
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
 
-    async with scene(data, on("PUT", "/cells", interim)) as it:
-        with pytest.raises(SandboxGone):
-            await run(it.sandbox, wall_limit_s=0.1)
+    async with scene(data, on("PUT", "/cells", crumbs)) as it:
+        with pytest.raises(SandboxGone, match="too many pieces"):
+            await run(it.sandbox, wall_limit_s=1000)
 
 
 async def test_two_answers_to_one_request_do_not_shift_the_next(data: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from service.sandboxes.stream import UnixStream
+from service.sandboxes.stream import UnixStream, accept
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +69,54 @@ async def test_bytes_that_nobody_asked_for_use_a_stream_up(pair: tuple[UnixStrea
     assert stream.is_used_up()
     with pytest.raises(anyio.ClosedResourceError):
         await stream.receive()
+
+
+class Turns:
+    """What another task gets to do."""
+
+    count = 0
+
+
+@asynccontextmanager
+async def another_task() -> AsyncIterator[Turns]:
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns.count += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        yield turns
+        tasks.cancel_scope.cancel()
+
+
+async def test_others_have_a_turn_before_every_receive(pair: tuple[UnixStream, socket.socket]) -> None:
+    """A peer that has always sent already keeps no other task, and no deadline, from running."""
+    stream, theirs = pair
+    theirs.send(b"x" * 100)
+    async with another_task() as turns:
+        for _ in range(100):
+            await stream.receive(1)
+        assert turns.count >= 99
+    theirs.send(b"x" * 100)
+    with anyio.move_on_after(0) as deadline:
+        while True:
+            await stream.receive(1)
+    assert deadline.cancelled_caught
+
+
+async def test_others_have_a_turn_before_every_accept(tmp_path: Path) -> None:
+    """Diallers that queue up keep no other task from running."""
+    with ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen(16)
+        listening.setblocking(False)
+        for _ in range(10):
+            sockets.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / "socket"))
+        async with another_task() as turns:
+            for _ in range(10):
+                sockets.callback((await accept(listening)).close)
+            assert turns.count >= 9

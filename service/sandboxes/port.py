@@ -1,7 +1,7 @@
 """The port: what starts a sandbox and ends it. What one *does* with a sandbox is `sandbox.Sandbox`, the same
 for every provider.
 
-Implemented by the process provider, later by Docker and Kubernetes; all pass `tests/sandboxes/contract.py`.
+Implemented by the process and the Docker provider, later by Kubernetes; all pass `tests/sandboxes/contract.py`.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Isolation:
 
     provider: str
     level: str
-    """`namespaces`, `landlock`, `none` (process); later `runc`, `runsc`."""
+    """`namespaces`, `landlock`, `none` (process); `runc`, `runsc` (docker)."""
     multi_tenant: bool
     """Whether this level may serve tenants who do not trust each other."""
     details: tuple[str, ...] = ()

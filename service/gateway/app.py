@@ -1,8 +1,10 @@
 """The gateway's application: host calls in, items out."""
 
+import hashlib
 import json
-from typing import Any
+from typing import Any, Self
 
+import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,13 +17,16 @@ from sandbox_image.protocol import (
 from sandbox_image.protocol import HostCallItem as WireItem
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.runs.grants import GrantRefused, Grants
-from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused
+from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused, HostCalls
 
 _REQUEST = TypeAdapter(HostCallRequest)
 _REPLY = TypeAdapter(HostCallReply)
 
 _MAX_ID_CHARS = 200
-_SHA256_CHARS = 64
+MAX_INBOUND_BYTES = 2 * MAX_HOST_CALL_BODY_BYTES
+"""Of one grant's requests at once."""
+INLINE_BYTES = 64 << 10
+"""Larger bodies are decoded in a thread: a megabyte of JSON is a few milliseconds in which nobody else is served."""
 
 
 class BodyTooLarge(BadRequest):
@@ -38,8 +43,8 @@ def gateway_app(grants: Grants) -> FastAPI:
     async def host_calls(request: Request) -> Response:
         try:
             granted = grants.resolve(_bearer(request))
-            call = _host_call(await _body(request))
-            items = await granted.answer(call)
+            with _Inbound(granted) as inbound:
+                items = await granted.answer(await _decoded(await _body(request, inbound)))
         except RlmServiceError as exc:
             return _refusal(exc)
         reply = HostCallReply(items=[_wire_item(item) for item in items])
@@ -55,18 +60,44 @@ def _bearer(request: Request) -> str:
     return token
 
 
-async def _body(request: Request) -> bytes:
+class _Inbound:
+    """What one request adds to its grant's share of our memory, until it is answered."""
+
+    def __init__(self, granted: HostCalls) -> None:
+        self._granted = granted
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._granted.inbound_bytes -= self.size_bytes
+
+    def add(self, size_bytes: int) -> None:
+        """Raises `BodyTooLarge` when this request, or all of the grant's together, carry too much."""
+        self.size_bytes += size_bytes
+        self._granted.inbound_bytes += size_bytes
+        if self.size_bytes > MAX_HOST_CALL_BODY_BYTES:
+            raise BodyTooLarge(f"a host call may carry at most {MAX_HOST_CALL_BODY_BYTES} bytes: make smaller batches")
+        if self._granted.inbound_bytes > MAX_INBOUND_BYTES:
+            raise BodyTooLarge(f"the host calls of a run may carry {MAX_INBOUND_BYTES} bytes at once: wait for answers")
+
+
+async def _body(request: Request, inbound: _Inbound) -> bytes:
     """The body, refused as soon as it is too long, whatever length it announced."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest("a host call's body must not be encoded")
     chunks: list[bytes] = []
-    size = 0
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_HOST_CALL_BODY_BYTES:
-            raise BodyTooLarge(f"a host call may carry at most {MAX_HOST_CALL_BODY_BYTES} bytes: make smaller batches")
+        inbound.add(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def _decoded(body: bytes) -> HostCall:
+    if len(body) <= INLINE_BYTES:
+        return _host_call(body)
+    return await anyio.to_thread.run_sync(_host_call, body)
 
 
 def _host_call(body: bytes) -> HostCall:
@@ -77,16 +108,21 @@ def _host_call(body: bytes) -> HostCall:
     prompts: Any = wire.arguments.get("prompts", [])
     if isinstance(prompts, list) and len(prompts) > MAX_BATCH_ITEMS:
         raise BadRequest(f"a batch may have at most {MAX_BATCH_ITEMS} items, found {len(prompts)}")
-    digest = wire.arguments_sha256
-    if len(wire.cell_id) > _MAX_ID_CHARS or len(digest) != _SHA256_CHARS or not 0 <= wire.ordinal < 1 << 53:
+    if len(wire.cell_id) > _MAX_ID_CHARS or not 0 <= wire.ordinal < 1 << 53:
         raise BadRequest("not a host call: its key is malformed")
     return HostCall(
         wire_cell_id=wire.cell_id,
         function=wire.function,
-        arguments_sha256=digest,
+        arguments_sha256=_digest(wire.arguments),
         ordinal=wire.ordinal,
         arguments=wire.arguments,
     )
+
+
+def _digest(arguments: dict[str, Any]) -> str:
+    """Computed here, not believed: what is recorded and reserved under it must be what was really asked."""
+    canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _wire_item(item: HostCallItem) -> WireItem:

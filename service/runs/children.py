@@ -14,12 +14,16 @@ import anyio
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.loop.events import CallFinished, ChildRunFinished
 from service.loop.values import CallOutcome, HostCallKey, StopReason
-from service.runs.host_calls import HostCall, HostCallItem
+from service.runs.host_calls import AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.sub_calls import SubCalls
+from service.runs.submission import BudgetTooSmall
 
 MAX_CHILD_ANSWER_BYTES = 32 << 20
 """A child's answer becomes a string in its parent's REPL; the item fails when it is longer."""
+
+CHILDREN_AT_ONCE = 16
+"""Of one batch, being prepared or driven; sandbox slots decide how many of them really run."""
 
 QUESTION_IN_CONTEXT = "Your whole task, with its material, is in `context`: read it there and carry it out."
 """The question of a child that was given only a prompt: the prompt may be huge, so it is the context."""
@@ -61,6 +65,8 @@ class Children:
         self._sub_calls = sub_calls
         self._run_child = run_child
         self._append = append
+        self._broke: HostCallItem | None = None
+        """How the rest of a batch fails once the money for another child is gone."""
 
     def remember(self, call: CallFinished) -> None:
         """Child runs are not calls; what they degrade to is remembered by `SubCalls` itself."""
@@ -72,17 +78,26 @@ class Children:
             return await self._sub_calls.make(_as_sub_calls(call, requests), key)
         items: list[HostCallItem] = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(requests)
 
+        room = AnswerRoom()
+        places = anyio.CapacityLimiter(CHILDREN_AT_ONCE)
+        self._broke = None
+
         async def run_item(index: int, request: ChildRequest) -> None:
-            items[index] = await self._one(replace(key, item=index), request)
+            async with places:
+                items[index] = self._broke or await self._one(replace(key, item=index), request, room)
 
         async with anyio.create_task_group() as tasks:
             for index, request in enumerate(requests):
                 tasks.start_soon(run_item, index, request)
         return items
 
-    async def _one(self, key: HostCallKey, request: ChildRequest) -> HostCallItem:
+    async def _one(self, key: HostCallKey, request: ChildRequest, room: AnswerRoom) -> HostCallItem:
         try:
             answer = await self._run_child(key, request)
+        except BudgetTooSmall as exc:
+            # What does not cover this child's first call covers none that comes after it either.
+            self._broke = HostCallItem(failure=CallOutcome.BUDGET, message=str(exc))
+            return self._broke
         except RlmServiceError as exc:
             if exc.fault is Fault.PLATFORM and not exc.may_be_retried:
                 raise
@@ -90,7 +105,7 @@ class Children:
         await self._append(answer.event)
         if answer.text is None:
             return HostCallItem(failure=_failure(answer.event.child.stop_reason), message=answer.message)
-        return HostCallItem(value=answer.text)
+        return room.item(answer.text, len(answer.text))
 
     def _requests(self, arguments: dict[str, Any]) -> list[ChildRequest]:
         prompts, contexts, model = arguments.get("prompts"), arguments.get("contexts"), arguments.get("model")

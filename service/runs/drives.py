@@ -12,7 +12,7 @@ from service.errors import sole_failure
 from service.ids import CellId, RunId
 from service.journal.values import Recorded
 from service.ledger.values import Unit
-from service.loop.events import CellFinished, ChildRunFinished, RunSubmitted, SandboxAcquired
+from service.loop.events import CellFinished, ChildRunFinished, Event, RunSubmitted, SandboxAcquired
 from service.loop.values import ChildShown, ContextBinding, HostCallKey
 from service.money import NanoUSD
 from service.runs.bindings import Wanted

@@ -11,7 +11,7 @@ before the code sees it, so a re-run of the cell gets the same answer, no model 
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,11 @@ from service.errors import Fault, RlmServiceError
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
+
+MAX_ANSWER_CHARS = 64 << 20
+"""Of one host call, all its items together."""
+MAX_UNPAID_CALLS = 10_000
+"""Host calls of one run that cost nothing (`budget()`, whole failures): each is a record that has to be kept."""
 
 HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"]
 
@@ -67,6 +72,21 @@ class OpenCell:
     is_rerun: bool = False
 
 
+class AnswerRoom:
+    """How much one host call may still bring back. Shared by its items, so that no sum of them fills our memory."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ANSWER_CHARS
+
+    def item(self, value: Any, size_chars: int) -> HostCallItem:
+        """The value as an item, or its failure when there is no room left for it."""
+        if size_chars > self._left:
+            message = f"the answers of one call may have {MAX_ANSWER_CHARS} characters in all: ask for less at once"
+            return HostCallItem(failure=CallOutcome.TOO_LONG, message=message)
+        self._left -= size_chars
+        return HostCallItem(value=value)
+
+
 class MakesHostCalls(Protocol):
     """Makes a call for the first time. `sub_calls.SubCalls`, `children.Children` and `budget.BudgetReport`."""
 
@@ -100,21 +120,28 @@ class HostCalls:
         *,
         record: Callable[[Event], Awaitable[None]],
         now: Callable[[], float],
+        recall: Callable[[], Awaitable[Sequence[Event]]],
         tasks: anyio.abc.TaskGroup,
     ) -> None:
         self._makers = makers
         self._record = record
+        self._recall = recall
         self._now = now
         self._tasks = tasks
         self._answers: dict[HostCallKey, list[HostCallItem]] = {}
+        """Of the open cell; for a re-run, of all cells. The rest is in the journal and takes no memory."""
+        self._has_recalled = False
         self._under_way: dict[HostCallKey, _UnderWay] = {}
         self._are_cancelled = False
-        self.open_cell: OpenCell | None = None
+        self._unpaid = 0
+        self._open_cell: OpenCell | None = None
+        self.inbound_bytes = 0
+        """Of requests that the gateway is reading or answering; it keeps their sum within bounds."""
         self.has_diverged = False
         """Set by a re-run cell that asked for something it had not asked for before."""
 
     def __repr__(self) -> str:
-        return f"<HostCalls open={self.open_cell} under_way={len(self._under_way)} recorded={len(self._answers)}>"
+        return f"<HostCalls open={self._open_cell} under_way={len(self._under_way)} recorded={len(self._answers)}>"
 
     def remember(self, event: Event) -> None:
         """Take a journalled fact into the records, if it is one that answers host calls."""
@@ -123,6 +150,17 @@ class HostCalls:
         elif isinstance(event, CallFinished):
             for maker in dict.fromkeys(self._makers.values()):
                 maker.remember(event)
+
+    def open(self, cell: OpenCell) -> None:
+        """From now on this cell may make calls. What earlier cells were answered is let go."""
+        self._open_cell = cell
+        if not cell.is_rerun:
+            self._answers = {key: items for key, items in self._answers.items() if key.cell_id == cell.cell_id}
+            self._has_recalled = False
+
+    def close_cell(self) -> None:
+        """From now on no cell may make calls."""
+        self._open_cell = None
 
     def cancel(self) -> None:
         """Cancel every call in flight; each settles what it has spent. Later calls fail as cancelled."""
@@ -137,12 +175,16 @@ class HostCalls:
             HostCallRefused: no cell is open, or not the one that asks, or the run is over.
             BadRequest: the arguments are not of the function's shape.
         """
-        cell = self.open_cell
+        cell = self._open_cell
         if cell is None or call.wire_cell_id != cell.wire_id:
             raise HostCallRefused("host calls are only possible while their own cell is running")
         key = HostCallKey(
             cell_id=cell.cell_id, function=call.function, arguments_sha256=call.arguments_sha256, ordinal=call.ordinal
         )
+        if cell.is_rerun and not self._has_recalled:
+            for event in await self._recall():
+                self.remember(event)
+            self._has_recalled = True
         if key in self._answers:
             return self._answers[key]
         if cell.is_rerun:
@@ -150,6 +192,8 @@ class HostCalls:
             return [HostCallItem(diverged=True, message="the cell did not make this call when it first ran")]
         if self._are_cancelled:
             return [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
+        if self._unpaid >= MAX_UNPAID_CALLS:
+            raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
         under_way = self._under_way.get(key)
         if under_way is None:
             under_way = self._under_way[key] = _UnderWay()
@@ -180,6 +224,7 @@ class HostCalls:
             if items is None:
                 items = [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
             failures = tuple(item.failure.value for item in items if item.failure is not None)
+            self._unpaid += call.function == "budget" or len(failures) == len(items)
             await self._record(
                 HostCallAnswered(
                     at=self._now(), key=key, answer_json=_encode_items(items), failures=failures, items=len(items)

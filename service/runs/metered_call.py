@@ -242,7 +242,9 @@ class MeteredCalls:
             tokens=finished.usage.input_tokens + finished.usage.output_tokens,
             sub_calls=1 if finished.purpose is Purpose.SUB_CALL and finished.outcome is CallOutcome.OK else 0,
         )
-        await self._ledger.settle(finished.call_id, rows(lineage, used), _entry(finished, lineage[0]))
+        if not await self._ledger.settle(finished.call_id, rows(lineage, used), _entry(finished, lineage[0])):
+            # A settled call that is settled again (after a take-over) is fine; a fresh one is a hold that expired.
+            log.info("already_settled", call_id=finished.call_id)
 
     async def _give_back_if_cancelled(self, hold: Hold, purse: Purse) -> None:
         """Before anything is sent: a call that is cancelled here cost nothing."""

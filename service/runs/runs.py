@@ -27,14 +27,14 @@ class Runs:
     """Submit, start, follow, cancel, show. One per replica; drives runs in the task group it is given."""
 
     def __init__(self, rooms: RunsRooms, tasks: anyio.abc.TaskGroup) -> None:
-        self._rooms = rooms
+        self.rooms = rooms
         self._tasks = tasks
         self._sessions = KeptSessions(rooms)
         self._drives = Drives(rooms, self._sessions)
         self._live: dict[RunId, anyio.Event] = {}
 
     def __repr__(self) -> str:
-        return f"<Runs live={len(self._live)} {self._sessions!r} {self._rooms.slots!r}>"
+        return f"<Runs live={len(self._live)} {self._sessions!r} {self.rooms.slots!r}>"
 
     async def submit(self, request: RunRequest) -> RunId:
         """Check, price and journal a new run. It waits until somebody calls `start`.
@@ -45,21 +45,21 @@ class Runs:
             StoreFailed: nothing was submitted.
         """
         check_request(request)
-        self._rooms.slots.check(request.limits.depth + 1)
-        await self._rooms.provider.isolation()
+        self.rooms.slots.check(request.limits.depth + 1)
+        await self.rooms.provider.isolation()
         session_id = request.session_id
         if session_id is None:
             session_id = await self.open_session()
         else:
-            record = await self._rooms.session.records.get(session_id)
+            record = await self.rooms.session.records.get(session_id)
             if record.closed_at is not None:
                 raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
-        submitted = await submitted_event(self._rooms, request, session_id)
-        check_affordable(submitted, self._rooms.catalog.resolve(submitted.root_model))
+        submitted = await submitted_event(self.rooms, request, session_id)
+        check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
         purse = Purse(submitted.run_id, submitted.limits)
         for account, limit in purse.limit_rows().items():
-            await self._rooms.ledger.set_limit(account, limit)
-        await self._rooms.journal.open_run(submitted)
+            await self.rooms.ledger.set_limit(account, limit)
+        await self.rooms.journal.open_run(submitted)
         return submitted.run_id
 
     def start(self, run_id: RunId) -> None:
@@ -70,35 +70,35 @@ class Runs:
 
     def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
         """The run's events from behind `after`, as they come, ending with `RunFinished`."""
-        return self._rooms.journal.follow(run_id, after)
+        return self.rooms.journal.follow(run_id, after)
 
     async def cancel(self, run_id: RunId) -> None:
         """Ask for the run to be stopped, wherever it is driven. Idempotent; a finished run stays as it is."""
-        await self._rooms.journal.request_cancel(run_id)
+        await self.rooms.journal.request_cancel(run_id)
 
     async def show(self, run_id: RunId) -> RunView:
         """Raises `NotFound`."""
-        return view_of(run_id, await self._rooms.events_of(run_id))
+        return view_of(run_id, await self.rooms.events_of(run_id))
 
     async def ls(self, limit: int) -> list[RunView]:
         """The newest root runs first."""
-        return [await self.show(run_id) for run_id in await self._rooms.journal.list_runs(limit)]
+        return [await self.show(run_id) for run_id in await self.rooms.journal.list_runs(limit)]
 
     async def answer_chunks(self, run_id: RunId) -> AsyncIterator[bytes]:
         """The answer as stored, of any size; nothing when there is none (yet)."""
         view = await self.show(run_id)
         if view.answer is not None:
-            async for chunk in self._rooms.blobs.stream(view.answer):
+            async for chunk in self.rooms.blobs.stream(view.answer):
                 yield chunk
 
     async def open_session(self) -> SessionId:
         """A session that runs can be submitted to one after the other, keeping its variables between them."""
-        return await new_session(self._rooms)
+        return await new_session(self.rooms)
 
     async def close_session(self, session_id: SessionId) -> None:
         """End the session's sandbox here, if it has one. Idempotent."""
         await self._sessions.close(session_id)
-        await self._rooms.session.records.close(session_id, self._rooms.now())
+        await self.rooms.session.records.close(session_id, self.rooms.now())
 
     async def stop(self) -> None:
         """Cancel every live run and wait until each has settled and said its last word. Called before closing."""
@@ -114,6 +114,6 @@ class Runs:
         try:
             await self._drives.drive_root(run_id)
         except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: a run's failure must not end the others
-            await say_last_word(self._rooms, run_id, sole_failure(exc))
+            await say_last_word(self.rooms, run_id, sole_failure(exc))
         finally:
             self._live.pop(run_id).set()

@@ -215,7 +215,7 @@ class OpenSession:
     async def _run(
         self, cell: OpenCell, code: str, limits: CellLimits, answer_form: AnswerForm, host_calls: HostCalls
     ) -> CellResult:
-        host_calls.open_cell = cell
+        host_calls.open(cell)
         try:
             return await self._opened.run_cell(
                 CellId(cell.wire_id),
@@ -225,7 +225,7 @@ class OpenSession:
                 answer_as=answer_form,
             )
         finally:
-            host_calls.open_cell = None
+            host_calls.close_cell()
 
     async def _begin_run(self, wanted: Wanted) -> None:
         bound = await self._rooms.contexts.bound(wanted)

@@ -17,7 +17,7 @@ from service.errors import BadRequest
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
-from service.runs.host_calls import HostCall, HostCallItem
+from service.runs.host_calls import AnswerRoom, HostCall, HostCallItem
 from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
 from service.runs.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.standing import Standing
@@ -73,9 +73,12 @@ class SubCalls:
     async def _run_batch(self, batch: _Batch) -> list[HostCallItem]:
         items = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(batch.prompts)
 
+        room = AnswerRoom()
+
         async def run_item(index: int, call: MeteredCall, hold: Hold | None) -> None:
             try:
-                items[index] = await self._one(call, hold, batch.checked)
+                item = await self._one(call, hold, batch.checked)
+                items[index] = item if item.failure is not None else room.item(item.value, len(str(item.value)))
             finally:
                 self._window.release()
 

@@ -1,5 +1,6 @@
 """The gateway over its real socket: what a hostile sandbox may send, and what it gets."""
 
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -38,14 +39,18 @@ class Reversing:
 @asynccontextmanager
 async def gateway(directory: Path, *, valid_s: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
+
     async def record(event: Event) -> None:
         """The journal is not what these tests are about."""
+
+    async def nothing() -> list[Event]:
+        return []
 
     grants = Grants(time.time)
     maker = Reversing()
     async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
-        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, tasks=tasks)
-        host_calls.open_cell = OpenCell(wire_id=CELL, cell_id=CellId(CELL))
+        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, recall=nothing, tasks=tasks)
+        host_calls.open(OpenCell(wire_id=CELL, cell_id=CellId(CELL)))
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         with grants.granted(host_calls, expires_at=time.time() + valid_s) as token:
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
@@ -97,7 +102,6 @@ async def test_an_expired_grant_is_refused(tmp_path: Path) -> None:
         b"[" * 200_000,
         b'{"cell_id": 1}',
         json.dumps(body(function="open")).encode(),
-        json.dumps(body(arguments_sha256="short")).encode(),
         json.dumps(body(ordinal=-1)).encode(),
         json.dumps(body(ordinal=2**70)).encode(),
         json.dumps(body(cell_id="x" * 10_000)).encode(),
@@ -145,3 +149,30 @@ async def test_other_routes_do_not_exist(tmp_path: Path) -> None:
     async with gateway(tmp_path) as (client, token):
         for path in ("/", "/docs", "/openapi.json", "/host-calls/"):
             assert (await client.get(path, headers=bearer(token))).status_code in (404, 405, 307)
+
+
+async def test_what_is_asked_is_recorded_under_what_was_asked(tmp_path: Path) -> None:
+    """A sandbox that lies about the digest of its arguments gets the answer to them, not to another call's."""
+    async with gateway(tmp_path) as (client, token):
+        for text in ("abc", "xyz"):
+            arguments = {"prompts": [text], "model": None, "schema": None}
+            reply = await client.post("/host-calls", json=body(arguments=arguments), headers=bearer(token))
+            assert reply.json()["items"][0]["value"] == text[::-1]
+
+
+async def test_all_requests_of_a_grant_together_are_bounded(tmp_path: Path) -> None:
+    """Several bodies, each within the limit, are refused once their sum is not; afterwards there is room again."""
+    large = json.dumps(body(arguments={"prompts": ["x" * (50 << 20)]})).encode()
+    statuses: list[int] = []
+    async with gateway(tmp_path) as (client, token):
+
+        async def ask() -> None:
+            with contextlib.suppress(httpx.TransportError):  # refused and closed while it was still sending
+                statuses.append((await client.post("/host-calls", content=large, headers=bearer(token))).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(ask)
+        assert set(statuses) <= {200, 413}
+        assert statuses.count(200) < 6
+        assert (await client.post("/host-calls", json=body(), headers=bearer(token))).status_code == 200

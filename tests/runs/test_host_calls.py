@@ -14,7 +14,7 @@ from service.errors import BadRequest
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
-from service.runs.host_calls import HostCall, HostCallItem, HostCallRefused, HostCalls, OpenCell
+from service.runs.host_calls import MAX_UNPAID_CALLS, HostCall, HostCallItem, HostCallRefused, HostCalls, OpenCell
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +62,9 @@ async def bench(recorded: list[Event] | None = None) -> AsyncIterator[Bench]:
     async def record(event: Event) -> None:
         journal.append(event)
 
+    async def recall() -> list[Event]:
+        return [*(recorded or []), *journal]
+
     async with anyio.create_task_group() as tasks:
         calls = HostCalls(
             {
@@ -73,12 +76,10 @@ async def bench(recorded: list[Event] | None = None) -> AsyncIterator[Bench]:
             },
             record=record,
             now=lambda: 0.0,
+            recall=recall,
             tasks=tasks,
         )
-        for event in recorded or []:
-            assert isinstance(event, HostCallAnswered)
-            calls.remember(event)
-        calls.open_cell = CELL
+        calls.open(CELL)
         yield Bench(calls=calls, maker=maker, journal=journal)
         tasks.cancel_scope.cancel()
 
@@ -107,22 +108,46 @@ async def test_an_answer_is_journalled_before_the_code_sees_it() -> None:
 
 
 async def test_a_recorded_call_is_answered_without_making_it() -> None:
-    """What the journal holds is the answer, values and failures alike, in the first run of a cell and in a re-run."""
+    """A re-run gets what the journal holds, values and failures alike."""
     async with bench() as first:
         first.maker.may_go_on.set()
         items = await first.calls.answer(call("a", "fail"))
     async with bench(first.journal) as second:
-        assert await second.calls.answer(call("a", "fail")) == items
-        second.calls.open_cell = RERUN
+        second.calls.open(RERUN)
         assert await second.calls.answer(call("a", "fail", wire_cell_id=RERUN.wire_id)) == items
         assert second.maker.made == []
         assert not second.calls.has_diverged
 
 
+async def test_a_cell_that_a_crash_cut_short_is_answered_from_its_records() -> None:
+    """The open cell of a run that is taken over asks again and pays nothing again."""
+    async with bench() as first:
+        first.maker.may_go_on.set()
+        items = await first.calls.answer(call("a"))
+    async with bench() as second:
+        for event in first.journal:
+            second.calls.remember(event)
+        second.calls.open(CELL)
+        assert await second.calls.answer(call("a")) == items
+        assert second.maker.made == []
+
+
+async def test_calls_that_come_to_nothing_are_not_kept_without_bound() -> None:
+    """Past the limit they are refused unrecorded; calls that succeed are not counted."""
+    async with bench() as b:
+        b.maker.may_go_on.set()
+        await b.calls.answer(call("good"))
+        for ordinal in range(MAX_UNPAID_CALLS):
+            await b.calls.answer(call("fail", ordinal=ordinal))
+        with pytest.raises(HostCallRefused, match="came to nothing"):
+            await b.calls.answer(call("fail", ordinal=MAX_UNPAID_CALLS))
+        assert len(b.journal) == MAX_UNPAID_CALLS + 1
+
+
 async def test_a_rerun_that_asks_something_new_diverges_and_calls_nobody() -> None:
     """No model is called for a call that the cell did not make when it first ran."""
     async with bench() as b:
-        b.calls.open_cell = RERUN
+        b.calls.open(RERUN)
         (item,) = await b.calls.answer(call("new", wire_cell_id=RERUN.wire_id))
         assert item.diverged
         assert b.calls.has_diverged
@@ -171,7 +196,9 @@ async def test_equal_calls_with_different_ordinals_are_different_calls() -> None
 async def test_a_call_without_its_own_open_cell_is_refused(open_cell: OpenCell | None) -> None:
     """Between cells, and in another cell, a leftover thread can spend nothing."""
     async with bench() as b:
-        b.calls.open_cell = open_cell
+        b.calls.close_cell()
+        if open_cell is not None:
+            b.calls.open(open_cell)
         with pytest.raises(HostCallRefused):
             await b.calls.answer(call("a"))
         assert b.maker.made == []

@@ -1,6 +1,7 @@
 """Whole runs, through every room: what a caller can rely on, with a root LM that the test plays."""
 
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from service.loop.events import CallFinished, CellFinished, ChildRunFinished, Na
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
+from service.runs.metered_call import MeteredCalls
+from service.runs.runs import Runs
 from service.sandboxes.port import NoSandboxSlot
 from tests.runs.doubles import echo, usage_of
 from tests.runs.playing import SUB, Stage, repl, stage
@@ -393,3 +396,42 @@ async def test_a_cell_that_was_logged_but_never_journalled_runs_once(tmp_path: P
         async for _ in on.service.runs.follow(run_id):
             pass
         assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(run_id)]) == b"1"
+
+
+async def test_a_batch_of_children_ends_where_the_money_does(tmp_path: Path) -> None:
+    """Once the budget does not cover a child's first call, the rest of the batch fails at once: no run, no sandbox."""
+
+    def turn(request: ModelRequest) -> str:
+        if any("carry it out" in message.content for message in request.messages[:2]):
+            return repl("FINAL('done')")
+        return repl("r = rlm_query_batched(['a task'] * 60)\nok = [x.ok for x in r]\nFINAL(sum(ok))")
+
+    async with stage(tmp_path, turn, settings={"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "1"}) as on:
+        played = await on.play(await on.request("x", Limits(cost=NanoUSD(6_000_000), depth=1)))
+        children = [event for event in played.events if isinstance(event, ChildRunFinished)]
+        assert 1 <= int(played.answer) <= len(children) < 20
+        spent, held = await spent_in_ledger(on, played.run_id)
+        assert spent <= 6_000_000
+        assert held == 0
+
+
+async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> None:
+    """What breaks a task of the run ends it as `internal_error`, with its partial answer."""
+    async with stage(tmp_path, repl("answer['content'] = 'half'"), repl("llm_query('x')")) as on:
+
+        def clock_that_breaks() -> float:
+            if len(on.model.root_requests) > 1:
+                raise KeyError("a defect")
+            return time.time()
+
+        rooms = on.service.runs.rooms
+        metered = MeteredCalls(on.service.ledger, clock_that_breaks)
+        async with anyio.create_task_group() as tasks:
+            runs = Runs(replace(rooms, metered=metered), tasks)
+            run_id = await runs.submit(await on.request("x"))
+            runs.start(run_id)
+            async for _ in runs.follow(run_id):
+                pass
+        view = await on.service.runs.show(run_id)
+        assert view.stop_reason is StopReason.INTERNAL_ERROR
+        assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(run_id)]) == b"half"

@@ -143,6 +143,11 @@ class HostCalls:
     def __repr__(self) -> str:
         return f"<HostCalls open={self._open_cell} under_way={len(self._under_way)} recorded={len(self._answers)}>"
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is in flight: until it is answered, its cell may be waiting for it."""
+        return bool(self._under_way)
+
     def remember(self, event: Event) -> None:
         """Take a journalled fact into the records, if it is one that answers host calls."""
         if isinstance(event, HostCallAnswered):

@@ -223,6 +223,7 @@ class OpenSession:
                 active_limit_s=limits.active_s,
                 wall_limit_s=limits.wall_s,
                 answer_as=answer_form,
+                is_waiting=lambda: host_calls.is_busy,
             )
         finally:
             host_calls.close_cell()

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import structlog
 
+from service.errors import RlmServiceError
 from service.ids import SandboxId
 from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
@@ -77,6 +78,13 @@ class ContainerProcess:
 
     async def unpause(self) -> None:
         await self._launcher.unpause(self._sandbox_id)
+
+    async def cpu_s(self) -> float | None:
+        """See `port.Process.cpu_s`."""
+        try:
+            return (await self.stats()).cpu_s
+        except RlmServiceError:
+            return None
 
     async def stats(self) -> StatsReply:
         """What it uses, measured from outside."""

@@ -17,6 +17,7 @@ from service.sandboxes.processes import (
     KILL_DEADLINE_S,
     Identity,
     boot_id,
+    cpu_s,
     identify,
     kill_tree,
 )
@@ -59,6 +60,10 @@ class LocalProcess:
         status = await self._process.wait()
         how = f"exit status {status}" if status >= 0 else f"signal {-status}"
         return f"{how}, {self._words() or 'without a word'}"
+
+    async def cpu_s(self) -> float | None:
+        """See `port.Process.cpu_s`."""
+        return cpu_s(self.pids) if self.is_running else None
 
     async def kill(self) -> None:
         """All of the tree, from the inside out: what a dying parent would orphan is dead before it."""

@@ -47,6 +47,11 @@ class Process(Protocol):
         """End it with everything in it, and wait until it is gone. Idempotent; never raises for a dead one."""
         ...
 
+    async def cpu_s(self) -> float | None:
+        """The CPU time that all of it has used so far, measured from outside; None when that cannot be told. Where
+        its processes have ended, less than before. Never raises."""
+        ...
+
     async def wait(self) -> str:
         """Until it is gone by itself or killed; how it ended, in one bounded printable line for people."""
         ...

@@ -6,7 +6,7 @@ half-trusted state. What the model's code does wrong is a `CellResult`.
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from service.errors import BadRequest, RlmServiceError
 from service.ids import CellId, SandboxId
 from service.loop.values import CellResult
 from service.sandboxes import replies
+from service.sandboxes.cell_watch import Allowance, never_waits, watch_cell
 from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import SessionDirectory
 from service.sandboxes.link import Answer, Exchange, Link
@@ -65,6 +66,8 @@ class Patience:
     """What a supervisor may be late beyond a cell's own limits."""
     slowest_bytes_per_s: int = 4 << 20
     """Of values read out and contexts read in."""
+    sample_s: float = 1.0
+    """How often a running cell is measured from outside."""
 
 
 DEFAULT_PATIENCE = Patience()
@@ -118,6 +121,8 @@ class Sandbox:
         """At most one cell is in flight; the next acknowledges its result."""
         self._one_kill = anyio.Lock()
         self._ending = False
+        self._overrun: str | None = None
+        """Why the host ended it, where it measured so."""
         self._ended = anyio.Event()
         self._log = _log.bind(sandbox_id=sandbox_id)
 
@@ -198,9 +203,13 @@ class Sandbox:
         wall_limit_s: float,
         grace_s: float = 2.0,
         answer_as: Literal["text", "json"] = "text",
+        is_waiting: Callable[[], bool] = never_waits,
     ) -> CellResult:
         """Run a cell and wait for its result. The id makes it safe to call again: a cell that ran, or runs, is never
         run twice, its result is fetched. Running the next cell forgets the result of the one before.
+
+        `is_waiting` says whether a host call of the cell is in flight; it tells active time from waiting where the
+        host measures by itself. A cell that overruns there takes the sandbox with it.
 
         When the caller is cancelled the cell is interrupted and waited for, within the grace; a cell that goes on
         takes the sandbox with it.
@@ -220,7 +229,7 @@ class Sandbox:
                 answer_as=answer_as,
                 acknowledges=None if self._unacknowledged == cell_id else self._unacknowledged,
             )
-            return await self._result_of(cell_id, request)
+            return await self._result_of(cell_id, request, is_waiting)
 
     async def interrupt(self, cell_id: CellId) -> None:
         """Raise `KeyboardInterrupt` in the cell, if it is running. Idempotent. Raises `SandboxGone`."""
@@ -289,7 +298,7 @@ class Sandbox:
         """Until its processes are gone, killed or by themselves. It is still to be killed then, for the rest."""
         await self._parts.process.wait()
 
-    async def _result_of(self, cell_id: CellId, request: CellRequest) -> CellResult:
+    async def _result_of(self, cell_id: CellId, request: CellRequest, is_waiting: Callable[[], bool]) -> CellResult:
         """The cell's request in a task of its own that no cancellation reaches: closing it would leave the cell
         running with nobody to see its end."""
         found: list[CellResult] = []
@@ -306,8 +315,10 @@ class Sandbox:
         done = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
+            tasks.start_soon(self._end_overrun, cell_id, request, is_waiting)
             try:
                 await done.wait()
+                tasks.cancel_scope.cancel()
             except anyio.get_cancelled_exc_class():
                 with anyio.CancelScope(shield=True):
                     await self._end_cell(cell_id, done, request.grace_s)
@@ -315,6 +326,16 @@ class Sandbox:
         if failed:
             raise failed[0]
         return found[0]
+
+    async def _end_overrun(self, cell_id: CellId, request: CellRequest, is_waiting: Callable[[], bool]) -> None:
+        """End the sandbox when its cell has overrun and the supervisor did not stop it."""
+        room_s = request.grace_s + self._patience.margin_s
+        allowance = Allowance(active_limit_s=request.active_limit_s, room_s=room_s)
+        process, interval_s = self._parts.process, self._patience.sample_s
+        self._overrun = await watch_cell(process, allowance, is_waiting, interval_s=interval_s)
+        if not self._ending:
+            self._log.warning("sandbox_killed", reason=self._overrun, cell_id=cell_id)
+        await self.kill()
 
     async def _put_cell(self, cell_id: CellId, request: CellRequest) -> CellResult:
         deadline_s = request.wall_limit_s + request.grace_s + self._patience.margin_s
@@ -401,7 +422,7 @@ class Sandbox:
         except (ProtocolBroken, _Refused) as exc:
             if isinstance(exc, _Refused) and exc.code is ErrorCode.BUSY:
                 raise SandboxBusy(f"sandbox {self.sandbox_id} is busy with another request: try again") from exc
-            reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else str(exc)
+            reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else self._overrun or str(exc)
             if not self._ending:
                 self._log.warning("sandbox_killed", reason=reason, while_it=doing)
             await self.kill()

@@ -6,9 +6,10 @@ It stands in for the sandbox image where the image would never misbehave; the cl
 import asyncio
 import hashlib
 import hmac
+import itertools
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class ScriptedProcess:
     def __init__(self) -> None:
         self.secret = ""
         self.scope = anyio.CancelScope()
+        self.cpu_readings: Iterator[float | None] = itertools.repeat(None)
         self._gone = anyio.Event()
 
     @property
@@ -115,6 +117,9 @@ class ScriptedProcess:
 
     async def kill(self) -> None:
         self.end()
+
+    async def cpu_s(self) -> float | None:
+        return next(self.cpu_readings)
 
     def end(self) -> None:
         self.scope.cancel()

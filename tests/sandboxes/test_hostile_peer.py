@@ -1,5 +1,6 @@
 """A sandbox that misbehaves is killed and its caller told, whatever it does."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ async def scene(data: Path, script: Script = honest) -> AsyncIterator[Scene]:
             sessions=data / "sessions",
             gateway_socket=None,
             hash_seed=1,
-            patience=Patience(margin_s=0.1),
+            patience=Patience(margin_s=0.1, sample_s=0.01),
         )
         await sandbox.claim(generation=3, grant="g", random_seed=1)
         try:
@@ -82,8 +83,8 @@ def on(method: str, path: str, answer: bytes | Script) -> Script:
     return script
 
 
-async def run(sandbox: Sandbox, wall_limit_s: float = 5.0) -> object:
-    return await sandbox.run_cell(CELL, "1", active_limit_s=1, wall_limit_s=wall_limit_s, grace_s=0.1)
+async def run(sandbox: Sandbox, wall_limit_s: float = 5.0, active_limit_s: float = 1000) -> object:
+    return await sandbox.run_cell(CELL, "1", active_limit_s=active_limit_s, wall_limit_s=wall_limit_s, grace_s=0.1)
 
 
 async def read(sandbox: Sandbox, limit_bytes: int = 100) -> bytes:
@@ -389,6 +390,49 @@ async def test_a_cancelled_caller_whose_cell_goes_on_takes_the_sandbox_with_it(d
             await started.wait()
             callers.cancel_scope.cancel()
         assert not it.provider.processes[0].is_running
+
+
+async def never_answers(request: Request, stream: Stream) -> None:
+    await anyio.sleep_forever()
+
+
+async def test_a_supervisor_that_lets_a_cell_run_on_is_ended_by_the_clock_out_here(data: Path) -> None:
+    """A cell that neither ends nor makes host calls is over at its active limit, not at the end of its run."""
+    async with scene(data, on("PUT", "/cells", never_answers)) as it:
+        with pytest.raises(SandboxGone, match=r"may be active for 0\.05 s and was for"):
+            await run(it.sandbox, wall_limit_s=100_000, active_limit_s=0.05)
+        assert not it.provider.processes[0].is_running
+
+
+async def test_a_cell_that_spins_beside_a_host_call_is_ended_by_its_cpu_time(data: Path) -> None:
+    """CPU time of the sandbox counts though a host call is in flight, and also that of processes that have ended."""
+    async with scene(data, on("PUT", "/cells", never_answers)) as it:
+        it.provider.processes[0].cpu_readings = itertools.cycle([100.0, None, 100.1, 3.0])
+        with pytest.raises(SandboxGone, match="of CPU time"):
+            await it.sandbox.run_cell(
+                CELL, "1", active_limit_s=0, wall_limit_s=100_000, grace_s=1, is_waiting=lambda: True
+            )
+
+
+async def test_a_cell_may_wait_for_its_host_calls(data: Path) -> None:
+    """Past every limit on its active time a cell goes on while its host calls are in flight."""
+    samples = 0
+    waited_long = anyio.Event()
+
+    def is_waiting() -> bool:
+        nonlocal samples
+        samples += 1
+        if samples == 30:
+            waited_long.set()
+        return True
+
+    async def after_waiting(request: Request, stream: Stream) -> None:
+        await waited_long.wait()
+        await stream.send(ok(cell_reply(CELL)))
+
+    async with scene(data, on("PUT", "/cells", after_waiting)) as it:
+        await it.sandbox.run_cell(CELL, "1", active_limit_s=0, wall_limit_s=1000, grace_s=0.1, is_waiting=is_waiting)
+        assert it.sandbox.is_running
 
 
 async def test_a_killed_sandbox_says_so_ever_after(data: Path) -> None:

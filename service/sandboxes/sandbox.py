@@ -340,7 +340,7 @@ class Sandbox:
     async def _put_cell(self, cell_id: CellId, request: CellRequest) -> CellResult:
         deadline_s = request.wall_limit_s + request.grace_s + self._patience.margin_s
         target = f"/cells/{quote(cell_id, safe='')}"
-        async with self._killed_when_broken(f"ran cell {cell_id}"):
+        async with self._killed_when_broken(f"ran cell {cell_id}", may_be_busy=False):
             body = await self._ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
             reply: CellReply = replies.parse(replies.CELL, body)
             result = replies.cell_result(reply, cell_id)
@@ -413,14 +413,18 @@ class Sandbox:
                 raise ProtocolBroken("a value that is not what its digest says")
 
     @asynccontextmanager
-    async def _killed_when_broken(self, doing: str) -> AsyncIterator[None]:
-        """Turn a broken protocol, and an error answer that nobody expected, into a killed sandbox."""
+    async def _killed_when_broken(self, doing: str, *, may_be_busy: bool = True) -> AsyncIterator[None]:
+        """Turn a broken protocol, and an error answer that nobody expected, into a killed sandbox.
+
+        That it is busy is believed only beside a cell of ours: who hears it otherwise could do nothing about it.
+        """
         if self._ending:
             raise SandboxGone(f"sandbox {self.sandbox_id} is gone already")
         try:
             yield
         except (ProtocolBroken, _Refused) as exc:
-            if isinstance(exc, _Refused) and exc.code is ErrorCode.BUSY:
+            is_busy = isinstance(exc, _Refused) and exc.code is ErrorCode.BUSY
+            if is_busy and may_be_busy and self._one_cell.locked():
                 raise SandboxBusy(f"sandbox {self.sandbox_id} is busy with another request: try again") from exc
             reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else self._overrun or str(exc)
             if not self._ending:

@@ -315,10 +315,40 @@ async def test_what_a_consumer_leaves_unread_is_verified_all_the_same(data: Path
 
 async def test_a_busy_sandbox_is_left_alone(data: Path) -> None:
     """Asking for variables while a cell runs is told to try again, and ends nothing."""
-    async with scene(data, on("GET", "/variables", refusal(409, "busy"))) as it:
-        with pytest.raises(SandboxBusy):
-            await it.sandbox.variables()
+    started, asked = anyio.Event(), anyio.Event()
+
+    async def busy(request: Request, stream: Stream) -> None:
+        if request.method == "PUT":
+            started.set()
+            await asked.wait()
+            await honest(request, stream)
+        elif request.target == "/variables":
+            await stream.send(refusal(409, "busy"))
+        else:
+            await honest(request, stream)
+
+    async with scene(data, busy) as it:
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(run, it.sandbox)
+            await started.wait()
+            with pytest.raises(SandboxBusy):
+                await it.sandbox.variables()
+            asked.set()
         assert it.sandbox.is_running
+
+
+async def test_a_sandbox_that_is_busy_with_nothing_is_ended(data: Path) -> None:
+    """No cell, binding or value is refused for a cell that we did not send: its run could not go on, a rebuild can."""
+    for method, path, ask in (
+        ("PUT", "/cells", run),
+        ("GET", "/values", read),
+        ("POST", "/bind", lambda sandbox: sandbox.bind([], {})),
+        ("GET", "/variables", lambda sandbox: sandbox.variables()),
+    ):
+        async with scene(data, on(method, path, refusal(409, "busy"))) as it:
+            with pytest.raises(SandboxGone, match="busy"):
+                await ask(it.sandbox)
+            assert not it.provider.processes[0].is_running
 
 
 async def test_an_error_of_the_consumer_is_the_consumers(data: Path) -> None:

@@ -44,14 +44,14 @@ def main() -> None:
 
     copy_tree(options.image, out / "rlm/image" / options.image.name)
     if options.packages is not None:
-        copy_tree(options.packages, out / "rlm/packages", leave_out=set())
+        copy_tree(options.packages, out / "rlm/packages", whole=True)
     copy_tree(library, out / library.relative_to("/"))
     dynload = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
     copy_tree(dynload, out / dynload.relative_to("/"))
     copy_file(executable, out)
     for path in map(Path, OPTIONAL):
         if path.is_dir():
-            copy_tree(path, out / path.relative_to("/"), leave_out=set())
+            copy_tree(path, out / path.relative_to("/"), whole=True)
         elif path.exists():
             copy_file(path, out)
     # Libraries that a package brings along come first: they were copied with it, and their users find them beside.
@@ -66,12 +66,13 @@ def main() -> None:
     print(f"{sys.version.split()[0]}: {sum(path.lstat().st_size for path in out.rglob('*')) >> 20} MiB")
 
 
-def copy_tree(source: Path, target: Path, leave_out: "set[str] | None" = None) -> None:
-    """Directories that no cell needs, and links that lead out of the tree, stay behind."""
-    unwanted = NOT_NEEDED if leave_out is None else leave_out
+def copy_tree(source: Path, target: Path, *, whole: bool = False) -> None:
+    """What no cell needs stays behind; of a `whole` tree only what was compiled elsewhere."""
 
     def ignore(_directory: str, names: "list[str]") -> "list[str]":
-        return [name for name in names if name in unwanted | {"__pycache__"} or name.startswith(NOT_NEEDED_PREFIXES)]
+        if whole:
+            return [name for name in names if name == "__pycache__"]
+        return [name for name in names if name in NOT_NEEDED or name.startswith(NOT_NEEDED_PREFIXES)]
 
     shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True, ignore_dangling_symlinks=True)
 

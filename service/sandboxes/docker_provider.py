@@ -133,7 +133,10 @@ class DockerProvider:
                 found = await probe(unproven, LevelName.NAMESPACES, self._sessions)
                 if found.faults:
                     found_text = "; ".join(found.faults)[:800]
-                    raise SandboxRefused(f"{self._runtime} does not isolate here, or does not start: {found_text}")
+                    raise SandboxRefused(
+                        f"{self._runtime} with image {self._image} does not isolate here, or does not start: "
+                        f"{found_text} (an image of another version? `sh deploy/make_sandbox_image.sh {self._image}` makes it anew)"
+                    )
                 described = replace(described, details=(*described.details, found.described))
                 self._found = described
                 _log.info("sandbox_level_found", level=described.level, details=list(described.details))

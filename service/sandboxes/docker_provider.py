@@ -52,6 +52,11 @@ class ContainerProcess:
         return self._how is None and not self._killed and not self._lease.has_ended
 
     @property
+    def dialler_uid(self) -> None:
+        """Not known: what dials is gVisor's own process, or mapped by the engine, or on the other side of a mount."""
+        return None
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The first process inside, as this machine counts."""
         return (self._lease.pid,) if self._lease.pid else ()

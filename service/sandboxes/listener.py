@@ -1,7 +1,9 @@
 """Takes the streams that one sandbox dials, and says whose they are.
 
-The first stream receives the secret, before any cell has run; every later one must prove that it knows it, so that
-code in a cell cannot pose as the supervisor. What is accepted waits on its lane until the link takes it. All of it
+Only the sandbox's own uid is heard, where it has one that we know; everybody else is hung up on without counting, so
+that no other user of the machine can take the secret or wear out what the sandbox may get wrong. The first stream
+receives the secret, before any cell has run; every later one must prove that it knows it, so that code in a cell cannot
+pose as the supervisor. What is accepted waits on its lane until the link takes it. All of it
 is bounded: lines, time, streams in their preface, streams waiting, and how often the sandbox may get it wrong.
 """
 
@@ -56,17 +58,22 @@ class Listener:
         self._secret: str | None = None
         self._in_preface: set[UnixStream] = set()
         self._refusals = 0
+        self._strangers = 0
         self._waiting: dict[Lane, deque[UnixStream]] = {"cells": deque(), "control": deque()}
         self._arrived = anyio.Condition()
         self._closed = False
 
-    async def serve(self) -> None:
-        """Accept until closed or cancelled. Raises nothing: one listener's trouble is one sandbox's."""
+    async def serve(self, dialler_uid: int | None) -> None:
+        """Accept until closed or cancelled, from that uid only, if one is given. Raises nothing: one listener's
+        trouble is one sandbox's."""
         self._began = True
         try:
             with self._serving:
                 async with anyio.create_task_group() as prefaces:
                     while (stream := await self._accept()) is not None:
+                        if self._is_stranger(stream, dialler_uid):
+                            stream.close()
+                            continue
                         self._in_preface.add(stream)
                         prefaces.start_soon(self._admit, stream)
                     prefaces.cancel_scope.cancel()
@@ -82,6 +89,14 @@ class Listener:
         except OSError as exc:
             self._log.warning("sandbox_listener_failed", reason=exc.strerror)
             return None
+
+    def _is_stranger(self, stream: UnixStream, dialler_uid: int | None) -> bool:
+        if dialler_uid is None or (uid := stream.peer_uid()) == dialler_uid:
+            return False
+        if not self._strangers:
+            self._log.warning("sandbox_stranger_refused", uid=uid, expected=dialler_uid)
+        self._strangers += 1
+        return True
 
     async def take(self, lane: Lane) -> UnixStream:
         """The next stream of a lane, waiting for it. Raises `anyio.ClosedResourceError` once closed."""
@@ -172,17 +187,18 @@ class Listener:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{lane}: {len(streams)} waiting" for lane, streams in self._waiting.items())
-        return f"<Listener {counts}, {self._refusals} refused{', closed' if self._closed else ''}>"
+        closed = ", closed" if self._closed else ""
+        return f"<Listener {counts}, {self._refusals} refused, {self._strangers} strangers{closed}>"
 
 
 def open_listener(sandbox_id: str, directory: SessionDirectory) -> Listener:
-    """Bind `sandbox.sock`. Anybody who can reach it may dial: the directory's place decides who can."""
+    """Bind `sandbox.sock`. Who dials waits until it is served: by then it is known whose the sandbox is."""
     with short_path(directory.path, SANDBOX_SOCKET) as path:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listening.setblocking(False)
             listening.bind(path)
-            os.chmod(path, 0o666)  # noqa: S103 - who dials is another uid; the directory decides who gets here
+            os.chmod(path, 0o666)  # noqa: S103 - who dials is another uid; `serve` asks who it is
             listening.listen(BACKLOG)
         except OSError:
             listening.close()

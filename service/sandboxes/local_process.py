@@ -33,8 +33,9 @@ _log = structlog.get_logger(__name__)
 class LocalProcess:
     """Implements `port.Process`."""
 
-    def __init__(self, process: anyio.abc.Process, stderr: int, session: Path) -> None:
+    def __init__(self, process: anyio.abc.Process, stderr: int, session: Path, dialler_uid: int) -> None:
         self._process = process
+        self._dialler_uid = dialler_uid
         self._stderr = stderr
         self._session = session
         self._tree: list[Identity] = []
@@ -44,6 +45,11 @@ class LocalProcess:
     @property
     def is_running(self) -> bool:
         return self._process.returncode is None
+
+    @property
+    def dialler_uid(self) -> int:
+        """See `port.Process.dialler_uid`. In a user namespace of its own the sandbox is ours to the outside."""
+        return self._dialler_uid
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -123,9 +129,16 @@ def open_pipes() -> Iterator[Pipes]:
 
 
 async def start_process(
-    arguments: Sequence[str], environment: dict[str, str], session: Path, pipes: Pipes, *, tells_inner_pid: bool
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    session: Path,
+    pipes: Pipes,
+    *,
+    uid: int | None,
+    tells_inner_pid: bool,
 ) -> LocalProcess:
-    """Start the command and remember on disk which processes it is, before anything can be left behind.
+    """Start the command and remember on disk which processes it is, before anything can be left behind. `uid` is what
+    it makes itself, if it does.
 
     Runs in the event loop's thread on purpose: the operating system ends bubblewrap when the *thread* that started it
     ends (PR_SET_PDEATHSIG, prctl(2)).
@@ -147,7 +160,8 @@ async def start_process(
     except OSError as exc:
         raise SandboxStartFailed(f"expected to start {arguments[0]}: {exc.strerror}") from exc
     pipes.close(pipes.stderr_write, pipes.status_write)
-    started = LocalProcess(process, pipes.hand_over(pipes.stderr_read), session)
+    dialler_uid = os.geteuid() if uid is None else uid
+    started = LocalProcess(process, pipes.hand_over(pipes.stderr_read), session, dialler_uid)
     try:
         if (outer := identify(process.pid)) is not None:
             started.answers_for(outer)

@@ -44,7 +44,6 @@ async def open_sandbox(
         if gateway_socket is not None:
             directory.link_gateway(gateway_socket)
         listener = open_listener(sandbox_id, directory)
-        tasks.start_soon(listener.serve)
         process = await provider.start(sandbox_id, template, directory.path, hash_seed)
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -52,6 +51,7 @@ async def open_sandbox(
                 await listener.close()
             await anyio.to_thread.run_sync(directory.remove)
         raise
+    tasks.start_soon(listener.serve, process.dialler_uid)
     link = Link(listener)
     sandbox = Sandbox(
         sandbox_id=sandbox_id,

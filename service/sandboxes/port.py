@@ -43,6 +43,12 @@ class Process(Protocol):
     @property
     def is_running(self) -> bool: ...
 
+    @property
+    def dialler_uid(self) -> int | None:
+        """Whose dials the host may take for the sandbox's, in the host's user namespace; None when that is not known,
+        and only the session directory keeps others away."""
+        ...
+
     async def kill(self) -> None:
         """End it with everything in it, and wait until it is gone. Idempotent; never raises for a dead one."""
         ...

@@ -167,6 +167,7 @@ class _LevelProvider:
                 dict(environment(self.level, launch)),
                 directory,
                 pipes,
+                uid=uid,
                 tells_inner_pid=has_own_pids,
             )
 

@@ -14,9 +14,13 @@ import asyncio
 import contextlib
 import select
 import socket
+import struct
 
 import anyio
 import anyio.lowlevel
+
+_PEER = struct.Struct("iII")
+"""pid, uid, gid: `struct ucred` of unix(7)."""
 
 
 class UnixStream:
@@ -25,6 +29,11 @@ class UnixStream:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
+
+    def peer_uid(self) -> int:
+        """Who connected, as the operating system knows it, in our user namespace. Raises `OSError`."""
+        _, uid, _ = _PEER.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        return int(uid)
 
     async def receive(self, max_bytes: int = 1 << 16) -> bytes:
         """At least one byte. Raises `anyio.EndOfStream`, `anyio.BrokenResourceError`."""

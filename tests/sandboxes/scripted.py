@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -114,6 +115,10 @@ class ScriptedProcess:
     @property
     def is_running(self) -> bool:
         return not self._gone.is_set()
+
+    @property
+    def dialler_uid(self) -> int:
+        return os.geteuid()
 
     async def kill(self) -> None:
         self.end()

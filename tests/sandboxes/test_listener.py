@@ -16,6 +16,7 @@ import pytest
 from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory, short_path
 from service.sandboxes.listener import MAX_REFUSALS, MAX_WAITING, Lane, Listener, open_listener
+from tests.sandboxes.machine import READABLE_PYTHON
 from tests.sandboxes.scripted import Stream, connect, read_line
 
 pytestmark = pytest.mark.anyio
@@ -53,13 +54,13 @@ async def prove(stream: Stream, secret: str, lane: Lane) -> None:
 
 
 @asynccontextmanager
-async def listening(data: Path) -> AsyncIterator[Socket]:
+async def listening(data: Path, dialler_uid: int | None = None) -> AsyncIterator[Socket]:
     sandbox_id = SandboxId(new_id("sbx"))
     directory = create_session_directory(data / "sessions", sandbox_id)
     listener = open_listener(sandbox_id, directory)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve)
+            tasks.start_soon(listener.serve, dialler_uid)
             yield Socket(directory.path, listener)
             await listener.close()
     finally:
@@ -147,6 +148,46 @@ async def test_a_dialler_who_goes_on_being_wrong_ends_the_listener(data: Path) -
             await it.dial()
 
 
+async def test_a_stranger_gets_nothing_and_spoils_nothing(data: Path) -> None:
+    """Whoever dials under another uid than the sandbox's gets no secret, and its garbage does not count."""
+    async with listening(data, os.geteuid() + 1) as it:
+        for _ in range(MAX_REFUSALS + 1):
+            assert await it.says(hello()) == b""
+        assert "0 refused, 65 strangers>" in repr(it.listener)
+
+
+@pytest.mark.needs_root
+async def test_another_user_of_the_machine_cannot_take_the_secret(data: Path) -> None:
+    """Another uid that comes first and dials garbage for long is hung up on; the sandbox still gets its secret."""
+    code = (
+        "import socket, sys\n"
+        "for line in [sys.argv[2].encode() + b'\\n'] + [b'garbage\\n'] * 70:\n"
+        "    dialled = socket.socket(socket.AF_UNIX)\n"
+        "    dialled.connect(sys.argv[1])\n"
+        "    try:\n"
+        "        dialled.sendall(line)\n"
+        "        print(dialled.recv(100))\n"
+        "    except OSError:\n"
+        "        print(b'')\n"
+    )
+    (data / "sessions").mkdir(mode=0o711)
+    async with listening(data, os.geteuid()) as it:
+        stranger = [
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            str(READABLE_PYTHON),
+            "-c",
+            code,
+        ]
+        done = await anyio.run_process([*stranger, str(it.path / "sandbox.sock"), hello().decode().strip()])
+        assert done.stdout.split() == [b"b''"] * 71
+        assert b"secret" in await it.says(hello())
+
+
 async def test_a_long_data_directory_is_no_obstacle(data: Path) -> None:
     """A session directory whose path is longer than a socket address works all the same."""
     deep = data / "/".join(["deep" * 20] * 4)
@@ -191,5 +232,5 @@ async def test_a_listener_that_never_served_closes_its_socket(data: Path) -> Non
     listener = open_listener(sandbox_id, directory)
     await listener.close()
     assert listener._listening.fileno() == -1
-    await listener.serve()
+    await listener.serve(None)
     directory.remove()

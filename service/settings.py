@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from service.errors import BadRequest
 
@@ -61,7 +62,8 @@ class Settings:
 
     def __repr__(self) -> str:
         """Without keys, and without the environment, which may hold more of them."""
-        return f"<Settings data={self.data_directory} redis={self.redis_url or 'embedded'} config={self.config_file}>"
+        store = "embedded" if self.redis_url is None else "at RLM_REDIS_URL"
+        return f"<Settings data={self.data_directory} store={store} config={self.config_file}>"
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -76,10 +78,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
     return Settings(
         data_directory=Path(env.get("RLM_DATA_DIR") or home / "rlm-service").absolute(),
-        redis_url=env.get("RLM_REDIS_URL") or None,
-        openai_base_url=(env.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/"),
+        redis_url=_redis_url(env, "RLM_REDIS_URL"),
+        openai_base_url=_base_url(env, "OPENAI_BASE_URL", default="https://api.openai.com/v1"),
         openai_api_key=env.get("OPENAI_API_KEY") or None,
-        anthropic_base_url=(env.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com").rstrip("/"),
+        anthropic_base_url=_base_url(env, "ANTHROPIC_BASE_URL", default="https://api.anthropic.com"),
         anthropic_api_key=env.get("ANTHROPIC_API_KEY") or None,
         config_file=Path(config_file) if config_file else None,
         sandbox_slots=_whole_number(env, "RLM_SANDBOX_SLOTS", default=8, least=1, most=4096),
@@ -92,7 +94,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         launcher_socket=Path(launcher_socket).absolute() if launcher_socket else None,
         trust_runc=_switch(env, "RLM_TRUST_RUNC"),
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
-        model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=64, least=1, most=10_000),
+        model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )
 
@@ -108,6 +110,42 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, least: int
     if not least <= number <= most:
         raise BadRequest(f"{name} must be between {least} and {most}, found {number}")
     return number
+
+
+def _base_url(env: Mapping[str, str], name: str, *, default: str) -> str:
+    """Never quoted when it is wrong: it may hold a password."""
+    url = (env.get(name) or default).strip().rstrip("/")
+    parts = _parts(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise BadRequest(f"{name} must be the address of a server, such as http://127.0.0.1:8000/v1")
+    return url
+
+
+def _redis_url(env: Mapping[str, str], name: str) -> str | None:
+    url = (env.get(name) or "").strip()
+    if not url:
+        return None
+    parts = _parts(url)
+    if parts is None:
+        is_usable = False
+    elif parts.scheme == "unix":
+        is_usable = len(parts.path) > 1
+    else:
+        database = parts.path.strip("/")
+        is_usable = parts.scheme in ("redis", "rediss") and (not database or database.isdecimal())
+    if not is_usable:
+        raise BadRequest(f"{name} must be redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket")
+    return url
+
+
+def _parts(url: str) -> SplitResult | None:
+    """None for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looks at it only now
+    except ValueError:
+        return None
+    return parts if url.isprintable() and " " not in url else None
 
 
 def _one_of(env: Mapping[str, str], name: str, choices: tuple[_Choice, ...]) -> _Choice:

@@ -58,7 +58,8 @@ class Runs:
         check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
         purse = Purse(submitted.run_id, submitted.limits)
         for account, limit in purse.limit_rows().items():
-            await self.rooms.ledger.set_limit(account, limit)
+            if limit is not None:
+                await self.rooms.ledger.set_limit(account, limit)
         await self.rooms.journal.open_run(submitted)
         return submitted.run_id
 

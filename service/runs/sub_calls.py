@@ -22,7 +22,7 @@ from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
 from service.runs.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.standing import Standing
 
-WINDOW = 64
+WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""
 
 _NO_MONEY = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT})

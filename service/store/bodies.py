@@ -9,7 +9,7 @@ from service.loop.values import BlobRef
 from service.store.blobs import Blobs
 from service.store.errors import StoreFailed
 
-INLINE_BYTES = 4096
+INLINE_BYTES = 16_384
 LARGEST_BODY_BYTES = 1 << 30
 
 _INLINE = b"="

@@ -31,7 +31,7 @@ def test_every_pack_renders_without_a_hole(name: str, priced: bool, depth: int) 
     free = replace(FIGURES, sub_input_nano_usd_per_mtok=0, sub_output_nano_usd_per_mtok=0)
     prompt = render(read_pack(name), replace(FIGURES if priced else free, depth=depth))
     assert "<<" not in prompt.system
-    assert prompt.pack == f"{name}@1"
+    assert prompt.pack == f"{name}@{read_pack(name).version}"
     assert prompt.sha256 == hashlib.sha256(prompt.system.encode()).hexdigest()
     assert "17 turns" in prompt.system
 

@@ -140,7 +140,8 @@ class DockerProvider:
                     found_text = "; ".join(found.faults)[:800]
                     raise SandboxRefused(
                         f"{self._runtime} with image {self._image} does not isolate here, or does not start: "
-                        f"{found_text} (an image of another version? `sh deploy/make_sandbox_image.sh {self._image}` makes it anew)"
+                        f"{found_text} (an image of another version? Make it anew: "
+                        f"`sh deploy/make_sandbox_image.sh {self._image}`)"
                     )
                 described = replace(described, details=(*described.details, found.described))
                 self._found = described

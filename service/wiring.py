@@ -5,6 +5,7 @@ opened here is closed here, in reverse order.
 """
 
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 import anyio
+import structlog
 
 from service.configuration.file import Configuration, read_configuration
 from service.contexts.redis_contexts import Contexts
@@ -42,6 +44,12 @@ from service.sandboxes.slots import Slots
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
+
+WIDEST_MODES = {".": 0o711, "blobs": 0o700, "runtime": 0o711, "sessions": 0o711}
+"""Of the data directory and those below that their rooms do not close themselves. A sandbox of another uid without
+mounts of its own passes through three of them, and that is all that others may do there."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,17 +221,44 @@ def sessions_directory(settings: Settings) -> Path:
 
 
 def make_data_directory(settings: Settings) -> None:
-    """Create it for its owner only: what lies in it is every tenant's.
+    """Create it for its owner only, or close one that stands open: what lies in it is every tenant's, and whoever
+    reaches its sockets can speak to them.
 
     Raises:
-        BadRequest: it cannot be created or is not writable.
+        BadRequest: it cannot be created, belongs to somebody else, stays open to others or is not writable.
     """
     directory = settings.data_directory
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, widest in WIDEST_MODES.items():
+            path = directory / name
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _close_to_others(path, widest)
     except OSError as exc:
         raise BadRequest(
-            f"the data directory {directory} cannot be created ({exc.strerror}): set RLM_DATA_DIR"
+            f"the data directory {directory} cannot be created and closed to others ({exc.strerror}): set RLM_DATA_DIR"
         ) from exc
     if not os.access(directory, os.W_OK | os.X_OK):
         raise BadRequest(f"the data directory {directory} is not writable: set RLM_DATA_DIR to one that is")
+
+
+def _close_to_others(path: Path, widest: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise BadRequest(
+                f"{path} belongs to uid {found.st_uid} and the service runs as uid {os.geteuid()}: set RLM_DATA_DIR to "
+                "a directory of its own"
+            )
+        mode = stat.S_IMODE(found.st_mode)
+        if mode | widest == widest:
+            return
+        os.fchmod(descriptor, mode & 0o700)
+        if os.fstat(descriptor).st_mode & 0o077:
+            raise BadRequest(
+                f"{path} stays open to other users of this machine: set RLM_DATA_DIR to a file system "
+                "that has owners and modes"
+            )
+        _log.warning("directory_closed_to_others", path=str(path), mode_before=f"{mode:04o}")
+    finally:
+        os.close(descriptor)

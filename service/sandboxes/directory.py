@@ -1,6 +1,6 @@
 """The session directory: the only thing host and sandbox share.
 
-    <data>/sessions/<sandbox id>/            0711, the sandbox sees it read-only
+    <data>/sessions/<sandbox id>/            0711, or closed to all but the sandbox; it sees it read-only
         sandbox.sock                         the host's listener; the sandbox dials it
         gateway.sock                         a hard link of the gateway's listening socket
         contexts/                            hard links of 0444 blobs
@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,26 @@ def create_session_directory(sessions: Path, sandbox_id: SandboxId) -> SessionDi
         os.close(owner_lock)
         raise
     return SessionDirectory(path, owner_lock)
+
+
+def close_to_others(session: Path, gid: int | None) -> None:
+    """Let nobody but us, and the sandbox's own group where it has one, into a session directory: its name is no
+    secret, process lists show it."""
+    for path in (session, session / CONTEXTS_DIRECTORY):
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(0o700 if gid is None else 0o710)
+
+
+def let_pass(top: Path, *below: Path) -> None:
+    """Let sandboxes of another uid pass, blindly, through our directories from `top` down to where `below` stand."""
+    for path in below:
+        for directory in path.parents:
+            if directory != top and top not in directory.parents:
+                break
+            mode = stat.S_IMODE(directory.stat().st_mode)
+            if mode & 0o011 != 0o011:
+                directory.chmod(mode | 0o011)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import anyio.to_thread
 import structlog
 
 from service.ids import SandboxId
-from service.sandboxes.directory import tmp_directory
+from service.sandboxes.directory import close_to_others, let_pass, tmp_directory
 from service.sandboxes.image import stage_image
 from service.sandboxes.levels import Launch, Level, LevelName, command, environment
 from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
@@ -116,7 +116,7 @@ class ProcessProvider:
             levels.append(Level(name=LevelName.LANDLOCK, python=python, image=image, as_root=as_root))
         if self._allow_unsafe:
             levels.append(Level(name=LevelName.NONE, python=python, image=image))
-        return [_LevelProvider(level) for level in levels]
+        return [_LevelProvider(level, self._runtime_directory.parent) for level in levels]
 
     def __repr__(self) -> str:
         return f"<ProcessProvider {self._found[0] if self._found else 'not probed'}>"
@@ -127,8 +127,10 @@ class _LevelProvider:
 
     name = "process"
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: Level, top: Path) -> None:
+        """`top` is the directory under which everything of ours stands that sandboxes see."""
         self.level = level
+        self._top = top
         self._uids = sandbox_uids(Path("/proc/self/uid_map").read_text()) if level.as_root else None
         self._started = random.randrange(1 << 20)  # noqa: S311 - so that replicas rarely meet; told apart, not secret
 
@@ -160,8 +162,7 @@ class _LevelProvider:
                 hash_seed=hash_seed,
                 status_descriptor=pipes.status_write,
             )
-            if not has_own_pids:
-                _make_tmp(launch)
+            self._give_paths(launch)
             return await start_process(
                 command(self.level, launch),
                 dict(environment(self.level, launch)),
@@ -170,6 +171,19 @@ class _LevelProvider:
                 uid=uid,
                 tells_inner_pid=has_own_pids,
             )
+
+    def _give_paths(self, launch: Launch) -> None:
+        """The sandbox's directories to the sandbox, and to nobody else. Raises `SandboxStartFailed`."""
+        try:
+            close_to_others(launch.session, launch.uid)
+            if self.level.has_own_pids:
+                return
+            launch.tmp.mkdir(mode=0o700)
+            if launch.uid is not None:  # it has no mounts of its own, so it comes by the paths of the host
+                os.chown(launch.tmp, launch.uid, launch.uid)
+                let_pass(self._top, launch.session, self.level.image.parent)
+        except OSError as exc:
+            raise SandboxStartFailed(f"{launch.session} cannot be given to its sandbox: {exc.strerror}") from exc
 
     async def reap(self, directory: Path) -> None:
         await reap_processes(directory)
@@ -202,9 +216,3 @@ def _bubblewraps() -> list[Path]:
         if os.access(path, os.X_OK):
             found.append(path)
     return found
-
-
-def _make_tmp(launch: Launch) -> None:
-    launch.tmp.mkdir(mode=0o700)
-    if launch.uid is not None:
-        os.chown(launch.tmp, launch.uid, launch.uid)

@@ -10,13 +10,15 @@ from pathlib import Path
 import anyio
 import pytest
 
+from sandbox_image.protocol import BindingKind
 from service.sandboxes.bubblewrap import Profile, bubblewrap_arguments
 from service.sandboxes.levels import LevelName
+from service.sandboxes.pool import open_pool
 from service.sandboxes.port import Provider, SandboxRefused, SandboxStartFailed
 from service.sandboxes.process_provider import ProcessProvider, sandbox_uids
 from service.sandboxes.processes import Identity, identify
 from service.sandboxes.tree_removal import remove_tree
-from tests.sandboxes.contract import SandboxContract
+from tests.sandboxes.contract import SMALL, SandboxContract, bind, printed
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
 _runtimes: dict[LevelName, ProcessProvider] = {}
@@ -62,6 +64,47 @@ class TestUnsafe:
         assert not isolation.multi_tenant
         assert any("UNSAFE" in line for line in isolation.details)
         assert "SANDBOX_IS_OFF" in capsys.readouterr().out
+
+
+@pytest.fixture
+def closed(data: Path) -> Path:
+    """A data directory as `wiring` leaves it."""
+    for path in (data, data / "sessions"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o700)
+    return data
+
+
+@pytest.mark.anyio
+@pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("level", "mode"),
+    [
+        pytest.param(LevelName.NAMESPACES, 0o700, marks=pytest.mark.needs_bwrap),
+        pytest.param(
+            LevelName.LANDLOCK,
+            0o711,
+            marks=pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock())),
+        ),
+    ],
+)
+async def test_a_closed_data_directory_is_no_wider_than_its_sandboxes_need(
+    closed: Path, level: LevelName, mode: int
+) -> None:
+    """A sandbox of its own uid works below a directory that is closed to others. Only without mounts of its own is
+    it let pass, and into a session directory comes nobody but its sandbox."""
+    provider = ProcessProvider(closed / "runtime", permitted=[level], python=READABLE_PYTHON)
+    async with open_pool(
+        provider, sessions=closed / "sessions", gateway_socket=None, slots=1, warm=0, template=SMALL
+    ) as pool:
+        sandbox = await pool.acquire()
+        await sandbox.claim(generation=1, grant="g", random_seed=1)
+        await bind(sandbox, closed, "context", BindingKind.TEXT, b"secret")
+        assert await printed(sandbox, "print(context)") == "secret\n"
+        assert {path.stat().st_mode & 0o777 for path in (closed, closed / "sessions")} == {mode}
+        contexts = sandbox.directory / "contexts"
+        assert {path.stat().st_mode & 0o777 for path in (sandbox.directory, contexts)} == {0o710}
+        assert contexts.stat().st_gid == sandbox._parts.process.dialler_uid
 
 
 _HOST = """

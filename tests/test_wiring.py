@@ -1,0 +1,74 @@
+"""The data directory belongs to the service alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.errors import BadRequest
+from service.settings import Settings, read_settings
+from service.wiring import make_data_directory
+
+
+def settings_of(directory: Path) -> Settings:
+    return read_settings({"RLM_DATA_DIR": str(directory)})
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_new_data_directory_is_closed_to_others(tmp_path: Path) -> None:
+    """It and what lies in it are made for their owner only, whatever the umask."""
+    before = os.umask(0)
+    try:
+        make_data_directory(settings_of(tmp_path / "data"))
+    finally:
+        os.umask(before)
+    assert {mode(path) for path in (tmp_path / "data", *(tmp_path / "data").iterdir())} == {0o700}
+
+
+def test_an_open_data_directory_of_ours_is_closed_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that stood open to others, and the directories in it, are closed once; the log names each with its mode."""
+    data = tmp_path / "data"
+    (data / "sessions").mkdir(parents=True)
+    for path in (data, data / "sessions"):
+        path.chmod(0o755)
+    make_data_directory(settings_of(data))
+    assert mode(data) == mode(data / "sessions") == 0o700
+    assert capsys.readouterr().out.count("directory_closed_to_others") == 2
+    make_data_directory(settings_of(data))
+    assert "closed" not in capsys.readouterr().out
+
+
+def test_what_sandboxes_pass_through_stays_passable(tmp_path: Path) -> None:
+    """Where a level has let its sandboxes pass, another start of the service does not shut them out; payloads stay
+    closed."""
+    make_data_directory(settings_of(tmp_path / "data"))
+    for path in (tmp_path / "data", *(tmp_path / "data").iterdir()):
+        path.chmod(0o711)
+    make_data_directory(settings_of(tmp_path / "data"))
+    assert {path.name for path in (tmp_path / "data").iterdir() if mode(path) == 0o700} == {"blobs"}
+    assert mode(tmp_path / "data") == 0o711
+
+
+@pytest.mark.needs_root
+def test_a_data_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """Who owns it could read and replace everything in it, so it is not used, and the message says what to do."""
+    os.chown(tmp_path, 65534, -1)
+    with pytest.raises(BadRequest, match=r"belongs to uid 65534 .* set RLM_DATA_DIR"):
+        make_data_directory(settings_of(tmp_path))
+    os.chown(tmp_path, os.geteuid(), -1)
+    (tmp_path / "blobs").mkdir()
+    os.chown(tmp_path / "blobs", 65534, -1)
+    with pytest.raises(BadRequest, match="blobs belongs to uid 65534"):
+        make_data_directory(settings_of(tmp_path))
+
+
+def test_what_is_no_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """A file in the place of the data directory is not an unhandled error."""
+    (tmp_path / "file").touch()
+    with pytest.raises(BadRequest, match="set RLM_DATA_DIR"):
+        make_data_directory(settings_of(tmp_path / "file"))

@@ -1,13 +1,40 @@
 """Where `--out` puts an answer."""
 
 import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import BadRequest
 
 
-def check_target(target: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A place that could be written when it was looked at."""
+
+    path: Path
+    """What a link leads to."""
+    unfinished: Path | None
+    """Where the answer stands until it is whole; None for a device or a pipe, which takes it as it comes."""
+
+
+def check_target(given: Path) -> Target:
     """Refuse a `--out` that cannot work before any money is spent on an answer for it."""
-    directory = target.parent
-    if target.is_dir() or not directory.is_dir() or not os.access(directory, os.W_OK):
-        raise BadRequest(f"the answer cannot be written to {target}: name a file in a directory that you may write to")
+    try:
+        mode = given.stat().st_mode
+    except OSError:
+        mode = stat.S_IFREG
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        if not os.access(given, os.W_OK):
+            raise BadRequest(f"the answer cannot be written to {given}: access is denied")
+        return Target(path=given, unfinished=None)
+    path = Path(os.path.realpath(given))
+    if not stat.S_ISREG(mode) or not path.parent.is_dir():
+        raise BadRequest(f"the answer cannot be written to {given}: name a file in a directory that exists")
+    unfinished = path.with_name(f".{path.name[:200]}.{os.getpid()}")
+    try:
+        unfinished.touch(exist_ok=False)
+        unfinished.unlink()
+    except OSError as error:
+        raise BadRequest(f"the answer cannot be written to {given}: {error.strerror}") from error
+    return Target(path=path, unfinished=unfinished)

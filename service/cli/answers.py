@@ -2,16 +2,15 @@
 
 import codecs
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio.to_thread
 
+from service.cli.answer_file import check_target
+from service.cli.streams import OutputLost, flush_out, is_terminal, write_out, write_out_bytes
 from service.cli.visible import visible_text
-from service.errors import BadRequest
 from service.loop.values import BlobRef
 
 _T = TypeVar("_T")
@@ -21,42 +20,52 @@ INLINE_BYTES = 1 << 20
 
 
 async def print_answer(chunks: AsyncIterator[bytes]) -> None:
-    """To stdout: byte for byte into a pipe or a file, made safe to look at on a terminal."""
-    write = _terminal_writer() if sys.stdout.isatty() else sys.stdout.buffer.write
+    """To stdout: byte for byte into a pipe or a file, made safe to look at on a terminal, whose line it ends there.
+
+    Raises:
+        OutputLost: stdout did not take it.
+    """
+    on_terminal = is_terminal()
+    write = _terminal_writer() if on_terminal else write_out_bytes
+    last = b""
     async for chunk in chunks:
         await _blocking(lambda chunk=chunk: write(chunk))  # type: ignore[misc]
-    if sys.stdout.isatty():
+        last = chunk[-1:] or last
+    if on_terminal and last != b"\n":
         await _blocking(lambda: write(b"\n"))
-    await _blocking(sys.stdout.flush)
+    await _blocking(flush_out)
 
 
-async def save_answer(chunks: AsyncIterator[bytes], target: Path) -> None:
+async def save_answer(chunks: AsyncIterator[bytes], given: Path) -> None:
     """To a file, which is either the whole answer or as it was before.
 
     Raises:
-        BadRequest: the file cannot be written.
+        BadRequest: the file cannot be written any more.
+        OutputLost: it did not take the answer.
     """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    target = check_target(given)
     try:
-        file = await _blocking(lambda: unfinished.open("wb"))
+        file = await _blocking(lambda: (target.unfinished or target.path).open("wb"))
         try:
             async for chunk in chunks:
                 await _blocking(lambda chunk=chunk: file.write(chunk))  # type: ignore[misc]
         finally:
-            file.close()
-        unfinished.replace(target)
+            await _blocking(file.close)
+        if target.unfinished is not None:
+            target.unfinished.replace(target.path)
     except OSError as error:
-        raise BadRequest(f"the answer cannot be written to {target}: {error.strerror}") from error
+        raise OutputLost(str(given), error.strerror or type(error).__name__) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        if target.unfinished is not None:
+            target.unfinished.unlink(missing_ok=True)
 
 
-async def inline_answer(answer: BlobRef | None, chunks: AsyncIterator[bytes], blob: Path | None) -> dict[str, Any]:
+async def inline_answer(answer: BlobRef | None, chunks: AsyncIterator[bytes], file: Path | None) -> dict[str, Any]:
     """The answer's members of a JSON object: the value itself up to `INLINE_BYTES`, else where it is kept."""
     if answer is None:
         return {"answer": None, "answer_size_bytes": 0, "answer_path": None}
     if answer.size_bytes > INLINE_BYTES:
-        return {"answer": None, "answer_size_bytes": answer.size_bytes, "answer_path": str(blob)}
+        return {"answer": None, "answer_size_bytes": answer.size_bytes, "answer_path": str(file)}
     text = b"".join([chunk async for chunk in chunks]).decode("utf-8", "replace")
     value = json.loads(text) if answer.media == "json" else text
     return {"answer": value, "answer_size_bytes": answer.size_bytes, "answer_path": None}
@@ -67,7 +76,7 @@ async def _blocking(act: Callable[[], _T]) -> _T:
     return await anyio.to_thread.run_sync(act, abandon_on_cancel=True)
 
 
-def _terminal_writer() -> Callable[[bytes], int]:
+def _terminal_writer() -> Callable[[bytes], None]:
     """An answer is model output: what a terminal would obey is shown instead (`visible`)."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return lambda chunk: sys.stdout.write(visible_text(decoder.decode(chunk)))
+    return lambda chunk: write_out(visible_text(decoder.decode(chunk)))

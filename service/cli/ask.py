@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.cli.answer_file import check_target
-from service.cli.inputs import Reading, Source, find_sources
+from service.cli.inputs import Found, Reading, find_sources
 from service.configuration.file import DEFAULT_PACK, Profile, read_configuration
 from service.contexts.encodings import given_encoding
 from service.errors import BadRequest
 from service.ids import SessionId, is_id
 from service.loop.values import Limits
-from service.money import NanoUSD, parse_usd
-from service.runs.values import RunRequest
+from service.money import MAX_NANO_USD, NanoUSD, format_usd, parse_usd
+from service.runs.values import LIMIT_RANGES, RunRequest
 from service.settings import read_settings
 
 SCHEMA_BYTES = 1 << 20
 DEFAULT_COST = NanoUSD(1_000_000_000)
+OPTION_OF_LIMIT = {
+    "turns": "--max-turns",
+    "depth": "--max-depth",
+    "tokens": "--max-tokens",
+    "sub_calls": "--max-sub-calls",
+    "wall_s": "--timeout",
+    "cell_active_s": "--cell-timeout",
+}
+"""How people name the limits that they can set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +37,8 @@ class AskOptions:
     """The command line of `ask`, as typed. None means: not given."""
 
     question: str
+    more: tuple[str, ...] = ()
+    """Words after the question, for which there is no place."""
     contexts: tuple[str, ...]
     encoding: str | None
     documents_as_they_are: bool
@@ -57,7 +68,7 @@ class Question:
 
     request: RunRequest
     """Without its contexts, which are yet to be stored."""
-    sources: tuple[Source, ...]
+    sources: tuple[Found, ...]
     sandbox: Literal["process", "docker"] | None = None
     """What is to start its sandboxes, where that is not what the settings say."""
 
@@ -68,6 +79,11 @@ def check(options: AskOptions) -> Question:
     Raises:
         BadRequest: the first thing that is wrong, and what would be right.
     """
+    if options.more:
+        raise BadRequest(
+            f"one question is expected, found {options.question[:40]!r} and {options.more[0][:40]!r} besides: "
+            "put the question in quotes, and a glob too, as in -c '*.txt'"
+        )
     profile = None if options.profile is None else _read_profile(options.profile)
     root_model = options.model or (profile.root if profile is not None else None)
     if root_model is None:
@@ -75,8 +91,10 @@ def check(options: AskOptions) -> Question:
             "which model is to drive the run? Give --model, such as --model openai/gpt-5-mini "
             "(with OPENAI_API_KEY set), or --model scripted/root to try the service without a provider"
         )
-    if not options.contexts:
-        raise BadRequest("what is the question about? Give at least one -c FILE, directory, glob or - for stdin")
+    if not options.contexts and options.session is None:
+        raise BadRequest(
+            "what is the question about? Give at least one -c FILE, directory, glob, stored context or - for stdin"
+        )
     encoding = None if options.encoding is None else given_encoding(options.encoding)
     if options.out is not None:
         check_target(options.out)
@@ -95,7 +113,11 @@ def check(options: AskOptions) -> Question:
 
 
 def limits_of(options: AskOptions, profile: Profile | None = None) -> Limits:
-    """The limits of the run: what was given, else the profile's, else the defaults. Ranges are checked at submit."""
+    """The limits of the run: what was given, else the profile's, else the defaults.
+
+    Raises:
+        BadRequest: an option is outside what is possible.
+    """
     given: dict[str, Any] = {
         "cost": _given_cost(options.max_cost),
         "turns": options.max_turns,
@@ -105,15 +127,25 @@ def limits_of(options: AskOptions, profile: Profile | None = None) -> Limits:
         "wall_s": options.timeout_s,
         "cell_active_s": options.cell_timeout_s,
     }
+    for name, option in OPTION_OF_LIMIT.items():
+        least, most = LIMIT_RANGES[name]
+        # `not (a <= b <= c)`, because NaN fails that too.
+        if given[name] is not None and not least <= given[name] <= most:
+            raise BadRequest(f"{option} must be between {least:,} and {most:,}, found {given[name]}")
     limits: dict[str, Any] = {"cost": DEFAULT_COST} if profile is None else {"cost": DEFAULT_COST, **profile.limits}
     return replace(Limits(), **limits | {name: value for name, value in given.items() if value is not None})
 
 
 def _given_cost(max_cost: str | None) -> NanoUSD | None:
+    if max_cost is None:
+        return None
     try:
-        return None if max_cost is None else parse_usd(max_cost)
+        cost = parse_usd(max_cost)
     except ValueError as error:
         raise BadRequest(f"--max-cost: {error}") from None
+    if not 0 < cost <= MAX_NANO_USD:
+        raise BadRequest(f"--max-cost must be above $0 and at most {format_usd(NanoUSD(MAX_NANO_USD))}")
+    return cost
 
 
 def _read_profile(name: str) -> Profile:

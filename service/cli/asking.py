@@ -7,14 +7,17 @@ from service.cli import exit_codes
 from service.cli.answers import inline_answer, print_answer, save_answer
 from service.cli.ask import AskOptions, Question
 from service.cli.exit_codes import ExitCode
+from service.cli.inputs import Source, StoredContext
 from service.cli.progress import Line, Style
 from service.cli.screen import open_screen
-from service.cli.storing import store_sources
+from service.cli.storing import Telling, store_sources
+from service.cli.streams import OutputLost, flush_out
 from service.cli.views import describe_run, print_json
 from service.cli.watching import watch
-from service.ids import RunId
+from service.ids import ContextId, RunId
 from service.loop.events import RunFinished
-from service.loop.values import BlobRef, StopReason
+from service.loop.values import BlobRef, ContextBinding, StopReason
+from service.runs.submission import check_request
 from service.settings import read_settings
 from service.wiring import Service, open_service
 
@@ -40,7 +43,10 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
         asked = await ask_service(service, question, options)
         if asked.finished is None:
             return ExitCode.CANCELLED
-        await _deliver(service, asked, asked.finished.answer, options)
+        try:
+            await _deliver(service, asked, asked.finished.answer, options)
+        except OutputLost as lost:
+            raise OutputLost(lost.where, lost.reason, run_id=asked.run_id) from lost
         if asked.finished.stop_reason is StopReason.INTERNAL_ERROR:
             sys.stderr.write("rlm-service: a defect of this program ended the run, please report it with --traceback\n")
         return exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
@@ -48,19 +54,37 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
 
 async def ask_service(service: Service, question: Question, options: AskOptions) -> Asked:
     """Store the contexts, start the run and show it on stderr until it has ended."""
-    # Before a gigabyte is copied for a model that nobody knows.
-    service.catalog.resolve(question.request.root_model)
-    service.catalog.resolve(question.request.sub_model)
+    await _check_before_storing(service, question)
     with open_screen(quiet=options.quiet, colour=options.colour) as screen:
-        screen.show(Line(note, Style.WARNING) for source in question.sources for note in source.left_out)
+        files = [source for source in question.sources if isinstance(source, Source)]
+        screen.tell(Line(note, Style.WARNING) for source in files for note in source.left_out)
         screen.update("storing the contexts")
-        bindings = await store_sources(
-            service.contexts, question.sources, lambda line: screen.show([Line(line, Style.WARNING)])
+        telling = Telling(
+            line=lambda line: screen.tell([Line(line, Style.WARNING)]),
+            progress=lambda done, of: screen.update(f"storing the contexts {done:,} of {of:,}"),
         )
+        bindings = await store_sources(service.contexts, question.sources, telling)
         run_id = await service.runs.submit(replace(question.request, contexts=bindings))
         service.runs.start(run_id)
         watched = await watch(service.runs, run_id, screen, show_code=options.show_code, may_cancel=True)
     return Asked(run_id=run_id, finished=watched.finished)
+
+
+async def _check_before_storing(service: Service, question: Question) -> None:
+    """Before a gigabyte is copied for a model that nobody knows, or under a name that it cannot have."""
+    service.catalog.resolve(question.request.root_model)
+    service.catalog.resolve(question.request.sub_model)
+    for source in question.sources:
+        if isinstance(source, StoredContext):
+            await service.contexts.get(source.context_id)
+    yet_to_come = ContextId("ctx_")
+    bindings = [
+        ContextBinding(
+            context_id=source.context_id if isinstance(source, StoredContext) else yet_to_come, variable=source.variable
+        )
+        for source in question.sources
+    ]
+    check_request(replace(question.request, contexts=tuple(bindings)))
 
 
 async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, options: AskOptions) -> None:
@@ -69,8 +93,10 @@ async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, optio
     if options.as_json:
         described = describe_run(await service.runs.show(asked.run_id))
         blob = None if answer is None else service.blobs.path(answer.sha256)
-        print_json(described | await inline_answer(answer, service.runs.answer_chunks(asked.run_id), blob))
+        inline = await inline_answer(answer, service.runs.answer_chunks(asked.run_id), blob)
+        if answer is not None and options.out is not None:
+            inline["answer_path"] = str(options.out.absolute())
+        print_json(described | inline)
+        flush_out()
     elif answer is not None and options.out is None:
         await print_answer(service.runs.answer_chunks(asked.run_id))
-    elif answer is None and not options.quiet:
-        sys.stderr.write("rlm-service: the run ended without an answer\n")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import structlog
 
 from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
+from service.cli.streams import OutputLost, abandon_out, flush_out, hold_standard_descriptors
 from service.cli.visible import visible_line
 from service.errors import RlmServiceError, sole_failure
 from service.settings import Settings, read_settings
@@ -20,10 +22,29 @@ from service.settings import Settings, read_settings
 
 def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
     """Run a command to its end and leave the process with its exit code."""
+    hold_standard_descriptors()
     _configure_log(show_traceback=show_traceback)
-    # Whoever stops us politely wants what Ctrl-C does: cancel, settle, print what there is.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
-    sys.exit(_exit_code(command, show_traceback=show_traceback))
+    _take_signals()
+    _leave(_exit_code(command, show_traceback=show_traceback))
+
+
+def _take_signals() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `entry.main` left it
+        # asyncio takes SIGINT over from Python's own handler and from no other.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for polite in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever stops us politely, or closes the terminal, wants what Ctrl-C does: cancel, settle, print what there
+        # is.
+        if signal.getsignal(polite) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(polite, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    sys.stderr.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        # A worker thread that still waits for a disk or a pipe; Python would wait for it.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> ExitCode:
@@ -32,8 +53,9 @@ def _exit_code(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bo
 
     try:
         code = anyio.run(as_coroutine)
-        sys.stdout.flush()
+        flush_out()
     except KeyboardInterrupt:
+        abandon_out()
         return ExitCode.CANCELLED
     except Exception as error:  # noqa: BLE001  # the named boundary: whatever happened, one sentence and a code
         return _explain(error, show_traceback=show_traceback)
@@ -42,14 +64,16 @@ def _exit_code(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bo
 
 def _explain(error: Exception, *, show_traceback: bool) -> ExitCode:
     cause = sole_failure(error)
+    try:
+        flush_out()
+    except (OutputLost, BrokenPipeError):
+        abandon_out()
     if isinstance(cause, BrokenPipeError):
-        # Python flushes stdout once more at exit; it must not complain a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.PIPE_CLOSED
     if show_traceback:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(cause, RlmServiceError):
-        sys.stderr.write(f"rlm-service: {visible_line(str(cause))}\n")
+        sys.stderr.write(f"rlm-service: {visible_line(str(cause).removesuffix('.'))}\n")
         return exit_codes.of_error(cause)
     where = traceback.extract_tb(cause.__traceback__)[-1:] if cause.__traceback__ else []
     place = f" at {os.path.basename(where[0].filename)}:{where[0].lineno}" if where else ""

@@ -4,27 +4,46 @@ import sys
 
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
-from service.cli.inputs import Reading, find_sources
-from service.cli.storing import store_source
+from service.cli.inputs import Reading, Source, find_sources
+from service.cli.progress import Line, Style
+from service.cli.screen import open_screen
+from service.cli.storing import Telling, store_source
+from service.cli.streams import write_out
 from service.cli.views import context_row, describe_context, print_json
 from service.contexts.encodings import given_encoding
+from service.contexts.values import Context
+from service.errors import BadRequest
 from service.wiring import open_service
 
 
 async def put_contexts(
-    paths: tuple[str, ...], *, as_json: bool, encoding: str | None, documents_as_they_are: bool
+    paths: tuple[str, ...], *, as_json: bool, encoding: str | None, documents_as_they_are: bool, colour: bool
 ) -> ExitCode:
     """Store what each path names and print the ids, one line each."""
     given = None if encoding is None else given_encoding(encoding)
-    sources = find_sources(paths, Reading(encoding=given, documents_as_they_are=documents_as_they_are))
+    sources: list[Source] = []
+    for found in find_sources(paths, Reading(encoding=given, documents_as_they_are=documents_as_they_are)):
+        if not isinstance(found, Source):
+            raise BadRequest(f"{found.context_id} is stored already: `rlm-service ask -c {found.context_id}` uses it")
+        if found.variable is not None:
+            raise BadRequest(f"a name is given when a context is used: `rlm-service ask -c {found.variable}=ctx_…`")
+        sources.append(found)
     for source in sources:
         sys.stderr.writelines(note + "\n" for note in source.left_out)
     async with open_service(without_warm_sandboxes()) as service:
-        stored = [await store_source(service.contexts, source, _tell) for source in sources]
+        stored: list[Context] = []
+        with open_screen(quiet=False, colour=colour) as screen:
+            screen.update("storing the contexts")
+            telling = Telling(
+                line=lambda line: screen.tell([Line(line, Style.WARNING)]),
+                progress=lambda done, of: screen.update(f"storing the contexts {done:,} of {of:,}"),
+            )
+            for source in sources:
+                stored.append(await store_source(service.contexts, source, telling))
     if as_json:
         print_json([describe_context(context) for context in stored])
     else:
-        sys.stdout.writelines(context_row(context) + "\n" for context in stored)
+        write_out("".join(context_row(context) + "\n" for context in stored))
     return ExitCode.ANSWERED
 
 
@@ -35,9 +54,5 @@ async def list_contexts(*, limit: int, as_json: bool) -> ExitCode:
     if as_json:
         print_json([describe_context(context) for context in contexts])
     else:
-        sys.stdout.writelines(context_row(context) + "\n" for context in contexts)
+        write_out("".join(context_row(context) + "\n" for context in contexts))
     return ExitCode.ANSWERED
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -13,12 +13,15 @@ from pathlib import Path
 import anyio.to_thread
 
 from service.cli import exit_codes
-from service.cli.ask import AskOptions, check
+from service.cli.ask import AskOptions, check, limits_of
 from service.cli.asking import ask_service
 from service.cli.exit_codes import ExitCode
+from service.cli.streams import flush_out, write_out
+from service.cli.visible import visible_text
+from service.configuration.file import read_configuration
 from service.loop.values import BlobRef
-from service.settings import read_settings
-from service.wiring import Service, open_service
+from service.settings import Settings, read_settings
+from service.wiring import Service, open_catalog, open_service
 
 QUESTION = "I'm looking for a magic number hidden in the context. What is it?"
 WORDS = ("blah", "random", "text", "data", "content", "information", "sample")
@@ -34,11 +37,14 @@ class DemoOptions:
     sub_model: str
     max_cost: str
     lines: int
+    show_code: bool
     colour: bool
 
 
 async def demo(options: DemoOptions) -> ExitCode:
     """Hide a number, ask for it, check what comes back."""
+    settings = read_settings()
+    await _check(settings, options)
     chance = random.SystemRandom()
     number = str(chance.randint(1_000_000, 9_999_999))
     with tempfile.TemporaryDirectory(prefix="rlm-demo-") as directory:
@@ -48,7 +54,7 @@ async def demo(options: DemoOptions) -> ExitCode:
         _say(f"Question: {QUESTION}")
         _say("")
         # The embedded store and the blobs of the demo, not the user's: nothing of it should stay.
-        settings = replace(read_settings(), data_directory=Path(directory, "data"), redis_url=None)
+        settings = replace(settings, data_directory=Path(directory, "data"), redis_url=None)
         ask_options = _ask_options(options, haystack)
         question = check(ask_options)
         async with open_service(settings) as service:
@@ -57,8 +63,8 @@ async def demo(options: DemoOptions) -> ExitCode:
                 return ExitCode.CANCELLED
             answer = await _read(service, asked.finished.answer)
     _say("")
-    sys.stdout.write(f"{answer}\n")
-    sys.stdout.flush()
+    write_out(f"{visible_text(answer)}\n")
+    flush_out()
     if number not in answer:
         _say(f"This is not the hidden number, which was {number}.")
         code = exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
@@ -66,6 +72,14 @@ async def demo(options: DemoOptions) -> ExitCode:
     _say("This is the hidden number.")
     _say_what_next(options)
     return ExitCode.ANSWERED
+
+
+async def _check(settings: Settings, options: DemoOptions) -> None:
+    """What can be wrong with options and keys, before a large file is written for them."""
+    limits_of(_ask_options(options, Path()))
+    async with open_catalog(settings, read_configuration(settings.config_file)) as catalog:
+        catalog.resolve(options.model)
+        catalog.resolve(options.sub_model)
 
 
 def hide(number: str, haystack: Path, lines: int, chance: random.Random) -> tuple[int, int]:
@@ -110,7 +124,7 @@ def _ask_options(options: DemoOptions, haystack: Path) -> AskOptions:
         as_json=False,
         out=None,
         quiet=False,
-        show_code=True,
+        show_code=options.show_code,
         colour=options.colour,
     )
 

@@ -5,12 +5,12 @@ Each check opens only what it looks at, so one broken part hides no other. No mo
 
 import platform
 import shutil
-import sys
 from collections.abc import Awaitable, Callable
 
 from service.cli.doctor_models import models_findings
 from service.cli.exit_codes import ExitCode
 from service.cli.findings import Finding, State, broken
+from service.cli.streams import write_out
 from service.cli.views import print_json
 from service.cli.visible import visible_line
 from service.contexts.documents.formats import INSTALL, missing_libraries
@@ -18,6 +18,7 @@ from service.errors import RlmServiceError
 from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
+from service.store.errors import disk_failed
 from service.wiring import make_data_directory, open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
@@ -35,9 +36,11 @@ async def doctor(*, as_json: bool) -> ExitCode:
         print_json([_described(finding) for finding in findings])
     else:
         for finding in findings:
-            sys.stdout.write(f"{finding.state:<8} {finding.subject}: {visible_line(finding.text)}\n")
-            sys.stdout.writelines(f"         {visible_line(detail)}\n" for detail in finding.details)
-    return max((finding.exit_code for finding in findings), default=ExitCode.ANSWERED)
+            write_out(f"{finding.state:<8} {finding.subject}: {visible_line(finding.text)}\n")
+            write_out("".join(f"         {visible_line(detail)}\n" for detail in finding.details))
+    codes = {finding.exit_code for finding in findings}
+    # What is wrong with the settings breaks other parts as well, and every other command says it first.
+    return ExitCode.BAD_USAGE if ExitCode.BAD_USAGE in codes else max(codes)
 
 
 def _program() -> Finding:
@@ -58,6 +61,8 @@ async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]]
         return await check(settings)
     except RlmServiceError as error:
         return broken(subject, error)
+    except OSError as error:
+        return broken(subject, disk_failed(error, f"check the {subject}"))
 
 
 async def _data_directory(settings: Settings) -> Finding:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from service.cli.counts import counted
 from service.cli.findings import Finding, State, broken
 from service.configuration.file import Configuration, read_configuration
 from service.errors import RlmServiceError
@@ -38,11 +39,11 @@ async def models_findings(settings: Settings) -> list[Finding]:
 def _configuration(configuration: Configuration) -> Iterator[Finding]:
     if configuration.path is None:
         return
-    counted = (
-        f"{len(configuration.models)} models, {len(configuration.profiles)} profiles, "
-        f"{len(configuration.prompt_packs)} prompt packs"
+    what = (
+        f"{counted(len(configuration.models), 'model')}, {counted(len(configuration.profiles), 'profile')}, "
+        f"{counted(len(configuration.prompt_packs), 'prompt pack')}"
     )
-    yield Finding(subject="configuration", state=State.OK, text=f"{configuration.path}: {counted}")
+    yield Finding(subject="configuration", state=State.OK, text=f"{configuration.path}: {what}")
 
 
 def _providers(settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ tests/cli/test_start.py); the service behind it takes a second to import. So eac
 is run, rich help panels are off, and options that are left out are None: their defaults stand where they are used.
 """
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="rlm-service",
-    help="Answers questions over contexts far larger than a model's window, by running a Recursive Language Model.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,7 +29,7 @@ app.add_typer(contexts, name="contexts")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.", hidden=True)]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, as `runs ls` prints it.")]
 MaxCost = Annotated[str, typer.Option("--max-cost", metavar="USD", help="The most that the run may spend.")]
 Encoding = Annotated[
@@ -42,16 +42,35 @@ NoConvert = Annotated[
 Newest = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")]
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:  # as typer calls it
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rlm-service {version('rlm-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Answers questions over contexts far larger than a model's window, by running a Recursive Language Model."""
+
+
+@app.command(context_settings={"allow_extra_args": True})
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
+    words: typer.Context,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     context: Annotated[
         list[str] | None,
         typer.Option(
             "-c",
             "--context",
             metavar="PATH",
-            help="A file, directory, glob, or - for stdin; repeatable. NAME=PATH also binds it to that variable.",
+            help="A file, directory, glob in quotes, stored context (ctx_…), or - for stdin; repeatable. "
+            "NAME=PATH also binds it to that variable.",
         ),
     ] = None,
     encoding: Encoding = None,
@@ -81,7 +100,7 @@ def ask(
     ] = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answer to a file.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")] = False,
     show_code: ShowCode = True,
     traceback: Traceback = False,
 ) -> None:
@@ -94,6 +113,7 @@ def ask(
 
     options = AskOptions(
         question=question,
+        more=tuple(words.args),
         contexts=tuple(context or ()),
         encoding=encoding,
         documents_as_they_are=no_convert,
@@ -133,6 +153,7 @@ def demo(
     sub_model: Annotated[str, typer.Option(help="The model of sub-calls.")] = "scripted/sub",
     max_cost: MaxCost = "1.00",
     lines: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many lines to search.")] = 1_000_000,
+    show_code: ShowCode = True,
     traceback: Traceback = False,
 ) -> None:
     """Find one number hidden in 1,000,000 lines. Needs no key; leaves nothing behind."""
@@ -140,7 +161,14 @@ def demo(
     from service.cli.demo import DemoOptions
     from service.cli.demo import demo as run
 
-    options = DemoOptions(model=model, sub_model=sub_model, max_cost=max_cost, lines=lines, colour=wants_colour())
+    options = DemoOptions(
+        model=model,
+        sub_model=sub_model,
+        max_cost=max_cost,
+        lines=lines,
+        show_code=show_code,
+        colour=wants_colour(),
+    )
     run_command(lambda: run(options), show_traceback=traceback)
 
 
@@ -165,7 +193,7 @@ def list_runs(limit: Newest = 20, as_json: AsJson = False, traceback: Traceback 
 @runs.command("show")
 def show_run(
     run: RunIdArgument,
-    answer: Annotated[bool, typer.Option("--answer", help="Print the answer and nothing else.")] = False,
+    answer: Annotated[bool, typer.Option("--answer", help="Print the answer; with --json, within the rest.")] = False,
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
@@ -209,11 +237,15 @@ def put_contexts(
 ) -> None:
     """Store each path as a context and print its id."""
     from service.cli import context_commands
-    from service.cli.boundary import run_command
+    from service.cli.boundary import run_command, wants_colour
 
     run_command(
         lambda: context_commands.put_contexts(
-            tuple(paths), as_json=as_json, encoding=encoding, documents_as_they_are=no_convert
+            tuple(paths),
+            as_json=as_json,
+            encoding=encoding,
+            documents_as_they_are=no_convert,
+            colour=wants_colour(),
         ),
         show_traceback=traceback,
     )
@@ -230,4 +262,7 @@ def list_contexts(limit: Newest = 20, as_json: AsJson = False, traceback: Traceb
 
 def main() -> None:
     """The console script."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until a command runs there is nothing to clean up, and Ctrl-C must not end in a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     app()

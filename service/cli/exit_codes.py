@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     INTERNAL = 1
     """A defect of this program."""
     BAD_USAGE = 2
-    """The command, a file or a value is wrong; nothing was started."""
+    """The command, a file, a value or a setting is wrong, or a key is missing; nothing was started."""
     STOPPED = 3
     """A limit ended the run; what it had is printed, with its source on stderr."""
     POLICY = 4
@@ -23,9 +23,9 @@ class ExitCode(IntEnum):
     PROVIDER = 5
     """The language model's provider failed."""
     PLATFORM = 6
-    """The store, the sandbox or the disk failed."""
+    """The store, the sandbox or the disk failed, or stdout could not be written."""
     CANCELLED = 130
-    """Ctrl-C, SIGTERM or `runs cancel`; what the run had is printed."""
+    """Ctrl-C, SIGTERM, SIGHUP or `runs cancel`; what the run had is printed."""
     PIPE_CLOSED = 141
     """Whoever read our output went away."""
 
@@ -38,8 +38,14 @@ EXIT_CODE_OF_FAULT: dict[Fault, ExitCode] = {
 }
 
 
+EXIT_CODE_OF_CODE: dict[str, ExitCode] = {
+    "missing_api_key": ExitCode.BAD_USAGE,
+}
+"""Where the fault alone would mislead: whoever types the command is also who sets its environment."""
+
+
 def of_error(error: RlmServiceError) -> ExitCode:
-    return EXIT_CODE_OF_FAULT[error.fault]
+    return EXIT_CODE_OF_CODE.get(error.code, EXIT_CODE_OF_FAULT[error.fault])
 
 
 def of_run(stop_reason: StopReason, source: AnswerSource) -> ExitCode:

@@ -31,4 +31,6 @@ class Finding:
 
 
 def broken(subject: str, error: RlmServiceError) -> Finding:
-    return Finding(subject=subject, state=State.BROKEN, text=str(error), exit_code=exit_codes.of_error(error))
+    return Finding(
+        subject=subject, state=State.BROKEN, text=str(error).removesuffix("."), exit_code=exit_codes.of_error(error)
+    )

@@ -1,8 +1,8 @@
 """From what a person names with `-c` to what the context store keeps: which files, of which kind, under which name.
 
-`-c` takes a file, a directory, a glob or `-` for stdin, each optionally preceded by `NAME=` to bind the context to a
-variable besides `context_N`. A directory or a glob with several matches becomes one context of named texts; the
-suffix decides between text, JSON and documents (`service.contexts.detection`). Nothing is stored here:
+`-c` takes a file, a directory, a glob, the id of a stored context or `-` for stdin, each optionally preceded by `NAME=`
+to bind the context to a variable besides `context_N`. A directory or a glob with several matches becomes one context of
+named texts; the suffix decides between text, JSON and documents (`service.contexts.detection`). Nothing is stored here:
 `find_sources` only looks, so that a wrong path fails before anything is started.
 """
 
@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.cli.counts import counted
 from service.cli.visible import visible_line
 from service.contexts.detection import DocumentFile, TextFile, UnusableFile, kind_of, look_at
 from service.contexts.encodings import Encoding
 from service.contexts.values import ContextKind
 from service.errors import BadRequest
+from service.ids import ContextId, is_id
 
 STDIN = "-"
 MAX_FILES = 10_000
@@ -26,6 +28,8 @@ MAX_FILES = 10_000
 
 _NAMED = re.compile(r"([^\W\d]\w{0,79})=(.+)", re.DOTALL)
 _EXAMPLES = 3
+_OF_ANYTHING = ("hidden", "a link")
+"""Why something is left out that need not be a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,19 +69,30 @@ class Source:
     reading: Reading
 
 
-def find_sources(arguments: Sequence[str], reading: Reading = AS_FOUND) -> tuple[Source, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredContext:
+    """What one `-c ctx_…` named. Whether it exists, the store knows."""
+
+    context_id: ContextId
+    variable: str | None = None
+
+
+Found = Source | StoredContext
+
+
+def find_sources(arguments: Sequence[str], reading: Reading = AS_FOUND) -> tuple[Found, ...]:
     """Look at every `-c`.
 
     Raises:
         BadRequest: a path is missing, unreadable, empty or not text; the message says which and what to do.
     """
     sources = tuple(_find(argument, reading) for argument in arguments)
-    if sum(not source.files for source in sources) > 1:
+    if sum(isinstance(source, Source) and not source.files for source in sources) > 1:
         raise BadRequest("stdin can be one context only, and -c - was given more than once")
     return sources
 
 
-def _find(argument: str, reading: Reading) -> Source:
+def _find(argument: str, reading: Reading) -> Found:
     variable, target = None, argument
     named = _NAMED.fullmatch(argument)
     if named is not None and not os.path.lexists(argument):
@@ -87,6 +102,8 @@ def _find(argument: str, reading: Reading) -> Source:
     if not target or "\0" in target:
         raise BadRequest(f"{visible_line(argument)!r} is no path: name a file, a directory, a glob or -")
     path = Path(target)
+    if is_id(target, "ctx") and not os.path.lexists(path):
+        return StoredContext(context_id=ContextId(target), variable=variable)
     if os.path.isdir(path):  # unlike Path.is_dir it is false, not an error, where nothing can be seen
         return _directory(path, variable, reading)
     if not os.path.lexists(path) and glob.has_magic(target):
@@ -167,14 +184,14 @@ def _look(path: Path, reading: Reading) -> TextFile | DocumentFile | UnusableFil
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
-            return _left_out("links")
+            return _left_out("a link")
         if not stat.S_ISREG(status.st_mode):
-            return _left_out("special files")
+            return _left_out("neither a file nor a directory")
         return look_at(path, encoding=reading.encoding, as_it_is=reading.documents_as_they_are)
     except PermissionError:
-        return _left_out("unreadable files")
+        return _left_out("unreadable")
     except FileNotFoundError:
-        return _left_out("files that vanished")
+        return _left_out("gone meanwhile")
 
 
 def _left_out(reason: str) -> UnusableFile:
@@ -183,7 +200,8 @@ def _left_out(reason: str) -> UnusableFile:
 
 def _examples(reason: str, names: list[str]) -> str:
     shown = ", ".join(visible_line(name, 60) for name in names[:_EXAMPLES])
-    return f"{len(names)} {reason} ({shown}{', …' if len(names) > _EXAMPLES else ''})"
+    what = counted(len(names), "entry", "entries") if reason in _OF_ANYTHING else counted(len(names), "file")
+    return f"{what}: {reason} ({shown}{', …' if len(names) > _EXAMPLES else ''})"
 
 
 def _refuse_too_many(found: Sequence[Path], what: str) -> None:

@@ -4,10 +4,13 @@
 line that a terminal keeps updating underneath. Everything a model or a file wrote passes through `visible`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
+from service.cli.counts import counted as _count
+from service.cli.counts import refused_text
 from service.cli.visible import visible_line
 from service.ids import CellId
 from service.loop import reply
@@ -39,6 +42,7 @@ from service.loop.values import (
     StopReason,
 )
 from service.money import NanoUSD, format_usd
+from service.runs.views import refused_sub_calls
 
 MAX_CODE_LINES = 60
 MAX_OUTPUT_LINES = 8
@@ -82,6 +86,9 @@ class Progress:
     failed_sub_calls: int = 0
     sub_calls_told: int = 0
     """How many of them the lines have spoken of."""
+    refused_told: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Sub-calls that were not made, by the limit that forbade them."""
     child_runs: int = 0
     spent: NanoUSD = _NOTHING
     limits: Limits | None = None
@@ -92,7 +99,7 @@ def status_line(progress: Progress) -> str:
     parts = [progress.phase]
     if progress.turns:
         parts.append(f"turn {progress.turns}")
-    if progress.sub_calls:
+    if progress.sub_calls or progress.refused:
         parts.append(_sub_calls(progress))
     if progress.child_runs:
         parts.append(_count(progress.child_runs, "child run"))
@@ -115,7 +122,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
             what = _PURPOSE[event.purpose]
             return progress, (Line(f"{what} failed ({event.outcome}): {_short(event.message)}", Style.WARNING),)
         case HostCallAnswered():
-            return progress, ()
+            return _host_call_answered(progress, event), ()
         case ChildRunFinished():
             return _child_run_finished(progress, event)
         case CellFinished():
@@ -133,7 +140,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
         case DeadlinePassed():
             return progress, (Line("the deadline has passed", Style.WARNING),)
         case CancelRequested():
-            return replace(progress, phase="cancelling"), (Line("cancelling", Style.WARNING),)
+            return replace(progress, phase="cancelling"), ()
         case RunFinished():
             return _run_finished(progress, event)
         case _:
@@ -155,7 +162,7 @@ def _submitted(progress: Progress, event: RunSubmitted) -> tuple[Progress, tuple
         Line(f"at most {', '.join(bounds)}"),
     ]
     for shown in event.contexts:
-        what = f"{visible_line(shown.type_name, 40)}, {shown.length:,} {shown.unit}"
+        what = f"{visible_line(shown.type_name, 40)}, {_count(shown.length, shown.unit.removesuffix('s'))}"
         lines.append(Line(f"{visible_line(shown.variable, 80)}: {what}"))
     return replace(progress, phase="asking the root LM", limits=limits), tuple(lines)
 
@@ -172,6 +179,8 @@ def _root_call_finished(progress: Progress, event: CallFinished) -> tuple[Progre
     phase = "running code" if read.blocks else "asking the root LM"
     seen = replace(seen, turns=progress.turns + 1, phase=phase)
     lines = [Line(f"turn {seen.turns} · {bill}", Style.HEADING)]
+    if not progress.show_code and not read.blocks:
+        lines.append(Line("no code in the reply"))
     if progress.show_code:
         lines += _bounded([line for line in read.prose.splitlines() if line.strip()], MAX_PROSE_LINES, Style.OUTPUT, "")
         for block in read.blocks:
@@ -192,6 +201,14 @@ def _sub_call_finished(progress: Progress, event: CallFinished) -> tuple[Progres
     return replace(seen, sub_calls_told=seen.sub_calls), (Line(f"{_sub_calls(seen)} · {_money(seen)}", Style.PULSE),)
 
 
+def _host_call_answered(progress: Progress, event: HostCallAnswered) -> Progress:
+    refused = refused_sub_calls(event)
+    if not refused:
+        return progress
+    counted = {limit: progress.refused.get(limit, 0) + refused.get(limit, 0) for limit in {*progress.refused, *refused}}
+    return replace(progress, refused=counted)
+
+
 def _child_run_finished(progress: Progress, event: ChildRunFinished) -> tuple[Progress, tuple[Line, ...]]:
     child = event.child
     seen = replace(progress, child_runs=progress.child_runs + 1, spent=NanoUSD(progress.spent + child.spent))
@@ -201,9 +218,15 @@ def _child_run_finished(progress: Progress, event: ChildRunFinished) -> tuple[Pr
 
 
 def _cell_finished(progress: Progress, result: CellResult) -> tuple[Progress, tuple[Line, ...]]:
-    seen = replace(progress, cells=progress.cells + 1, sub_calls_told=progress.sub_calls, phase="asking the root LM")
+    seen = replace(
+        progress,
+        cells=progress.cells + 1,
+        sub_calls_told=progress.sub_calls,
+        refused_told=progress.refused,
+        phase="asking the root LM",
+    )
     lines: list[Line] = []
-    if progress.sub_calls != progress.sub_calls_told:
+    if progress.sub_calls != progress.sub_calls_told or progress.refused != progress.refused_told:
         lines.append(Line(f"{_sub_calls(progress)} · {_money(progress)}", Style.PULSE))
     style = Style.GOOD if result.status is CellStatus.OK else Style.WARNING
     lines.append(Line(_cell_summary(result), style))
@@ -216,16 +239,17 @@ def _cell_finished(progress: Progress, result: CellResult) -> tuple[Progress, tu
 def _cell_summary(result: CellResult) -> str:
     parts = [f"cell {_cell_place(result.cell_id)} {result.status}"]
     if result.raised is not None:
-        parts.append(f"{visible_line(result.raised.type_name, 60)}: {_short(result.raised.message)}")
+        message = _short(result.raised.message)
+        parts.append(visible_line(result.raised.type_name, 60) + (f": {message}" if message.strip() else ""))
     if result.detail:
         parts.append(_short(result.detail))
     if result.namespace_lost:
         parts.append("variables lost")
     parts.append(f"{result.wall_s:.1f} s")
     if result.stdout.size_bytes:
-        parts.append(f"printed {result.stdout.size_bytes:,} bytes")
+        parts.append(f"printed {_count(result.stdout.size_bytes, 'byte')}")
     if result.answer is not None and result.answer.ready:
-        parts.append(f"answer submitted ({result.answer.size_bytes:,} bytes)")
+        parts.append(f"answer submitted ({_count(result.answer.size_bytes, 'byte')})")
     return " · ".join(parts)
 
 
@@ -248,7 +272,7 @@ def _value_read(progress: Progress, event: ValueRead) -> tuple[Progress, tuple[L
     name = visible_line(event.variable, 80)
     if event.outcome == "read":
         size = event.blob.size_bytes if event.blob is not None else 0
-        return progress, (Line(f"read {name}: {size:,} bytes", Style.OUTPUT),)
+        return progress, (Line(f"read {name}: {_count(size, 'byte')}", Style.OUTPUT),)
     reason = f": {_short(event.message)}" if event.message else ""
     return progress, (Line(f"could not read {name}: {event.outcome.replace('_', ' ')}{reason}", Style.WARNING),)
 
@@ -260,16 +284,15 @@ def _run_finished(progress: Progress, event: RunFinished) -> tuple[Progress, tup
         counted.append(_count(seen.child_runs, "child run"))
     size = event.answer.size_bytes if event.answer is not None else 0
     answered = event.stop_reason is StopReason.ANSWERED
+    style = Style.GOOD if answered and event.answer_source is AnswerSource.SUBMITTED else Style.WARNING
     source = "" if event.answer_source is AnswerSource.SUBMITTED else f" ({event.answer_source})"
+    answer = f"answer{source} of {_count(size, 'byte')}" if size or answered else "no answer"
     lines = [
-        Line(
-            f"{_STOPPED[event.stop_reason]} · answer{source} of {size:,} bytes",
-            Style.GOOD if answered else Style.WARNING,
-        ),
+        Line(f"{_STOPPED[event.stop_reason]} · {answer}", style),
         Line(f"{', '.join(counted)} · {_money(seen)}"),
     ]
     if event.message:
-        lines.insert(1, Line(_short(event.message), Style.PLAIN if answered else Style.WARNING))
+        lines.insert(1, Line(_short(event.message), Style.PLAIN if style is Style.GOOD else Style.WARNING))
     return seen, tuple(lines)
 
 
@@ -288,16 +311,12 @@ def _short(text: str) -> str:
 
 def _sub_calls(progress: Progress) -> str:
     failed = f" ({progress.failed_sub_calls:,} failed)" if progress.failed_sub_calls else ""
-    return _count(progress.sub_calls, "sub-call") + failed
+    return _count(progress.sub_calls, "sub-call") + failed + refused_text(progress.refused)
 
 
 def _money(progress: Progress) -> str:
     limit = progress.limits.cost if progress.limits is not None else None
     return format_usd(progress.spent) + (f" of {format_usd(limit)}" if limit is not None else "")
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 _PURPOSE = {
@@ -310,7 +329,7 @@ _PURPOSE = {
 _STOPPED = {
     StopReason.ANSWERED: "answered",
     StopReason.TURN_LIMIT: "stopped at the turn limit",
-    StopReason.BUDGET: "stopped: the budget is spent",
+    StopReason.BUDGET: "stopped: what is left of the budget does not cover another call",
     StopReason.TOKEN_LIMIT: "stopped at the token limit",
     StopReason.DEADLINE: "stopped at the deadline",
     StopReason.CANCELLED: "cancelled",

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import sys
 
 from service.cli import exit_codes
-from service.cli.answers import print_answer
+from service.cli.answers import inline_answer, print_answer
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
-from service.cli.screen import open_screen
+from service.cli.screen import open_listing
+from service.cli.streams import flush_out, write_out
 from service.cli.views import describe_run, print_json, run_page, run_row
 from service.cli.watching import watch
 from service.errors import BadRequest
@@ -23,24 +23,26 @@ async def list_runs(*, limit: int, as_json: bool) -> ExitCode:
     if as_json:
         print_json([describe_run(view) for view in views])
     else:
-        sys.stdout.writelines(run_row(view) + "\n" for view in views)
+        write_out("".join(run_row(view) + "\n" for view in views))
     return ExitCode.ANSWERED
 
 
 async def show_run(text: str, *, as_json: bool, answer_only: bool) -> ExitCode:
-    """One run; with `answer_only` its answer and nothing else."""
+    """One run; with `answer_only` its answer and nothing else, or beside the rest in JSON."""
     run_id = parse_run_id(text)
     async with open_service(without_warm_sandboxes()) as service:
         view = await service.runs.show(run_id)
-        if answer_only:
-            if view.answer is None:
-                state = "is still running" if view.stop_reason is None else "has no answer"
-                raise BadRequest(f"run {run_id} {state}")
+        if answer_only and view.answer is None:
+            raise BadRequest(f"run {run_id} {'is still running' if view.stop_reason is None else 'has no answer'}")
+        if answer_only and as_json:
+            blob = None if view.answer is None else service.blobs.path(view.answer.sha256)
+            print_json(describe_run(view) | await inline_answer(view.answer, service.runs.answer_chunks(run_id), blob))
+        elif answer_only:
             await print_answer(service.runs.answer_chunks(run_id))
         elif as_json:
             print_json(describe_run(view))
         else:
-            sys.stdout.write(run_page(view))
+            write_out(run_page(view))
     return ExitCode.ANSWERED
 
 
@@ -53,10 +55,10 @@ async def tail_run(text: str, *, as_json: bool, show_code: bool, colour: bool) -
             async for recorded in service.runs.follow(run_id):
                 event = dataclasses.asdict(recorded.event)
                 named = {"seq": recorded.seq, "event": type(recorded.event).__name__, **event}
-                sys.stdout.write(json.dumps(named) + "\n")
-                sys.stdout.flush()
+                write_out(json.dumps(named) + "\n")
+                flush_out()
             return ExitCode.ANSWERED
-        with open_screen(quiet=False, colour=colour) as screen:
+        with open_listing(colour=colour) as screen:
             watched = await watch(service.runs, run_id, screen, show_code=show_code, may_cancel=False)
     if watched.finished is None:
         return ExitCode.CANCELLED
@@ -67,8 +69,10 @@ async def cancel_run(text: str) -> ExitCode:
     """Ask a run to end; it settles and keeps what it has. Idempotent."""
     run_id = parse_run_id(text)
     async with open_service(without_warm_sandboxes()) as service:
-        await service.runs.cancel(run_id)
-    sys.stdout.write(f"cancelling {run_id}\n")
+        view = await service.runs.show(run_id)
+        if view.stop_reason is None:
+            await service.runs.cancel(run_id)
+    write_out(f"cancelling {run_id}\n" if view.stop_reason is None else f"already ended: {view.stop_reason}\n")
     return ExitCode.ANSWERED
 
 

@@ -1,12 +1,17 @@
 """Put what `find_sources` found into the context store."""
 
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
-from service.cli.inputs import Source, SourceFile
+from service.cli.inputs import Found, Source, SourceFile, StoredContext
 from service.cli.visible import visible_line
 from service.contexts.detection import DocumentFile, TextFile
 from service.contexts.documents.conversion import Document
@@ -14,38 +19,53 @@ from service.contexts.encodings import UTF8, Recoded
 from service.contexts.redis_contexts import Contexts
 from service.contexts.redis_contexts import Source as Payload
 from service.contexts.values import Context
+from service.errors import BadRequest
 from service.loop.values import ContextBinding
 
-STDIN_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+STDIN = 0
 MOST_LINES = 20
 """Told about one source: a directory can hold thousands of documents."""
 
-Tell = Callable[[str], None]
-"""Takes one line for people."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """Who hears of it while contexts are stored."""
+
+    line: Callable[[str], None]
+    """Takes one line for people about what was converted or left out."""
+    progress: Callable[[int, int], None] = lambda _done, _of: None
+    """Takes how many parts of a context are stored, of how many."""
 
 
-async def store_sources(contexts: Contexts, sources: Sequence[Source], tell: Tell) -> tuple[ContextBinding, ...]:
+async def store_sources(contexts: Contexts, sources: Sequence[Found], telling: Telling) -> tuple[ContextBinding, ...]:
     """Store all of them, in order."""
-    return tuple(
-        [
-            ContextBinding(context_id=(await store_source(contexts, source, tell)).context_id, variable=source.variable)
-            for source in sources
-        ]
-    )
+    bindings: list[ContextBinding] = []
+    for source in sources:
+        match source:
+            case StoredContext(context_id=context_id):
+                pass
+            case Source():
+                context_id = (await store_source(contexts, source, telling)).context_id
+        bindings.append(ContextBinding(context_id=context_id, variable=source.variable))
+    return tuple(bindings)
 
 
-async def store_source(contexts: Contexts, source: Source, tell: Tell) -> Context:
+async def store_source(contexts: Contexts, source: Source, telling: Telling) -> Context:
     """Store one; what is converted or left out on the way is told.
 
     Raises:
         BadRequest: it is not what its kind says (broken JSON, a damaged document, empty stdin).
     """
-    told = _Told(tell)
+    told = _Told(telling.line)
     try:
         if source.kind == "named_texts":
             parts = [(file.name, _payload(source, file, told.tell)) for file in source.files]
             return await contexts.put_named_texts(
-                source.name, parts, leave_out=lambda error: told.tell(f"left out: {error}")
+                source.name,
+                parts,
+                leave_out=lambda error: told.tell(f"left out: {error}"),
+                progress=telling.progress,
             )
         if not source.files:
             return await contexts.put_text(source.name, _stdin_payload(source, told.tell))
@@ -57,7 +77,7 @@ async def store_source(contexts: Contexts, source: Source, tell: Tell) -> Contex
 class _Told:
     """The first lines about a source, and how many there were."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._count = 0
 
@@ -71,7 +91,7 @@ class _Told:
             self._tell(visible_line(f"{name}: {self._count - MOST_LINES} more were converted or left out"))
 
 
-def _payload(source: Source, file: SourceFile, tell: Tell) -> Payload:
+def _payload(source: Source, file: SourceFile, tell: Callable[[str], None]) -> Payload:
     given = source.reading.encoding
     match file.found:
         case DocumentFile(format=document_format):
@@ -80,17 +100,49 @@ def _payload(source: Source, file: SourceFile, tell: Tell) -> Payload:
         case TextFile(encoding=encoding):
             return file.path if encoding == UTF8 else Recoded(source=file.path, encoding=encoding, tell=tell)
         case None:
-            return file.path if given in (None, UTF8) else Recoded(source=file.path, encoding=given, tell=tell)
+            pipe = _pipe(file.path)
+            return pipe if given in (None, UTF8) else Recoded(source=pipe, encoding=given, tell=tell)
 
 
-def _stdin_payload(source: Source, tell: Tell) -> Payload:
+def _stdin_payload(source: Source, tell: Callable[[str], None]) -> Payload:
     given = source.reading.encoding
     return _stdin() if given in (None, UTF8) else Recoded(source=_stdin(), encoding=given, tell=tell)
 
 
 async def _stdin() -> AsyncIterator[bytes]:
-    if sys.stdin.isatty():
-        sys.stderr.write("reading the context from the terminal; end it with Ctrl-D\n")
-    descriptor = sys.stdin.fileno()
-    while chunk := await anyio.to_thread.run_sync(os.read, descriptor, STDIN_BYTES, abandon_on_cancel=True):
+    if os.isatty(STDIN):
+        sys.stderr.write("reading stdin (Ctrl-D ends it)\n")
+    async for chunk in _chunks(STDIN):
+        yield chunk
+
+
+async def _pipe(path: Path) -> AsyncIterator[bytes]:
+    try:
+        # Non-blocking, or opening would wait, uninterruptibly, for somebody who writes.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
+    except OSError as error:
+        raise BadRequest(f"{visible_line(str(path))} cannot be read: {error.strerror}") from error
+    with closing(file):
+        async for chunk in _chunks(file.fileno()):
+            yield chunk
+
+
+async def _chunks(descriptor: int) -> AsyncIterator[bytes]:
+    """Everything until its end. Where that can take for ever it waits without a thread, so that Ctrl-C ends it."""
+    mode = os.fstat(descriptor).st_mode
+    waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+    while True:
+        if waits:
+            await anyio.wait_readable(descriptor)
+        try:
+            if waits:
+                chunk = os.read(descriptor, READ_BYTES)
+            else:
+                chunk = await anyio.to_thread.run_sync(os.read, descriptor, READ_BYTES, abandon_on_cancel=True)
+        except BlockingIOError:
+            continue  # somebody else read it first
+        except OSError as error:
+            raise BadRequest(f"what was piped in cannot be read: {error.strerror}") from error
+        if not chunk:
+            return
         yield chunk

@@ -1,10 +1,11 @@
 """Runs and contexts as people and scripts get to see them on stdout."""
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from service.cli.counts import counted, refused_text
+from service.cli.streams import is_terminal, write_out
 from service.cli.visible import visible_line
 from service.contexts.values import Context
 from service.money import NanoUSD, format_usd
@@ -32,7 +33,10 @@ def describe_run(view: RunView) -> dict[str, Any]:
         "turns": view.turns,
         "cells": view.cells,
         "sub_calls": view.sub_calls,
+        "refused_sub_calls": dict(view.refused_sub_calls),
         "child_runs": view.child_runs,
+        "input_tokens": view.input_tokens,
+        "output_tokens": view.output_tokens,
         "spent_usd": plain_usd(view.spent),
         "spent_nano_usd": view.spent,
         "cost_limit_usd": None if view.cost_limit is None else plain_usd(view.cost_limit),
@@ -43,7 +47,7 @@ def describe_run(view: RunView) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout. ASCII only, so nothing in it can drive a terminal."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=True, indent=2 if sys.stdout.isatty() else None) + "\n")
+    write_out(json.dumps(value, ensure_ascii=True, indent=2 if is_terminal() else None) + "\n")
 
 
 def plain_usd(amount: NanoUSD) -> str:
@@ -85,12 +89,14 @@ def run_page(view: RunView) -> str:
         ("state", "running" if view.stop_reason is None else f"{view.stop_reason}{took}"),
         (
             "counted",
-            f"{view.turns} turns, {view.cells} cells, {view.sub_calls} sub-calls, {view.child_runs} child runs",
+            f"{counted(view.turns, 'turn')}, {counted(view.cells, 'cell')}, {counted(view.sub_calls, 'sub-call')}"
+            f"{refused_text(view.refused_sub_calls)}, {counted(view.child_runs, 'child run')}",
         ),
+        ("tokens", f"{view.input_tokens:,} in, {view.output_tokens:,} out"),
         ("spent", format_usd(view.spent) + limit),
     ]
     if view.answer is not None:
-        rows.append(("answer", f"{view.answer_source}, {view.answer.size_bytes:,} bytes"))
+        rows.append(("answer", f"{view.answer_source}, {counted(view.answer.size_bytes, 'byte')}"))
     if view.message:
         rows.append(("message", visible_line(view.message, 1000)))
     return "".join(f"{name:<10} {value}\n" for name, value in rows)
@@ -98,7 +104,7 @@ def run_page(view: RunView) -> str:
 
 def context_row(context: Context) -> str:
     """A stored context on one line."""
-    what = f"{context.kind}, {context.length:,} {context.unit}"
+    what = f"{context.kind}, {counted(context.length, context.unit.removesuffix('s'))}"
     name = visible_line(context.name, QUESTION_WIDTH)
     return f"{context.context_id}  {_day(context.created_at)}  {what:<36}  {name}"
 

@@ -29,7 +29,10 @@ async def watch(runs: Runs, run_id: RunId, screen: Screen, *, show_code: bool, m
             tasks.start_soon(_cancel_on_interrupt, runs, run_id, screen, tasks.cancel_scope)
         async for recorded in runs.follow(run_id):
             progress, lines = advance(progress, recorded.event)
-            screen.show(lines)
+            if isinstance(recorded.event, RunFinished):
+                screen.tell(lines)
+            else:
+                screen.show(lines)
             screen.update(status_line(progress))
             if isinstance(recorded.event, RunFinished):
                 finished = recorded.event
@@ -45,5 +48,5 @@ async def _cancel_on_interrupt(runs: Runs, run_id: RunId, screen: Screen, watchi
             if pressed > 1:
                 watching.cancel()
                 return
-            screen.show([Line("cancelling the run; press Ctrl-C again to leave without waiting", Style.WARNING)])
+            screen.show([Line("cancelling; Ctrl-C again leaves at once", Style.WARNING)])
             await runs.cancel(run_id)

@@ -37,7 +37,7 @@ class UnusableFile:
     """A file that cannot become a context."""
 
     reason: str
-    """For several files at once: "files that are not text"."""
+    """For several files at once: "not text"."""
     detail: str
     """For one file, after its name: what is wrong and what to do."""
 
@@ -69,7 +69,7 @@ def look_at(path: Path, *, encoding: Encoding | None = None, as_it_is: bool = Fa
             return DocumentFile(format=document)
         label = FORMATS[document].label
         return UnusableFile(
-            reason=f"files of a format that needs the documents extra, installed with {INSTALL}",
+            reason=f"of a format that needs the documents extra, installed with {INSTALL}",
             detail=f"is a {label}: to read it, install the documents extra with {INSTALL}",
         )
     kind = kind_of(path)
@@ -84,9 +84,9 @@ def look_at(path: Path, *, encoding: Encoding | None = None, as_it_is: bool = Fa
 def _unusable(path: Path, found: NoText) -> UnusableFile:
     if found.reason == "undecided":
         return UnusableFile(
-            reason="files in an encoding that could not be told (say --encoding NAME)",
+            reason="in an encoding that could not be told (say --encoding NAME)",
             detail=f"is not UTF-8 ({found.detail}) and its encoding could not be told: "
             "name it, such as --encoding windows-1252",
         )
     advice = ADVICE.get(path.suffix.lower(), "convert it to text or JSON first")
-    return UnusableFile(reason="files that are not text", detail=f"is not text ({found.detail}): {advice}")
+    return UnusableFile(reason="not text", detail=f"is not text ({found.detail}): {advice}")

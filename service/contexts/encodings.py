@@ -99,10 +99,11 @@ def find_encoding(path: Path) -> Encoding | NoText:
             nul = chunk.find(0)
             if nul >= 0:
                 return NoText(reason="binary", detail=f"a zero byte at offset {offset + nul}")
+            pending, _ = decoder.getstate()
             try:
                 decoder.decode(chunk)
-            except UnicodeDecodeError:
-                return _legacy(file, f"no UTF-8 near offset {offset}")
+            except UnicodeDecodeError as error:
+                return _legacy(file, f"no UTF-8 at offset {offset - len(pending) + error.start}")
             offset += len(chunk)
         try:
             decoder.decode(b"", final=True)
@@ -185,14 +186,17 @@ class Recoded:
         offset = 0
 
         def recode(chunk: bytes, *, final: bool = False) -> bytes:
+            pending, _ = decoder.getstate()
             try:
                 return decoder.decode(chunk, final).encode("utf-8")
             except UnicodeError as error:
-                # Also half a surrogate pair, which UTF-16 can hold and text cannot.
+                # Also half a surrogate pair, which UTF-16 can hold and text cannot: of it the place is not known.
+                decoded = isinstance(error, UnicodeDecodeError)
+                at = offset - len(pending) + error.start if isinstance(error, UnicodeDecodeError) else offset
                 raise BadRequest(
-                    f"{name}: expected text in {self.encoding.name}, found other bytes near offset {offset}; "
-                    "name its encoding with --encoding NAME",
-                    data={"name": name, "offset": offset},
+                    f"{name}: expected text in {self.encoding.name}, found other bytes "
+                    f"{'at' if decoded else 'near'} offset {at}; name its encoding with --encoding NAME",
+                    data={"name": name, "offset": at},
                 ) from error
 
         async for chunk in chunks:

@@ -18,13 +18,14 @@ from pydantic import TypeAdapter
 from service.contexts.detection import FileKind, kind_of
 from service.contexts.documents.conversion import Document
 from service.contexts.encodings import Recoded
-from service.contexts.images import Images
+from service.contexts.images import LEAST_MAPPED_BYTES, Images
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
 from service.contexts.values import Context, ContextKind, LinkedPart, Part, TextListImage
 from service.errors import BadRequest, NotFound
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS, BlobRef
+from service.store.blob_batches import BlobBatch
 from service.store.blobs import Blobs, BlobWriter, Media, gather
 from service.store.bodies import Bodies
 from service.store.connection import Store
@@ -124,10 +125,12 @@ class Contexts:
         parts: Sequence[tuple[str, Source]],
         *,
         leave_out: Callable[[BadRequest], None] | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _of: None,
     ) -> Context:
         """Keep several texts as one context; it becomes a dict from part name to text, in this order.
 
-        With `leave_out` a part that cannot be used is told to it and left out, and the others are kept.
+        With `leave_out` a part that cannot be used is told to it and left out, and the others are kept. `progress` is
+        told after every part how many are done, of how many.
 
         Raises:
             BadRequest: a part is not UTF-8 text, two have one name, or all are empty.
@@ -142,17 +145,20 @@ class Contexts:
             seen.add(part)
         kept: list[Part] = []
         preview: dict[str, str] = {}
-        for part, source in parts:
-            try:
-                stored, text = await self._text(part, source, may_be_empty=True)
-            except BadRequest as error:
-                if leave_out is None:
-                    raise
-                leave_out(error)
-                continue
-            kept.append(stored)
-            if len(preview) < PREVIEW_CHARS:
-                preview[part] = text.preview
+        with self._blobs.batch() as batch:
+            for done, (part, source) in enumerate(parts):
+                progress(done, len(parts))
+                try:
+                    stored, text = await self._part_of_many(part, source, batch)
+                except BadRequest as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(error)
+                    continue
+                kept.append(stored)
+                if len(preview) < PREVIEW_CHARS:
+                    preview[part] = text.preview
+            await self._blobs.in_thread(batch.commit)
         shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
         facts = Facts(type_name="dict", length=len(kept), unit="keys", preview=shown)
         return await self._keep(name, "named_texts", kept, facts)
@@ -204,6 +210,24 @@ class Contexts:
         digests += [part.image.sha256 for part in context.parts if part.image is not None]
         digests += [part.list_image.sha256 for part in context.parts if part.list_image is not None]
         return {digest: self._blobs.path(digest) for digest in digests}
+
+    async def _part_of_many(self, name: str, source: Source, batch: BlobBatch) -> tuple[Part, Facts]:
+        """A small file waits in the batch, with one look and in one thread; whatever else is kept at once."""
+        if isinstance(source, Path):
+
+            def take() -> tuple[Part, Facts] | None:
+                data = _read_small(source, name)
+                if data is None:
+                    return None
+                scan = TextScan(name)
+                scan.feed(data)
+                facts = scan.finish()
+                return _part(name, batch.add(data)), facts
+
+            taken = await self._blobs.in_thread(take)
+            if taken is not None:
+                return taken
+        return await self._text(name, source, may_be_empty=True)
 
     async def _text(self, name: str, source: Source, *, may_be_empty: bool = False) -> tuple[Part, Facts]:
         scan = TextScan(name)
@@ -295,6 +319,13 @@ def _open(path: Path, name: str) -> BinaryIO:
         raise BadRequest(f"{name}: expected a file that can be read, found none ({error.strerror})") from error
 
 
+def _read_small(path: Path, name: str) -> bytes | None:
+    """The whole of a file that is too small for an image; None for a larger one."""
+    with _open(path, name) as file:
+        data = file.read(LEAST_MAPPED_BYTES)
+    return data if len(data) < LEAST_MAPPED_BYTES else None
+
+
 def _part(name: str, ref: BlobRef) -> Part:
     return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
@@ -314,4 +345,4 @@ def _empty(name: str) -> BadRequest:
 
 
 def _absent(context_id: ContextId) -> NotFound:
-    return NotFound(f"there is no context {context_id}")
+    return NotFound(f"there is no context {context_id}: `contexts ls` lists those there are")

@@ -141,7 +141,13 @@ class Catalog:
         return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
 
     def _route(self, name: str, own: ModelEntry | None) -> Route:
-        if not name or len(name) > LONGEST_NAME or not name.isprintable() or any(char.isspace() for char in name):
+        if (
+            not name
+            or name.endswith("/")
+            or len(name) > LONGEST_NAME
+            or not name.isprintable()
+            or any(char.isspace() for char in name)
+        ):
             raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
         if name.startswith(SCRIPTED_PREFIX):
             return self._scripted_route(name)

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from service.loop.values import BlobRef
+from service.store.blob_batches import BlobBatch
 from service.store.errors import BlobMissing, BlobTooLarge, StoreFailed, disk_failed
 
 Media = Literal["text", "json"]
@@ -99,6 +100,10 @@ class Blobs:
     def writer(self, limit_bytes: int | None = None) -> "BlobWriter":
         """For callers that look at the payload while it is written; its methods block, so use `in_thread`."""
         return BlobWriter(self._payloads, self._unfinished, limit_bytes)
+
+    def batch(self) -> BlobBatch:
+        """For callers with many small payloads; its methods block, so use `in_thread`."""
+        return BlobBatch(self._payloads, self._unfinished)
 
     async def in_thread(self, act: Callable[[], _T]) -> _T:
         """Run blocking file work in a worker thread; file system errors come out as `StoreFailed`."""

@@ -52,10 +52,10 @@ def test_a_directory_is_one_context_of_named_texts(tmp_path: Path) -> None:
     assert source.kind == "named_texts"
     assert [file.name for file in source.files] == ["README", "src/a.py", "src/b.py"]
     told = "\n".join(source.left_out)
-    assert "1 hidden (.git)" in told
-    assert "1 files that are not text (logo.png)" in told
-    assert "1 files in an encoding that could not be told (say --encoding NAME) (latin.txt)" in told
-    assert "1 links (out)" in told
+    assert "1 entry: hidden (.git)" in told
+    assert "1 file: not text (logo.png)" in told
+    assert "1 file: in an encoding that could not be told (say --encoding NAME) (latin.txt)" in told
+    assert "1 entry: a link (out)" in told
 
 
 def test_a_glob_with_one_match_is_that_file(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_stopped_run_says_where_its_answer_comes_from() -> None:
     """An extracted answer is never shown as if it had been submitted."""
     _, lines = play(ended(StopReason.BUDGET, AnswerSource.EXTRACTED, "no money for another turn"))
     assert texts(lines)[:2] == [
-        "stopped: the budget is spent · answer (extracted) of 7 bytes",
+        "stopped: what is left of the budget does not cover another call · answer (extracted) of 7 bytes",
         "no money for another turn",
     ]
     assert lines[0].style is Style.WARNING

@@ -38,8 +38,8 @@ def test_a_directory_of_everything(command_line: CommandLine) -> None:
         "a.docx: read as Word document",
         "b.txt: converted to UTF-8 from cp1252, guessed from its bytes",
         "left out: d.pdf: the PDF is protected by a password",
-        "mixed: left out 1 files that are not text (e.bin)",
-        "mixed: left out 1 files in an encoding that could not be told (say --encoding NAME) (f.txt)",
+        "mixed: left out 1 file: not text (e.bin)",
+        "mixed: left out 1 file: in an encoding that could not be told (say --encoding NAME) (f.txt)",
     ):
         assert told in done.err
 

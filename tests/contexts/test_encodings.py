@@ -125,8 +125,8 @@ def test_any_bytes_are_kept_exactly_or_not_called_utf8(
     [
         (b"abc\0def", "a zero byte at offset 3"),
         (GERMAN.encode("utf-16-le"), "a zero byte at offset 1"),
-        (b"\x89PNG\r\n\x1a\n" + b"\xff\xd9" * 50, "no UTF-8 near offset 0, and control characters"),
-        (GERMAN.encode("latin-1") * 40_000 + b"\x01\x02", "no UTF-8 near offset 0, and control characters"),
+        (b"\x89PNG\r\n\x1a\n" + b"\xff\xd9" * 50, "no UTF-8 at offset 0, and control characters"),
+        (GERMAN.encode("latin-1") * 40_000 + b"\x01\x02", "no UTF-8 at offset 6, and control characters"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, detail: str) -> None:
@@ -157,7 +157,7 @@ async def test_what_is_converted_is_told(tmp_path: Path) -> None:
     await recoded(path, look.encoding, told)
     hint = "guessed from its bytes; if that is wrong, say --encoding NAME"
     assert told == [f"a.txt: converted to UTF-8 from cp1252, {hint}"]
-    with pytest.raises(BadRequest, match=r"expected text in euc_jp, found other bytes near offset 0"):
+    with pytest.raises(BadRequest, match=r"expected text in euc_jp, found other bytes at offset 6"):
         await recoded(path, given_encoding("euc-jp"))
 
 

@@ -100,7 +100,8 @@ def _decode_text(where: str, file: BoundFile, directory: str) -> str:
             return ""
         try:
             # A mapping of a file does not count against the kernel's memory; only the string does.
-            with mmap.mmap(descriptor, file.size_bytes, access=mmap.ACCESS_READ) as mapped:
+            # Private, because the kernel may map nothing that is shared.
+            with mmap.mmap(descriptor, file.size_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as mapped:
                 return str(mapped, "utf-8", "strict")
         except UnicodeDecodeError as error:
             raise BindingRefused(ErrorCode.BAD_REQUEST, f"{where}: not UTF-8 at byte {error.start}") from None

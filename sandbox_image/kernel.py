@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ from .tracebacks import describe_exception
 from .zygote import KernelBirth
 
 _THREAD_STACK_BYTES = 2 << 20
+_MAIN_STACK_BYTES = 8 << 20
 _encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
@@ -89,12 +91,20 @@ def _confine_self(birth: KernelBirth) -> list[str]:
     in_force = confinement.prefer_as_oom_victim()
     resource.setrlimit(resource.RLIMIT_FSIZE, (birth.file_bytes, birth.file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_stack()
     if birth.processes is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
     threading.stack_size(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += confinement.confine_kernel()
     return in_force
+
+
+def _limit_stack() -> None:
+    """Hard too: what the stack may grow to is memory that the limit on data does not count."""
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    most = _MAIN_STACK_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MAIN_STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_STACK, (most, most))
 
 
 class Kernel:
@@ -288,12 +298,18 @@ def _prepare_interpreter(birth: KernelBirth) -> None:
     os.environ.update(HOME=birth.tmp_directory, TMPDIR=birth.tmp_directory, LANG="C.UTF-8", PYTHONUTF8="1")
     os.chdir(birth.tmp_directory)
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # -S leaves them out
+    if birth.confined:  # modes and times of files cannot be set here, and a copy of one shall not fail for that
+        vars(shutil).update(copymode=_leave_attributes, copystat=_leave_attributes)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (for this process's life)
 
 
 def _open_stream(descriptor: int) -> TextIOWrapper:
     """Line-buffered: what was printed before a kernel died is not lost. Anything that is a `str` can be printed."""
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="", closefd=False)
+
+
+def _leave_attributes(_source: object, _target: object, *, follow_symlinks: bool = True) -> None:
+    """In the place of `shutil.copymode` and `shutil.copystat`."""
 
 
 def _refuse_input(_prompt: object = "") -> str:

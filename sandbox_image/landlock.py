@@ -15,16 +15,19 @@ from .syscalls import this_architecture
 
 _READ_FILE = 1 << 2
 _READ_DIRECTORY = 1 << 3
-_REFER = 1 << 13  # ABI 2
-_TRUNCATE = 1 << 14  # ABI 3
+_TRUNCATE = 1 << 14
+_ALL_OF_ABI_4 = (1 << 15) - 1
 _IOCTL_DEVICE = 1 << 15  # ABI 5
-_ALL_OF_ABI_1 = (1 << 13) - 1
 _MAKE_DEVICES = 1 << 6 | 1 << 11
 _EXECUTE = 1 << 0
 _FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 
-_NET_BIND_AND_CONNECT = 0b11  # ABI 4
+_NET_BIND_AND_CONNECT = 0b11
 _SCOPE_ABSTRACT_AND_SIGNALS = 0b11  # ABI 6
+
+LEAST_ABI = 4
+"""Since Linux 6.7. Before 3 a file that may only be read can be opened with O_TRUNC; before 4 TCP is open. What the
+filters of `seccomp` close anyway (signals, abstract sockets, attributes of files) may be lacking."""
 
 _VERSION_FLAG = 1
 _RULE_PATH_BENEATH = 1
@@ -43,20 +46,24 @@ def abi() -> int:
         return 0
 
 
+def check_version(version: int) -> None:
+    """Raises `OSError` where the machine's Landlock is not enough to confine a sandbox by it."""
+    if version < LEAST_ABI:
+        found = f"ABI {version}" if version else "none"
+        raise OSError(f"expected Landlock of ABI {LEAST_ABI} or newer (Linux 6.7), found {found}")
+
+
 def restrict(*, session_directory: str, tmp_directory: str) -> int:
     """Confine this process and all that it forks; returns the ABI in force. Needs no-new-privs.
 
     Raises:
-        OSError: the machine has no Landlock, or a directory cannot be opened.
+        OSError: the machine's Landlock is none or too old, or a directory cannot be opened.
     """
     version = abi()
-    if version == 0:
-        raise OSError("this machine's Linux has no Landlock")
+    check_version(version)
     numbers = this_architecture().numbers
-    handled = _handled_rights(version)
-    attributes = struct.pack("=Q", handled)
-    if version >= 4:
-        attributes += struct.pack("=Q", _NET_BIND_AND_CONNECT)
+    handled = _ALL_OF_ABI_4 | (_IOCTL_DEVICE if version >= 5 else 0)
+    attributes = struct.pack("=QQ", handled, _NET_BIND_AND_CONNECT)
     if version >= 6:
         attributes += struct.pack("=Q", _SCOPE_ABSTRACT_AND_SIGNALS)
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
@@ -76,14 +83,6 @@ def restrict(*, session_directory: str, tmp_directory: str) -> int:
     finally:
         os.close(ruleset)
     return version
-
-
-def _handled_rights(version: int) -> int:
-    rights = _ALL_OF_ABI_1
-    for since, right in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEVICE)):
-        if version >= since:
-            rights |= right
-    return rights
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -21,6 +21,7 @@ from . import native
 from .syscalls import Architecture, this_architecture
 
 LOAD = 0x20
+JUMP_ALWAYS = 0x05
 JUMP_EQUAL = 0x15
 JUMP_AT_LEAST = 0x35
 AND = 0x54
@@ -43,6 +44,11 @@ SOCK_SEQPACKET = 5
 _SOCK_TYPE_MASK = 0xF
 _CLONE_NAMESPACES = 0x7E020000
 _CLONE_THREAD = 0x00010000
+_MAP_PRIVATE = 0x02
+_MAP_TYPE = 0x0F
+_MAP_GROWSDOWN = 0x0100
+_F_SETFL = 4
+_O_ASYNC = 0x2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """For these calls: `action` where every check holds, `otherwise` where one fails."""
+    """For these calls: `action` where every check holds, or every one of the other checks; else `otherwise`."""
 
     names: tuple[str, ...]
     action: int
     checks: tuple[Check, ...] = ()
+    or_checks: tuple[Check, ...] = ()
     otherwise: int = 0
 
 
@@ -134,28 +141,33 @@ def _ranges(numbers: set[int], action: int) -> list[Instruction]:
 
 def _checked(number: int, rule: Rule) -> list[Instruction]:
     """The accumulator is loaded with arguments only inside this block, and the block always returns."""
-    body: list[Instruction] = []
-    for check in rule.checks:
-        body += _check(check, rule.otherwise)
-    body.append(Instruction(RETURN, 0, 0, rule.action))
+    body = _case(rule.checks, rule.action)
+    if rule.or_checks:
+        body += _case(rule.or_checks, rule.action)
+    body.append(Instruction(RETURN, 0, 0, rule.otherwise))
     return [Instruction(JUMP_EQUAL, 0, len(body), number), *body]
 
 
-def _check(check: Check, otherwise: int) -> list[Instruction]:
+def _case(checks: Sequence[Check], action: int) -> list[Instruction]:
+    """Returns where all hold; runs out of its end where one fails."""
+    block = [Instruction(RETURN, 0, 0, action)]
+    for check in reversed(checks):
+        block = _check(check, len(block)) + block
+    return block
+
+
+def _check(check: Check, to_the_end: int) -> list[Instruction]:
+    """Where it fails, skips all that comes behind it: so many instructions."""
     at = _ARGUMENTS_AT + 8 * check.argument
-    block: list[Instruction] = []
-    if check.wide:
-        block += [
-            Instruction(LOAD, 0, 0, at + 4),
-            Instruction(JUMP_EQUAL, 1, 0, 0),
-            Instruction(RETURN, 0, 0, otherwise),
-        ]
-    block.append(Instruction(LOAD, 0, 0, at))
+    block = [Instruction(LOAD, 0, 0, at)]
     if check.mask != 0xFFFFFFFF:
         block.append(Instruction(AND, 0, 0, check.mask))
     for index, value in enumerate(check.among):
         block.append(Instruction(JUMP_EQUAL, len(check.among) - index, 0, value & 0xFFFFFFFF))
-    block.append(Instruction(RETURN, 0, 0, otherwise))
+    block.append(Instruction(JUMP_ALWAYS, 0, 0, to_the_end))
+    if check.wide:
+        high_word = [Instruction(LOAD, 0, 0, at + 4), Instruction(JUMP_EQUAL, 1, 0, 0)]
+        block = [*high_word, Instruction(JUMP_ALWAYS, 0, 0, len(block) + to_the_end), *block]
     return block
 
 
@@ -168,14 +180,13 @@ _SANDBOX_CALLS = _words(
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range creat
     lseek stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64
     getcwd chdir fchdir rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat symlink
-    symlinkat chmod fchmod fchmodat fchmodat2 umask truncate ftruncate fallocate fsync fdatasync flock fcntl
-    fadvise64 readahead utimes utimensat statfs fstatfs sendfile splice tee copy_file_range dup dup2 dup3 pipe
-    pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd
-    eventfd2 mmap mprotect munmap mremap msync mincore madvise brk futex set_robust_list get_robust_list
-    set_tid_address rseq membarrier sched_yield sched_getaffinity sched_getparam sched_getscheduler
-    sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu rt_sigaction
-    rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm getitimer
-    setitimer restart_syscall kill tkill tgkill clock_gettime clock_getres clock_nanosleep nanosleep
+    symlinkat umask ftruncate fallocate fsync fdatasync flock fadvise64 readahead statfs fstatfs sendfile splice
+    tee copy_file_range dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl
+    epoll_wait epoll_pwait eventfd eventfd2 mmap mprotect munmap mremap msync mincore madvise brk futex
+    set_robust_list get_robust_list set_tid_address rseq membarrier sched_yield sched_getaffinity sched_getparam
+    sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu
+    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
+    getitimer setitimer restart_syscall kill tkill tgkill clock_gettime clock_getres clock_nanosleep nanosleep
     gettimeofday time times getpid gettid getppid getpgrp getpgid getsid setsid getuid geteuid getgid getegid
     getgroups getresuid getresgid getrlimit setrlimit getrusage sysinfo uname getrandom wait4 waitid exit
     exit_group fork vfork arch_prctl seccomp sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername
@@ -197,8 +208,21 @@ _ATTACK_CALLS = _words(
     """
 )
 
+_ATTRIBUTE_CALLS = _words(
+    """
+    chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat truncate setxattr
+    lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr
+    """
+)
+"""They change a file that was not opened for writing, and Landlock governs none of them but truncate: a file of the
+host, or a context's blob through its hard link, belongs to the sandbox's uid where that is the service's own."""
+
 _TERMINAL_AND_PIPE_REQUESTS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TCGETS2 and TIOCGWINSZ (what `isatty` asks), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_DESCRIPTOR_COMMANDS = (0, 1, 2, 3, 5, 6, 7, 1030, 1032)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_SETLK, F_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Not those that make
+Linux send a signal, of any number to anybody (F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY), nor F_SETPIPE_SZ, whose
+buffers no limit counts."""
 _SUPERVISOR_PRCTL = (1, 3, 4, 15, 16)
 """PDEATHSIG, GET_DUMPABLE, SET_DUMPABLE, SET_NAME, GET_NAME."""
 _KERNEL_PRCTL = (3, 15, 16)
@@ -222,9 +246,16 @@ _SANDBOX_RULES = (
         checks=(Check(argument=1, among=_TERMINAL_AND_PIPE_REQUESTS),),
         otherwise=refuse(errno.ENOTTY),
     ),
+    Rule(
+        names=("fcntl",),
+        action=ALLOW,
+        checks=(Check(argument=1, among=_DESCRIPTOR_COMMANDS),),
+        or_checks=(Check(argument=1, among=(_F_SETFL,)), Check(argument=2, among=(0,), mask=_O_ASYNC)),
+        otherwise=EPERM,
+    ),
     Rule(names=("prlimit64",), action=ALLOW, checks=(Check(argument=0, among=(0,)),), otherwise=EPERM),
     Rule(names=_SANDBOX_CALLS, action=ALLOW),
-    Rule(names=_ATTACK_CALLS, action=EPERM),
+    Rule(names=_ATTACK_CALLS + _ATTRIBUTE_CALLS, action=EPERM),
 )
 
 
@@ -238,17 +269,23 @@ def kernel_filter(architecture: Architecture, pid: int) -> list[Instruction]:
 
     No process beside itself: what a cell forks would outlive the cell, hold the kernel's sockets and count its time
     elsewhere. Threads are fine. Datagram socket pairs go too, since `sendto` on one of them reaches any path.
+
+    Memory is private and does not grow by itself: the limit on a process's data counts neither what is shared (with
+    nobody, as MAP_ANONYMOUS or of /dev/zero) nor what is a stack. Messages with descriptors and larger socket buffers
+    would be memory too.
     """
     myself = Check(argument=0, among=(pid,))
     stream_pairs = Check(argument=1, among=(SOCK_STREAM, SOCK_SEQPACKET), mask=_SOCK_TYPE_MASK)
     threads = Check(argument=0, among=(_CLONE_THREAD,), mask=_CLONE_THREAD)
+    private = Check(argument=3, among=(_MAP_PRIVATE,), mask=_MAP_TYPE | _MAP_GROWSDOWN)
     rules = (
         Rule(names=("clone",), action=ALLOW, checks=(threads,), otherwise=EPERM),
         Rule(names=("kill", "tgkill", "tkill"), action=ALLOW, checks=(myself,), otherwise=EPERM),
         Rule(names=("socketpair",), action=ALLOW, checks=(stream_pairs,), otherwise=EPERM),
         Rule(names=("prctl",), action=ALLOW, checks=(Check(argument=0, among=_KERNEL_PRCTL),), otherwise=EPERM),
         Rule(names=("sendto",), action=ALLOW, checks=(Check(argument=4, among=(0,), wide=True),), otherwise=EPERM),
-        Rule(names=("fork", "vfork", "setsid", "seccomp", "socket", "connect"), action=EPERM),
+        Rule(names=("mmap",), action=ALLOW, checks=(private,), otherwise=EPERM),
+        Rule(names=("fork", "vfork", "setsid", "seccomp", "socket", "connect", "sendmsg", "setsockopt"), action=EPERM),
     )
     return assemble(architecture, rules, ALLOW)
 

@@ -24,7 +24,7 @@ PROBE_DEADLINE_S = 45.0
 _PROBE_TEMPLATE: Final = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=16, file_bytes=16 << 20)
 
 _LOOK_AROUND = """
-import ctypes, json, os, socket
+import ctypes, fcntl, json, mmap, os, socket
 
 PR_GET_SECCOMP = 21
 
@@ -34,6 +34,9 @@ def works(action):
     except Exception:
         return False
     return True
+
+def share_memory():
+    mmap.mmap(-1, mmap.PAGESIZE).close()
 
 def lines(path):
     try:
@@ -48,6 +51,13 @@ print(json.dumps({
     "reads a file of the host": works(lambda: open(BAIT).close()),
     "lists a directory of the host": works(lambda: os.listdir(os.path.dirname(BAIT))),
     "writes to its session directory": works(lambda: open(os.path.join(SESSION, "planted"), "w").close()),
+    "changes the mode of a file of the host": works(lambda: os.chmod(BAIT, 0o644)),
+    "changes the times of a file of the host": works(lambda: os.utime(BAIT)),
+    "truncates a file of the host": works(lambda: os.truncate(BAIT, 0)),
+    "changes the mode of its session directory": works(lambda: os.chmod(SESSION, 0o755)),
+    "signals another process": works(lambda: os.kill(os.getppid(), 0)),
+    "has Linux signal another process": works(lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())),
+    "shares memory, which no limit counts": works(share_memory),
     "opens a network socket": works(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
     "opens a unix socket": works(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close()),
     "runs without a seccomp filter": ctypes.CDLL(None).prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0,

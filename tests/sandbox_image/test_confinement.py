@@ -6,12 +6,13 @@ The sandbox confines itself here (seccomp and Landlock, no namespaces), so every
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox_image import seccomp, syscalls
+from sandbox_image import landlock, seccomp, syscalls
 from tests.sandbox_image.host import Host, children, start_host
 
 EPERM, ENOSYS = 1, 38
@@ -54,7 +55,7 @@ def number(name: str) -> int:
     return syscalls.this_architecture().numbers[name]
 
 
-ATTACKS = sorted(set(seccomp._ATTACK_CALLS) & set(syscalls.this_architecture().numbers))
+ATTACKS = sorted(set(seccomp._ATTACK_CALLS + seccomp._ATTRIBUTE_CALLS) & set(syscalls.this_architecture().numbers))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -102,13 +103,20 @@ def test_arguments_are_looked_at(host: Host, arguments: str, expected: int) -> N
 def test_what_programs_need_still_works(host: Host) -> None:
     """Threads, pairs of sockets, pipes, files in the own directory, libraries and clocks work as ever."""
     code = """
-import asyncio, concurrent.futures, sqlite3, tempfile, time, zlib, subprocess, os, signal
+import asyncio, concurrent.futures, mmap, sqlite3, shutil, tarfile, tempfile, time, zlib, subprocess, os, signal
 async def nothing(): await asyncio.sleep(0)
 asyncio.run(nothing())
 with concurrent.futures.ThreadPoolExecutor(4) as pool: list(pool.map(str, range(9)))
 with tempfile.TemporaryDirectory() as d:
     with sqlite3.connect(d + '/x.db') as db: db.execute('create table t (a)')
-    os.rename(d + '/x.db', d + '/y.db'); os.symlink('y.db', d + '/l'); os.chmod(d, 0o700); os.listdir(d)
+    os.rename(d + '/x.db', d + '/y.db'); os.symlink('y.db', d + '/l'); os.listdir(d)
+    os.makedirs(d + '/a/b', mode=0o700); shutil.copy(d + '/y.db', d + '/a'); shutil.copytree(d + '/a', d + '/c')
+    shutil.copy2(d + '/y.db', d + '/a/b'); shutil.move(d + '/c', d + '/e'); open(d + '/y.db', 'w').close()
+    with tarfile.open(d + '/t.tar', 'w') as tar: tar.add(d + '/a', 'a')
+    with tarfile.open(d + '/t.tar') as tar: tar.extractall(d + '/f')
+    with open(d + '/t.tar', 'r+b') as file:
+        file.truncate(512); mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE).close()
+mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 a, b = socket.socketpair(); a.sendall(b'x'); assert b.recv(1) == b'x'
 signal.signal(signal.SIGUSR1, lambda *_: None); os.kill(os.getpid(), signal.SIGUSR1)
 time.sleep(0); os.urandom(4); os.cpu_count(); os.isatty(1)
@@ -178,11 +186,96 @@ def test_the_session_directory_cannot_be_changed(host: Host) -> None:
         f"os.rename({path!r}, 'x')",
         f"os.truncate({path!r}, 0)",
     ):
-        reply = host.run(attack)
-        mode_only = "chmod" in attack  # Landlock knows no right for it; the file stays unwritable through it
-        assert reply["status"] == "raised" or mode_only, attack
+        assert host.run(attack)["status"] == "raised", attack
     assert host.evaluate(f"error_of(lambda: open({path!r}, 'w'))") == 13
     assert (host.directory / "contexts" / "ctx").read_bytes() == b"original"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "os.chmod({0!r}, 0o777)",
+        "os.chmod(os.path.dirname({0!r}), 0o777)",
+        "os.fchmod(os.open(os.path.dirname({0!r}), os.O_PATH), 0o777)",
+        "os.fchmod(os.open({1!r}, os.O_RDONLY), 0o666)",
+        "os.chmod({1!r}, 0)",
+        "os.utime({0!r}, (1, 1))",
+        "os.utime(os.open({1!r}, os.O_RDONLY), (1, 1))",
+        "os.chown({0!r}, os.getuid(), os.getgid())",
+        "os.lchown({0!r}, -1, -1)",
+        "os.truncate({0!r}, 0)",
+        "os.setxattr({0!r}, 'user.planted', b'x')",
+        "os.setxattr(os.open({1!r}, os.O_RDONLY), 'user.planted', b'x')",
+    ],
+)
+def test_attributes_of_files_stay_as_they_are(host: Host, tmp_path: Path, attack: str) -> None:
+    """Landlock governs no modes, owners, times and extended attributes; the filter refuses to change any."""
+    bait = tmp_path / "bait"
+    bait.write_text("secret")
+    host.place("blob", b"original")
+    blob = host.directory / "contexts" / "blob"
+
+    def attributes() -> list[tuple[int, ...]]:
+        found = [path.stat() for path in (bait, bait.parent, blob)]
+        return [(stat.st_mode, stat.st_uid, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in found]
+
+    before = attributes()
+    assert host.evaluate(f"error_of(lambda: {attack.format(str(bait), str(blob))})") in (EPERM, 13), attack
+    assert attributes() == before
+
+
+@pytest.mark.parametrize("who", ["bait", "zygote"])
+def test_no_descriptor_sends_a_signal(host: Host, who: str) -> None:
+    """Linux does not signal another process for a kernel either, by way of a descriptor that has an owner."""
+    with subprocess.Popen(["sleep", "60"]) as bait:
+        pid = bait.pid if who == "bait" else children(host.process.pid)[0]
+        code = (
+            "import fcntl\nnear, far = socket.socketpair()\n"
+            f"refused = [error_of(lambda: fcntl.fcntl(near, fcntl.F_SETOWN, {pid})),\n"
+            "    error_of(lambda: fcntl.fcntl(near, 10, signal.SIGSTOP)),\n"
+            "    error_of(lambda: fcntl.fcntl(near, fcntl.F_SETFL, os.O_ASYNC)),\n"
+            "    error_of(lambda: fcntl.ioctl(near, 0x8901, bytes(4))),\n"
+            "    error_of(lambda: fcntl.fcntl(os.open('.', os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_CREATE)),\n"
+            "    error_of(lambda: fcntl.fcntl(os.open('lease', os.O_CREAT), fcntl.F_SETLEASE, fcntl.F_RDLCK))]\n"
+            "far.send(b'x')"
+        )
+        assert host.run(code)["status"] == "ok"
+        assert host.evaluate("refused") == [EPERM, EPERM, EPERM, 25, EPERM, EPERM]
+        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("S", "R")
+        bait.kill()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "mmap.mmap(-1, 256 << 20)",
+        "mmap.mmap(os.open('/dev/zero', os.O_RDONLY), 256 << 20, prot=mmap.PROT_READ)",
+        "mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100)",
+        "mmap.mmap(-1, 256 << 20, flags=3 | mmap.MAP_ANONYMOUS)",
+        "mmap.mmap(-1, 256 << 20, flags=8 | mmap.MAP_ANONYMOUS)",
+        "fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)",
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)",
+        "socket.send_fds(socket.socketpair()[0], [b'x'], os.pipe())",
+    ],
+)
+def test_no_memory_escapes_its_limit(host: Host, attack: str) -> None:
+    """Shared mappings, stacks, larger pipes and sockets, and descriptors in flight are memory that nobody counts."""
+    host.run("import fcntl, mmap, socket, threading")
+    assert host.evaluate(f"error_of(lambda: {attack})") == EPERM
+
+
+def test_the_stack_cannot_be_raised(host: Host) -> None:
+    """What the main stack may grow to is no more than usual, for good."""
+    soft, hard = host.evaluate("__import__('resource').getrlimit(__import__('resource').RLIMIT_STACK)")
+    assert 0 < soft == hard <= 8 << 20
+
+
+@pytest.mark.parametrize("version", [0, 1, 3])
+def test_an_old_landlock_is_refused(version: int) -> None:
+    """Where files can be truncated by opening them, or TCP is open, there is no such level; the refusal says which."""
+    with pytest.raises(OSError, match=r"expected Landlock of ABI 4 or newer \(Linux 6\.7\), found"):
+        landlock.check_version(version)
+    landlock.check_version(4)
 
 
 def test_the_hosts_sockets_cannot_be_dialled(host: Host) -> None:

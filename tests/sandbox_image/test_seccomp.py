@@ -28,6 +28,8 @@ def verdict(program: list[Instruction], number: int, arguments: list[int], audit
                 (accumulator,) = struct.unpack_from("<I", data, instruction.value)
             case seccomp.AND:
                 accumulator &= instruction.value
+            case seccomp.JUMP_ALWAYS:
+                at += instruction.value
             case seccomp.JUMP_EQUAL:
                 at += instruction.if_true if accumulator == instruction.value else instruction.if_false
             case seccomp.JUMP_AT_LEAST:
@@ -133,7 +135,7 @@ def test_a_kernel_signals_only_itself(architecture: Architecture, target: int) -
 def test_a_kernel_reaches_nobody(architecture: Architecture) -> None:
     """No socket, no connection, no datagram to an address, no filter of its own, no way to be dumpable again."""
     program = seccomp.kernel_filter(architecture, PID)
-    for name in ("socket", "connect", "seccomp", "setsid"):
+    for name in ("socket", "connect", "seccomp", "setsid", "sendmsg", "setsockopt"):
         assert ask(program, architecture, name, 1, 1) == EPERM
     assert ask(program, architecture, "socketpair", 1, 1 | 0o2000000) == ALLOW
     assert ask(program, architecture, "socketpair", 1, 2) == EPERM
@@ -143,16 +145,59 @@ def test_a_kernel_reaches_nobody(architecture: Architecture) -> None:
 
 
 @BOTH
+def test_attributes_of_files_cannot_be_changed(architecture: Architecture) -> None:
+    """Modes, owners, times and extended attributes, and the length of a file that is not open, by any variant."""
+    program = seccomp.sandbox_filter(architecture)
+    names = "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat truncate"
+    names += " setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat"
+    for name in set(names.split()) & set(architecture.numbers):
+        assert ask(program, architecture, name) == EPERM
+    assert {"fchmodat", "fchownat", "utimensat", "setxattr", "truncate"} <= set(architecture.numbers)
+
+
+@BOTH
+@given(command=st.integers(0, 2**32 - 1) | st.integers(0, 1100), argument=st.integers(0, 2**64 - 1))
+def test_no_descriptor_makes_linux_send_a_signal(architecture: Architecture, command: int, argument: int) -> None:
+    """Neither F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY nor O_ASYNC nor their ioctls; what descriptors need, works."""
+    program = seccomp.sandbox_filter(architecture)
+    harmless = command in (0, 1, 2, 3, 5, 6, 7, 1030, 1032) or (command == 4 and not argument & 0x2000)
+    assert ask(program, architecture, "fcntl", 3, command, argument) == (ALLOW if harmless else EPERM)
+    for request in (0x5452, 0x8901, 0x8902):  # FIOASYNC, FIOSETOWN, SIOCSPGRP
+        assert ask(program, architecture, "ioctl", 3, request, argument) == refuse(errno.ENOTTY)
+
+
+@BOTH
+@given(flags=st.integers(0, 2**32 - 1), protection=st.integers(0, 7))
+def test_a_kernel_maps_only_private_memory(architecture: Architecture, flags: int, protection: int) -> None:
+    """Shared memory of any kind, and memory that grows like a stack, are not counted by the limit, so there is none."""
+    program = seccomp.kernel_filter(architecture, PID)
+    private = flags & 0xF == 2 and not flags & 0x100
+    assert ask(program, architecture, "mmap", 0, 1 << 30, protection, flags) == (ALLOW if private else EPERM)
+
+
+@BOTH
 @given(
     names=st.lists(st.sampled_from(sorted(AARCH64.numbers)), unique=True, max_size=30),
     allowed=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5),
     mask=st.integers(0, 2**32 - 1),
     value=st.integers(0, 2**32 - 1),
+    wide=st.booleans(),
+    high=st.sampled_from([0, 0, 1, 2**31]),
+    other=st.none() | st.integers(0, 3),
+    second=st.integers(0, 3),
 )
 def test_a_program_says_what_its_rules_say(
-    architecture: Architecture, names: list[str], allowed: list[int], mask: int, value: int
+    architecture: Architecture,
+    names: list[str],
+    allowed: list[int],
+    mask: int,
+    value: int,
+    wide: bool,
+    high: int,
+    other: int | None,
+    second: int,
 ) -> None:
-    """Assembled rules decide exactly as the rules read."""
+    """Assembled rules decide exactly as the rules read: all of the checks, or all of the other ones."""
     half = len(names) // 2
     plain, checked = names[:half], names[half:]
     rules = (
@@ -160,7 +205,8 @@ def test_a_program_says_what_its_rules_say(
         Rule(
             names=tuple(checked),
             action=ALLOW,
-            checks=(Check(argument=2, among=tuple(allowed), mask=mask),),
+            checks=(Check(argument=2, among=tuple(allowed), mask=mask, wide=wide), Check(argument=4, among=(0, 1))),
+            or_checks=() if other is None else (Check(argument=3, among=(7,)), Check(argument=4, among=(other,))),
             otherwise=EPERM,
         ),
     )
@@ -170,8 +216,9 @@ def test_a_program_says_what_its_rules_say(
         if name in plain:
             expected = ALLOW
         elif name in checked:
-            expected = ALLOW if value & mask in allowed else EPERM
-        assert verdict(program, number, [0, 0, value, 0, 0, 0], architecture.audit_arch) == expected
+            first = value & mask in allowed and not (wide and high) and second in (0, 1)
+            expected = ALLOW if first or second == other else EPERM
+        assert verdict(program, number, [0, 0, high << 32 | value, 7, second, 0], architecture.audit_arch) == expected
 
 
 def test_a_program_above_linux_own_limit_is_refused() -> None:

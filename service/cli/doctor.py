@@ -3,6 +3,8 @@
 Each check opens only what it looks at, so one broken part hides no other. No model is called and no money is spent.
 """
 
+import errno
+import os
 import platform
 import shutil
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from service.store.errors import disk_failed
 from service.wiring import make_data_directory, open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
+LEAST_USABLE_BYTES = 1 << 20
 
 
 async def doctor(*, as_json: bool) -> ExitCode:
@@ -68,6 +71,8 @@ async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]]
 async def _data_directory(settings: Settings) -> Finding:
     make_data_directory(settings)
     free = shutil.disk_usage(settings.data_directory).free
+    if free < LEAST_USABLE_BYTES:
+        raise disk_failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"use {settings.data_directory}")
     text = f"{settings.data_directory}, {free / (1 << 30):.1f} GiB free"
     state = State.OK if free >= LEAST_FREE_BYTES else State.WARNING
     return Finding(subject="data directory", state=state, text=text)

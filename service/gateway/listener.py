@@ -10,6 +10,8 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
+from service.store.errors import disk_failed
+
 STOP_DEADLINE_S = 10
 BACKLOG = 1024
 
@@ -28,9 +30,15 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
 
     Every sandbox runs as a user of its own and reaches the socket through its session directory, so the socket itself
     admits everybody; `directory` (0700) is what keeps others on this machine away, and the grant what counts.
+
+    Raises:
+        StoreFailed: the disk is full, read-only or denied.
     """
     path = directory / f"gateway-{os.getpid()}.sock"
-    listening = _bind(path)
+    try:
+        listening = _bind(path)
+    except OSError as exc:
+        raise disk_failed(exc, f"open the gateway's socket in {directory}") from exc
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=STOP_DEADLINE_S
     )

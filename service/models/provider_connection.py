@@ -83,7 +83,9 @@ class ProviderConnection:
     ) -> None:
         """`headers` hold the key in the form that the provider wants; `api_key` is what must never be quoted."""
         self._url = url
-        self.host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        self.host = parts.hostname or ""
+        self._origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._headers = headers
         self._api_key = api_key
         self._idle_s = idle_s
@@ -148,7 +150,7 @@ class ProviderConnection:
             async with session.post(self._url, data=body, allow_redirects=False) as response:
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            problem = f"{self.host} cannot be reached"
+            problem = f"{self._origin} cannot be reached; check its base URL, and that its server runs"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
         except aiohttp.InvalidURL as exc:
             raise ModelCallFailed(CallOutcome.REFUSED, "the base URL is not a URL", may_be_billed=False) from exc

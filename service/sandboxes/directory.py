@@ -32,6 +32,7 @@ from sandbox_image.protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_S
 from service.errors import BadRequest, RlmServiceError
 from service.ids import SandboxId, is_id
 from service.sandboxes.tree_removal import remove_tree
+from service.store.errors import disk_failed
 
 _log = structlog.get_logger(__name__)
 
@@ -92,9 +93,20 @@ class SessionDirectory:
 
 
 def create_session_directory(sessions: Path, sandbox_id: SandboxId) -> SessionDirectory:
-    """Create `sessions/<sandbox_id>` and own it. Blocks on the file system."""
+    """Create `sessions/<sandbox_id>` and own it. Blocks on the file system.
+
+    Raises:
+        StoreFailed: the disk is full, read-only or denied.
+    """
     if not is_id(sandbox_id, "sbx"):
         raise BadRequest(f"a session directory is named by a sandbox id (sbx_…), found {sandbox_id[:80]!r}")
+    try:
+        return _create(sessions, sandbox_id)
+    except OSError as exc:
+        raise disk_failed(exc, f"make a session directory in {sessions}") from exc
+
+
+def _create(sessions: Path, sandbox_id: SandboxId) -> SessionDirectory:
     sessions.mkdir(parents=True, exist_ok=True)
     path = sessions / sandbox_id
     owner_lock = _own(_owner_file(path))
@@ -140,12 +152,19 @@ def short_path(directory: Path, name: str) -> Iterator[str]:
 
 
 def write_process_record(session: Path, record: ProcessRecord) -> None:
-    """Remember which processes belong to the session directory, durably enough for `kill -9` of this replica."""
+    """Remember which processes belong to the session directory, durably enough for `kill -9` of this replica.
+
+    Raises:
+        StoreFailed: the disk is full, read-only or denied.
+    """
     path = _process_file(session)
     new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps({"boot_id": record.boot_id, "processes": record.processes}))
-    new.chmod(0o600)
-    new.replace(path)
+    try:
+        new.write_text(json.dumps({"boot_id": record.boot_id, "processes": record.processes}))
+        new.chmod(0o600)
+        new.replace(path)
+    except OSError as exc:
+        raise disk_failed(exc, f"write to {path.parent}") from exc
 
 
 def read_process_record(session: Path) -> ProcessRecord | None:
@@ -247,4 +266,4 @@ def _hard_link(source: Path, link: Path) -> None:
                 f"{source} and {link.parent} must be on one file system, because contexts are shared as hard links; "
                 "found two: put blobs and session directories under one data directory"
             ) from exc
-        raise RlmServiceError(f"expected to hard-link {source} to {link}: {exc.strerror}") from exc
+        raise disk_failed(exc, f"link {source.name} into {link.parent}") from exc

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sandbox_image import protocol
 from service.sandboxes.port import SandboxStartFailed
+from service.store.errors import disk_failed
 
 _COMPILE_DEADLINE_S = 60.0
 
@@ -22,7 +23,8 @@ def stage_image(runtime_directory: Path, python: Path) -> Path:
     """The package's copy for this interpreter, made if it is not there yet. Blocks; a fraction of a second.
 
     Raises:
-        SandboxStartFailed: the copy cannot be made.
+        SandboxStartFailed: the copy cannot be compiled.
+        StoreFailed: the disk does not take it.
     """
     source = Path(protocol.__file__).parent
     files = sorted(source.glob("*.py"))
@@ -31,7 +33,9 @@ def stage_image(runtime_directory: Path, python: Path) -> Path:
         try:
             runtime_directory.mkdir(parents=True, exist_ok=True)
             _make(parent, source.name, files, python)
-        except (OSError, subprocess.SubprocessError) as exc:
+        except OSError as exc:
+            raise disk_failed(exc, f"copy the sandbox image to {parent}") from exc
+        except subprocess.SubprocessError as exc:
             raise SandboxStartFailed(f"the sandbox image could not be copied to {parent}: {exc}") from exc
     return parent / source.name
 

@@ -35,6 +35,7 @@ async def open_sandbox(
     Raises:
         SandboxRefused: this machine cannot isolate code at a permitted level.
         SandboxStartFailed: it did not come up.
+        StoreFailed: the disk does not take its directory.
     """
     isolation = await provider.isolation()
     sandbox_id = SandboxId(new_id("sbx"))

@@ -19,6 +19,7 @@ from service.loop.values import CellResult, CellStatus
 from service.sandboxes.levels import LevelName
 from service.sandboxes.opening import open_sandbox
 from service.sandboxes.port import Provider, Template
+from service.store.errors import StoreFailed
 
 PROBE_DEADLINE_S = 45.0
 _PROBE_TEMPLATE: Final = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=16, file_bytes=16 << 20)
@@ -101,6 +102,8 @@ async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed
                 bait.parent.chmod(0o755)
                 result, in_force = await _run_in_sandbox(provider, bait, directory)
             return Probed(faults=tuple(_judge(result, level)), in_force=in_force)
+    except StoreFailed:
+        raise  # a full disk says nothing about isolation
     except RlmServiceError as exc:
         return Probed(faults=(str(exc),))
     return Probed(faults=(f"no result within {PROBE_DEADLINE_S:g} s",))

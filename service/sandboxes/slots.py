@@ -131,8 +131,9 @@ class Slots:
         """Raises `NoSandboxSlot` when a chain of so many levels can never be admitted here."""
         if not 1 <= levels <= self._shares.total:
             raise NoSandboxSlot(
-                f"a run of depth {levels - 1} needs {levels} sandboxes at once, and this service has "
-                f"{self._shares.total}: lower the depth limit or raise RLM_SANDBOX_SLOTS"
+                f"a run of depth {levels - 1} needs {levels} sandboxes at once, one for each level of child runs, and "
+                f"this service has {self._shares.total}: lower the depth (--max-depth {self._shares.total - 1}) "
+                "or raise RLM_SANDBOX_SLOTS"
             )
 
     @asynccontextmanager
@@ -142,13 +143,34 @@ class Slots:
         Raises:
             NoSandboxSlot: it can never be guaranteed here, or was not in time.
         """
+        chain = await self.guarantee(levels, deadline_s=deadline_s)
+        try:
+            yield chain
+        finally:
+            self.give_up(chain)
+
+    async def guarantee(self, levels: int, *, deadline_s: float) -> Chain:
+        """Like `admit`, for a guarantee that does not end with a block: whoever gets it calls `give_up`."""
         self.check(levels)
         await self._wait_for_admission(levels, deadline_s)
-        try:
-            yield Chain(self, levels)
-        finally:
-            self._shares = left(self._shares, levels)
-            self._grant()
+        return Chain(self, levels)
+
+    def guarantee_now(self, levels: int) -> Chain | None:
+        """A guarantee that needs no waiting, and passes nobody who waits; None if there is none."""
+        shares = None if self._chains else admitted(self._shares, levels)
+        if shares is None:
+            return None
+        self._shares = shares
+        return Chain(self, levels)
+
+    def split(self, chain: Chain, levels: int) -> tuple[Chain, Chain]:
+        """The chain's first levels, and the rest, each to be given up on its own. Nothing of it may be in use."""
+        return Chain(self, levels), Chain(self, chain.levels - levels)
+
+    def give_up(self, chain: Chain) -> None:
+        """Let others have what the chain was guaranteed. Its sandboxes are gone already."""
+        self._shares = left(self._shares, chain.levels)
+        self._grant()
 
     async def _wait_for_admission(self, levels: int, deadline_s: float) -> None:
         waiter = _Waiter(levels)

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import structlog
@@ -34,6 +35,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.errors import BadRequest
 from service.store.embedded import embedded_server
 from service.store.errors import StoreFailed
 from service.store.hints import CHANNEL, Hint, Hints
@@ -57,15 +59,20 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
 
     Raises:
         StoreFailed: no server could be reached or started, or it is older than `OLDEST_SERVER`.
+        BadRequest: the URL cannot be used.
     """
     if redis_url is not None:
-        async with _connected(_pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1), _nothing) as store:
+        pools = _pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1)
+        async with _connected(*pools, _nothing, _place(redis_url)) as store:
             yield store
     else:
         async with (
             embedded_server(data_directory / "store") as server,
             _connected(
-                _pool_for_socket(server.address, CONNECTIONS), _pool_for_socket(server.address, 1), server.revive
+                _pool_for_socket(server.address, CONNECTIONS),
+                _pool_for_socket(server.address, 1),
+                server.revive,
+                "the embedded server",
             ) as store,
         ):
             yield store
@@ -92,7 +99,7 @@ def _pool_for_url(url: str, connections: int) -> BlockingConnectionPool:
         return BlockingConnectionPool.from_url(url, **_options(connections))
     except ValueError:
         # Not chained and not quoted: the URL may hold a password.
-        raise StoreFailed(
+        raise BadRequest(
             "RLM_REDIS_URL is not usable; expected redis://host:port/0, rediss://… or unix:///path/to/socket"
         ) from None
 
@@ -103,13 +110,16 @@ def _pool_for_socket(path: str, connections: int) -> BlockingConnectionPool:
 
 @asynccontextmanager
 async def _connected(
-    commands: BlockingConnectionPool, listening: BlockingConnectionPool, revive: Callable[[], Awaitable[str]]
+    commands: BlockingConnectionPool,
+    listening: BlockingConnectionPool,
+    revive: Callable[[], Awaitable[str]],
+    place: str,
 ) -> AsyncIterator["Store"]:
     client: Redis = Redis(connection_pool=commands)
     client.response_callbacks.clear()
     listener: Redis = Redis(connection_pool=listening)
     hints = Hints(listener)
-    store = Store(client, hints, revive)
+    store = Store(client, hints, revive, place)
     failure: Exception | None = None
     try:
         await store.check_server()
@@ -133,7 +143,9 @@ async def _connected(
 class Store:
     """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
 
-    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[str]], place: str) -> None:
+        """`place` says which server it is, to people."""
+        self._place = place
         self._client = client
         self._hints = hints
         self._revive = revive
@@ -163,7 +175,7 @@ class Store:
         assert isinstance(executed, list)
         for reply in executed:
             if isinstance(reply, RedisError):
-                raise _translated(reply) from reply
+                raise _translated(reply, self._place) from reply
         return executed
 
     async def run(
@@ -230,7 +242,7 @@ class Store:
                             raise
                         return await self._attempt(commands)
                 except (RedisError, OSError) as error:
-                    raise _translated(error, last_words) from error
+                    raise _translated(error, self._place, last_words) from error
         raise AssertionError("a shielded scope does not swallow its body")
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
@@ -258,7 +270,14 @@ class _ScriptUnknown(StoreFailed):
     """The server does not know the digest (it restarted): send the script and try again."""
 
 
-def _translated(error: RedisError | OSError, last_words: str = "") -> StoreFailed:
+def _place(url: str) -> str:
+    """The server at a URL, without the credentials in it."""
+    parts = urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return f"the server at {shown} (RLM_REDIS_URL)"
+
+
+def _translated(error: RedisError | OSError, place: str, last_words: str = "") -> StoreFailed:
     match error:
         case NoScriptError():
             return _ScriptUnknown("the server does not know a script")
@@ -271,11 +290,11 @@ def _translated(error: RedisError | OSError, last_words: str = "") -> StoreFaile
         case ReadOnlyError():
             message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
         case RedisTimeoutError():
-            message = f"the server did not answer within {COMMAND_TIMEOUT_S:.0f} s; check that it is not overloaded"
+            message = f"{place} did not answer within {COMMAND_TIMEOUT_S:.0f} s; check that it is not overloaded"
         case RedisConnectionError() | OSError() if last_words:
             message = f"its server ended and was started again; it had said: {last_words}"
         case RedisConnectionError() | OSError():
-            message = "the server cannot be reached; check that it runs"
+            message = f"{place} cannot be reached; check that it runs"
         case _ if str(error).startswith("MISCONF"):
             message = "the server cannot write to its disk; check free space there"
         case _:

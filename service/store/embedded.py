@@ -23,6 +23,7 @@ file any more ends itself; it is started again at the next command and serves re
 The file is kept as plain commands (no binary preamble), so that another version, or Redis instead of Valkey, reads it.
 """
 
+import errno
 import fcntl
 import importlib.util
 import os
@@ -154,6 +155,7 @@ async def _ensure_running(home: int, directory: Path) -> bool:
         with _opened(home, "server.lock") as lock:
             if _lock(lock, fcntl.LOCK_EX):
                 if was_started:
+                    _refuse_full_disk(directory)
                     raise StoreFailed(f"the embedded store did not start: {_last_words(home)}")
                 await anyio.to_thread.run_sync(_start, home, directory, lock)
                 was_started = True
@@ -212,6 +214,12 @@ def _start(home: int, directory: Path, lock: int) -> None:
     if started.returncode != 0:
         said = (started.stderr or started.stdout).decode(errors="replace").strip()[-500:]
         raise StoreFailed(f"{program} did not start: {said or _last_words(home)}")
+
+
+def _refuse_full_disk(directory: Path) -> None:
+    """A server that cannot write its log cannot say why it ended either."""
+    if os.statvfs(directory).f_bavail == 0:
+        raise disk_failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "start the embedded store")
 
 
 LONGEST_LOG_BYTES = 1 << 20

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from service.errors import BadRequest
 from service.store.connection import Store, open_store
 from service.store.embedded import SOCKET, find_server
 from service.store.errors import StoreFailed
@@ -284,8 +285,8 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@127.0.0.1:1/0", "http://:hunter2@nowhere", "redis://:hunter2@"])
 async def test_an_unusable_url_fails_without_quoting_its_password(url: str) -> None:
-    """A server that cannot be reached is a `StoreFailed` that never shows the URL's password."""
-    with pytest.raises(StoreFailed) as failed:
+    """A server that cannot be reached, or a URL that is none, is told without the URL's password."""
+    with pytest.raises((StoreFailed, BadRequest)) as failed:
         async with open_store(data_directory=Path("/nonexistent"), redis_url=url):
             pass
     assert "hunter2" not in str(failed.value)

@@ -30,6 +30,7 @@ _FIX = (
     "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1 "
     "kernel.apparmor_restrict_unprivileged_userns=0), or run on Linux 6.7 or newer with Landlock enabled"
 )
+_MAX_REASON_CHARS = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -86,12 +87,10 @@ class ProcessProvider:
             return self._found
 
     async def _find_level(self) -> "tuple[_LevelProvider, Isolation]":
-        if sys.platform != "linux":
-            raise SandboxRefused(
-                "the process sandbox needs Linux: on Windows run the service in WSL2, on macOS in a Linux VM"
-            )
+        check_platform(sys.platform)
         candidates = await anyio.to_thread.run_sync(self._candidates)
         why_not: list[str] = []
+        refused: dict[str, str] = {}
         for candidate in candidates:
             if candidate.level.name is LevelName.NONE:
                 return candidate, candidate.described(("UNSAFE: cells run with all rights of the service", *why_not))
@@ -99,7 +98,9 @@ class ProcessProvider:
             if not found.faults:
                 return candidate, candidate.described((found.described, *why_not))
             why_not += [f"{candidate}: {fault}" for fault in found.faults]
-        raise SandboxRefused(f"no permitted isolation level works here; {_FIX}. Found: {'; '.join(why_not)[:1500]}")
+            refused[str(candidate)] = "; ".join(found.faults)[:_MAX_REASON_CHARS]
+            _log.warning("sandbox_level_refused", level=str(candidate), reason=refused[str(candidate)])
+        raise SandboxRefused(f"no permitted isolation level works here: {_FIX}", data=refused)
 
     def _candidates(self) -> "list[_LevelProvider]":
         """Best first. Blocks on the file system."""
@@ -190,6 +191,14 @@ class _LevelProvider:
 
     def __str__(self) -> str:
         return f"{self.level.name} ({self.level.bwrap})" if self.level.bwrap else str(self.level.name)
+
+
+def check_platform(platform: str) -> None:
+    """Raises `SandboxRefused` where this provider cannot work, with what can."""
+    if platform != "linux":
+        raise SandboxRefused(
+            "the process sandbox needs Linux: on Windows run the service in WSL2, on macOS in a Linux VM"
+        )
 
 
 def sandbox_uids(uid_map: str) -> range:

@@ -31,11 +31,11 @@ async def reap_orphans(provider: Provider, sessions: Path) -> int:
     return reaped
 
 
-async def keep_reaping(provider: Provider, sessions: Path) -> None:
-    """At once and then every `REAP_INTERVAL_S`, until cancelled. A file system that fails is tried again."""
+async def keep_reaping(provider: Provider, sessions: Path, *, interval_s: float = REAP_INTERVAL_S) -> None:
+    """At once and then at the interval, until cancelled. A file system that fails is tried again."""
     while True:
         try:
             await reap_orphans(provider, sessions)
         except OSError as exc:
             _log.warning("sandbox_reaping_failed", error=str(exc))
-        await anyio.sleep(REAP_INTERVAL_S)
+        await anyio.sleep(interval_s)

@@ -1,0 +1,69 @@
+"""The arguments of a host call, as a hostile kernel may send them."""
+
+import contextlib
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_image.host_calls import CallRefused, _count_values, _parse_arguments
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet='\\",[{}]:é\n'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='\\",[{'), inner),
+)
+
+
+def containers_and_commas(value: object) -> int:
+    """How often `,`, `[` and `{` stand outside of texts."""
+    if isinstance(value, dict):
+        return 1 + max(0, len(value) - 1) + sum(map(containers_and_commas, value.values()))
+    if isinstance(value, list):
+        return 1 + max(0, len(value) - 1) + sum(map(containers_and_commas, value))
+    return 0
+
+
+@given(VALUES)
+def test_values_are_counted_outside_of_texts(value: object) -> None:
+    """What a text contains, escaped quotes and brackets included, is not counted; everything else is."""
+    assert _count_values(json.dumps(value).encode()) == containers_and_commas(value)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "end"),
+    [
+        (b'"', b'\\"', b""),
+        (b'{"prompts":["', b'\\"', b'"]}'),
+        (b"", b'"', b""),
+        (b"", b'"\\', b""),
+        (b"\\", b'\\"', b'"'),
+        (b"", b'"a",', b""),
+    ],
+)
+def test_hostile_texts_take_linear_time(start: bytes, piece: bytes, end: bytes) -> None:
+    """Ten times as many quotes and backslashes take some ten times as long, not a hundred times."""
+
+    def processor_s(pieces: int) -> float:
+        body = start + piece * pieces + end
+        began = time.process_time()
+        with contextlib.suppress(CallRefused):
+            _parse_arguments(body)
+        return time.process_time() - began
+
+    few = max(processor_s(100_000), 0.001)
+    assert processor_s(1_000_000) < 50 * few
+
+
+def test_a_text_without_an_end_is_refused() -> None:
+    """It is no JSON, and nothing is made of it."""
+    with pytest.raises(CallRefused, match="not JSON"):
+        _parse_arguments(b'{"prompts": ["' + b'\\"' * 1_000_000)
+
+
+def test_too_many_values_are_refused_before_they_are_made() -> None:
+    """Neither brackets nor texts beyond the cap are parsed."""
+    for body in (b"[" * 3_000_000, b'["",' + b'"",' * 5_000_000 + b'""]', b'"' * 10_000_000):
+        with pytest.raises(CallRefused, match="more than 2000000 values"):
+            _parse_arguments(body)

@@ -12,6 +12,7 @@ sandbox. `protocol` is the only module that the trusted side imports too.
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock)
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
 
+    kernel_birth    what a kernel is started with
     zygote          forked before the first connection; has the imports done; forks, signals and reaps kernels
     kernel          runs the cells (cells, interrupts, memory_reserve) and answers one request at a time
     namespace       the names a model can rely on: host_functions, answers, bindings, reply_text

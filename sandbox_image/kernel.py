@@ -30,6 +30,7 @@ from .encoded_values import encode_value as encode
 from .frames import Frame, FrameDecoder, encode_frame
 from .host_functions import CallChannel, HostFunctions
 from .interrupts import Interrupts
+from .kernel_birth import KernelBirth
 from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
 from .memory_reserve import MemoryReserve
 from .namespace import Namespace
@@ -44,7 +45,6 @@ from .protocol import (
 )
 from .shared_text import SharedTexts, Support
 from .tracebacks import describe_exception
-from .zygote import KernelBirth
 
 _THREAD_STACK_BYTES = 2 << 20
 _MAIN_STACK_BYTES = 8 << 20

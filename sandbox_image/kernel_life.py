@@ -19,9 +19,10 @@ from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s
 from .decoding import NotThatShape, decode_value, parse_json
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
 from .host_calls import HostCalls
+from .kernel_birth import KernelBirth
 from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
 from .protocol import MAX_HOST_CALL_BODY_BYTES
-from .zygote import KernelBirth, Zygote
+from .zygote import Zygote
 
 _RECEIVE_BYTES = 256 << 10
 _SEND_PATIENCE_S = 10

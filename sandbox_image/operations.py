@@ -19,6 +19,7 @@ from .decoding import NotThatShape, decode_value, parse_json
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
+from .kernel_birth import KernelBirth
 from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
@@ -37,7 +38,7 @@ from .protocol import (
     StatsReply,
     VariablesReply,
 )
-from .zygote import KernelBirth, Zygote
+from .zygote import Zygote
 
 _VALUE_PATIENCE_MS = 60_000
 _BIND_LIMITS = Limits(active_s=600.0, wall_s=600.0, grace_s=5.0)

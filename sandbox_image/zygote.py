@@ -17,10 +17,11 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from . import confinement
+from .kernel_birth import KernelBirth
 
 MAX_PACKET_BYTES = 16 << 10
 
@@ -33,19 +34,6 @@ _PREPARED_MODULES = """
     urllib.parse uuid warnings xml.etree.ElementTree zlib zoneinfo
 """
 """What models import most. A kernel gets them for the price of a fork."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelBirth:
-    """Everything a kernel is started with."""
-
-    memory_bytes: int
-    processes: int | None
-    file_bytes: int
-    random_seed: int
-    contexts_directory: str
-    tmp_directory: str
-    confined: bool
 
 
 class ZygoteLost(Exception):

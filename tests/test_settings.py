@@ -1,43 +1,33 @@
-"""Settings: what can be set, and what a value that cannot be used is answered with."""
-
-from pathlib import Path
+"""Settings that cannot be used."""
 
 import pytest
 
 from service.errors import BadRequest
 from service.settings import read_settings
 
+BAD_ADDRESSES = ("127.0.0.1:8000/v1", "ftp://host", "http://", "http://host:port/v1", "http://me:hunter2@host/v1?x=1")
+BAD_STORES = ("localhost:6379", "http://:hunter2@host", "redis://:hunter2@host:port/0", "redis://host/zero", "unix://")
 
-def test_docker_is_chosen_by_settings() -> None:
-    """Every setting of Docker sandboxes reaches the settings; an empty value is the default."""
-    chosen = read_settings(
-        {
-            "RLM_SANDBOX": "docker",
-            "RLM_DOCKER_IMAGE": "mine:1",
-            "RLM_DOCKER_RUNTIME": "runsc",
-            "RLM_DOCKER_HOST": "unix:///run/other.sock",
-            "RLM_LAUNCHER_SOCKET": "/run/launcher.sock",
-            "RLM_TRUST_RUNC": "1",
-        }
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "RLM_REDIS_URL"])
+def test_an_address_that_is_none_is_refused_with_its_variable(name: str) -> None:
+    """The sentence names the variable and what is expected, and never quotes the value, which may hold a password."""
+    for value in BAD_STORES if name == "RLM_REDIS_URL" else BAD_ADDRESSES:
+        with pytest.raises(BadRequest, match=f"^{name} must be ") as refused:
+            read_settings({name: value})
+        assert "hunter2" not in str(refused.value)
+
+
+def test_usual_addresses_are_taken() -> None:
+    """Ports, passwords, paths, sockets and a slash at the end are all fine; so is nothing."""
+    for url in ("redis://127.0.0.1:6379/0", "rediss://:pw@host", "unix:///run/redis.sock?db=1", "redis://[::1]:6379"):
+        assert read_settings({"RLM_REDIS_URL": url}).redis_url == url
+    assert read_settings({"RLM_REDIS_URL": ""}).redis_url is None
+    assert read_settings({"OPENAI_BASE_URL": "http://me:pw@127.0.0.1:1/v1/"}).openai_base_url.endswith(
+        "@127.0.0.1:1/v1"
     )
-    assert (chosen.sandbox, chosen.docker_image, chosen.docker_runtime) == ("docker", "mine:1", "runsc")
-    assert (chosen.docker_host, chosen.launcher_socket) == ("unix:///run/other.sock", Path("/run/launcher.sock"))
-    assert chosen.trust_runc
-    usual = read_settings({"RLM_SANDBOX": "", "RLM_DOCKER_RUNTIME": ""})
-    assert (usual.sandbox, usual.docker_runtime, usual.trust_runc) == ("process", "runc", False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("RLM_SANDBOX", "podman", "process or docker"),
-        ("RLM_DOCKER_RUNTIME", "kata", "runc or runsc"),
-        ("RLM_TRUST_RUNC", "yes", "0 or 1"),
-        ("RLM_SANDBOX_SLOTS", "many", "a whole number"),
-        ("RLM_SANDBOX_MEMORY_MB", "1", "between"),
-    ],
-)
-def test_a_value_that_cannot_be_used_names_its_variable(name: str, value: str, expected: str) -> None:
-    """The sentence says which variable, what it may be and what was found."""
-    with pytest.raises(BadRequest, match=f"{name} must be .*{expected}"):
-        read_settings({name: value})
+def test_settings_do_not_show_passwords() -> None:
+    """The repr of settings holds no address of a store."""
+    assert "hunter2" not in repr(read_settings({"RLM_REDIS_URL": "redis://:hunter2@host"}))

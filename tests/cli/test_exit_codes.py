@@ -10,8 +10,9 @@ import pytest
 import service
 from service.cli import exit_codes
 from service.cli.exit_codes import EXIT_CODE_OF_FAULT, ExitCode
-from service.errors import Fault, RlmServiceError
+from service.errors import BadRequest, Fault, RlmServiceError
 from service.loop.values import AnswerSource, StopReason
+from service.models.providers import MissingApiKey
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -51,6 +52,15 @@ def test_only_a_submitted_answer_is_success(source: AnswerSource) -> None:
 
 
 def test_the_documented_table_is_the_table() -> None:
-    """docs/cli.md lists every exit code and no other."""
-    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", DOCS.read_text(), re.MULTILINE)}
-    assert documented == {int(code) for code in ExitCode}
+    """docs/cli.md lists every exit code and no other, each with the stop reasons that lead to it."""
+    rows = re.findall(r"^\| (\d+) \|.*\|([^|]*)\|$", DOCS.read_text(), re.MULTILINE)
+    documented = {int(number): set(re.findall(r"`(\w+)`", reasons)) for number, reasons in rows}
+    table: dict[int, set[str]] = {int(code): set() for code in ExitCode}
+    for reason in StopReason:
+        table[exit_codes.of_run(reason, AnswerSource.SUBMITTED)].add(reason.value)
+    assert documented == table
+
+
+def test_what_is_wrong_with_the_environment_ends_alike() -> None:
+    """A setting that cannot be used and a key that is missing are both mended by whoever typed the command."""
+    assert exit_codes.of_error(BadRequest("")) is exit_codes.of_error(MissingApiKey("")) is ExitCode.BAD_USAGE

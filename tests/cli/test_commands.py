@@ -53,6 +53,8 @@ def test_json_holds_everything_a_script_needs(command_line: CommandLine, haystac
     assert told["spent_nano_usd"] > 0
     assert told["spent_usd"].replace(".", "").isdecimal()
     assert told["cost_limit_usd"] == "1.00"
+    assert told["input_tokens"] > told["output_tokens"] > 0
+    assert told["refused_sub_calls"] == {}
 
 
 def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) -> None:
@@ -83,6 +85,8 @@ def test_an_answer_can_go_to_a_file(command_line: CommandLine, haystack: str, tm
     assert (done.code, done.out) == (0, b"")
     assert "8472093" in (tmp_path / "answer.txt").read_text()
     assert os.listdir(tmp_path) == ["answer.txt"]
+    done = command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--out", str(tmp_path / "answer.txt"), "--json")
+    assert json.loads(done.out)["answer_path"] == str(tmp_path / "answer.txt")
 
 
 def test_a_context_can_come_from_stdin(command_line: CommandLine) -> None:
@@ -102,6 +106,10 @@ def test_contexts_can_be_stored_ahead(command_line: CommandLine, haystack: str) 
     listed = command_line.run("contexts", "ls")
     assert first[0]["context_id"].encode() in listed.out
     assert b"haystack.txt" in listed.out
+    given = ("-c", first[0]["context_id"], "-c", f"again={first[0]['context_id']}")
+    done = command_line.run("ask", QUESTION, *given, *SCRIPTED)
+    assert (done.code, b"8472093" in done.out) == (0, True), done.err
+    assert "again: str" in done.err
 
 
 BAD_INPUTS: dict[str, tuple[list[str], int, str]] = {
@@ -135,6 +143,21 @@ BAD_INPUTS: dict[str, tuple[list[str], int, str]] = {
         2,
         "session",
     ),
+    "empty model": (["ask", "q", "-c", "a.txt", "--model", "openai/"], 2, "expected a model's name"),
+    "fraction of a second": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--cell-timeout", "0"], 2, "--cell-timeout must"),
+    "unquoted glob": (
+        ["ask", "q", "-c", "a.txt", "broken.json", *SCRIPTED],
+        2,
+        "put the question in quotes, and a glob",
+    ),
+    "unknown context": (["ask", "q", "-c", "ctx_" + "0" * 32, *SCRIPTED], 2, "`contexts ls` lists those there are"),
+    "context stored again": (["contexts", "put", "ctx_" + "0" * 32], 2, "is stored already"),
+    "demo without a key": (["demo", "--model", "openai/gpt-5-mini"], 2, "OPENAI_API_KEY"),
+    "demo for nothing": (["demo", "--max-cost", "0"], 2, "--max-cost must be above $0"),
+    "budget for no call": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-cost", "0.0000001"], 4, "budget"),
+    "more levels than slots": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--max-depth", "16"], 4, "--max-depth 7"),
+    "name of Python's own": (["ask", "q", "-c", "print=a.txt", *SCRIPTED], 2, "choose another"),
+    "a file system without files": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", "/proc/x"], 2, "cannot be written"),
     "reserved name": (["ask", "q", "-c", "answer=a.txt", *SCRIPTED], 2, "REPL's own names"),
     "nowhere to write": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", "gone/x"], 2, "cannot be written"),
     "wrong run id": (["runs", "show", "x"], 2, "expected a run id"),
@@ -175,7 +198,24 @@ def test_a_store_that_is_not_there_is_told(command_line: CommandLine) -> None:
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
         done = replace(command_line, settings={"RLM_REDIS_URL": url}).run("runs", "ls")
     assert done.code == 6, done.err
-    assert done.complaint
+    assert f"the server at {url} (RLM_REDIS_URL) cannot be reached" in done.complaint
+
+
+@pytest.mark.parametrize("command", [("runs", "ls"), ("ask", "q", "-c", "a.txt", *SCRIPTED), ("doctor",)])
+def test_a_wrong_setting_ends_every_command_alike(command_line: CommandLine, command: tuple[str, ...]) -> None:
+    """Exit code 2 and the variable, whichever command meets the setting first."""
+    (command_line.directory / "file").touch()
+    for settings in ({"RLM_REDIS_URL": "localhost"}, {"RLM_DATA_DIR": "file/data"}, {"OPENAI_BASE_URL": "localhost"}):
+        done = replace(command_line, settings=settings).run(*command)
+        assert done.code == 2
+        assert next(iter(settings)) in done.err + done.out.decode()
+
+
+def test_a_session_goes_on_without_a_context(command_line: CommandLine, haystack: str) -> None:
+    """--session needs no -c: its variables are there."""
+    asked = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json", "-q").out)
+    done = command_line.run("ask", QUESTION, "--session", asked["session_id"], *SCRIPTED, "--json", "-q")
+    assert json.loads(done.out)["session_id"] == asked["session_id"], done.err
 
 
 def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) -> None:
@@ -193,6 +233,7 @@ def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) ->
         done = elsewhere.run("ask", "What is in it?", "-c", "a.txt", "--model", "local/x", "--timeout", "20")
     assert done.code == 5, done.err
     assert "the root LM could not be had" in done.err
+    assert re.search(r"http://127\.0\.0\.1:\d+ cannot be reached", done.err)
 
 
 def run_id_told(process: "subprocess.Popen[bytes]") -> str:

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cli.inputs import MAX_FILES, find_sources
+from service.cli.inputs import MAX_FILES, Source, StoredContext, find_sources
 from service.contexts.redis_contexts import MOST_PARTS
 from service.errors import BadRequest
+from service.ids import ContextId
+
+
+def found(*arguments: str) -> list[Source]:
+    return [source for source in find_sources(arguments) if isinstance(source, Source)]
 
 
 def refusal(*arguments: str) -> str:
@@ -32,7 +37,7 @@ def test_whatever_is_found_can_be_stored() -> None:
 def test_the_suffix_decides_the_kind(tmp_path: Path, name: str, kind: str) -> None:
     """JSON and JSON Lines become values, everything else becomes text."""
     (tmp_path / name).write_text("[1]\n")
-    (source,) = find_sources([str(tmp_path / name)])
+    (source,) = found(str(tmp_path / name))
     assert (source.kind, source.name) == (kind, name)
 
 
@@ -48,7 +53,7 @@ def test_a_directory_is_one_context_of_named_texts(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "out").symlink_to("/etc/hostname")
-    (source,) = find_sources([str(tmp_path)])
+    (source,) = found(str(tmp_path))
     assert source.kind == "named_texts"
     assert [file.name for file in source.files] == ["README", "src/a.py", "src/b.py"]
     told = "\n".join(source.left_out)
@@ -61,7 +66,7 @@ def test_a_directory_is_one_context_of_named_texts(tmp_path: Path) -> None:
 def test_a_glob_with_one_match_is_that_file(tmp_path: Path) -> None:
     """A pattern that finds one JSON file gives JSON, as if the file had been named."""
     (tmp_path / "only.json").write_text("{}")
-    (source,) = find_sources([str(tmp_path / "*.json")])
+    (source,) = found(str(tmp_path / "*.json"))
     assert (source.kind, source.name) == ("json", "only.json")
 
 
@@ -70,7 +75,7 @@ def test_a_glob_with_several_matches_is_named_texts(tmp_path: Path) -> None:
     for part in ("2023/log.txt", "2024/log.txt"):
         (tmp_path / part).parent.mkdir()
         (tmp_path / part).write_text(part)
-    (source,) = find_sources([str(tmp_path / "**" / "*.txt")])
+    (source,) = found(str(tmp_path / "**" / "*.txt"))
     assert [file.name for file in source.files] == ["2023/log.txt", "2024/log.txt"]
 
 
@@ -78,21 +83,34 @@ def test_a_name_that_looks_like_a_pattern_is_taken_as_it_is(tmp_path: Path) -> N
     """An existing file wins over what its name could also mean."""
     odd = tmp_path / "a[1]=x.txt"
     odd.write_text("text")
-    (source,) = find_sources([str(odd)])
+    (source,) = found(str(odd))
     assert (source.name, source.variable) == ("a[1]=x.txt", None)
 
 
 def test_a_context_can_be_given_a_variable(tmp_path: Path) -> None:
     """NAME=PATH binds the context to that name besides context_N."""
     (tmp_path / "a.txt").write_text("a")
-    sources = find_sources([f"logs={tmp_path / 'a.txt'}", str(tmp_path / "a.txt"), "text=-"])
+    sources = found(f"logs={tmp_path / 'a.txt'}", str(tmp_path / "a.txt"), "text=-")
     assert [source.variable for source in sources] == ["logs", None, "text"]
+
+
+def test_a_stored_context_is_named_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ctx_… and NAME=ctx_… mean the stored context, unless there is a file of that name."""
+    context_id = ContextId("ctx_" + "1" * 32)
+    assert find_sources([context_id, f"old={context_id}"]) == (
+        StoredContext(context_id=context_id),
+        StoredContext(context_id=context_id, variable="old"),
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / context_id).write_text("a file")
+    (source,) = found(context_id)
+    assert source.name == context_id
 
 
 def test_a_fifo_is_read_when_it_is_stored(tmp_path: Path) -> None:
     """Process substitution gives a pipe, which is read only once: looking must not consume or block on it."""
     os.mkfifo(tmp_path / "pipe")
-    (source,) = find_sources([str(tmp_path / "pipe")])
+    (source,) = found(str(tmp_path / "pipe"))
     assert source.kind == "text"
 
 
@@ -101,6 +119,7 @@ def test_every_unusable_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "binary.bin").write_bytes(b"abc\0def")
     (tmp_path / "cut.txt").write_bytes("ö".encode()[:1])
+    (tmp_path / "wrong.txt").write_bytes(b"caf\xe9 au lait")
     (tmp_path / "no_text").mkdir()
     (tmp_path / "no_text" / "x.bin").write_bytes(b"\0")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -109,6 +128,7 @@ def test_every_unusable_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "no file, directory or glob match" in refusal(str(tmp_path / "*.nothing"))
     assert "is empty" in refusal(str(tmp_path / "empty.txt"))
     assert "a zero byte at offset 3" in refusal(str(tmp_path / "binary.bin"))
+    assert "no UTF-8 at offset 3" in refusal(str(tmp_path / "wrong.txt"))
     assert "ends within a UTF-8 character" in refusal(str(tmp_path / "cut.txt"))
     assert "holds no text file (" in refusal(str(tmp_path / "no_text"))
     assert "neither a file, a directory nor a pipe" in refusal(str(tmp_path / "sock"))
@@ -124,7 +144,7 @@ def test_a_document_without_its_library_says_how_to_get_it(tmp_path: Path, monke
     told = refusal(str(tmp_path / "report.pdf"))
     assert "report.pdf is a PDF: to read it, install the documents extra with `uv sync --extra documents`" in told
     assert "`pip install 'rlm-service[documents]'`" in told
-    (source,) = find_sources([str(tmp_path)])
+    (source,) = found(str(tmp_path))
     assert [file.name for file in source.files] == ["notes.txt"]
     assert "uv sync --extra documents" in source.left_out[0]
     assert "(report.pdf)" in source.left_out[0]

@@ -15,6 +15,7 @@ from service.loop.events import (
     CellFinished,
     ChildRunFinished,
     Event,
+    HostCallAnswered,
     RunFinished,
     RunSubmitted,
     SandboxAcquired,
@@ -206,6 +207,40 @@ def test_a_stopped_run_says_where_its_answer_comes_from() -> None:
         "no money for another turn",
     ]
     assert lines[0].style is Style.WARNING
+
+
+def test_sub_calls_that_a_limit_forbade_are_seen() -> None:
+    """What was refused has no call of its own, so it is counted from the host call: by limit, and not as failed."""
+    key = HostCallKey(cell_id=CELL, function="llm_query_batched", arguments_sha256="0" * 64, ordinal=0)
+    answered = HostCallAnswered(
+        at=1.0, key=key, answer_json="[]", failures=("timed_out", "budget", "budget", "call_limit"), items=5
+    )
+    cell = finished(CellResult(cell_id=CELL, status=CellStatus.OK))
+    progress, lines = play(SUBMITTED, sub_call(), sub_call(CallOutcome.TIMED_OUT), answered, cell)
+    told = "2 sub-calls (1 failed), 3 refused (2 budget, 1 call limit)"
+    assert told in status_line(progress)
+    assert told in lines[-2].text
+    _, lines = play(SUBMITTED, replace(answered, failures=("budget",)), cell)
+    assert lines[-2].text.startswith("0 sub-calls, 1 refused (budget) · ")
+
+
+def test_nothing_is_called_an_answer_of_no_bytes() -> None:
+    """A run that ends without an answer says so."""
+    _, lines = play(replace(ended(StopReason.CANCELLED, AnswerSource.PARTIAL), answer=None))
+    assert lines[0] == Line("cancelled · no answer", Style.WARNING)
+
+
+def test_a_turn_without_code_says_so_where_code_is_not_shown() -> None:
+    """With --no-show-code a turn is more than its bill."""
+    _, lines = play(SUBMITTED, root_reply("Let me think."), show_code=False)
+    assert lines[-1].text == "no code in the reply"
+
+
+def test_an_exception_without_a_message_is_its_type() -> None:
+    """No colon stands there with nothing behind it."""
+    raised = Raised(type_name="KeyboardInterrupt", message="", traceback="…")
+    _, lines = play(finished(CellResult(cell_id=CELL, status=CellStatus.RAISED, raised=raised, wall_s=1.0)))
+    assert lines[0].text == "cell 1.1 raised · KeyboardInterrupt · 1.0 s"
 
 
 hostile = st.text(st.characters(), max_size=80)

@@ -58,6 +58,10 @@ async def test_every_cent_is_in_the_ledger(tmp_path: Path) -> None:
         entries = sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id))
         assert await spent_in_ledger(on, played.run_id) == (journal, 0)
         assert journal == entries == played.finished.spent > 0
+        view = await on.service.runs.show(played.run_id)
+        used = [event.usage for event in played.events if isinstance(event, CallFinished)]
+        assert view.input_tokens == sum(usage.input_tokens for usage in used) > 0
+        assert view.output_tokens == sum(usage.output_tokens for usage in used) > 0
         assert len(on.server.calls) == sum(isinstance(event, CallFinished) for event in played.events)
 
 

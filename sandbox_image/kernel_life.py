@@ -102,6 +102,7 @@ class KernelLife:
 
         Raises:
             KernelLost: no answer will come. `ladder_reason` tells whether it was stopped on purpose.
+            ZygoteLost: it cannot be stopped.
         """
         self._ladder = Ladder()
         self._send_cells(encode_frame(request.header, request.body))
@@ -112,6 +113,8 @@ class KernelLife:
             if (frame := self._cells_decoder.next_frame()) is not None:
                 self._drain_calls(host_calls)
                 return frame
+            if self._killed_because is not None:
+                raise self.bury(None)
             wall_s, active_s = clock.wall_s(), clock.active_s()
             self._ladder, act = climb(self._ladder, limits, wall_s=wall_s, active_s=active_s, asked=asked_to_stop())
             if act is not Act.NOTHING:
@@ -127,8 +130,7 @@ class KernelLife:
 
     def _stop(self, act: Act, request: Request) -> None:
         if act is Act.KILL:
-            self._zygote.signal_kernel(self.pid, signal.SIGKILL)
-            return
+            raise self.bury(None)
         # The signal may come before the kernel has begun with the cell, and is then ignored; it looks for this frame.
         note = encode_frame({"do": "interrupt", "number": request.header.get("number")})
         with suppress(OSError):
@@ -236,9 +238,10 @@ class KernelLife:
         return frame.body
 
     def kill(self, why: str) -> None:
-        """End it from another thread than the one that talks to it, which will find it dead."""
+        """End it from another thread than the one that talks to it, which will make sure that it is dead."""
         self._killed_because = why
         self._zygote.signal_kernel(self.pid, signal.SIGKILL)
+        self._waker.wake()
 
     def check_alive(self) -> None:
         """Raise `KernelLost` if it died while nobody was talking to it."""

@@ -228,11 +228,13 @@ class KernelOperations:
     def restart(self) -> None:
         """Also ends what is running: a cell's result is `killed`."""
         deadline = time.monotonic() + _RESTART_PATIENCE_S
+        killed: KernelLife | None = None
         while not self._operation.acquire(timeout=0.02):
             if time.monotonic() > deadline:
                 raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
-            if self._life is not None:
-                self._life.kill("it was restarted")
+            if self._life is not None and self._life is not killed:
+                killed = self._life
+                killed.kill("it was restarted")
         try:
             if self._life is not None:
                 self._life.bury("it was restarted")

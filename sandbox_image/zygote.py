@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +25,9 @@ from . import confinement
 from .kernel_birth import KernelBirth
 
 MAX_PACKET_BYTES = 16 << 10
+_FORK_PATIENCE_S = 60.0
+_EXIT_PATIENCE_S = 10.0
+"""For a kernel to be gone after SIGKILL. A zygote that does not do it in this time never will: somebody stopped it."""
 
 _PREPARED_MODULES = """
     abc array ast asyncio base64 binascii bisect builtins calendar codecs collections collections.abc
@@ -37,7 +41,8 @@ _PREPARED_MODULES = """
 
 
 class ZygoteLost(Exception):
-    """The zygote is gone; without it no kernel can be started, so the sandbox ends."""
+    """The zygote is gone or stopped; without it no kernel can be started or ended, so the sandbox ends, and takes
+    them all with it."""
 
 
 class Zygote:
@@ -55,39 +60,45 @@ class Zygote:
         except OSError as error:
             raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
         while True:
-            note = self._receive(0)
+            note = self._receive(_FORK_PATIENCE_S)
             if note["did"] == "fork":
                 return int(note["pid"])
 
     def signal_kernel(self, pid: int, number: int) -> None:
         """Send a signal to this kernel; no effect when it has ended. Any thread may call it."""
+        packet = json.dumps({"do": "signal", "pid": pid, "signal": number}).encode("ascii")
         try:
-            self.channel.send(json.dumps({"do": "signal", "pid": pid, "signal": number}).encode("ascii"))
+            self.channel.send(packet, socket.MSG_DONTWAIT)
         except OSError as error:
             raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
 
     def wait_for_exit(self, pid: int) -> int:
         """The exit code of a kernel that is ending: negative for a signal, as `subprocess` has it."""
+        deadline = time.monotonic() + _EXIT_PATIENCE_S
         while True:
-            note = self._receive(0)
+            note = self._receive(deadline - time.monotonic())
             if note["did"] == "exit" and note["pid"] == pid:
                 return os.waitstatus_to_exitcode(int(note["status"]))
 
     def poll_exit(self, pid: int) -> int | None:
         """The exit code if it has ended, else None; never waits."""
         while True:
-            try:
-                note = self._receive(socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            if not self._is_readable(0.0):
                 return None
+            note = self._receive(0.0)
             if note["did"] == "exit" and note["pid"] == pid:
                 return os.waitstatus_to_exitcode(int(note["status"]))
 
-    def _receive(self, flags: int) -> dict[str, Any]:
+    def _is_readable(self, patience_s: float) -> bool:
+        waiting = select.poll()
+        waiting.register(self.channel, select.POLLIN)
+        return bool(waiting.poll(max(0.0, patience_s) * 1000))
+
+    def _receive(self, patience_s: float) -> dict[str, Any]:
+        if not self._is_readable(patience_s):
+            raise ZygoteLost("the zygote does not answer in time")
         try:
-            packet = self.channel.recv(MAX_PACKET_BYTES, flags)
-        except BlockingIOError:
-            raise
+            packet = self.channel.recv(MAX_PACKET_BYTES)
         except OSError as error:
             raise ZygoteLost(f"the zygote does not answer ({error.strerror})") from error
         if not packet:

@@ -92,7 +92,7 @@ def confine_kernel() -> list[str]:
 
 
 def die_with_parent(parent: int) -> None:
-    """So that nothing is left when the supervisor is killed and no PID namespace ends the rest."""
+    """So that nothing is left when the parent is killed and no PID namespace ends the rest."""
     native.process_control(native.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)

@@ -62,8 +62,13 @@ def main(arguments: list[str]) -> int:
 
 def _confine(line: CommandLine) -> list[str]:
     in_force: list[str] = []
+    parent = os.getppid()
     if line.identity is not None:
         in_force += confinement.drop_privileges(line.identity)
+    if line.identity is not None or line.with_landlock:
+        # Whoever started it may have asked for this, but becoming another uid clears it. Not in a container: there the
+        # parent is a thread of the container's runtime, and threads come and go.
+        confinement.die_with_parent(parent)
     confinement.limit_descriptors(line.open_files)
     _ignore_signals()
     if line.unconfined:

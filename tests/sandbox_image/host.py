@@ -239,8 +239,14 @@ def python_for(uid: int | None) -> str:
 
 
 @contextlib.contextmanager
-def start_host(*arguments: str, uid: int | None = None, landlock: bool = True, patience_s: int = 30) -> Iterator[Host]:
-    """A supervisor, confined by itself, dialled and not yet claimed."""
+def start_host(
+    *arguments: str,
+    uid: int | None = None,
+    landlock: bool = True,
+    patience_s: int = 30,
+    started_by: tuple[str, ...] = (),
+) -> Iterator[Host]:
+    """A supervisor, confined by itself, dialled and not yet claimed. `started_by` is put before its command line."""
     place = Path(tempfile.mkdtemp(prefix="sandbox_image-"))
     place.chmod(0o755)
     directory, tmp = place / "session", place / "tmp"
@@ -256,7 +262,7 @@ def start_host(*arguments: str, uid: int | None = None, landlock: bool = True, p
     words += ["--confine", "landlock"] if landlock else []
     words += [] if uid is None else ["--uid", str(uid), "--gid", str(uid)]
     process = subprocess.Popen(
-        words,
+        [*started_by, *words],
         env={"PYTHONPATH": str(IMAGE.parent), "PYTHONHASHSEED": "1"},
         stdin=subprocess.DEVNULL,
         stderr=sys.__stderr__,

@@ -8,6 +8,11 @@ bubblewrap cannot mount noexec; the image's seccomp filter and an empty set of p
 As root no user namespace is made: the supervisor keeps CAP_SETUID and CAP_SETGID just long enough to become a uid of
 its own (its directories may be readable to root only, so bubblewrap must not drop it earlier). As an ordinary user
 everything happens in a user namespace that cannot nest another.
+
+The first process inside is bubblewrap's own, which reaps and does nothing else. It stays of the uid of the bubblewrap
+outside, so that the death signal of `--die-with-parent` reaches it: to a first process that has become another uid
+Linux refuses it (its sender by then has no capability), and the sandbox would outlive a killed service. With the first
+process everything inside ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +49,7 @@ def bubblewrap_arguments(profile: Profile, command: Sequence[str]) -> list[str]:
     return [
         str(profile.bwrap),
         *_namespaces(as_root=profile.as_root),
-        *("--new-session", "--die-with-parent", "--as-pid-1"),
+        *("--new-session", "--die-with-parent"),
         *("--info-fd", str(profile.status_descriptor)),
         *_file_system(profile),
         "--clearenv",

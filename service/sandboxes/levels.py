@@ -17,8 +17,7 @@ from service.sandboxes.port import Template
 from service.sandboxes.python_files import PythonFiles
 
 HOST_PATIENCE_S = 5
-"""How long a sandbox lives on when no host accepts its streams: what is left of one after `kill -9` of the service.
-(Becoming another uid clears the death signal that bubblewrap had set, prctl(2), so that one cannot be relied on.)"""
+"""How long a sandbox lives on when no host accepts its streams and no death signal has reached it."""
 
 
 class LevelName(StrEnum):

@@ -55,8 +55,9 @@ def test_every_setting_is_documented_and_nothing_else() -> None:
 def test_every_command_and_option_is_documented() -> None:
     """docs/cli.md names each command and each of its options, and no option that does not exist."""
     text = (DOCS / "cli.md").read_text()
-    options = {"--help", "--traceback"}
-    for path, command in commands(typer.main.get_command(app)):
+    program = typer.main.get_command(app)
+    options = {"--help", "--traceback"} | {name for parameter in program.params for name in parameter.opts}
+    for path, command in commands(program):
         assert re.search(rf"\b{' '.join(path)}\b", text), path
         options |= {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
     documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))

@@ -118,6 +118,8 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
             return _sub_call_finished(progress, event)
         case CallFinished():
             return _root_call_finished(progress, event)
+        case RootUnavailable(outcome=CallOutcome.CANCELLED):
+            return progress, ()
         case RootUnavailable():
             what = _PURPOSE[event.purpose]
             return progress, (Line(f"{what} failed ({event.outcome}): {_short(event.message)}", Style.WARNING),)
@@ -170,6 +172,8 @@ def _submitted(progress: Progress, event: RunSubmitted) -> tuple[Progress, tuple
 def _root_call_finished(progress: Progress, event: CallFinished) -> tuple[Progress, tuple[Line, ...]]:
     seen = replace(progress, spent=NanoUSD(progress.spent + event.cost))
     what = _PURPOSE[event.purpose]
+    if event.outcome is CallOutcome.CANCELLED:
+        return seen, ()  # the end of the run says it
     if event.outcome is not CallOutcome.OK:
         return seen, (Line(f"{what}: {event.outcome}: {_short(event.text)}", Style.WARNING),)
     bill = f"{event.usage.input_tokens:,} tokens in, {event.usage.output_tokens:,} out, {format_usd(event.cost)}"

@@ -12,10 +12,12 @@ from service.cli.progress import Line, Progress, Style, advance, status_line
 from service.ids import CallId, CellId, RunId, SandboxId, SessionId, cell_id
 from service.loop.events import (
     CallFinished,
+    CancelRequested,
     CellFinished,
     ChildRunFinished,
     Event,
     HostCallAnswered,
+    RootUnavailable,
     RunFinished,
     RunSubmitted,
     SandboxAcquired,
@@ -225,8 +227,13 @@ def test_sub_calls_that_a_limit_forbade_are_seen() -> None:
 
 
 def test_nothing_is_called_an_answer_of_no_bytes() -> None:
-    """A run that ends without an answer says so."""
-    _, lines = play(replace(ended(StopReason.CANCELLED, AnswerSource.PARTIAL), answer=None))
+    """A run that ends without an answer says so, and a cancelled one says nothing else."""
+    _, lines = play(
+        CancelRequested(at=1.0),
+        replace(root_reply("cancelled while it ran"), outcome=CallOutcome.CANCELLED),
+        RootUnavailable(at=1.0, purpose=Purpose.TURN, outcome=CallOutcome.CANCELLED, message="being stopped"),
+        replace(ended(StopReason.CANCELLED, AnswerSource.PARTIAL), answer=None),
+    )
     assert lines[0] == Line("cancelled · no answer", Style.WARNING)
 
 

@@ -105,6 +105,7 @@ class KernelLife:
             ZygoteLost: it cannot be stopped.
         """
         self._ladder = Ladder()
+        self._check_silence()
         self._send_cells(encode_frame(request.header, request.body))
         clock, limits = request.clock, request.limits
         polled = self._polled(hang_up)
@@ -127,6 +128,12 @@ class KernelLife:
                 look_s = min(look_s, _FULL_LOOK_S)
             for descriptor, _ in polled.poll(look_s * 1000 + 1):
                 self._attend(descriptor, polled, host_calls, hang_up)
+
+    def _check_silence(self) -> None:
+        """A kernel that speaks before it is asked would be answering the next request with what it made up."""
+        self._receive_cells()
+        if self._cells_decoder.next_frame() is not None:
+            raise self.bury("the kernel broke the protocol: it spoke without being asked")
 
     def _stop(self, act: Act, request: Request) -> None:
         if act is Act.KILL:

@@ -41,6 +41,13 @@ from .protocol import (
 from .zygote import Zygote
 
 _VALUE_PATIENCE_MS = 60_000
+_MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {
+    "cell": frozenset(),
+    "bind": frozenset({ErrorCode.BAD_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.TOO_LARGE, ErrorCode.INTERNAL}),
+    "variables": frozenset({ErrorCode.INTERNAL}),
+    "value": frozenset({ErrorCode.NOT_FOUND, ErrorCode.TOO_LARGE, ErrorCode.UNSERIALISABLE}),
+}
+"""What a kernel may answer instead of a result. The other codes are the supervisor's own to give."""
 _BIND_LIMITS = Limits(active_s=600.0, wall_s=600.0, grace_s=5.0)
 _VALUE_LIMITS = Limits(active_s=300.0, wall_s=300.0, grace_s=5.0)
 _VARIABLES_LIMITS = Limits(active_s=10.0, wall_s=10.0, grace_s=2.0)
@@ -165,7 +172,7 @@ class KernelOperations:
         header = {"do": "value", "name": name, "as": form, "limit": limit}
         try:
             request = Request(header, b"", _VALUE_LIMITS, ActiveClock(life.pid))
-            outcome = self._decode_answer(ValueOutcome, self._converse(life, request, hang_up))
+            outcome = self._decode_answer(ValueOutcome, "value", self._converse(life, request, hang_up))
             if not 0 <= outcome.size_bytes <= limit or not _is_digest(outcome.sha256):
                 raise life.bury("the kernel broke the protocol: an impossible value")
         except KernelLost as error:
@@ -291,7 +298,7 @@ class KernelOperations:
         )
         header = {"do": "cell", "number": self._cells, "answer_as": cell.answer_as}
         frame = self._converse(life, Request(header, cell.code, cell.limits, clock), hang_up)
-        outcome = bound_outcome(self._decode_answer(CellOutcome, frame))
+        outcome = bound_outcome(self._decode_answer(CellOutcome, "cell", frame))
         if (outcome.status == "raised") != (outcome.raised is not None):
             raise life.bury("the kernel broke the protocol: an impossible outcome")
         reason = life.ladder_reason
@@ -309,18 +316,24 @@ class KernelOperations:
         life = self._take_kernel()
         try:
             request = Request(header, body, limits, ActiveClock(life.pid))
-            return self._decode_answer(cls, self._converse(life, request, hang_up))
+            return self._decode_answer(cls, header["do"], self._converse(life, request, hang_up))
         except KernelLost as error:
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
         finally:
             self._release_kernel()
 
-    def _decode_answer(self, cls: type[Reply], frame: Frame) -> Reply:
+    def _decode_answer(self, cls: type[Reply], asked: str, frame: Frame) -> Reply:
+        """What the kernel answered to a request of this word, or its refusal; else the kernel is buried."""
+        did = frame.header.get("did")
         try:
-            if frame.header.get("did") == "failed":
-                failure = decode_value(ErrorReply, parse_json(frame.body))
-                raise Refused(failure.code, failure.message[:2000])
-            return decode_value(cls, parse_json(frame.body))
+            if did == asked:
+                return decode_value(cls, parse_json(frame.body))
+            if did != "failed":
+                raise NotThatShape(f"it was asked for {asked} and answered something else")
+            failure = decode_value(ErrorReply, parse_json(frame.body))
+            if failure.code not in _MAY_FAIL_WITH[asked]:
+                raise NotThatShape(f"{asked} cannot fail with {failure.code}")
+            raise Refused(failure.code, failure.message[:2000])
         except NotThatShape as error:
             assert self._life is not None
             raise self._life.bury(f"the kernel broke the protocol: {error}") from None

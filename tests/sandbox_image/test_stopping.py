@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandbox_image.protocol import ErrorCode
 from tests.sandbox_image.host import Host, SandboxEnded, children, start_host
 
 SHORT: dict[str, Any] = {"active_limit_s": 0.3, "grace_s": 1.0}
@@ -149,6 +150,69 @@ def test_a_dead_kernel_is_a_result(host: Host, code: str, detail: str) -> None:
     assert (reply["status"], reply["namespace_lost"], reply["raised"]) == ("killed", True, None), reply
     assert reply["stdout"]["head"].startswith("said\n")
     assert detail in reply["detail"]
+    alive(host)
+
+
+SAY = """
+import json, os, socket, struct, sys
+def say(did, body, times=1):
+    frame = json.dumps({"did": did}).encode(), json.dumps(body).encode()
+    for fd in range(3, 12):
+        try: s = socket.socket(fileno=os.dup(fd))
+        except OSError: continue
+        s.sendall((struct.pack('>II', *map(len, frame)) + b"".join(frame)) * times)
+        break
+    while True: pass
+"""
+FORGED = '{"status": "ok", "raised": None, "variables": [], "answer": None}'
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *(f'say("failed", {{"code": "{code}", "message": "m"}})' for code in ErrorCode),
+        'say("failed", {"code": "no such code", "message": "m"})',
+        'say("variables", {"variables": []})',
+        'say("ready", {"confinement": []})',
+        'say(["cell"], {})',
+    ],
+)
+def test_a_cell_cannot_fail_in_other_words(host: Host, forged: str) -> None:
+    """A kernel that answers a cell with an error of the supervisor's, or of another request, is one that broke."""
+    reply = host.run(SAY + forged)
+    assert (reply["status"], reply["namespace_lost"]) == ("killed", True)
+    assert "broke the protocol" in reply["detail"]
+    alive(host)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("GET", "/variables", None, "busy"),
+        ("GET", "/variables", None, "not_found"),
+        ("GET", "/values/x", None, "stale_generation"),
+        ("GET", "/values/x", None, "internal"),
+        ("POST", "/bind", {"bindings": []}, "not_claimed"),
+    ],
+)
+def test_a_kernel_cannot_answer_for_the_supervisor(host: Host, method: str, path: str, body: Any, code: str) -> None:
+    """Each request can fail in its own ways only; a kernel that claims another one is lost, and the host is told."""
+    host.run(
+        SAY + "import sandbox_image.kernel as k\n"
+        f"def lie(self, *_): say('failed', {{'code': {code!r}, 'message': 'm'}})\n"
+        "k.Kernel._bind = k.Kernel._list_variables = k.Kernel._send_value = lie"
+    )
+    answered = host.request(method, path, body)
+    assert (answered.status, answered.json["code"]) == (503, "kernel_lost")
+    assert "broke the protocol" in answered.json["message"]
+
+
+def test_an_answer_in_advance_answers_nothing(host: Host) -> None:
+    """What a kernel says beyond its answer is not taken for the answer to the next cell."""
+    assert host.run(SAY + f"say('cell', {FORGED}, times=2)")["status"] == "ok"
+    reply = host.run("print('ran')")
+    assert (reply["status"], reply["stdout"]["head"]) == ("killed", "")
+    assert "without being asked" in reply["detail"]
     alive(host)
 
 

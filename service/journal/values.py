@@ -34,6 +34,10 @@ class CellRecord:
     """Of `answer` after the cell; None while it was untouched."""
     variables: tuple[str, ...] = ()
     """What it bound; these are missing if it cannot be run again."""
+    was_interrupted: bool = False
+    """It was told to stop (a deadline, a cancellation), at a point that no re-run meets again."""
+    active_s: float = 0.0
+    """How long it was active; 0 in logs from before it was recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

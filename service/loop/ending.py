@@ -67,9 +67,11 @@ def stop(state: RunState) -> RunState:
     stops = state.stops
     if stops.cancelled:
         return partial(state, StopReason.CANCELLED)
-    if stops.deadline_passed or stops.deadline_neared:
-        return wrap_up(state, StopReason.DEADLINE)
-    return wrap_up(state, StopReason.SANDBOX_LOST)
+    reason = StopReason.DEADLINE if stops.deadline_passed or stops.deadline_neared else StopReason.SANDBOX_LOST
+    if all(message.role != "assistant" for message in state.messages):
+        # Nothing was asked yet (the run waited for its turn all the time), so there is nothing to wrap up.
+        return partial(state, reason)
+    return wrap_up(state, reason)
 
 
 def wrap_up(state: RunState, reason: StopReason) -> RunState:

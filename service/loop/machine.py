@@ -164,7 +164,11 @@ def wants_interrupt(state: RunState) -> bool:
             return state.stops.at_once
         case Asking() | Running() | Rebuilding() | Binding():
             return state.stops.any
-        case Reading() | Ending() | Ended():
+        case Reading(why="partial"):
+            return state.stops.any
+        case Reading():
+            return state.stops.at_once
+        case Ending() | Ended():
             return False
         case unreachable:
             assert_never(unreachable)
@@ -198,7 +202,7 @@ def _ask_root(state: RunState, asking: Asking) -> AskRoot:
 
 
 def _with_call(state: RunState, event: CallFinished) -> RunState:
-    was_sub_call = event.purpose is Purpose.SUB_CALL and event.outcome not in _NOT_MADE
+    was_sub_call = event.purpose is Purpose.SUB_CALL and event.outcome is CallOutcome.OK
     spent = Spent(
         nano_usd=NanoUSD(state.spent.nano_usd + event.cost),
         tokens=state.spent.tokens + event.usage.input_tokens + event.usage.output_tokens,

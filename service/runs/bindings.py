@@ -8,7 +8,7 @@ from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage, T
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context, LinkedPart
 from service.errors import BadRequest
-from service.loop.values import ContextBinding, Tool
+from service.loop.values import BlobRef, ContextBinding, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class Wanted:
     contexts: tuple[ContextBinding, ...]
     tools: tuple[Tool, ...]
     is_child: bool
+    histories: tuple[BlobRef, ...] = ()
+    """Conversations of the session's earlier runs, oldest first; `sessions` binds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

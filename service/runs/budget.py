@@ -24,7 +24,7 @@ class BudgetReport:
     def remember(self, call: CallFinished) -> None:
         """What was spent is asked of the ledger."""
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
         """One item: a dict with what is left, `None` where there is no limit."""
         purse, submitted = self._standing.purse, self._standing.submitted
         balances = await self._ledger.balances(list(purse.limit_rows()))
@@ -43,4 +43,4 @@ class BudgetReport:
             "turns": max(0, submitted.limits.turns - self._turns_taken()),
             "depth": max(0, submitted.limits.depth - submitted.depth),
         }
-        return [HostCallItem(value=value)]
+        items.append(HostCallItem(value=value))

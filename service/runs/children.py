@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 
 from service.errors import BadRequest, Fault, RlmServiceError
-from service.loop.events import CallFinished, ChildRunFinished
+from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, StopReason
-from service.runs.host_calls import AnswerRoom, HostCall, HostCallItem
+from service.runs.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.sub_calls import SubCalls
 from service.runs.submission import BudgetTooSmall
@@ -42,7 +42,7 @@ class ChildRequest:
 class ChildAnswer:
     """How a child ended. `text` is None when it has no answer, or one over `MAX_CHILD_ANSWER_BYTES`."""
 
-    event: ChildRunFinished
+    stop_reason: StopReason
     text: str | None
     message: str
 
@@ -59,52 +59,47 @@ class Children:
         *,
         sub_calls: SubCalls,
         run_child: RunChild,
-        append: Callable[[ChildRunFinished], Awaitable[None]],
     ) -> None:
         self._standing = standing
         self._sub_calls = sub_calls
         self._run_child = run_child
-        self._append = append
-        self._broke: HostCallItem | None = None
-        """How the rest of a batch fails once the money for another child is gone."""
 
     def remember(self, call: CallFinished) -> None:
         """Child runs are not calls; what they degrade to is remembered by `SubCalls` itself."""
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
         """One item per prompt, in order."""
         requests = self._requests(call.arguments)
         if not self._standing.may_have_children:
-            return await self._sub_calls.make(_as_sub_calls(call, requests), key)
-        items: list[HostCallItem] = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(requests)
-
+            await self._sub_calls.make(_as_sub_calls(call, requests), key, items)
+            return
+        items.extend([NOT_STARTED] * len(requests))
         room = AnswerRoom()
         places = anyio.CapacityLimiter(CHILDREN_AT_ONCE)
-        self._broke = None
+        broke: list[HostCallItem] = []
 
         async def run_item(index: int, request: ChildRequest) -> None:
             async with places:
-                items[index] = self._broke or await self._one(replace(key, item=index), request, room)
+                items[index] = broke[0] if broke else await self._one(replace(key, item=index), request, room)
+                if items[index].failure is CallOutcome.BUDGET:
+                    # What did not cover this child covers none that comes after it either.
+                    broke.append(items[index])
 
         async with anyio.create_task_group() as tasks:
             for index, request in enumerate(requests):
                 tasks.start_soon(run_item, index, request)
-        return items
 
     async def _one(self, key: HostCallKey, request: ChildRequest, room: AnswerRoom) -> HostCallItem:
         try:
             answer = await self._run_child(key, request)
         except BudgetTooSmall as exc:
-            # What does not cover this child's first call covers none that comes after it either.
-            self._broke = HostCallItem(failure=CallOutcome.BUDGET, message=str(exc))
-            return self._broke
+            return HostCallItem(failure=CallOutcome.BUDGET, message=str(exc))
         except RlmServiceError as exc:
             if exc.fault is Fault.PLATFORM and not exc.may_be_retried:
                 raise
             return HostCallItem(failure=CallOutcome.UNAVAILABLE, message=str(exc))
-        await self._append(answer.event)
         if answer.text is None:
-            return HostCallItem(failure=_failure(answer.event.child.stop_reason), message=answer.message)
+            return HostCallItem(failure=_failure(answer.stop_reason), message=answer.message)
         return room.item(answer.text, len(answer.text))
 
     def _requests(self, arguments: dict[str, Any]) -> list[ChildRequest]:

@@ -5,14 +5,18 @@ then wants the outstanding command interrupted, the driver cancels the root's ca
 does not help, kills its sandbox.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Literal, assert_never
+from dataclasses import replace
+from enum import Enum
+from typing import Literal, TypeVar, assert_never
 
 import anyio
 import anyio.abc
 
-from service.errors import RlmServiceError
+from service.errors import BadRequest, NotFound, RlmServiceError
 from service.ids import CallId, RunId
+from service.journal.values import RunAlreadyFinished
 from service.ledger.values import Account, Unit
 from service.loop.commands import (
     AskRoot,
@@ -36,19 +40,19 @@ from service.loop.events import (
     ValueRead,
 )
 from service.loop.machine import decide, wants_interrupt
-from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose
+from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
 from service.runs.host_calls import HostCalls
 from service.runs.metered_call import Hold, MeteredCall, Refused, bound_of
 from service.runs.purse import NOTHING
 from service.runs.recorder import Recorder
 from service.runs.rooms import RunsRooms
-from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.sessions import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
 from service.runs.submission import wrap_up_amount
-from service.sandboxes.port import SandboxGone
-from service.sandboxes.values import ValueMissing, ValueTooLarge, ValueUnserialisable
+from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
+from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.errors import BlobTooLarge
 
 WRAP_UP_S = 30.0
@@ -56,34 +60,65 @@ WRAP_UP_SHARE_OF_TIME = 0.2
 """Before the deadline, this much time (the smaller of the two) is kept for the wrap-up call."""
 INTERRUPT_GRACE_S = 5.0
 """How long a cell may go on after it was interrupted before its sandbox is killed."""
-MAX_JSON_ANSWER_BYTES = 4 << 20
-"""An answer under a schema is validated whole, so it cannot be of any size."""
 CLEAN_UP_S = 20.0
 
 
-class PreparedSession:
-    """A session that is being opened and bound while the root LM already thinks."""
+LEAST_READ_S = 5.0
 
-    def __init__(self, session: OpenSession, prepare: Callable[[], Awaitable[None]]) -> None:
-        self._session = session
-        self._prepare = prepare
+_NO_SANDBOX = (SandboxRefused, SandboxStartFailed, SandboxGone, NoSandboxSlot, BindRefused, NotFound)
+"""Why a run may have no (working) sandbox: facts about this run, where other errors are failures of the service."""
+
+
+class _Stopped(Enum):
+    """Instead of a result: the command was broken off because the run is to stop."""
+
+    STOPPED = "stopped"
+
+
+_STOPPED = _Stopped.STOPPED
+Value = TypeVar("Value")
+
+
+class PreparedSession:
+    """A session that is waited for, opened and bound, while the root LM may already think.
+
+    `take_seat` waits for the run's sandbox slots and its turn in the session; `open_session` brings up the sandbox.
+    """
+
+    def __init__(
+        self,
+        take_seat: Callable[[], Awaitable[OpenSession]],
+        open_session: Callable[[OpenSession], Awaitable[None]],
+    ) -> None:
+        self._take_seat = take_seat
+        self._open_session = open_session
+        self._is_seated = anyio.Event()
         self._is_over = anyio.Event()
+        self._session: OpenSession | None = None
         self._failure: RlmServiceError | None = None
 
     async def prepare(self) -> None:
-        """Open and bind. A failure is kept for whoever needs the session."""
+        """Do it. That there is no sandbox to be had is kept for whoever needs it; anything else is a failure."""
         try:
-            await self._prepare()
-        except RlmServiceError as exc:
+            self._session = await self._take_seat()
+            self._is_seated.set()
+            await self._open_session(self._session)
+        except _NO_SANDBOX as exc:
             self._failure = exc
         finally:
+            self._is_seated.set()
             self._is_over.set()
 
+    async def seated(self) -> None:
+        """Return once the run may begin: its slots are its own."""
+        await self._is_seated.wait()
+
     async def ready(self) -> OpenSession:
-        """The session with its sandbox; raises what preparing failed with."""
+        """The session with its sandbox; raises why there is none."""
         await self._is_over.wait()
         if self._failure is not None:
             raise self._failure
+        assert self._session is not None, "preparing ends with a session or a failure"
         return self._session
 
 
@@ -138,37 +173,50 @@ class RunDriver:
     # -- the commands ----------------------------------------------------------------------------------------------
 
     async def _perform(self, command: Command) -> None:
+        if not isinstance(command, Finish | ReadVariable) and not await self._may_begin():
+            await self._recorder.record(_not_done(command, self._now()))
+            return
         match command:
             case AskRoot():
                 await self._ask_root(command)
             case RunCell():
-                await self._in_session(lambda session: self._run_cell(session, command))
+                await self._in_session(command, lambda session: self._run_cell(session, command))
             case BindHistory():
-                await self._in_session(lambda session: self._bind_history(session, command))
+                await self._in_session(command, lambda session: self._bind_history(session, command))
             case ReadVariable():
-                await self._in_session(lambda session: self._read_variable(session, command))
+                await self._in_session(command, lambda session: self._read_variable(session, command))
             case RebuildNamespace():
-                await self._in_session(self._rebuild)
+                await self._in_session(command, self._rebuild)
             case Finish():
                 await self._finish(command)
             case _:
                 assert_never(command)
 
-    async def _in_session(self, act: Callable[[OpenSession], Awaitable[Event]]) -> None:
+    async def _may_begin(self) -> bool:
+        """Wait until the run is seated; False when it is to stop before (or has been told to already)."""
+        return await self._unless_stopped(self._prepared.seated) is not _STOPPED
+
+    async def _in_session(self, command: Command, act: Callable[[OpenSession], Awaitable[Event]]) -> None:
         """Record what acting in the session comes to; without a sandbox the run cannot go on."""
-        with anyio.CancelScope() as waiting:
-            self._set_interrupt(waiting.cancel)
+        try:
+            session = await self._unless_stopped(self._prepared.ready)
+        except _NO_SANDBOX as exc:
+            await self._recorder.record(SandboxLost(at=self._now(), message=str(exc)))
+            return
+        if isinstance(session, OpenSession):
+            await self._recorder.record(await act(session))
+        else:
+            await self._recorder.record(_not_done(command, self._now()))
+
+    async def _unless_stopped(self, act: Callable[[], Awaitable[Value]]) -> "Value | _Stopped":
+        """What the act returns, or `_STOPPED` when the loop wants the due command broken off first."""
+        with anyio.CancelScope() as scope:
+            self._set_interrupt(scope.cancel)
             try:
-                session = await self._prepared.ready()
-            except RlmServiceError as exc:
-                await self._recorder.record(SandboxLost(at=self._now(), message=str(exc)))
-                return
+                return await act()
             finally:
                 self._interrupt = _nothing
-        if waiting.cancelled_caught:
-            await self._recorder.record(SandboxLost(at=self._now(), message="the sandbox was not ready in time"))
-            return
-        await self._recorder.record(await act(session))
+        return _STOPPED
 
     async def _ask_root(self, command: AskRoot) -> None:
         standing = self._standing
@@ -184,13 +232,10 @@ class RunDriver:
             cache_key=standing.run_id,
         )
         hold = await self._take_wrap_up_hold(call) if command.purpose is Purpose.WRAP_UP else None
-        with anyio.CancelScope() as scope:
-            self._set_interrupt(scope.cancel)
-            try:
-                result = await self._rooms.metered.call(call, standing.purse, self._recorder.record, hold=hold)
-            finally:
-                self._interrupt = _nothing
-        if scope.cancelled_caught:
+        result = await self._unless_stopped(
+            lambda: self._rooms.metered.call(call, standing.purse, self._recorder.record, hold=hold)
+        )
+        if isinstance(result, _Stopped):
             outcome, message = CallOutcome.CANCELLED, "the run is being stopped"
         elif isinstance(result, Refused):
             outcome, message = result.outcome, result.message
@@ -217,12 +262,18 @@ class RunDriver:
         if not self._has_wrap_up_hold:
             return None
         hold = wrap_up_hold(self._standing)
-        self._standing.purse.standing = NOTHING
         needed = bound_of(call, hold.max_output_tokens)
         if needed.nano_usd <= hold.amount.nano_usd and needed.tokens <= hold.amount.tokens:
+            self._standing.purse.standing = NOTHING
             return hold
-        await self._rooms.metered.release(hold, self._standing.purse)
+        await self._give_back(hold)
         return None
+
+    async def _give_back(self, hold: Hold) -> None:
+        """Shielded, and forgotten only afterwards: a hold that nobody resolves is charged when it expires."""
+        with anyio.CancelScope(shield=True):
+            await self._rooms.metered.release(hold, self._standing.purse)
+            self._standing.purse.standing = NOTHING
 
     async def _run_cell(self, session: OpenSession, command: RunCell) -> CellFinished:
         limits = self._standing.submitted.limits
@@ -241,10 +292,11 @@ class RunDriver:
                     self._answer_form,
                     self._host_calls,
                 )
-            except SandboxGone as exc:
-                result = CellResult(
-                    cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=str(exc)
-                )
+            except (SandboxGone, SandboxBusy) as exc:
+                result = _killed(command, str(exc))
+            except BadRequest as exc:
+                raised = Raised(type_name="ValueError", message=str(exc), traceback="")
+                result = CellResult(cell_id=command.cell_id, status=CellStatus.RAISED, raised=raised)
             finally:
                 self._interrupt = _nothing
                 stopping.cancel_scope.cancel()
@@ -268,30 +320,40 @@ class RunDriver:
         try:
             await session.bind_history(self._standing.run_id, command.cell_id, command.messages)
             result = CellResult(cell_id=command.cell_id, status=CellStatus.OK)
-        except SandboxGone as exc:
-            result = CellResult(cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=str(exc))
+        except BindRefused as exc:
+            raised = Raised(type_name="MemoryError", message=str(exc), traceback="")
+            result = CellResult(cell_id=command.cell_id, status=CellStatus.RAISED, raised=raised)
+        except (SandboxGone, SandboxBusy) as exc:
+            result = _killed(command, str(exc))
         return CellFinished(at=self._now(), result=result)
 
     async def _read_variable(self, session: OpenSession, command: ReadVariable) -> ValueRead:
+        def read(outcome: Literal["read", "missing", "too_large", "failed"], message: str = "") -> ValueRead:
+            return ValueRead(at=self._now(), variable=command.variable, outcome=outcome, message=message)
+
+        patience_s = max(LEAST_READ_S, self._standing.submitted.deadline_at - self._now())
+        blob: BlobRef | _Stopped = _STOPPED
         try:
-            blob = await self._read_into_blob(session, command)
+            with anyio.move_on_after(patience_s):
+                blob = await self._unless_stopped(lambda: self._read_into_blob(session, command))
         except ValueMissing as exc:
-            return ValueRead(at=self._now(), variable=command.variable, outcome="missing", message=str(exc))
+            return read("missing", str(exc))
         except (ValueTooLarge, BlobTooLarge) as exc:
-            return ValueRead(at=self._now(), variable=command.variable, outcome="too_large", message=str(exc))
-        except (ValueUnserialisable, SandboxGone) as exc:
-            return ValueRead(at=self._now(), variable=command.variable, outcome="failed", message=str(exc))
+            return read("too_large", str(exc))
+        except (ValueUnserialisable, SandboxGone, SandboxBusy) as exc:
+            return read("failed", str(exc))
+        if isinstance(blob, _Stopped):
+            # Whatever keeps the value from coming (code of its own, perhaps) would keep everything else from coming.
+            await session.close()
+            return read("failed", "reading the value took longer than the run has time for")
         complaint = await self._complaint_about(blob)
-        outcome: Literal["read", "failed"] = "read" if complaint is None else "failed"
-        return ValueRead(at=self._now(), variable=command.variable, outcome=outcome, blob=blob, message=complaint or "")
+        return replace(read("read" if complaint is None else "failed", complaint or ""), blob=blob)
 
     async def _read_into_blob(self, session: OpenSession, command: ReadVariable) -> BlobRef:
         if session.sandbox is None:
             raise SandboxGone("the sandbox is gone, and the value with it")
         form = self._answer_form
-        limit_bytes = (
-            min(command.size_limit_bytes, MAX_JSON_ANSWER_BYTES) if form == "json" else command.size_limit_bytes
-        )
+        limit_bytes = command.size_limit_bytes
         async with session.sandbox.read_value(command.variable, as_=form, limit_bytes=limit_bytes) as value:
             return await self._rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=form)
 
@@ -300,7 +362,7 @@ class RunDriver:
         schema = self._standing.submitted.answer_schema
         if schema is None:
             return None
-        payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_JSON_ANSWER_BYTES)
+        payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_CHECKED_CHARS)
         try:
             await parse_checked(payload.decode("utf-8", "replace"), check_schema(schema))
         except ReplyBreaksSchema as exc:
@@ -309,9 +371,11 @@ class RunDriver:
 
     async def _rebuild(self, session: OpenSession) -> Event:
         try:
-            rebuilt = await session.rebuild(self._rebuild_grant, self._host_calls)
-        except RlmServiceError as exc:
+            rebuilt = await self._unless_stopped(lambda: session.rebuild(self._rebuild_grant, self._host_calls))
+        except _NO_SANDBOX as exc:
             return SandboxLost(at=self._now(), message=str(exc))
+        if isinstance(rebuilt, _Stopped):
+            return NamespaceRebuilt(at=self._now(), cells=0)
         return NamespaceRebuilt(at=self._now(), cells=rebuilt.cells, missing=rebuilt.missing)
 
     async def _finish(self, command: Finish) -> None:
@@ -322,8 +386,7 @@ class RunDriver:
         if command.answer_text is not None:
             answer = await self._rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
         if self._has_wrap_up_hold:
-            standing.purse.standing = NOTHING
-            await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
+            await self._give_back(wrap_up_hold(standing))
         account = Account(level="run", owner=standing.run_id, unit=Unit.NANO_USD)
         (balance,) = await self._rooms.ledger.balances([account])
         await self._recorder.record(
@@ -342,14 +405,19 @@ class RunDriver:
     async def _watch_clock(self) -> None:
         submitted = self._standing.submitted
         kept_s = min(WRAP_UP_S, (submitted.deadline_at - submitted.at) * WRAP_UP_SHARE_OF_TIME)
-        await anyio.sleep(submitted.deadline_at - kept_s - self._now())
-        await self._recorder.record(DeadlineNeared(at=self._now()))
-        await anyio.sleep(submitted.deadline_at - self._now())
-        await self._recorder.record(DeadlinePassed(at=self._now()))
+        await anyio.sleep(max(0.0, submitted.deadline_at - kept_s - self._now()))
+        await self._tell(DeadlineNeared(at=self._now()))
+        await anyio.sleep(max(0.0, submitted.deadline_at - self._now()))
+        await self._tell(DeadlinePassed(at=self._now()))
 
     async def _watch_cancel(self) -> None:
         await self._rooms.journal.wait_for_cancel(self._standing.run_id)
-        await self._recorder.record(CancelRequested(at=self._now()))
+        await self._tell(CancelRequested(at=self._now()))
+
+    async def _tell(self, event: Event) -> None:
+        """Record a reason to stop; one that comes after the end is no reason any more."""
+        with contextlib.suppress(RunAlreadyFinished):
+            await self._recorder.record(event)
 
     async def _finish_as_cancelled(self) -> None:
         """The task is being cancelled: nothing more is performed, each due command is answered as not done."""
@@ -393,21 +461,25 @@ def _not_done(command: Command, at: float) -> Event:
     match command:
         case AskRoot():
             return RootUnavailable(
-                at=at, purpose=command.purpose, outcome=CallOutcome.CANCELLED, message="the run was cancelled"
+                at=at, purpose=command.purpose, outcome=CallOutcome.CANCELLED, message="the run is being stopped"
             )
         case RunCell() | BindHistory():
-            result = CellResult(
-                cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail="the run was cancelled"
+            detail = "it was not run, because the run is being stopped"
+            return CellFinished(
+                at=at, result=CellResult(cell_id=command.cell_id, status=CellStatus.TIMED_OUT, detail=detail)
             )
-            return CellFinished(at=at, result=result)
         case ReadVariable():
-            return ValueRead(at=at, variable=command.variable, outcome="failed", message="the run was cancelled")
+            return ValueRead(at=at, variable=command.variable, outcome="failed", message="the run is being stopped")
         case RebuildNamespace():
             return NamespaceRebuilt(at=at, cells=0)
         case Finish():
             raise AssertionError("finishing is always done")
         case _:
             assert_never(command)
+
+
+def _killed(command: RunCell | BindHistory, detail: str) -> CellResult:
+    return CellResult(cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=detail)
 
 
 def _nothing() -> None:

@@ -1,8 +1,9 @@
 """Drives: puts together everything that one run needs on this replica, and drives it; child runs likewise."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 
 import anyio
@@ -12,93 +13,112 @@ from service.errors import sole_failure
 from service.ids import CellId, RunId
 from service.journal.values import Recorded
 from service.ledger.values import Unit
-from service.loop.events import CellFinished, ChildRunFinished, Event, RunSubmitted, SandboxAcquired
-from service.loop.values import ChildShown, ContextBinding, HostCallKey
+from service.loop.events import (
+    CellFinished,
+    ChildRunFinished,
+    Event,
+    NamespaceRebuilt,
+    RunSubmitted,
+    SandboxAcquired,
+)
+from service.loop.values import ChildShown, ContextBinding, HostCallKey, StopReason
 from service.money import NanoUSD
 from service.runs.bindings import Wanted
 from service.runs.budget import BudgetReport
 from service.runs.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children, ChildRequest
 from service.runs.driver import PreparedSession, RunDriver, wrap_up_hold
 from service.runs.host_calls import HostCalls
-from service.runs.kept_sessions import KeptSessions
 from service.runs.last_word import say_last_word
 from service.runs.metered_call import HOLD_MARGIN_S
-from service.runs.purse import Purse, rows
+from service.runs.purse import NOTHING, Purse, rows
 from service.runs.recorder import Recorder
 from service.runs.rooms import RunsRooms
+from service.runs.seats import Levels, Seat, Seats
+from service.runs.sessions import OpenSession
 from service.runs.standing import Standing
 from service.runs.sub_calls import SubCalls
 from service.runs.submission import SUB_OUTPUT_TOKENS, Family, check_affordable, check_request, output_tokens
 from service.runs.submitting import new_session, submitted_event
-from service.runs.values import RunRequest
+from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of
-from service.sandboxes.slots import Chain
+from service.store.errors import StoreFailed
+
+RELEASE_WITHIN_S = 5.0
 
 
 class Drives:
     """Drives runs to their end. Whoever calls it owns the task and what becomes of a failure."""
 
-    def __init__(self, rooms: RunsRooms, sessions: KeptSessions) -> None:
+    def __init__(self, rooms: RunsRooms, seats: Seats) -> None:
         self._rooms = rooms
-        self._sessions = sessions
+        self._seats = seats
 
     async def drive_root(self, run_id: RunId) -> None:
         """Take the run over from wherever its journal stands, and drive it until it has finished.
 
         Raises:
             StaleEpoch: another replica has taken it over meanwhile.
-            StoreFailed, NoSandboxSlot: the run could not go on.
+            StoreFailed: the run could not go on.
         """
         epoch = await self._rooms.journal.take_over(run_id)
         recorded = await self._rooms.events_of(run_id)
         submitted = recorded[0].event
         assert isinstance(submitted, RunSubmitted)
-        standing = self._standing(submitted, (run_id,), Purse(run_id, submitted.limits), epoch)
+        purse = Purse(run_id, submitted.limits)
+        standing = self._standing(submitted, (run_id,), purse, epoch)
         await self._reserve_wrap_up(standing)
-        waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
-        async with self._rooms.slots.admit(submitted.limits.depth + 1, deadline_s=waiting_s) as chain:
-            await self._drive(standing, recorded, chain)
+        try:
+            await self._drive(standing, recorded, self._seats.seat_for(submitted))
+        finally:
+            await self._release_wrap_up(standing)
 
-    async def _drive(self, standing: Standing, recorded: list[Recorded], chain: Chain) -> None:
+    async def _drive(self, standing: Standing, recorded: list[Recorded], seat: Seat) -> None:
         recorder = Recorder(self._rooms.journal, standing.run_id, standing.epoch, recorded)
-        async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
-            host_calls = self._host_calls(standing, recorder, chain, tasks)
-            for entry in recorded:
-                host_calls.remember(entry.event)
-            expires_at = standing.submitted.deadline_at
+        # The seat is left after every task of the run has ended: none of them outlives its sandbox.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(seat.leave)
+            async with anyio.create_task_group() as tasks:
+                host_calls = self._host_calls(standing, recorder, seat, tasks)
+                for entry in recorded:
+                    host_calls.remember(entry.event)
 
-            def new_grant() -> str:
-                return stack.enter_context(self._rooms.grants.granted(host_calls, expires_at=expires_at))
+                current_grant = stack.enter_context(ExitStack())
 
-            session = await stack.enter_async_context(self._sessions.used_by(standing.submitted, chain))
+                def new_grant() -> str:
+                    """One at a time: what a lost sandbox held is worth nothing."""
+                    current_grant.close()
+                    granted = self._rooms.grants.granted(host_calls, expires_at=standing.submitted.deadline_at)
+                    return current_grant.enter_context(granted)
 
-            async def prepare() -> None:
-                sandbox = await session.open(new_grant())
-                await session.prepare(
-                    standing.run_id, _wanted(standing.submitted), host_calls, _finished_cells(recorded)
-                )
-                await recorder.record(
-                    SandboxAcquired(
-                        at=self._rooms.now(),
-                        sandbox_id=sandbox.sandbox_id,
-                        generation=sandbox.generation or 0,
-                        isolation=f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
+                async def open_session(session: OpenSession) -> None:
+                    wanted, finished = _wanted(standing.submitted), _finished_cells(recorded)
+                    rebuilt = await session.prepare(standing.run_id, wanted, finished, new_grant, host_calls)
+                    sandbox = session.opened
+                    await recorder.record(
+                        SandboxAcquired(
+                            at=self._rooms.now(),
+                            sandbox_id=sandbox.sandbox_id,
+                            generation=sandbox.generation or 0,
+                            isolation=f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
+                        )
                     )
-                )
+                    if rebuilt is not None:
+                        told = NamespaceRebuilt(at=self._rooms.now(), cells=rebuilt.cells, missing=rebuilt.missing)
+                        await recorder.record(told)
 
-            prepared = PreparedSession(session, prepare)
-            tasks.start_soon(prepared.prepare)
-            driver = RunDriver(
-                standing, recorder, prepared, host_calls, rooms=self._rooms, tasks=tasks, rebuild_grant=new_grant
-            )
-            await driver.drive()
-            tasks.cancel_scope.cancel()
+                prepared = PreparedSession(seat.take, open_session)
+                tasks.start_soon(prepared.prepare)
+                driver = RunDriver(
+                    standing, recorder, prepared, host_calls, rooms=self._rooms, tasks=tasks, rebuild_grant=new_grant
+                )
+                await driver.drive()
+                tasks.cancel_scope.cancel()
 
     def _host_calls(
         self,
         standing: Standing,
         recorder: Recorder,
-        chain: Chain,
+        seat: Seat,
         tasks: anyio.abc.TaskGroup,
     ) -> HostCalls:
         rooms = self._rooms
@@ -112,9 +132,10 @@ class Drives:
         )
 
         async def run_child(key: HostCallKey, request: ChildRequest) -> ChildAnswer:
-            return await self._run_child(standing, chain, key, request)
+            assert seat.levels is not None, "code runs only in a run that is seated"
+            return await self._run_child(standing, seat.levels, recorder, key, request)
 
-        children = Children(standing, sub_calls=sub_calls, run_child=run_child, append=recorder.record)
+        children = Children(standing, sub_calls=sub_calls, run_child=run_child)
         budget = BudgetReport(
             standing, ledger=rooms.ledger, turns_taken=lambda: recorder.state.turn.number, now=rooms.now
         )
@@ -138,44 +159,57 @@ class Drives:
         runs = dict.fromkeys(record.run_id for record in records)
         return [entry.event for run_id in runs for entry in await self._rooms.events_of(run_id)]
 
-    async def _run_child(self, parent: Standing, chain: Chain, key: HostCallKey, request: ChildRequest) -> ChildAnswer:
-        journal = self._rooms.journal
-        submitted = await self._submit_child(parent, request)
-        epoch = await journal.take_over(submitted.run_id)
-        recorded = await self._rooms.events_of(submitted.run_id)
-        lineage = (submitted.run_id, *parent.lineage)
-        standing = self._standing(submitted, lineage, parent.purse, epoch)
-        try:
-            await self._drive(standing, recorded, chain)
-        except Exception as exc:
-            # The failure ends the parent too; without a last word of its own the child would look as if it went on.
-            await say_last_word(self._rooms, submitted.run_id, sole_failure(exc))
-            raise
-        events = await self._rooms.events_of(submitted.run_id)
-        view = view_of(submitted.run_id, events)
-        assert view.stop_reason is not None
-        event = ChildRunFinished(
-            at=self._rooms.now(),
-            key=key,
-            child=ChildShown(
-                run_id=submitted.run_id,
-                stop_reason=view.stop_reason,
-                spent=view.spent,
-                tokens=view.input_tokens + view.output_tokens,
-                sub_calls=view.sub_calls,
-                output_tokens=view.output_tokens,
-            ),
-        )
+    async def _run_child(
+        self, parent: Standing, levels: Levels, recorder: Recorder, key: HostCallKey, request: ChildRequest
+    ) -> ChildAnswer:
+        # The slot comes first: a child that waits for one has no run, no session and no context yet.
+        async with levels.slot(parent.submitted.depth + 1):
+            submitted = await self._submit_child(parent, request)
+            try:
+                epoch = await self._rooms.journal.take_over(submitted.run_id)
+                recorded = await self._rooms.events_of(submitted.run_id)
+                standing = self._standing(submitted, (submitted.run_id, *parent.lineage), parent.purse, epoch)
+                await self._drive(standing, recorded, self._seats.child_seat(submitted, levels))
+            except BaseException as exc:
+                # Whatever ends the child ends it in its own journal too, and its parent learns what it has spent.
+                with anyio.CancelScope(shield=True):
+                    await say_last_word(self._rooms, submitted.run_id, sole_failure(exc))
+                    await self._tell_parent(recorder, key, submitted.run_id)
+                raise
+        return await self._child_answer(await self._tell_parent(recorder, key, submitted.run_id))
+
+    async def _tell_parent(self, recorder: Recorder, key: HostCallKey, child_id: RunId) -> RunView:
+        with anyio.CancelScope(shield=True):
+            events = await self._rooms.events_of(child_id)
+            view = view_of(child_id, events)
+            if view.stop_reason is not None:
+                child = ChildShown(
+                    run_id=child_id,
+                    stop_reason=view.stop_reason,
+                    spent=view.spent,
+                    tokens=view.input_tokens + view.output_tokens,
+                    output_tokens=view.output_tokens,
+                    sub_calls=view.sub_calls,
+                )
+                await recorder.record(ChildRunFinished(at=self._rooms.now(), key=key, child=child))
+        return view
+
+    async def _child_answer(self, view: RunView) -> ChildAnswer:
+        assert view.stop_reason is not None, "a child that was driven to its end has finished"
         if view.answer is None:
             return ChildAnswer(
-                event=event, text=None, message=f"the child run ended without an answer ({view.stop_reason})"
+                stop_reason=view.stop_reason,
+                text=None,
+                message=f"the child run ended without an answer ({view.stop_reason})",
             )
         if view.answer.size_bytes > MAX_CHILD_ANSWER_BYTES:
             return ChildAnswer(
-                event=event, text=None, message=f"the child's answer is larger than {MAX_CHILD_ANSWER_BYTES} bytes"
+                stop_reason=StopReason.ANSWER_TOO_LARGE,
+                text=None,
+                message=f"the child's answer is larger than {MAX_CHILD_ANSWER_BYTES} bytes",
             )
         payload = await self._rooms.blobs.read(view.answer, limit_bytes=MAX_CHILD_ANSWER_BYTES)
-        return ChildAnswer(event=event, text=payload.decode("utf-8", "replace"), message="")
+        return ChildAnswer(stop_reason=view.stop_reason, text=payload.decode("utf-8", "replace"), message="")
 
     async def _submit_child(self, parent: Standing, request: ChildRequest) -> RunSubmitted:
         if isinstance(request.context, str):
@@ -240,6 +274,13 @@ class Drives:
         )
         if refusal is None:
             standing.purse.standing = hold.amount
+
+    async def _release_wrap_up(self, standing: Standing) -> None:
+        """Give back what the run did not live to use, however it ended."""
+        if standing.purse.standing is not NOTHING:
+            with anyio.move_on_after(RELEASE_WITHIN_S, shield=True), contextlib.suppress(StoreFailed):
+                await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
+                standing.purse.standing = NOTHING
 
 
 def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:

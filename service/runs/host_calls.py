@@ -52,6 +52,13 @@ class HostCallItem:
     diverged: bool = False
 
 
+def _nothing() -> None:
+    """A cell that cannot diverge."""
+
+
+NOT_STARTED = HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")
+
+
 class HostCallRefused(RlmServiceError):
     """No cell is open for this call, or the run is over."""
 
@@ -70,6 +77,8 @@ class OpenCell:
     wire_id: str
     cell_id: CellId
     is_rerun: bool = False
+    on_divergence: Callable[[], None] = _nothing
+    """Called when a re-run asks for something that it had not asked for before."""
 
 
 class AnswerRoom:
@@ -94,8 +103,12 @@ class MakesHostCalls(Protocol):
         """Take a finished call into account, which may be an item of a batch that was cut short."""
         ...
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
-        """Raises `BadRequest` when the arguments are not of the function's shape; else one item per prompt."""
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+        """Fill `items` with one item per prompt. When it is cancelled, what is done by then stands in it.
+
+        Raises:
+            BadRequest: the arguments are not of the function's shape; nothing was done.
+        """
         ...
 
 
@@ -132,7 +145,8 @@ class HostCalls:
         """Of the open cell; for a re-run, of all cells. The rest is in the journal and takes no memory."""
         self._has_recalled = False
         self._under_way: dict[HostCallKey, _UnderWay] = {}
-        self._are_cancelled = False
+        self.are_cancelled = False
+        """Set when the run is being stopped; the cell that runs then is told to stop too."""
         self._unpaid = 0
         self._open_cell: OpenCell | None = None
         self.inbound_bytes = 0
@@ -169,7 +183,7 @@ class HostCalls:
 
     def cancel(self) -> None:
         """Cancel every call in flight; each settles what it has spent. Later calls fail as cancelled."""
-        self._are_cancelled = True
+        self.are_cancelled = True
         for under_way in self._under_way.values():
             under_way.scope.cancel()
 
@@ -194,9 +208,10 @@ class HostCalls:
             return self._answers[key]
         if cell.is_rerun:
             self.has_diverged = True
+            cell.on_divergence()
             return [HostCallItem(diverged=True, message="the cell did not make this call when it first ran")]
-        if self._are_cancelled:
-            return [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
+        if self.are_cancelled:
+            return [NOT_STARTED]
         if self._unpaid >= MAX_UNPAID_CALLS:
             raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
         under_way = self._under_way.get(key)
@@ -216,18 +231,17 @@ class HostCalls:
             await next(iter(self._under_way.values())).done.wait()
 
     async def _make(self, call: HostCall, key: HostCallKey, under_way: _UnderWay) -> None:
-        items: list[HostCallItem] | None = None
+        items: list[HostCallItem] = []
         try:
             with under_way.scope:
                 try:
-                    items = await self._makers[call.function].make(call, key)
+                    await self._makers[call.function].make(call, key, items)
                 except RlmServiceError as exc:
                     if exc.fault is Fault.PLATFORM:
                         raise
                     under_way.refusal = exc
                     return
-            if items is None:
-                items = [HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")]
+            items = items or [NOT_STARTED]
             failures = tuple(item.failure.value for item in items if item.failure is not None)
             self._unpaid += call.function == "budget" or len(failures) == len(items)
             await self._record(

@@ -1,19 +1,24 @@
 """The last word: what is written into the journal of a run whose driver broke off."""
 
 import contextlib
+from dataclasses import replace
 
 import anyio
 import structlog
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId
-from service.journal.values import StaleEpoch
+from service.journal.values import RunAlreadyFinished, StaleEpoch
+from service.ledger.values import Account, Unit
+from service.loop.commands import Finish
 from service.loop.events import RunFinished
+from service.loop.machine import decide
 from service.loop.values import AnswerSource, StopReason
+from service.money import NanoUSD
 from service.runs.driver import wrap_up_hold_id
 from service.runs.recorder import Recorder
 from service.runs.rooms import RunsRooms
-from service.runs.views import view_of
+from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StoreFailed
 
 LAST_WORD_S = 5.0
@@ -31,7 +36,8 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException)
         log.info("run_taken_over", run_id=run_id)
         return
     reason, message = _reason(failure)
-    log.error("run_broke_off", run_id=run_id, stop_reason=reason.value, exc_info=failure)
+    if reason is not StopReason.CANCELLED:
+        log.error("run_broke_off", run_id=run_id, stop_reason=reason.value, exc_info=failure)
     with anyio.move_on_after(LAST_WORD_S, shield=True):
         while True:
             try:
@@ -39,6 +45,8 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException)
             except StoreFailed:
                 await anyio.sleep(TRY_AGAIN_AFTER_S)
                 continue
+            except RunAlreadyFinished:
+                pass  # it has said its last word itself
             except RlmServiceError as exc:
                 log.warning("last_word_refused", run_id=run_id, code=exc.code)
             return
@@ -48,10 +56,14 @@ def _reason(failure: BaseException) -> tuple[StopReason, str]:
     match failure:
         case StoreFailed():
             return StopReason.STORE_FAILED, str(failure)
-        case RlmServiceError():
+        case SandboxRefused() | SandboxStartFailed() | SandboxGone() | NoSandboxSlot():
             return StopReason.SANDBOX_LOST, str(failure)
-        case _:
+        case RlmServiceError():
+            return StopReason.INTERNAL_ERROR, str(failure)
+        case Exception():
             return StopReason.INTERNAL_ERROR, "a defect of the service ended this run; its log has the details"
+        case _:
+            return StopReason.CANCELLED, ""
 
 
 async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: str) -> None:
@@ -59,15 +71,23 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     recorded = await rooms.events_of(run_id)
     with contextlib.suppress(NotFound):
         await rooms.ledger.release(wrap_up_hold_id(run_id))
-    await rooms.journal.append(
-        run_id,
-        epoch,
-        RunFinished(
-            at=rooms.now(),
-            stop_reason=reason,
-            answer_source=AnswerSource.PARTIAL,
-            answer=Recorder(rooms.journal, run_id, epoch, recorded).state.partial,
-            spent=view_of(run_id, recorded).spent,
-            message=message,
-        ),
+    state = Recorder(rooms.journal, run_id, epoch, recorded).state
+    (balance,) = await rooms.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    finished = RunFinished(
+        at=rooms.now(),
+        stop_reason=reason,
+        answer_source=AnswerSource.PARTIAL,
+        answer=state.partial,
+        spent=NanoUSD(balance.spent),
+        message=message,
     )
+    command = decide(state)
+    if isinstance(command, Finish):
+        # The run had its answer and was about to end: what broke off then does not take the answer away.
+        answer = command.answer
+        if command.answer_text is not None:
+            answer = await rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
+        finished = replace(
+            finished, stop_reason=command.stop_reason, answer_source=command.answer_source, answer=answer
+        )
+    await rooms.journal.append(run_id, epoch, finished)

@@ -10,10 +10,10 @@ from service.errors import BadRequest, NotFound, sole_failure
 from service.ids import RunId, SessionId
 from service.journal.values import Recorded
 from service.runs.drives import Drives
-from service.runs.kept_sessions import KeptSessions
 from service.runs.last_word import say_last_word
 from service.runs.purse import Purse
 from service.runs.rooms import RunsRooms
+from service.runs.seats import Seats
 from service.runs.submission import check_affordable, check_request
 from service.runs.submitting import new_session, submitted_event
 from service.runs.values import RunRequest, RunView
@@ -29,12 +29,12 @@ class Runs:
     def __init__(self, rooms: RunsRooms, tasks: anyio.abc.TaskGroup) -> None:
         self.rooms = rooms
         self._tasks = tasks
-        self._sessions = KeptSessions(rooms)
-        self._drives = Drives(rooms, self._sessions)
+        self._seats = Seats(rooms)
+        self._drives = Drives(rooms, self._seats)
         self._live: dict[RunId, anyio.Event] = {}
 
     def __repr__(self) -> str:
-        return f"<Runs live={len(self._live)} {self._sessions!r} {self.rooms.slots!r}>"
+        return f"<Runs live={len(self._live)} {self._seats!r}>"
 
     async def submit(self, request: RunRequest) -> RunId:
         """Check, price and journal a new run. It waits until somebody calls `start`.
@@ -98,8 +98,9 @@ class Runs:
 
     async def close_session(self, session_id: SessionId) -> None:
         """End the session's sandbox here, if it has one. Idempotent."""
-        await self._sessions.close(session_id)
+        # First the record, so that no further run comes in; then the sandbox, once the last one is out.
         await self.rooms.session.records.close(session_id, self.rooms.now())
+        await self._seats.close(session_id)
 
     async def stop(self) -> None:
         """Cancel every live run and wait until each has settled and said its last word. Called before closing."""
@@ -109,7 +110,7 @@ class Runs:
         with anyio.move_on_after(STOP_WITHIN_S):
             for ended in list(self._live.values()):
                 await ended.wait()
-        await self._sessions.close_all()
+        await self._seats.close_all()
 
     async def _drive_to_last_word(self, run_id: RunId) -> None:
         try:

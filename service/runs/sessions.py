@@ -1,39 +1,41 @@
 """Sessions: a sandbox with the cell log that it can be rebuilt from.
 
 A session keeps one ordered log of what shaped its namespace (contexts bound, cells run) and runs one cell at a time.
-When the kernel dies, or the whole sandbox, the log is played again in a fresh one, host calls answered from the
-records. Host calls are a cell's only effect on the world, so running it twice changes nothing outside.
+When the kernel dies, or the whole sandbox, the log is replayed in a fresh one, host calls answered from the records
+(`replaying` says what of it). Host calls are a cell's only effect on the world, so running it twice changes nothing
+outside.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
 
 import anyio
-from pydantic import TypeAdapter
 
 from sandbox_image.protocol import Binding, BindingKind, BoundFile
+from service.errors import NotFound
 from service.ids import CellId, RunId, SessionId
 from service.journal.cell_log import CellLog
+from service.journal.redis_journal import Journal
 from service.journal.sessions import Sessions
 from service.journal.values import CellRecord
 from service.loop.values import BlobRef, CellResult, CellStatus, Message
 from service.runs.bindings import BindsContexts, Bound, Wanted
+from service.runs.conversations import conversation_of
 from service.runs.host_calls import HostCalls, OpenCell
+from service.runs.replaying import BLOB, MESSAGES, WANTED, Outcome, Plan, Rebuilt, plan_for, rerun_limit_s
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
 from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.values import BindRefused
 from service.store.blobs import Blobs
 
 AnswerForm = Literal["text", "json"]
 
-REBUILD_LIMIT_S = 120.0
-"""Of one re-run cell: its host calls are answered at once, so it needs less than it did."""
-
-_WANTED = TypeAdapter(Wanted)
-_BLOB = TypeAdapter(BlobRef)
-_MESSAGES = TypeAdapter(tuple[Message, ...])
+MAX_HISTORIES = 20
+"""Earlier conversations that a run of a session finds, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,37 +47,31 @@ class CellLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
-    """How a rebuild went. `missing` names variables that could not be brought back."""
-
-    cells: int
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRooms:
     """What a session works with."""
 
     pool: Pool
     template: Template
     records: Sessions
+    journal: Journal
     cell_log: CellLog
     blobs: Blobs
     contexts: BindsContexts
 
 
 class OpenSession:
-    """A session on this replica. One run at a time uses it: a host call is charged to the run whose cell is active."""
+    """A session on this replica, with its sandbox while it has one. `seats` lets in one run at a time."""
 
     def __init__(self, session_id: SessionId, *, rooms: SessionRooms) -> None:
         self.session_id = session_id
-        self.turnstile = anyio.Lock()
-        """Held by the run that uses the session."""
         self.sandbox: Sandbox | None = None
         self._rooms = rooms
         self._is_fresh = False
         """Whether the sandbox has not seen the session's log yet."""
-        self._reruns = 0
+        self._run_id: RunId | None = None
+        """The run that uses the session."""
+        self._attempts = 0
+        """To replay; they tell re-run cells apart on the wire."""
 
     def __repr__(self) -> str:
         return f"<OpenSession {self.session_id} {self.sandbox!r}>"
@@ -111,30 +107,44 @@ class OpenSession:
             with anyio.CancelScope(shield=True):
                 await self._rooms.pool.release(sandbox)
 
-    async def prepare(self, run_id: RunId, wanted: Wanted, host_calls: HostCalls, finished: frozenset[CellId]) -> None:
-        """Make an opened sandbox ready for a run: what earlier cells left, then the run's own bindings.
+    async def prepare(
+        self,
+        run_id: RunId,
+        wanted: Wanted,
+        finished: frozenset[CellId],
+        new_grant: Callable[[], str],
+        host_calls: HostCalls,
+    ) -> Rebuilt | None:
+        """Open the session and make it ready for a run: what earlier cells left, then the run's own bindings. Returns
+        how the earlier cells came back, when there were any to be done again.
 
         `finished` are the run's cells that its journal knows the end of. A cell that was logged just before a crash,
         but not journalled, is the run's open cell still: it is about to run, and must not have run already.
 
         Raises:
-            BindRefused: a context or a tool does not go in; the message says why.
-            SandboxGone: the sandbox died of it.
+            SandboxRefused, SandboxStartFailed, SandboxGone: there is no sandbox to be had, or it died of it.
+            BindRefused, NotFound: a context or a tool of this run does not go in; the message says why.
         """
+        self._run_id = run_id
+        await self.open(new_grant())
         records = await self._rooms.cell_log.read(self.session_id)
+        rebuilt = None
         if self._is_fresh:
             open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
-            await self._play([r for r in records if r.cell_id not in open_cells], host_calls)
+            plan = plan_for(record for record in records if record.cell_id not in open_cells)
+            rebuilt = await self._replay(plan, new_grant, host_calls)
         if all(record.cell_id != _bind_id(run_id) for record in records):
+            wanted = replace(wanted, histories=await self._histories(records))
             await self._begin_run(wanted)
-            code = _WANTED.dump_json(wanted).decode()
+            code = WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
+        return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing) else None
 
     async def bind_history(self, run_id: RunId, cell_id: CellId, messages: tuple[Message, ...]) -> None:
         """Offload a part of the root's conversation into `history`."""
-        blob = await self._rooms.blobs.put(_MESSAGES.dump_json(messages), media="json")
-        await self._bind(self._history(blob))
-        await self._log(CellRecord(cell_id=cell_id, run_id=run_id, kind="history", code=_BLOB.dump_json(blob).decode()))
+        blob = await self._rooms.blobs.put(MESSAGES.dump_json(messages), media="json")
+        await self._bind_offloaded(blob)
+        await self._log(CellRecord(cell_id=cell_id, run_id=run_id, kind="history", code=BLOB.dump_json(blob).decode()))
 
     async def run_cell(
         self,
@@ -167,57 +177,100 @@ class OpenSession:
                 stdout_sha256=_stdout_digest(result),
                 answer_sha256=result.answer.sha256 if result.answer is not None else None,
                 variables=result.variables,
+                was_interrupted=host_calls.are_cancelled,
+                active_s=result.active_s,
             )
         )
         return result
 
     async def rebuild(self, new_grant: Callable[[], str], host_calls: HostCalls) -> Rebuilt:
-        """Bring the namespace back in a fresh kernel, in a new sandbox if the old one is gone.
+        """Bring the namespace back in a fresh kernel, in a new sandbox if the old one is gone. Broken off by a
+        cancellation or a failure, it leaves no sandbox: the next `prepare` begins it anew.
 
         Raises:
             SandboxRefused, SandboxStartFailed, SandboxGone: there is no sandbox to rebuild in.
+            BindRefused, NotFound: what the run itself had bound cannot be bound again.
         """
         if self.sandbox is None or not self.sandbox.is_running:
             await self.open(new_grant())
-        return await self._play(await self._rooms.cell_log.read(self.session_id), host_calls)
+        return await self._replay(plan_for(await self._rooms.cell_log.read(self.session_id)), new_grant, host_calls)
 
-    async def _play(self, records: list[CellRecord], host_calls: HostCalls) -> Rebuilt:
-        """Do again, in order, everything that shaped the namespace."""
+    async def _replay(self, plan: Plan, new_grant: Callable[[], str], host_calls: HostCalls) -> Rebuilt:
+        """Do the plan in a kernel that nothing has run in, and smaller ones in further kernels while it breaks off."""
+        try:
+            others: set[CellId] = set()
+            while (broken := await self._attempt(plan, others, host_calls)) is not None:
+                plan = plan.without(*broken)
+                await self._take_fresh_kernel(new_grant)
+        except BaseException:
+            # Half a namespace must not pass for a whole one.
+            await self.close()
+            raise
         self._is_fresh = False
-        self._reruns += 1
-        missing: set[str] = set()
-        cells = 0
-        for index, record in enumerate(records):
-            match record.kind:
-                case "bind":
-                    await self._begin_run(_WANTED.validate_json(record.code))
-                case "history":
-                    await self._bind(self._history(_BLOB.validate_json(record.code)))
-                case "cell" if record.status in (CellStatus.KILLED, CellStatus.TIMED_OUT):
-                    # What killed the kernel would kill it again; what was cut short cannot be cut at the same point.
-                    missing.update(record.variables)
-                case "cell":
-                    cells += 1
-                    result = await self._rerun(record, host_calls)
-                    if host_calls.has_diverged or result.namespace_lost:
-                        missing.update(name for later in records[index:] for name in later.variables)
-                        break
-                    if result.status is not record.status or _stdout_digest(result) != record.stdout_sha256:
-                        missing.update(record.variables)
-        return Rebuilt(cells=cells, missing=tuple(sorted(missing)))
+        return plan.rebuilt(others)
 
-    async def _rerun(self, record: CellRecord, host_calls: HostCalls) -> CellResult:
-        host_calls.has_diverged = False
-        cell = OpenCell(wire_id=f"{record.cell_id}~{self._reruns}", cell_id=record.cell_id, is_rerun=True)
-        limits = CellLimits(active_s=REBUILD_LIMIT_S, wall_s=REBUILD_LIMIT_S)
-        return await self._run(cell, record.code, limits, "text", host_calls)
+    async def _attempt(
+        self, plan: Plan, others: set[CellId], host_calls: HostCalls
+    ) -> tuple[CellRecord, Outcome] | None:
+        """Do everything that is due; where it broke off and why, or None. Fills `others`."""
+        self._attempts += 1
+        others.clear()
+        for record in plan.due:
+            match await self._redo(record, host_calls):
+                case "same":
+                    continue
+                case "other":
+                    others.add(record.cell_id)
+                case "impossible" | "diverged" as outcome:
+                    return record, outcome
+                case unreachable:
+                    assert_never(unreachable)
+        return None
+
+    async def _redo(self, record: CellRecord, host_calls: HostCalls) -> Outcome:
+        if record.kind == "cell":
+            return await self._rerun(record, host_calls)
+        try:
+            if record.kind == "bind":
+                await self._begin_run(WANTED.validate_json(record.code))
+            else:
+                await self._bind_offloaded(BLOB.validate_json(record.code))
+        except (BindRefused, NotFound):
+            if record.run_id == self._run_id:
+                raise
+            return "impossible"
+        return "same"
+
+    async def _rerun(self, record: CellRecord, host_calls: HostCalls) -> Outcome:
+        wire_id = f"{record.cell_id}~{self._attempts}"
+        limit_s = rerun_limit_s(record)
+        with anyio.CancelScope() as scope:
+            cell = OpenCell(wire_id=wire_id, cell_id=record.cell_id, is_rerun=True, on_divergence=scope.cancel)
+            limits = CellLimits(active_s=limit_s, wall_s=2 * limit_s)
+            try:
+                result = await self._run(cell, record.code, limits, "text", host_calls)
+            except SandboxGone:
+                return "impossible"
+        if scope.cancel_called:
+            return "diverged"
+        if result.namespace_lost:
+            return "impossible"
+        is_same = result.status is record.status and _stdout_digest(result) == record.stdout_sha256
+        return "same" if is_same else "other"
+
+    async def _take_fresh_kernel(self, new_grant: Callable[[], str]) -> None:
+        if self.sandbox is not None and self.sandbox.is_running:
+            with suppress(SandboxGone):
+                await self.sandbox.restart()
+                return
+        await self.open(new_grant())
 
     async def _run(
         self, cell: OpenCell, code: str, limits: CellLimits, answer_form: AnswerForm, host_calls: HostCalls
     ) -> CellResult:
         host_calls.open(cell)
         try:
-            return await self._opened.run_cell(
+            return await self.opened.run_cell(
                 CellId(cell.wire_id),
                 code,
                 active_limit_s=limits.active_s,
@@ -230,25 +283,43 @@ class OpenSession:
 
     async def _begin_run(self, wanted: Wanted) -> None:
         bound = await self._rooms.contexts.bound(wanted)
-        await self._opened.bind(bound.bindings, bound.files, starts_run=True)
+        last = len(wanted.histories) - 1
+        histories = [
+            self._history(blob, f"history_{index}", ["history"] if index == last else [])
+            for index, blob in enumerate(wanted.histories)
+        ]
+        files = dict(bound.files)
+        for history in histories:
+            files |= history.files
+        bindings = [*bound.bindings, *(binding for history in histories for binding in history.bindings)]
+        await self.opened.bind(bindings, files, starts_run=True)
 
-    async def _bind(self, bound: Bound) -> None:
-        await self._opened.bind(bound.bindings, bound.files)
+    async def _bind_offloaded(self, blob: BlobRef) -> None:
+        bound = self._history(blob, "history", [])
+        await self.opened.bind(bound.bindings, bound.files)
+
+    async def _histories(self, records: list[CellRecord]) -> tuple[BlobRef, ...]:
+        """The conversations of earlier runs, oldest first: those that the run before found, and its own."""
+        before = next((record for record in reversed(records) if record.kind == "bind"), None)
+        if before is None:
+            return ()
+        earlier = WANTED.validate_json(before.code).histories
+        messages = await conversation_of(self._rooms.journal, before.run_id)
+        blob = await self._rooms.blobs.put(MESSAGES.dump_json(messages), media="json")
+        return (*earlier, blob)[-MAX_HISTORIES:]
 
     async def _log(self, record: CellRecord) -> None:
         await self._rooms.cell_log.append(self.session_id, record)
 
-    def _history(self, blob: BlobRef) -> Bound:
+    def _history(self, blob: BlobRef, name: str, aliases: list[str]) -> Bound:
         link = f"history-{blob.sha256}.json"
-        binding = Binding(
-            name="history",
-            kind=BindingKind.JSON,
-            files=[BoundFile(part="", file=link, size_bytes=blob.size_bytes)],
-        )
+        file = BoundFile(part="", file=link, size_bytes=blob.size_bytes)
+        binding = Binding(name=name, kind=BindingKind.JSON, files=[file], aliases=aliases)
         return Bound(bindings=(binding,), files={link: self._rooms.blobs.path(blob.sha256)})
 
     @property
-    def _opened(self) -> Sandbox:
+    def opened(self) -> Sandbox:
+        """Its sandbox. Raises `SandboxGone` when it has none."""
         if self.sandbox is None:
             raise SandboxGone(f"session {self.session_id} has no sandbox any more")
         return self.sandbox

@@ -17,7 +17,7 @@ from service.errors import BadRequest
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
-from service.runs.host_calls import AnswerRoom, HostCall, HostCallItem
+from service.runs.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
 from service.runs.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
 from service.runs.standing import Standing
@@ -62,16 +62,16 @@ class SubCalls:
         if event.origin is not None and event.outcome is CallOutcome.OK:
             self._finished[event.origin] = event
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
         """One item per prompt, in order."""
         prompts = _prompts(call.arguments)
         checked, schema = _schema(call.arguments)
         route = self._route(call.arguments.get("model"))
         batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, checked=checked)
-        return await self._run_batch(batch)
+        items.extend([NOT_STARTED] * len(prompts))
+        await self._run_batch(batch, items)
 
-    async def _run_batch(self, batch: _Batch) -> list[HostCallItem]:
-        items = [HostCallItem(failure=CallOutcome.CANCELLED, message="not started")] * len(batch.prompts)
+    async def _run_batch(self, batch: _Batch, items: list[HostCallItem]) -> None:
 
         room = AnswerRoom()
 
@@ -93,7 +93,6 @@ class SubCalls:
                     end = len(batch.prompts) if refused.outcome in _NO_MONEY else done + 1
                     items[done:end] = [HostCallItem(failure=refused.outcome, message=refused.message)] * (end - done)
                     done = end
-        return items
 
     async def _dispatch(
         self,

@@ -5,7 +5,7 @@ Pure, apart from what it is given: it reads no store and no clock.
 
 import builtins
 import keyword
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.contexts.values import Context
 from service.errors import BadRequest, Fault, RlmServiceError
@@ -21,7 +21,7 @@ from service.money import MAX_NANO_USD, NanoUSD, format_usd
 from service.runs.bindings import check_tool_value
 from service.runs.metered_call import OUTPUT_TOKENS_FLOOR
 from service.runs.purse import NOTHING, Amount
-from service.runs.schemas import check_schema
+from service.runs.schemas import MAX_CHECKED_CHARS, check_schema
 from service.runs.values import LIMIT_RANGES, RunRequest
 
 MAX_QUESTION_CHARS = 32_000
@@ -110,6 +110,9 @@ def check_request(request: RunRequest) -> None:
 def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
     """The event that a run begins with. The same input gives the same event."""
     limits = request.limits
+    if request.answer_schema is not None:
+        # An answer under a schema is validated whole, so it cannot be of any size.
+        limits = replace(limits, answer_bytes=min(limits.answer_bytes, MAX_CHECKED_CHARS))
     family = submission.family
     root, sub = submission.root_route, submission.sub_route
     depth = 0 if family is None else family.depth

@@ -127,6 +127,11 @@ class Slots:
     def shares(self) -> Shares:
         return self._shares
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether some chain waits to be admitted."""
+        return bool(self._chains)
+
     def check(self, levels: int) -> None:
         """Raises `NoSandboxSlot` when a chain of so many levels can never be admitted here."""
         if not 1 <= levels <= self._shares.total:

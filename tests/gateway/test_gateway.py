@@ -32,8 +32,8 @@ class Reversing:
     def remember(self, call: CallFinished) -> None:
         """Nothing to remember."""
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
-        return [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+        items += [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
 
 
 @asynccontextmanager

@@ -118,7 +118,7 @@ def test_a_neared_deadline_leads_to_the_wrap_up_with_the_interrupted_output() ->
 
 def test_a_passed_deadline_breaks_off_the_wrap_up() -> None:
     """When the deadline passes during the wrap-up, the call is broken off and the partial answer returned."""
-    play = Playbook().then(NEARED).unavailable(CallOutcome.CANCELLED).then(PASSED)
+    play = Playbook().code().cell().then(NEARED).unavailable(CallOutcome.CANCELLED).then(PASSED)
     assert play.asked.purpose is Purpose.WRAP_UP
     assert wants_interrupt(play.state)
     finish = play.unavailable(CallOutcome.CANCELLED).finish
@@ -197,3 +197,10 @@ def test_a_journal_that_does_not_begin_with_the_submission_is_refused() -> None:
     with pytest.raises(ValueError, match="found none"):
         replay([])
     assert decide(replay([submitted()])) is not None
+
+
+def test_a_run_that_never_got_to_ask_has_nothing_to_wrap_up() -> None:
+    """When the time is up before the first reply, no money is spent on asking what there is."""
+    play = Playbook().then(NEARED).unavailable(CallOutcome.CANCELLED)
+    assert isinstance(play.due, Finish)
+    assert (play.due.stop_reason, play.due.answer_source) == (StopReason.DEADLINE, AnswerSource.PARTIAL)

@@ -33,13 +33,13 @@ class StandInMaker:
     def remember(self, call: CallFinished) -> None:
         """Nothing to remember."""
 
-    async def make(self, call: HostCall, key: HostCallKey) -> list[HostCallItem]:
+    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
         self.made.append(call)
         self.started.set()
         await self.may_go_on.wait()
         if call.arguments.get("bad"):
             raise BadRequest("prompts must be a list of strings")
-        return [
+        items += [
             HostCallItem(value=prompt.upper())
             if prompt != "fail"
             else HostCallItem(failure=CallOutcome.TIMED_OUT, message="too slow")

@@ -1,0 +1,107 @@
+"""Replaying: which records of a cell log are done again in a fresh kernel, and what that cannot bring back. Pure.
+
+A replay goes through the log once, in order. It may break off: a cell kills the kernel again, asks for something that
+it had not asked for before (it diverged, and whatever it does from then on is made of nothing), or a context has gone
+since. Then a smaller plan is begun anew in another kernel, so that nothing of the broken attempt is left behind:
+
+    a record cannot be done again   → without it
+    a cell diverged                 → without it and every cell after it: they may build on what it did not do
+    for the `MAX_ATTEMPTS`th time   → without any cell
+
+What binds contexts, tools and history stays in every plan: a run must never answer from another run's context.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from service.ids import CellId
+from service.journal.values import CellRecord
+from service.loop.values import BlobRef, CellStatus, Message
+from service.runs.bindings import Wanted
+
+MAX_ATTEMPTS = 3
+"""With cells in them: an attempt may take as long as the cells took."""
+LEAST_RERUN_S = 120.0
+
+WANTED = TypeAdapter(Wanted)
+BLOB = TypeAdapter(BlobRef)
+MESSAGES = TypeAdapter(tuple[Message, ...])
+
+Outcome = Literal["same", "other", "impossible", "diverged"]
+"""Of one record done again. `other`: it ended, but not as it did; its variables cannot be relied on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """How a rebuild went. `missing` names variables that could not be brought back."""
+
+    cells: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What of a cell log is to be done again."""
+
+    records: tuple[CellRecord, ...]
+    left_out: frozenset[CellId]
+    attempts: int = 1
+
+    @property
+    def due(self) -> list[CellRecord]:
+        """What is to be done, in order."""
+        return [record for record in self.records if record.cell_id not in self.left_out]
+
+    def without(self, broken: CellRecord, outcome: Outcome) -> "Plan":
+        """What is left to try after an attempt that broke off there. Always less, so that it comes to an end."""
+        given_up: tuple[CellRecord, ...] = ()
+        if self.attempts >= MAX_ATTEMPTS:
+            given_up = self.records
+        elif outcome == "diverged":
+            given_up = self.records[self.records.index(broken) :]
+        cells = {record.cell_id for record in given_up if record.kind == "cell"}
+        return replace(self, left_out=self.left_out | cells | {broken.cell_id}, attempts=self.attempts + 1)
+
+    def rebuilt(self, others: Iterable[CellId]) -> Rebuilt:
+        """What an attempt that came to its end has brought back; `others` are the cells that ended otherwise."""
+        unreliable = self.left_out.union(others)
+        missing: set[str] = set()
+        for record in self.records:
+            if record.cell_id in unreliable:
+                missing.update(_names(record))
+            else:
+                missing.difference_update(_names(record))
+        return Rebuilt(cells=sum(record.kind == "cell" for record in self.due), missing=tuple(sorted(missing)))
+
+
+def plan_for(records: Iterable[CellRecord]) -> Plan:
+    """Everything but what cannot be repeated: what killed the kernel would kill it again, and what was cut short
+    cannot be cut at the same point."""
+    whole = tuple(records)
+    cut = (CellStatus.KILLED, CellStatus.TIMED_OUT)
+    left_out = {record.cell_id for record in whole if record.status in cut or record.was_interrupted}
+    return Plan(records=whole, left_out=frozenset(left_out))
+
+
+def rerun_limit_s(record: CellRecord) -> float:
+    """Of the cell's time, done again: its host calls are answered at once, but the machine may be busier."""
+    return max(LEAST_RERUN_S, 2 * record.active_s)
+
+
+def _names(record: CellRecord) -> list[str]:
+    """What the record brings into the namespace."""
+    match record.kind:
+        case "cell":
+            return list(record.variables)
+        case "history":
+            return ["history"]
+        case "bind":
+            wanted = WANTED.validate_json(record.code)
+            contexts = [f"context_{index}" for index in range(len(wanted.contexts))]
+            histories = [f"history_{index}" for index in range(len(wanted.histories))]
+            aliases = [binding.variable for binding in wanted.contexts if binding.variable is not None]
+            first = ["context"][: len(contexts)] + ["history"][: len(histories)]
+            return [*contexts, *histories, *aliases, *first, *(tool.name for tool in wanted.tools)]

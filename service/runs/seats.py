@@ -1,0 +1,165 @@
+"""Seats: what a run needs on this replica before its first command is performed, and until its last.
+
+A run's seat is its sandbox slots, guaranteed for every level of its depth at once, and its session. A session that
+outlives its runs keeps its own slot between them, but never while it waits for more, and never while others wait: it
+then gives its sandbox up, and its log brings the variables back. So no two runs ever hold and wait for each other.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from service.ids import SessionId
+from service.loop.events import RunSubmitted
+from service.runs.rooms import RunsRooms
+from service.runs.sessions import OpenSession
+from service.sandboxes.slots import Chain, Slots
+
+
+@dataclass(eq=False)
+class _Kept:
+    """A session that outlives its runs. `slot` is its own, with `in_slot` holding it, while it has a sandbox."""
+
+    session: OpenSession
+    turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
+    """One run at a time: a host call is charged to the run whose cell is active."""
+    slot: Chain | None = None
+    in_slot: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+
+class Seat:
+    """One run's seat. Made by `Seats`; taken once, left once, from whatever task."""
+
+    def __init__(self, seats: "Seats", submitted: RunSubmitted, levels: "Levels | None" = None) -> None:
+        self._seats = seats
+        self._submitted = submitted
+        self.levels = levels
+        """The slots below this run, once it is seated. A child run shares its root's."""
+        self._leave = AsyncExitStack()
+
+    async def take(self) -> OpenSession:
+        """Wait for the seat.
+
+        Raises:
+            NoSandboxSlot: it could not be had until the run's deadline.
+        """
+        if self._submitted.keeps_session:
+            return await self._seats.sit_in_kept(self._submitted, self, self._leave)
+        if self.levels is None:
+            chain = await self._seats.admit(self._submitted, self._submitted.limits.depth + 1)
+            self._leave.callback(self._seats.slots.give_up, chain)
+            self.levels = Levels(chain, first_depth=0)
+            await self._leave.enter_async_context(self.levels.slot(0))
+        session = self._seats.new_session(self._submitted.session_id)
+        self._leave.push_async_callback(session.close)
+        return session
+
+    async def leave(self) -> None:
+        """Give back what was taken, whatever of it that is. Idempotent."""
+        with anyio.CancelScope(shield=True):
+            await self._leave.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The guaranteed slots of a root run's descendants, by depth."""
+
+    chain: Chain
+    first_depth: int
+
+    @asynccontextmanager
+    async def slot(self, depth: int) -> AsyncIterator[None]:
+        """Hold a slot for one run of this depth, waiting in line for it."""
+        async with self.chain.take(depth - self.first_depth):
+            yield
+
+
+class Seats:
+    """The seats of this replica, and the sessions that are kept between runs."""
+
+    def __init__(self, rooms: RunsRooms) -> None:
+        self._rooms = rooms
+        self._kept: dict[SessionId, _Kept] = {}
+
+    def __repr__(self) -> str:
+        return f"<Seats kept_sessions={len(self._kept)} {self._rooms.slots!r}>"
+
+    @property
+    def slots(self) -> Slots:
+        return self._rooms.slots
+
+    def seat_for(self, submitted: RunSubmitted) -> Seat:
+        """A root run's seat, yet to be taken."""
+        return Seat(self, submitted)
+
+    def child_seat(self, submitted: RunSubmitted, levels: Levels) -> Seat:
+        """The seat of a child run, whose slot its parent's side holds already."""
+        return Seat(self, submitted, levels)
+
+    def new_session(self, session_id: SessionId) -> OpenSession:
+        return OpenSession(session_id, rooms=self._rooms.session)
+
+    async def admit(self, submitted: RunSubmitted, levels: int) -> Chain:
+        """Guarantee the levels, waiting until the run's deadline."""
+        at_once = self._rooms.slots.guarantee_now(levels)
+        if at_once is not None:
+            return at_once
+        for kept in list(self._kept.values()):
+            with contextlib.suppress(anyio.WouldBlock):
+                kept.turnstile.acquire_nowait()
+                try:
+                    await self._stand_up(kept)
+                finally:
+                    kept.turnstile.release()
+        waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
+        return await self._rooms.slots.guarantee(levels, deadline_s=waiting_s)
+
+    async def sit_in_kept(self, submitted: RunSubmitted, seat: Seat, leave: AsyncExitStack) -> OpenSession:
+        """Take a seat in a session that outlives the run. Called by `Seat` only."""
+        session_id = submitted.session_id
+        kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id)))
+        await kept.turnstile.acquire()
+        leave.callback(kept.turnstile.release)
+        leave.push_async_callback(self._make_way, kept)
+        depth = submitted.limits.depth
+        below = self._rooms.slots.guarantee_now(depth) if kept.slot is not None else None
+        if below is None:
+            await self._stand_up(kept)
+            whole = await self.admit(submitted, depth + 1)
+            kept.slot, below = self._rooms.slots.split(whole, 1)
+            await kept.in_slot.enter_async_context(kept.slot.take(0))
+        leave.callback(self._rooms.slots.give_up, below)
+        seat.levels = Levels(below, first_depth=1)
+        return kept.session
+
+    async def _make_way(self, kept: _Kept) -> None:
+        """At the end of a run: the session keeps its sandbox unless somebody waits for a slot."""
+        if self._rooms.slots.is_contended:
+            await self._stand_up(kept)
+
+    async def close(self, session_id: SessionId) -> None:
+        """End the session's sandbox, once the run that uses it has ended. Idempotent."""
+        kept = self._kept.get(session_id)
+        if kept is not None:
+            async with kept.turnstile:
+                await self._stand_up(kept)
+                self._kept.pop(session_id, None)
+
+    async def close_all(self) -> None:
+        """End every kept sandbox; no run uses them any more."""
+        while self._kept:
+            _, kept = self._kept.popitem()
+            await self._stand_up(kept)
+
+    async def _stand_up(self, kept: _Kept) -> None:
+        """End the session's sandbox and let its slot go."""
+        with anyio.CancelScope(shield=True):
+            await kept.session.close()
+            await kept.in_slot.aclose()
+            kept.in_slot = AsyncExitStack()
+        if kept.slot is not None:
+            slot, kept.slot = kept.slot, None
+            self._rooms.slots.give_up(slot)

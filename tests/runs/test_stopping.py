@@ -1,0 +1,162 @@
+"""Stopping a run wherever it is: waiting for its turn, reading a value, between two tasks, in a child."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.ids import RunId
+from service.ledger.values import Account, Unit
+from service.loop.events import CallFinished, ChildRunFinished, RunFinished
+from service.loop.values import CallOutcome, Limits, StopReason
+from service.models.port import ModelReply, ModelRequest
+from service.money import parse_usd
+from tests.runs.doubles import usage_of
+from tests.runs.playing import Stage, repl, stage
+
+pytestmark = pytest.mark.anyio
+
+
+async def finished(on: Stage, run_id: RunId) -> RunFinished:
+    events = [entry.event async for entry in on.service.runs.follow(run_id)]
+    assert isinstance(events[-1], RunFinished)
+    return events[-1]
+
+
+async def held(on: Stage, run_id: RunId) -> int:
+    (balance,) = await on.service.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    return balance.held
+
+
+async def never(request: ModelRequest) -> ModelReply:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_run_that_waits_for_its_slot_hears_a_cancel(tmp_path: Path) -> None:
+    """It ends at once as cancelled, without a call, and gives the wrap-up's money back."""
+    async with stage(tmp_path, repl("llm_query('x')"), sub=never, settings={"RLM_SANDBOX_SLOTS": "1"}) as on:
+        request = await on.request("x", Limits(depth=0, cost=parse_usd("1")))
+        first = await on.service.runs.submit(request)
+        on.service.runs.start(first)
+        await on.model.was_asked.wait()
+        waiting = await on.service.runs.submit(request)
+        on.service.runs.start(waiting)
+        await on.service.runs.cancel(waiting)
+        assert (await finished(on, waiting)).stop_reason is StopReason.CANCELLED
+        assert len(on.model.root_requests) == 1
+        assert await held(on, waiting) == 0
+        await on.service.runs.cancel(first)
+        await finished(on, first)
+
+
+async def test_a_run_that_waits_past_its_deadline_asks_nothing(tmp_path: Path) -> None:
+    """It ends at its deadline with nothing spent: there is nothing to wrap up."""
+    async with stage(tmp_path, repl("llm_query('x')"), sub=never, settings={"RLM_SANDBOX_SLOTS": "1"}) as on:
+        request = await on.request("x", Limits(depth=0))
+        first = await on.service.runs.submit(request)
+        on.service.runs.start(first)
+        await on.model.was_asked.wait()
+        late = await on.play(replace(request, limits=Limits(depth=0, wall_s=1.0)))
+        assert (late.finished.stop_reason, late.finished.spent) == (StopReason.DEADLINE, 0)
+        await on.service.runs.cancel(first)
+        await finished(on, first)
+
+
+async def test_a_value_that_never_comes_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:
+    """A final whose `__str__` loops for ever is broken off by a cancel."""
+    bad = "class Bad:\n    def __str__(self):\n        while True: pass\nbad = Bad()"
+    async with stage(tmp_path, repl(bad), "FINAL_VAR(bad)") as on:
+        run_id = await on.service.runs.submit(await on.request("x"))
+        on.service.runs.start(run_id)
+        async for entry in on.service.runs.follow(run_id):
+            if isinstance(entry.event, CallFinished) and "FINAL_VAR" in entry.event.text:
+                await on.service.runs.cancel(run_id)
+        assert (await on.service.runs.show(run_id)).stop_reason is StopReason.CANCELLED
+
+
+async def test_children_that_wait_for_a_slot_leave_nothing_behind_when_cancelled(tmp_path: Path) -> None:
+    """One child runs, the others wait: after a cancel the one has ended in its own journal, the others never were."""
+
+    def turn(request: ModelRequest) -> str:
+        if any("carry it out" in message.content for message in request.messages[:2]):
+            return repl("llm_query('wait')")
+        return repl("rlm_query_batched(['a task'] * 4)")
+
+    async with stage(tmp_path, turn, sub=never, settings={"RLM_SANDBOX_SLOTS": "2"}) as on:
+        run_id = await on.service.runs.submit(await on.request("x", Limits(cost=parse_usd("1"), depth=1)))
+        on.service.runs.start(run_id)
+        while not on.model.sub_requests:
+            await anyio.lowlevel.checkpoint()
+        await on.service.runs.cancel(run_id)
+        events = [entry.event async for entry in on.service.runs.follow(run_id)]
+        (child,) = [event.child for event in events if isinstance(event, ChildRunFinished)]
+        assert child.stop_reason is StopReason.CANCELLED
+        assert (await on.service.runs.show(child.run_id)).stop_reason is StopReason.CANCELLED
+        assert await held(on, run_id) == 0
+
+
+async def test_a_cancelled_batch_keeps_what_was_paid_for(tmp_path: Path) -> None:
+    """Of five sub-calls two are answered when the run is stopped: the record names five items, three of them failed."""
+
+    async def sub(request: ModelRequest) -> ModelReply:
+        if request.messages[-1].content in ("p0", "p1"):
+            return ModelReply(text="yes", usage=usage_of(request, "yes"))
+        return await never(request)
+
+    async with stage(tmp_path, repl("llm_query_batched([f'p{i}' for i in range(5)])"), sub=sub) as on:
+        run_id = await on.service.runs.submit(await on.request("x"))
+        on.service.runs.start(run_id)
+        answered = 0
+        async for entry in on.service.runs.follow(run_id):
+            event = entry.event
+            answered += isinstance(event, CallFinished) and event.origin is not None
+            if answered == 2 and isinstance(event, CallFinished):
+                await on.service.runs.cancel(run_id)
+        view = await on.service.runs.show(run_id)
+        assert view.sub_calls == 2
+        assert view.stop_reason is StopReason.CANCELLED
+
+
+async def test_runs_of_kept_sessions_share_scarce_slots(tmp_path: Path) -> None:
+    """Two sessions on two slots, each run of depth 1: both answer, one after the other, and keep their variables."""
+    turns = (repl("n = globals().get('n', 0) + 1\nFINAL(n)"),)
+    async with stage(tmp_path, *turns, settings={"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "0"}) as on:
+        sessions = [await on.service.runs.open_session() for _ in range(2)]
+        requests = [await on.request("x", Limits(depth=1), session_id=session) for session in sessions]
+        answers: list[bytes] = []
+
+        async def play(index: int) -> None:
+            answers.append((await on.play(requests[index])).answer)
+
+        for _ in range(2):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(play, 0)
+                tasks.start_soon(play, 1)
+        assert answers == [b"1", b"1", b"2", b"2"]
+
+
+async def test_code_that_is_too_long_is_told_and_not_fatal(tmp_path: Path) -> None:
+    """A block over the wire's limit is a cell that raised; the run goes on."""
+    async with stage(tmp_path, repl("x = '" + "y" * (3 << 20) + "'"), repl("FINAL('went on')")) as on:
+        played = await on.play(await on.request("x"))
+        assert played.answer == b"went on"
+
+
+async def test_attempts_that_failed_are_no_sub_calls(tmp_path: Path) -> None:
+    """The limit, the budget line and `budget()` count what was answered."""
+    failures = iter([True, False])
+
+    async def sub(request: ModelRequest) -> ModelReply:
+        if next(failures):
+            raise anyio.BrokenResourceError
+        return ModelReply(text="yes", usage=usage_of(request, "yes"))
+
+    code = "llm_query('x')\nFINAL(str(budget()['sub_calls']))"
+    async with stage(tmp_path, repl(code), sub=sub) as on:
+        played = await on.play(await on.request("x", Limits(sub_calls=10)))
+        calls = [event for event in played.events if isinstance(event, CallFinished) and event.origin is not None]
+        assert [call.outcome is CallOutcome.OK for call in calls] == [False, True]
+        assert played.answer == b"9"
+        assert (await on.service.runs.show(played.run_id)).sub_calls == 1

@@ -23,6 +23,12 @@ IMAGE_PARENT = Path("/rlm/image")
 SESSION = Path("/rlm/session")
 SHM_BYTES = 64 << 20
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_TELLING = """
+    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg locks mdstat
+    modules pagetypeinfo partitions sched_debug schedstat slabinfo softirqs swaps timer_list vmallocinfo vmstat zoneinfo
+"""
+TELLING_FILES = tuple(Path("/proc") / name for name in _TELLING.split())
+"""What /proc tells of the whole machine though the sandbox has a /proc of its own, and no Python needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,8 @@ class Profile:
     """The `sandbox_image` package."""
     session: Path
     tmp_bytes: int
+    masked: Sequence[Path]
+    """Of `TELLING_FILES`, those that this machine has."""
     environment: Mapping[str, str]
     status_descriptor: int
     """Where bubblewrap writes the pid of the process inside."""
@@ -81,6 +89,8 @@ def _file_system(profile: Profile) -> list[str]:
     words += ["--ro-bind", str(profile.image), str(IMAGE_PARENT / profile.image.name)]
     words += ["--ro-bind", str(profile.session), str(SESSION)]
     words += ["--proc", "/proc"]
+    for path in profile.masked:
+        words += ["--ro-bind", "/dev/null", str(path)]  # a device where there may be none: it cannot be opened
     words += ["--perms", "0755", "--dir", "/dev"]
     for device in _DEVICES:
         words += ["--dev-bind", device, device]

@@ -36,6 +36,8 @@ class Level:
     """The `sandbox_image` package; its parent directory holds nothing else."""
     bwrap: Path | None = None
     """The bubblewrap of the `namespaces` level."""
+    masked: Sequence[Path] = ()
+    """What the `namespaces` level hides of /proc."""
     as_root: bool = False
     """Whether the sandbox can, and therefore must, become a uid of its own."""
 
@@ -70,6 +72,7 @@ def command(level: Level, launch: Launch) -> list[str]:
             image=level.image,
             session=launch.session,
             tmp_bytes=launch.template.tmp_bytes,
+            masked=level.masked,
             environment=environment(level, launch),
             status_descriptor=launch.status_descriptor,
         )

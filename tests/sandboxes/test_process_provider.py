@@ -11,14 +11,15 @@ import anyio
 import pytest
 
 from sandbox_image.protocol import BindingKind
-from service.sandboxes.bubblewrap import Profile, bubblewrap_arguments
+from service.sandboxes.bubblewrap import TELLING_FILES, Profile, bubblewrap_arguments
 from service.sandboxes.levels import LevelName
 from service.sandboxes.pool import open_pool
 from service.sandboxes.port import Provider, SandboxRefused, SandboxStartFailed
 from service.sandboxes.process_provider import ProcessProvider, check_platform, sandbox_uids
 from service.sandboxes.processes import Identity, identify
+from service.sandboxes.sandbox import Sandbox
 from service.sandboxes.tree_removal import remove_tree
-from tests.sandboxes.contract import SMALL, SandboxContract, bind, printed
+from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
 _runtimes: dict[LevelName, ProcessProvider] = {}
@@ -38,6 +39,14 @@ class TestNamespaces(SandboxContract):
     @pytest.fixture
     def provider(self, runtime: Path) -> Provider:
         return provider_at(LevelName.NAMESPACES, runtime)
+
+    async def test_what_proc_tells_of_the_machine_is_hidden(self, sandbox: Sandbox) -> None:
+        """The machine's command line, disks, symbols and interrupts cannot be read; what Python needs of /proc can."""
+        names = [str(path) for path in TELLING_FILES if path.exists()]
+        assert "/proc/cmdline" in names
+        for name in names:
+            assert await fails_with(sandbox, f"open({name!r}).read(1)") == "PermissionError", name
+        assert int(await printed(sandbox, "print(len(open('/proc/meminfo').read()))")) > 0
 
 
 @pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
@@ -259,6 +268,7 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         image=Path("/data/sandbox_image"),
         session=Path("/data/sessions/sbx_1"),
         tmp_bytes=1000,
+        masked=[Path("/proc/cmdline")],
         environment={"PYTHONHASHSEED": "7"},
         status_descriptor=9,
     )
@@ -269,7 +279,8 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         " --perms 0755 --dir /opt --ro-bind /opt/python /opt/python"
         " --size 4096 --tmpfs /opt/python/site-packages --remount-ro /opt/python/site-packages"
         " --perms 0755 --dir /rlm --perms 0755 --dir /rlm/image --ro-bind /data/sandbox_image /rlm/image/sandbox_image"
-        " --ro-bind /data/sessions/sbx_1 /rlm/session --proc /proc --perms 0755 --dir /dev"
+        " --ro-bind /data/sessions/sbx_1 /rlm/session --proc /proc --ro-bind /dev/null /proc/cmdline"
+        " --perms 0755 --dir /dev"
         " --dev-bind /dev/null /dev/null --dev-bind /dev/zero /dev/zero --dev-bind /dev/random /dev/random"
         " --dev-bind /dev/urandom /dev/urandom --perms 1777 --size 1000 --tmpfs /tmp"
         " --perms 1777 --size 67108864 --tmpfs /dev/shm --remount-ro /"

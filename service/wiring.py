@@ -126,6 +126,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                     pool=pool,
                     template=template,
                     records=Sessions(store, tenant),
+                    journal=journal,
                     cell_log=CellLog(store, blobs, tenant),
                     blobs=blobs,
                     contexts=BindsContexts(contexts),

@@ -175,9 +175,7 @@ async def test_earlier_conversations_of_a_session_are_in_history(tmp_path: Path)
         third = await on.play(await on.request("x", session_id=session))
         assert (first.answer, second.answer) == (b"False", b"0")
         assert third.answer == b"[['user', 'assistant'], ['user', 'assistant']]"
-    async with stage(
-        tmp_path, repl("FINAL(['(history_0)' in history_1[1]['content'], history is history_2])")
-    ) as on:
+    async with stage(tmp_path, repl("FINAL(['(history_0)' in history_1[1]['content'], history is history_2])")) as on:
         fourth = await on.play(await on.request("x", session_id=session))
         assert fourth.answer == b"[True, True]"
 

@@ -24,8 +24,9 @@ SESSION = Path("/rlm/session")
 SHM_BYTES = 64 << 20
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _TELLING = """
-    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg locks mdstat
-    modules pagetypeinfo partitions sched_debug schedstat slabinfo softirqs swaps timer_list vmallocinfo vmstat zoneinfo
+    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg locks
+    mdstat modules pagetypeinfo partitions sched_debug schedstat slabinfo softirqs swaps timer_list vmallocinfo vmstat
+    zoneinfo
 """
 TELLING_FILES = tuple(Path("/proc") / name for name in _TELLING.split())
 """What /proc tells of the whole machine though the sandbox has a /proc of its own, and no Python needs."""

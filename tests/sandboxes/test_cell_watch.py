@@ -41,7 +41,7 @@ def test_cpu_time_is_that_of_the_whole_tree() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.read(1)
-        assert cpu_s([parent.pid]) >= 0.6
+        assert cpu_s([parent.pid]) >= 0.5  # of 0.6, as clock ticks round
         assert cpu_s([parent.pid, parent.pid]) < cpu_s([parent.pid]) + 0.3
         parent.communicate()
     assert cpu_s([parent.pid]) == 0

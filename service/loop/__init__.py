@@ -12,5 +12,5 @@ happens when its window fills (`compaction`), and the prompt packs (`prompts`, a
 What does not: performing commands (`runs`), keeping events (`journal`), money that must hold under
 concurrency (`ledger`; the sums here only tell the model what is left).
 
-Every room above may import it. It imports `ids`, `money` and the standard library.
+Every room above may import it. It imports `ids`, `money`, `errors` and the standard library; import-linter keeps it so.
 """

@@ -9,7 +9,8 @@ sandbox. `protocol` is the only module that the trusted side imports too.
     supervisor      the first process; speaks HTTP (http_stream) on streams that it dialled itself (dialling)
     operations      what the host can have done to the kernel: claim, bind, run a cell, read a value, restart
     cell_book       which cells have run, and their results until they are acknowledged
-    kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock)
+    kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
+                    memory_watch)
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
 
     kernel_birth    what a kernel is started with

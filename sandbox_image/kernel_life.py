@@ -21,6 +21,7 @@ from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
 from .host_calls import HostCalls
 from .kernel_birth import KernelBirth
 from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
+from .memory_watch import WATCH_INTERVAL_S, MemoryWatch
 from .protocol import MAX_HOST_CALL_BODY_BYTES
 from .zygote import Zygote
 
@@ -77,6 +78,10 @@ class KernelLife:
         self._calls_decoder = FrameDecoder(max_body_bytes=MAX_HOST_CALL_BODY_BYTES)
         self.ended_with: str | None = None
         self.confinement = self._await_ready()
+        self._memory_bytes = birth.memory_bytes
+        self._memory = MemoryWatch(self.pid, birth.memory_bytes)
+        if self._memory.is_possible:
+            self.confinement.append("memory-watch")
 
     def _await_ready(self) -> list[str]:
         waiting = select.poll()
@@ -116,6 +121,7 @@ class KernelLife:
                 return frame
             if self._killed_because is not None:
                 raise self.bury(None)
+            self._check_memory()
             wall_s, active_s = clock.wall_s(), clock.active_s()
             self._ladder, act = climb(self._ladder, limits, wall_s=wall_s, active_s=active_s, asked=asked_to_stop())
             if act is not Act.NOTHING:
@@ -124,6 +130,8 @@ class KernelLife:
                 calls_are_read = not calls_are_read
                 polled.modify(self.calls, select.POLLIN if calls_are_read else 0)
             look_s = next_look_s(self._ladder, limits, wall_s=wall_s, active_s=active_s)
+            if self._memory.is_possible:
+                look_s = min(look_s, WATCH_INTERVAL_S)
             if not calls_are_read:
                 look_s = min(look_s, _FULL_LOOK_S)
             for descriptor, _ in polled.poll(look_s * 1000 + 1):
@@ -134,6 +142,10 @@ class KernelLife:
         self._receive_cells()
         if self._cells_decoder.next_frame() is not None:
             raise self.bury("the kernel broke the protocol: it spoke without being asked")
+
+    def _check_memory(self) -> None:
+        if self._memory.finds_too_much():
+            raise self.bury(f"the interpreter was ended: it took more memory than its {self._memory_bytes >> 20} MiB")
 
     def _stop(self, act: Act, request: Request) -> None:
         if act is Act.KILL:

@@ -238,6 +238,31 @@ def test_small_pieces_of_memory_run_out_too() -> None:
         assert host.run("x = ['y' * 1000 for _ in range(50_000)]\nprint(kept)")["stdout"]["head"] == "1\n"
 
 
+HIDE_MEMORY = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+def hoard(pieces):
+    for _ in range(pieces):
+        start = libc.mmap(None, 16 << 20, 3, 0x22, -1, 0)
+        ctypes.memset(start, 1, 16 << 20)
+        libc.mprotect(start, 16 << 20, 1)
+"""
+
+
+def test_memory_that_its_limit_does_not_count_ends_a_kernel() -> None:
+    """Pages that were written and made read-only escape the kernel's own limit, but not the supervisor's eye."""
+    with start_host(landlock=False) as host:
+        assert "memory-watch" in host.claim(memory_bytes=128 << 20)["confinement"]
+        assert host.run(HIDE_MEMORY + "hoard(2)")["status"] == "ok"
+        reply = host.run("while True: hoard(1)")
+        assert (reply["status"], reply["namespace_lost"]) == ("killed", True)
+        assert reply["detail"] == "the interpreter was ended: it took more memory than its 128 MiB"
+        alive(host)
+
+
 def test_a_thread_bomb_is_harmless(host: Host) -> None:
     """Threads without end run into a limit inside the kernel; the supervisor goes on."""
     code = (

@@ -3,21 +3,25 @@
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sandbox_image.protocol import BindingKind
+from service.ids import CellId
 from service.sandboxes.bubblewrap import TELLING_FILES, Profile, bubblewrap_arguments
 from service.sandboxes.levels import LevelName
+from service.sandboxes.opening import open_sandbox
 from service.sandboxes.pool import open_pool
-from service.sandboxes.port import Provider, SandboxRefused, SandboxStartFailed
+from service.sandboxes.port import Provider, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.sandboxes.process_provider import ProcessProvider, check_platform, sandbox_uids
-from service.sandboxes.processes import Identity, identify
-from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.processes import Identity, descendants, identify, send
+from service.sandboxes.sandbox import Patience, Sandbox
 from service.sandboxes.tree_removal import remove_tree
 from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
@@ -39,6 +43,38 @@ class TestNamespaces(SandboxContract):
     @pytest.fixture
     def provider(self, runtime: Path) -> Provider:
         return provider_at(LevelName.NAMESPACES, runtime)
+
+    async def test_a_spinning_cell_ends_though_nobody_inside_looks(self, provider: Provider, data: Path) -> None:
+        """With its supervisor stopped a cell that spins beside a host call is ended by the CPU time seen out here."""
+        async with anyio.create_task_group() as tasks:
+            sandbox = await open_sandbox(
+                tasks,
+                provider,
+                SMALL,
+                sessions=data / "s",
+                gateway_socket=None,
+                hash_seed=1,
+                patience=Patience(margin_s=0.2, sample_s=0.05),
+            )
+            await sandbox.claim(generation=1, grant="g", random_seed=1)
+
+            async def stop_supervisor() -> None:
+                while (await sandbox.stats()).running_cell is None:
+                    await anyio.lowlevel.checkpoint()
+                first = sandbox._parts.process.pids[-1]  # type: ignore[attr-defined]
+                assert send(descendants(first)[0], signal.SIGSTOP)
+
+            tasks.start_soon(stop_supervisor)
+            with pytest.raises(SandboxGone, match="of CPU time"):
+                await sandbox.run_cell(
+                    CellId("run_1.t1.b0"),
+                    "while True: pass",
+                    active_limit_s=1,
+                    wall_limit_s=10_000,
+                    grace_s=0.1,
+                    is_waiting=lambda: True,
+                )
+            assert not sandbox.is_running
 
     async def test_what_proc_tells_of_the_machine_is_hidden(self, sandbox: Sandbox) -> None:
         """The machine's command line, disks, symbols and interrupts cannot be read; what Python needs of /proc can."""

@@ -2,7 +2,8 @@
 
 Usable from the cell's main thread, from threads and from coroutines. One thread per kernel, started at the first
 call, hands replies to whoever waits. A call is tagged with the number of the cell that is open; between cells there
-is none, and the call is refused here and once more by the supervisor.
+is none, and the call is refused here and once more by the supervisor. What an earlier run left behind is refused here
+(`origins`).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 
 from .frames import FrameDecoder, FrameViolation, encode_frame
 from .interrupts import Interrupts
+from .origins import Origins
 from .protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES, MAX_HOST_CALL_REPLY_BYTES, HostFunction
 from .reply_text import ReplyText
 
@@ -33,9 +35,10 @@ def _encode_arguments(arguments: dict[str, Any]) -> bytes:
 class CallChannel:
     """Sends calls and matches replies."""
 
-    def __init__(self, connection: socket.socket, interrupts: Interrupts) -> None:
+    def __init__(self, connection: socket.socket, interrupts: Interrupts, origins: Origins | None = None) -> None:
         self._connection = connection
         self._interrupts = interrupts
+        self._origins = origins or Origins()
         # Two locks, because a sender may be held up for as long as the supervisor takes no more calls, and the
         # replies that would free it must get through meanwhile.
         self._send_lock = Lock()  # keeps frames whole
@@ -55,6 +58,10 @@ class CallChannel:
             return future
         if self.open_cell is None:
             future.set_result(_failures("refused", "no cell is running, so nobody would pay for the call", count))
+            return future
+        if self._origins.of_caller() != self._origins.run:
+            message = "it comes from a thread or task of an earlier run, which this run does not pay for: start it anew"
+            future.set_result(_failures("refused", message, count))
             return future
         with self._interrupts.held():
             with self._waiting_lock:

@@ -34,6 +34,7 @@ from .kernel_birth import KernelBirth
 from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
 from .memory_reserve import MemoryReserve
 from .namespace import Namespace
+from .origins import Origins
 from .protocol import (
     MAX_CONTROL_BODY_BYTES,
     AnswerReply,
@@ -126,7 +127,9 @@ class Kernel:
         self._connection = cells
         self._decoder = FrameDecoder(max_body_bytes=MAX_CONTROL_BODY_BYTES)
         self._interrupts = Interrupts()
-        self._calls = CallChannel(calls, self._interrupts)
+        self._origins = Origins()
+        self._origins.watch()
+        self._calls = CallChannel(calls, self._interrupts, self._origins)
         self._output = output
         self._errors = errors
         self._reserve = reserve
@@ -179,6 +182,7 @@ class Kernel:
         form: Form = frame.header["answer_as"]
         source = frame.body.decode("utf-8", "surrogatepass")
         self._namespace.restore()
+        self._origins.open_cell()
         self._calls.open_cell = frame.header["number"]
         number = frame.header["number"]
         error = self._interrupts.run(lambda: self._run_unless_interrupted(number, source))
@@ -234,6 +238,7 @@ class Kernel:
         request = decode_value(BindRequest, json.loads(frame.body))
         if request.starts_run:
             self._namespace.begin_run()
+            self._origins.begin_run()
         bound = self._interrupts.run(lambda: bind_all(self._namespace, request.bindings, self._context_files))
         match bound:
             case BindingRefused():

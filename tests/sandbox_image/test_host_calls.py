@@ -195,6 +195,56 @@ def test_a_call_between_cells_is_refused(host: Host, gateway: GatewayServer) -> 
     assert gateway.requests == []
 
 
+LEFT_BEHIND = """
+import asyncio, threading
+from concurrent.futures import ThreadPoolExecutor
+got, go, pool = {}, threading.Event(), ThreadPoolExecutor(2)
+def late(where):
+    go.wait()
+    got[where] = llm_query(where)
+def start_late(): threading.Thread(target=late, args=('grandchild',)).start()
+async def late_task():
+    await asyncio.to_thread(go.wait)
+    got['task'] = await allm_query('task')
+thread = threading.Thread(target=late, args=('thread',)); thread.start()
+starter = threading.Thread(target=lambda: (go.wait(), start_late())); starter.start()
+work = pool.submit(late, 'work')
+async def make_task(): return asyncio.create_task(late_task())
+task = await make_task()
+"""
+GO_ON = """
+go.set(); thread.join(); starter.join(); work.result(); await task
+while 'grandchild' not in got: pass
+"""
+
+
+def test_what_an_earlier_run_left_behind_cannot_spend(host: Host, gateway: GatewayServer) -> None:
+    """Threads, their threads, work in pools and tasks of an earlier run are refused; what this run makes is not."""
+    host.run(LEFT_BEHIND)
+    assert host.request("POST", "/bind", {"bindings": [], "starts_run": True}).status == 200
+    assert host.run(GO_ON)["status"] == "ok"
+    assert host.evaluate("{k: v.ok for k, v in got.items()}") == dict.fromkeys(
+        ("thread", "grandchild", "work", "task"), False
+    )
+    assert "an earlier run" in host.evaluate("got['thread']")
+    assert gateway.requests == []
+    code = (
+        "threads = [threading.Thread(target=late, args=(k,)) for k in 'ab']\n"
+        "for t in threads: t.start()\nfor t in threads: t.join()\n"
+        "r = [got['a'], got['b'], pool.submit(llm_query, 'kept pool').result(), llm_query('main')]\n"
+        "r += [await asyncio.to_thread(llm_query, 'to thread'), await asyncio.create_task(allm_query('task'))]"
+    )
+    assert host.run(code)["status"] == "ok"
+    assert host.evaluate("r") == ["A", "B", "KEPT POOL", "MAIN", "TO THREAD", "TASK"]
+
+
+def test_what_an_earlier_cell_left_behind_goes_on(host: Host, gateway: GatewayServer) -> None:
+    """Within a run, a thread, a pool or a task that a cell began may be waited for in a later one."""
+    host.run(LEFT_BEHIND)
+    assert host.run(GO_ON)["status"] == "ok"
+    assert host.evaluate("sorted(got.values())") == ["GRANDCHILD", "TASK", "THREAD", "WORK"]
+
+
 FORGE = """
 import json, os, socket, struct
 def forge(header, body):

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from .capture import OutputPipe
-from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s
+from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s, process_cpu_s
 from .decoding import NotThatShape, decode_value, parse_json
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
 from .host_calls import HostCalls
@@ -29,6 +29,8 @@ _RECEIVE_BYTES = 256 << 10
 _SEND_PATIENCE_S = 10
 _BIRTH_PATIENCE_MS = 20_000
 _FULL_LOOK_S = 0.02
+_IDLE_CPU_S = 0.5
+"""What threads that a cell left behind may take between two requests."""
 _HANG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -73,6 +75,8 @@ class KernelLife:
         self._waker = waker
         self._killed_because: str | None = None
         self._ladder = Ladder()
+        self._idle_cpu_s: float | None = None
+        self._is_stopped = False
         self._reply_lock = Lock()  # keeps the frames on `calls` whole
         self._cells_decoder = FrameDecoder(max_body_bytes=MAX_KERNEL_BODY_BYTES)
         self._calls_decoder = FrameDecoder(max_body_bytes=MAX_HOST_CALL_BODY_BYTES)
@@ -110,6 +114,7 @@ class KernelLife:
             ZygoteLost: it cannot be stopped.
         """
         self._ladder = Ladder()
+        self._go_on()
         self._check_silence()
         self._send_cells(encode_frame(request.header, request.body))
         clock, limits = request.clock, request.limits
@@ -136,6 +141,31 @@ class KernelLife:
                 look_s = min(look_s, _FULL_LOOK_S)
             for descriptor, _ in polled.poll(look_s * 1000 + 1):
                 self._attend(descriptor, polled, host_calls, hang_up)
+
+    def look_at_idle(self) -> None:
+        """Now and then while nobody asks anything of it: what a cell left behind may finish something small, but not
+        go on at the machine's expense. It is stopped then until the next request, which is what pays for it.
+
+        Raises:
+            KernelLost: it took too much memory.
+            ZygoteLost: it cannot be stopped.
+        """
+        self._check_memory()
+        if self._is_stopped:
+            return
+        with suppress(OSError):  # it has ended; the next request finds out
+            cpu_s = process_cpu_s(self.pid)
+            if self._idle_cpu_s is None:
+                self._idle_cpu_s = cpu_s
+            elif cpu_s - self._idle_cpu_s > _IDLE_CPU_S:
+                self._zygote.signal_kernel(self.pid, signal.SIGSTOP)
+                self._is_stopped = True
+
+    def _go_on(self) -> None:
+        self._idle_cpu_s = None
+        if self._is_stopped:
+            self._zygote.signal_kernel(self.pid, signal.SIGCONT)
+            self._is_stopped = False
 
     def _check_silence(self) -> None:
         """A kernel that speaks before it is asked would be answering the next request with what it made up."""

@@ -249,6 +249,18 @@ class KernelOperations:
         finally:
             self._release_kernel(reported=True)
 
+    def look_at_idle_kernel(self) -> None:
+        """To be called now and then, by a thread that has nothing else to do. Raises `ZygoteLost`."""
+        if self._claim is None or not self._operation.acquire(blocking=False):
+            return
+        try:
+            if self._life is not None and self._life.ended_with is None:
+                self._life.look_at_idle()
+        except KernelLost:
+            pass  # replaced below, and the next cell tells of it
+        finally:
+            self._release_kernel()
+
     def _run(self, cell: "CellRun", hang_up: HangUp) -> CellReply:
         assert self._life is not None
         life = self._life

@@ -2,7 +2,8 @@
 
 Each lane is a thread that serves one stream after another. When a stream closes while its request is at work, another
 thread takes over the lane at once, so a host that comes back finds an idle stream on both lanes and asks for the
-cell by its id. The main thread only watches: the zygote, and whether anybody is still there.
+cell by its id. The main thread only watches: the zygote, the kernel while it is idle, and whether anybody is still
+there.
 """
 
 import os
@@ -83,9 +84,12 @@ class Supervisor:
             if self._reap_and_find_zygote():
                 return EXIT_ZYGOTE_LOST
             try:
+                self._operations.look_at_idle_kernel()
                 self._dialler.check_patience()
             except HostGone:
                 return EXIT_HOST_GONE
+            except ZygoteLost:
+                return EXIT_ZYGOTE_LOST
 
     def _reap_and_find_zygote(self) -> bool:
         while True:

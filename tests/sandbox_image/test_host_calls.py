@@ -183,8 +183,8 @@ def test_a_call_between_cells_is_refused(host: Host, gateway: GatewayServer) -> 
     """A thread that outlives its cell cannot spend anybody's money while no cell runs."""
     flag = host.directory / "contexts" / "go"
     code = (
-        f"import threading, os\ngot = []\ndone = threading.Event()\ndef late():\n"
-        f"    while not os.path.exists({str(flag)!r}): pass\n    got.append(llm_query('late'))\n"
+        f"import threading, os, time\ngot = []\ndone = threading.Event()\ndef late():\n"
+        f"    while not os.path.exists({str(flag)!r}): time.sleep(0.001)\n    got.append(llm_query('late'))\n"
         f"    open('said', 'w').close()\nthreading.Thread(target=late).start()"
     )
     host.run(code)

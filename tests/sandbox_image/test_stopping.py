@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,7 +288,8 @@ def test_a_kernel_that_dies_between_cells_is_told(host: Host) -> None:
     """The next cell is not run in a namespace that is silently new: it says that the old one was lost."""
     host.run("x = 1")
     flag = host.directory / "contexts" / "die"
-    code = f"import threading, os\ndef die():\n    while not os.path.exists({str(flag)!r}): pass\n    os._exit(9)"
+    wait = f"while not os.path.exists({str(flag)!r}): time.sleep(0.001)"
+    code = f"import threading, os, time\ndef die():\n    {wait}\n    os._exit(9)"
     assert host.run(code + "\nthreading.Thread(target=die).start()")["status"] == "ok"
     flag.touch()
     (zygote,) = children(host.process.pid)
@@ -297,6 +299,62 @@ def test_a_kernel_that_dies_between_cells_is_told(host: Host) -> None:
     assert (reply["status"], reply["namespace_lost"]) == ("killed", True)
     assert "exited with code 9" in reply["detail"]
     alive(host)
+
+
+def test_what_a_cell_left_spinning_is_stopped_between_cells(host: Host) -> None:
+    """A leftover thread takes next to no processor time while no cell runs, and goes on beside the next one."""
+    host.run(
+        "import threading\nrounds, done = 0, False\ndef spin():\n    global rounds\n"
+        "    while not done: rounds += 1\nthread = threading.Thread(target=spin); thread.start()"
+    )
+    (zygote,) = children(host.process.pid)
+    (kernel,) = children(zygote)
+    while state_of(kernel) != "T":
+        assert host.process.poll() is None
+    before = host.run("before = rounds\nwhile rounds == before: pass\nprint('went on')")
+    assert (before["status"], before["stdout"]["head"]) == ("ok", "went on\n")
+    while state_of(kernel) != "T":
+        assert host.process.poll() is None
+    assert host.request("GET", "/variables").status == 200
+    while state_of(kernel) != "T":
+        assert host.process.poll() is None
+    assert host.run("while True: pass", **SHORT)["namespace_lost"] is False
+    assert host.run("done = True; thread.join(); print('joined')")["stdout"]["head"] == "joined\n"
+    assert host.request("GET", "/stats").json["kernel_lives"] == 1
+
+
+def test_a_stopped_kernel_can_be_restarted(host: Host) -> None:
+    """Being stopped between cells keeps nobody from ending it."""
+    host.run("import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()")
+    (zygote,) = children(host.process.pid)
+    (kernel,) = children(zygote)
+    while state_of(kernel) != "T":
+        assert host.process.poll() is None
+    assert host.request("POST", "/restart", {}).status == 200
+    alive(host)
+    assert children(zygote) != [kernel]
+
+
+def state_of(pid: int) -> str:
+    """As `ps` has it: S, R, T …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_memory_taken_between_cells_ends_a_kernel_too() -> None:
+    """What a leftover thread takes is found while nobody asks, and the next cell is told."""
+    with start_host(landlock=False) as host:
+        host.claim(memory_bytes=128 << 20)
+        flag = host.directory / "contexts" / "take"
+        code = f"while not os.path.exists({str(flag)!r}): time.sleep(0.001)\n    hoard(30)"
+        host.run(f"{HIDE_MEMORY}import os, threading, time\ndef late():\n    {code}\n")
+        assert host.run("threading.Thread(target=late).start()")["status"] == "ok"
+        flag.touch()
+        while host.request("GET", "/stats").json["kernel_lives"] == 1:
+            pass
+        reply = host.run("print('ran')")
+        assert (reply["status"], reply["namespace_lost"], reply["stdout"]["head"]) == ("killed", True, "")
+        assert "more memory than its 128 MiB" in reply["detail"]
+        alive(host)
 
 
 def test_a_restart_empties_the_namespace(host: Host) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from . import landlock, native, seccomp
@@ -16,6 +17,7 @@ from .syscalls import this_architecture
 SUPERVISOR_OOM_SCORE = 500
 KERNEL_OOM_SCORE = 1000
 _LAST_CAPABILITY = 63
+_OTHER_TASKS_MAY_GROW = 4_096
 
 
 class ConfinementFailed(Exception):
@@ -128,3 +130,20 @@ def counts_processes_alone() -> bool:
             return file.read().split() != ["0", "0", "4294967295"]
     except OSError:
         return False
+
+
+def leave_room_for_tasks() -> int | None:
+    """Where the uid is somebody's: how many tasks they have, and room for more of theirs. None where /proc is hidden.
+
+    A limit that high is far from what a sandbox was given, but it ends a bomb of threads before the machine has no
+    number left for another process.
+    """
+    tasks = 0
+    try:
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):  # it ended meanwhile
+                if os.stat(f"/proc/{process}").st_uid == os.getuid():
+                    tasks += len(os.listdir(f"/proc/{process}/task"))
+    except OSError:
+        return None
+    return tasks + _OTHER_TASKS_MAY_GROW

@@ -92,20 +92,21 @@ def _confine_self(birth: KernelBirth) -> list[str]:
     in_force = confinement.prefer_as_oom_victim()
     resource.setrlimit(resource.RLIMIT_FSIZE, (birth.file_bytes, birth.file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_stack()
+    # What the stack may grow to is memory that the limit on data does not count.
+    _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
     if birth.processes is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
+        _lower_limit(resource.RLIMIT_NPROC, birth.processes)
     threading.stack_size(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += confinement.confine_kernel()
     return in_force
 
 
-def _limit_stack() -> None:
-    """Hard too: what the stack may grow to is memory that the limit on data does not count."""
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    most = _MAIN_STACK_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MAIN_STACK_BYTES)
-    resource.setrlimit(resource.RLIMIT_STACK, (most, most))
+def _lower_limit(limit: int, most: int) -> None:
+    """The hard one too; one that is lower already stays."""
+    hard = resource.getrlimit(limit)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(limit, (most, most))
 
 
 class Kernel:

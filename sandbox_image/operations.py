@@ -78,8 +78,8 @@ class Station:
     tmp_directory: str
     confined: bool
     confinement: list[str]
-    processes_count_alone: bool
-    """Whether RLIMIT_NPROC counts only this sandbox's processes; otherwise it would be of no use."""
+    tasks_beside: int | None
+    """How many tasks of others a limit on processes (RLIMIT_NPROC) has to leave room for; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,10 @@ class KernelOperations:
             self._operation.release()
 
     def _birth(self, request: ClaimRequest) -> KernelBirth:
-        alone = self._station.processes_count_alone
+        beside = self._station.tasks_beside
         return KernelBirth(
             memory_bytes=request.memory_bytes,
-            processes=request.processes + _THREADS_BESIDE_KERNEL if alone else None,
+            processes=None if beside is None else request.processes + _THREADS_BESIDE_KERNEL + beside,
             file_bytes=request.file_bytes,
             random_seed=request.random_seed,
             contexts_directory=self._station.contexts_directory,

@@ -52,12 +52,20 @@ def main(arguments: list[str]) -> int:
     except UsageError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return EXIT_USAGE
+    tasks_beside = _count_tasks_beside(line)
     try:
         in_force = _confine(line)
     except confinement.ConfinementFailed as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return EXIT_NOT_CONFINED
-    return _serve(line, in_force)
+    return _serve(line, in_force, tasks_beside)
+
+
+def _count_tasks_beside(line: CommandLine) -> int | None:
+    """Before anything is confined: Landlock will hide /proc."""
+    if line.own_uid or line.identity is not None or confinement.counts_processes_alone():
+        return 0
+    return confinement.leave_room_for_tasks()
 
 
 def _confine(line: CommandLine) -> list[str]:
@@ -80,7 +88,7 @@ def _confine(line: CommandLine) -> list[str]:
     )
 
 
-def _serve(line: CommandLine, in_force: list[str]) -> int:
+def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     zygote = start_zygote()
     station = Station(
@@ -89,7 +97,7 @@ def _serve(line: CommandLine, in_force: list[str]) -> int:
         tmp_directory=line.tmp_directory,
         confined=not line.unconfined,
         confinement=in_force,
-        processes_count_alone=line.own_uid or line.identity is not None or confinement.counts_processes_alone(),
+        tasks_beside=tasks_beside,
     )
     dialler = Dialler(os.path.join(line.session_directory, SANDBOX_SOCKET), line.host_patience_s)
     code = Supervisor(KernelOperations(station, zygote), dialler, zygote).run()

@@ -245,6 +245,7 @@ def start_host(
     landlock: bool = True,
     patience_s: int = 30,
     started_by: tuple[str, ...] = (),
+    python: str | None = None,
 ) -> Iterator[Host]:
     """A supervisor, confined by itself, dialled and not yet claimed. `started_by` is put before its command line."""
     place = Path(tempfile.mkdtemp(prefix="sandbox_image-"))
@@ -257,7 +258,16 @@ def start_host(
     listener.bind(str(directory / "sandbox.sock"))
     (directory / "sandbox.sock").chmod(0o777)
     listener.listen(8)
-    words = [python_for(uid), "-P", "-s", "-S", "-B", str(IMAGE / "__main__.py"), "--session-directory", str(directory)]
+    words = [
+        python or python_for(uid),
+        "-P",
+        "-s",
+        "-S",
+        "-B",
+        str(IMAGE / "__main__.py"),
+        "--session-directory",
+        str(directory),
+    ]
     words += ["--tmp", str(tmp), "--host-patience-s", str(patience_s), *arguments]
     words += ["--confine", "landlock"] if landlock else []
     words += [] if uid is None else ["--uid", str(uid), "--gid", str(uid)]

@@ -348,6 +348,25 @@ def test_the_confinement_of_the_own_uid_is_named() -> None:
     assert any(word.startswith("landlock:") for word in confinement)
 
 
+@pytest.mark.needs_root
+@pytest.mark.skipif(not AS_ROOT, reason="needs root")
+def test_threads_are_bounded_where_the_uid_is_shared() -> None:
+    """Where the limit counts the processes of others with the same uid, there is one all the same, and not below
+    what they have."""
+    if shutil.which("python3", path="/usr/bin") is None or shutil.which("setpriv") is None:
+        pytest.skip("needs a Python that every uid can read, and setpriv")
+    user = ("setpriv", "--reuid", str(UID + 1), "--regid", str(UID + 1), "--clear-groups")
+    with (
+        subprocess.Popen([*user, "sleep", "60"]) as bait,
+        start_host(started_by=user, python="/usr/bin/python3") as host,
+    ):
+        host.claim(processes=16)
+        soft, hard = host.evaluate("__import__('resource').getrlimit(__import__('resource').RLIMIT_NPROC)")
+        assert soft == hard == 16 + 96 + 4096 + 2  # the bait and the supervisor
+        host.run("from concurrent.futures import ThreadPoolExecutor\nlist(ThreadPoolExecutor(4).map(str, range(9)))")
+        bait.kill()
+
+
 def test_without_confinement_it_says_so() -> None:
     """`--unsafe-unconfined` works, and the claim says that nothing is in force."""
     with start_host("--unsafe-unconfined", landlock=False) as started:

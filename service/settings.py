@@ -73,7 +73,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         BadRequest: a value is unusable; the message names the variable.
     """
     env = os.environ if environment is None else environment
-    home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME", "/root")) / ".local/share")
+    home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME") or Path.home()) / ".local/share")
     config_file = env.get("RLM_CONFIG")
     launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
     return Settings(

@@ -87,8 +87,6 @@ from service.loop.state import Asking, Binding, Ended, Ending, Reading, Rebuildi
 from service.loop.values import CallOutcome, Message, Purpose, StopReason
 from service.money import NanoUSD
 
-_NOT_MADE = (CallOutcome.BUDGET, CallOutcome.CALL_LIMIT, CallOutcome.TOKEN_LIMIT)
-
 
 def replay(events: Iterable[Event]) -> RunState:
     """The state after these events.

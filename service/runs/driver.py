@@ -270,10 +270,8 @@ class RunDriver:
         return None
 
     async def _give_back(self, hold: Hold) -> None:
-        """Shielded, and forgotten only afterwards: a hold that nobody resolves is charged when it expires."""
-        with anyio.CancelScope(shield=True):
-            await self._rooms.metered.release(hold, self._standing.purse)
-            self._standing.purse.standing = NOTHING
+        await self._rooms.metered.release(hold, self._standing.purse)
+        self._standing.purse.standing = NOTHING
 
     async def _run_cell(self, session: OpenSession, command: RunCell) -> CellFinished:
         limits = self._standing.submitted.limits

@@ -43,8 +43,6 @@ from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of
 from service.store.errors import StoreFailed
 
-RELEASE_WITHIN_S = 5.0
-
 
 class Drives:
     """Drives runs to their end. Whoever calls it owns the task and what becomes of a failure."""
@@ -66,8 +64,8 @@ class Drives:
         assert isinstance(submitted, RunSubmitted)
         purse = Purse(run_id, submitted.limits)
         standing = self._standing(submitted, (run_id,), purse, epoch)
-        await self._reserve_wrap_up(standing)
         try:
+            await self._reserve_wrap_up(standing)
             await self._drive(standing, recorded, self._seats.seat_for(submitted))
         finally:
             await self._release_wrap_up(standing)
@@ -267,18 +265,19 @@ class Drives:
         if standing.submitted.wrap_up is None:
             return
         hold = wrap_up_hold(standing)
-        refusal = await self._rooms.ledger.reserve(
-            hold.call_id,
-            rows(standing.lineage, hold.amount),
-            expires_at=standing.submitted.deadline_at + HOLD_MARGIN_S,
-        )
-        if refusal is None:
-            standing.purse.standing = hold.amount
+        with anyio.CancelScope(shield=True):
+            refusal = await self._rooms.ledger.reserve(
+                hold.call_id,
+                rows(standing.lineage, hold.amount),
+                expires_at=standing.submitted.deadline_at + HOLD_MARGIN_S,
+            )
+            if refusal is None:
+                standing.purse.standing = hold.amount
 
     async def _release_wrap_up(self, standing: Standing) -> None:
         """Give back what the run did not live to use, however it ended."""
         if standing.purse.standing is not NOTHING:
-            with anyio.move_on_after(RELEASE_WITHIN_S, shield=True), contextlib.suppress(StoreFailed):
+            with contextlib.suppress(StoreFailed):
                 await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
                 standing.purse.standing = NOTHING
 

@@ -231,8 +231,9 @@ class MeteredCalls:
         return None if retry_at is None else max(retry_at - self._now(), 0.0)
 
     async def release(self, hold: Hold, purse: Purse) -> None:
-        """Give back a hold whose call was never made."""
-        await self._ledger.release(hold.call_id)
+        """Give back a hold whose call was never made. Shielded: what nobody resolves is charged when it expires."""
+        with anyio.move_on_after(CLEAN_UP_S, shield=True):
+            await self._ledger.release(hold.call_id)
         purse.announce_resolved()
 
     async def settle(self, finished: CallFinished, lineage: tuple[RunId, ...]) -> None:
@@ -251,8 +252,7 @@ class MeteredCalls:
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            with anyio.move_on_after(CLEAN_UP_S, shield=True):
-                await self.release(hold, purse)
+            await self.release(hold, purse)
             raise
 
     def _others_are_in_flight(self, refusal: Refusal, purse: Purse) -> bool:

@@ -26,8 +26,11 @@ class _Kept:
     session: OpenSession
     turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
     """One run at a time: a host call is charged to the run whose cell is active."""
+    is_closed: bool = False
+    """Nobody will come back to it: runs that were submitted before still run, and leave nothing behind."""
     slot: Chain | None = None
     in_slot: AsyncExitStack = field(default_factory=AsyncExitStack)
+    is_in_slot: bool = False
 
 
 class Seat:
@@ -124,29 +127,35 @@ class Seats:
         await kept.turnstile.acquire()
         leave.callback(kept.turnstile.release)
         leave.push_async_callback(self._make_way, kept)
+        record = await self._rooms.session.records.get(session_id)
+        kept.is_closed = kept.is_closed or record.closed_at is not None
         depth = submitted.limits.depth
         below = self._rooms.slots.guarantee_now(depth) if kept.slot is not None else None
         if below is None:
             await self._stand_up(kept)
             whole = await self.admit(submitted, depth + 1)
             kept.slot, below = self._rooms.slots.split(whole, 1)
-            await kept.in_slot.enter_async_context(kept.slot.take(0))
         leave.callback(self._rooms.slots.give_up, below)
+        if kept.slot is not None and not kept.is_in_slot:
+            await kept.in_slot.enter_async_context(kept.slot.take(0))
+            kept.is_in_slot = True
         seat.levels = Levels(below, first_depth=1)
         return kept.session
 
     async def _make_way(self, kept: _Kept) -> None:
-        """At the end of a run: the session keeps its sandbox unless somebody waits for a slot."""
-        if self._rooms.slots.is_contended:
+        """At the end of a run: the session keeps its sandbox, unless somebody waits for a slot or it is closed."""
+        if kept.is_closed or not kept.is_in_slot or self._rooms.slots.is_contended:
             await self._stand_up(kept)
+        if kept.is_closed and self._kept.get(kept.session.session_id) is kept:
+            del self._kept[kept.session.session_id]
 
     async def close(self, session_id: SessionId) -> None:
         """End the session's sandbox, once the run that uses it has ended. Idempotent."""
         kept = self._kept.get(session_id)
         if kept is not None:
+            kept.is_closed = True
             async with kept.turnstile:
-                await self._stand_up(kept)
-                self._kept.pop(session_id, None)
+                await self._make_way(kept)
 
     async def close_all(self) -> None:
         """End every kept sandbox; no run uses them any more."""
@@ -159,7 +168,7 @@ class Seats:
         with anyio.CancelScope(shield=True):
             await kept.session.close()
             await kept.in_slot.aclose()
-            kept.in_slot = AsyncExitStack()
+            kept.in_slot, kept.is_in_slot = AsyncExitStack(), False
         if kept.slot is not None:
             slot, kept.slot = kept.slot, None
             self._rooms.slots.give_up(slot)

@@ -335,3 +335,23 @@ async def test_a_long_outage_is_told_without_asking(tmp_path: Path) -> None:
             assert "kept failing" in refused.message
         assert (len(model.requests), len(b.journalled.calls)) == (asked, recorded)
         assert (await b.balance(standing)).held == 0
+
+
+async def test_a_call_cancelled_while_its_provider_is_shut_off_costs_nothing(tmp_path: Path) -> None:
+    """The hold that was made before the breaker opened is given back, whatever cancels the wait."""
+    async with bench(tmp_path) as b:
+
+        async def down(request: ModelRequest) -> ModelReply:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "down", retry_after_s=0.0, may_be_billed=False)
+
+        standing = await b.standing(StandInModel(down), Limits(cost=NanoUSD(10_000_000)))
+        call = call_of(standing, "held", "hello")
+        hold = await b.metered.reserve(call, standing.purse)
+        assert not isinstance(hold, Refused)
+        for number in range(3):
+            await b.metered.call(call_of(standing, f"c{number}", "x"), standing.purse, b.journalled.append)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (0, 0)

@@ -160,3 +160,25 @@ async def test_attempts_that_failed_are_no_sub_calls(tmp_path: Path) -> None:
         assert [call.outcome is CallOutcome.OK for call in calls] == [False, True]
         assert played.answer == b"9"
         assert (await on.service.runs.show(played.run_id)).sub_calls == 1
+
+
+async def test_closing_a_session_under_a_waiting_run_leaves_no_slot_behind(tmp_path: Path) -> None:
+    """The run that was submitted before still answers; afterwards the only slot is free for others."""
+
+    def turn(request: ModelRequest) -> str:
+        return repl("llm_query('wait')") if len(on.model.root_requests) == 1 else repl("FINAL('ok')")
+
+    settings = {"RLM_SANDBOX_SLOTS": "1", "RLM_WARM_SANDBOXES": "0"}
+    async with stage(tmp_path, turn, sub=never, settings=settings) as on:
+        session = await on.service.runs.open_session()
+        request = await on.request("x", Limits(depth=0), session_id=session)
+        first, second = [await on.service.runs.submit(request) for _ in range(2)]
+        on.service.runs.start(first)
+        await on.model.was_asked.wait()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(on.service.runs.close_session, session)
+            on.service.runs.start(second)
+            await on.service.runs.cancel(first)
+        assert (await finished(on, second)).stop_reason is StopReason.ANSWERED
+        other = await on.play(await on.request("x", Limits(depth=0, wall_s=10.0)))
+        assert other.answer == b"ok"

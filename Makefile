@@ -21,7 +21,7 @@ check: ## Lint, format, types, directions of import, and whether the locks are c
 	.venv/bin/lint-imports
 	.venv/bin/python deploy/check_locks.py
 
-bench: ## Measure this service beside the reference library and the machine (some 15 minutes; docs/performance.md)
+bench: ## Measure this service beside the reference library and the machine (some 20 minutes; docs/performance.md)
 	@sh deploy/setup_environment.sh run
 	@.venv/bin/python -m benchmarks
 

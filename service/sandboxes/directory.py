@@ -22,7 +22,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ _log = structlog.get_logger(__name__)
 
 _LINK_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _MAX_PROCESS_RECORD_BYTES = 4096
+_OWNER_SUFFIX = ".owner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,16 +206,43 @@ def sessions_in(sessions: Path) -> list[Path]:
 
 
 @contextmanager
-def orphaned(session: Path) -> Iterator[bool]:
-    """Whether the session's owner is dead; if so, this replica owns it inside the block."""
-    without_owner = os.O_CREAT if session.exists() else 0  # a directory that could not be removed the first time
+def orphaned(session: Path, *, owner_uid: int | None = None) -> Iterator[bool]:
+    """Whether the session's owner is dead; if so, this replica owns it inside the block.
+
+    The directory of sessions may be another uid's, who may put anything there at any moment: nothing is created, no
+    link is followed, and nothing but a plain file (of `owner_uid`, where one is given) or a directory is opened.
+    """
+    with ExitStack() as opened:
+        try:
+            sessions = opened.enter_context(_opened(session.parent, os.O_PATH | os.O_DIRECTORY))
+            found = _lockable(opened, sessions, session.name, owner_uid)
+        except OSError:
+            found = None
+        yield found is not None and _lock_without_waiting(found[0]) and _is_still(*found, sessions)
+
+
+def _lockable(opened: ExitStack, sessions: int, name: str, owner_uid: int | None) -> tuple[int, str] | None:
+    """What the session's owner would hold a lock of, opened, and its name. The directory itself, where it has lost its
+    owner file: one that could not be removed the first time."""
     try:
-        descriptor = os.open(_owner_file(session), os.O_RDWR | os.O_CLOEXEC | without_owner, 0o600)
-    except OSError:
-        yield False
-        return
+        path = opened.enter_context(_opened(name + _OWNER_SUFFIX, os.O_PATH, sessions))
+    except FileNotFoundError:
+        return opened.enter_context(_opened(name, os.O_RDONLY | os.O_DIRECTORY, sessions)), name
+    status = os.fstat(path)
+    if not stat.S_ISREG(status.st_mode) or owner_uid not in {None, status.st_uid}:
+        return None
+    # The very file that was looked at, whatever its name stands for by now.
+    file = os.open(f"/proc/self/fd/{path}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    opened.callback(os.close, file)
+    return file, name + _OWNER_SUFFIX
+
+
+@contextmanager
+def _opened(path: Path | str, flags: int, directory: int | None = None) -> Iterator[int]:
+    """No link is followed in the last place."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        yield _lock_without_waiting(descriptor) and _is_still(descriptor, _owner_file(session))
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -223,7 +251,7 @@ def _own(owner_file: Path) -> int:
     """Create and lock the owner file. A reaper may see it between the two and take it for a dead replica's: again."""
     for _ in range(100):
         descriptor = os.open(owner_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if _lock_without_waiting(descriptor) and _is_still(descriptor, owner_file):
+        if _lock_without_waiting(descriptor) and _is_still(descriptor, owner_file, None):
             os.write(descriptor, f"{os.getpid()}\n".encode())  # for people: the lock is what counts
             return descriptor
         os.close(descriptor)
@@ -238,15 +266,15 @@ def _lock_without_waiting(descriptor: int) -> bool:
     return True
 
 
-def _is_still(descriptor: int, path: Path) -> bool:
+def _is_still(descriptor: int, path: Path | str, directory: int | None) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
 def _owner_file(session: Path) -> Path:
-    return session.with_name(session.name + ".owner")
+    return session.with_name(session.name + _OWNER_SUFFIX)
 
 
 def _process_file(session: Path) -> Path:

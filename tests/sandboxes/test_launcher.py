@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.ids import SandboxId, new_id
-from service.sandboxes.directory import create_session_directory
+from service.sandboxes.directory import create_session_directory, orphaned
 from service.sandboxes.docker_launcher import Launcher, open_launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.protocol import MAX_LINE_BYTES, REQUEST, KillRequest, StartRequest
@@ -398,3 +398,54 @@ async def main(data, image, docker_host):
 
 anyio.run(main, Path(sys.argv[1]), sys.argv[2], sys.argv[3])
 """
+
+
+@pytest.mark.needs_root
+class TestHostileDirectory:
+    """What the client puts into its directory of sessions is opened by a launcher of more rights."""
+
+    @pytest.mark.parametrize("planted", ["link to nothing", "link to a file", "pipe", "foreign file", "directory"])
+    def test_only_the_clients_own_plain_owner_file_is_opened(self, data: Path, planted: str) -> None:
+        """No owner file that is a link, a pipe, a directory or another uid's is created, opened or waited for."""
+        session = data / new_id("sbx")
+        session.mkdir()
+        owner, bait = session.with_name(session.name + ".owner"), data / "bait"
+        match planted:
+            case "link to nothing":
+                owner.symlink_to(bait)
+            case "link to a file":
+                bait.touch()
+                os.chown(bait, 65534, 65534)
+                owner.symlink_to(bait)
+            case "pipe":
+                os.mkfifo(owner)
+                os.chown(owner, 65534, 65534)
+            case "foreign file":
+                owner.touch()
+            case _:
+                owner.mkdir()
+        there = bait.exists()
+        with orphaned(session, owner_uid=65534) as is_orphan:
+            assert not is_orphan
+        assert bait.exists() == there
+
+    def test_a_link_in_the_place_of_all_sessions_is_not_followed(self, data: Path) -> None:
+        """Where the directory of sessions is a link, no session in it is looked at."""
+        (data / "elsewhere" / "sbx_1").mkdir(parents=True)
+        (data / "sessions").symlink_to(data / "elsewhere")
+        with orphaned(data / "sessions" / "sbx_1") as is_orphan:
+            assert not is_orphan
+
+    def test_the_owner_file_of_a_dead_client_makes_an_orphan(self, data: Path) -> None:
+        """The client's own file, which nobody holds, does; a directory without any does; nothing there does not."""
+        session = data / new_id("sbx")
+        with orphaned(session, owner_uid=65534) as is_orphan:
+            assert not is_orphan
+        session.mkdir()
+        with orphaned(session, owner_uid=65534) as is_orphan:
+            assert is_orphan
+        assert os.listdir(data) == [session.name]
+        session.with_name(session.name + ".owner").touch()
+        os.chown(session.with_name(session.name + ".owner"), 65534, 65534)
+        with orphaned(session, owner_uid=65534) as is_orphan:
+            assert is_orphan

@@ -1,5 +1,6 @@
 """The sandboxes of one directory of sessions, as containers: started, ended, found again."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from service.ids import is_id
 from service.sandboxes.directory import orphaned
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, Usage
@@ -47,9 +49,17 @@ class Containers:
     """All sandboxes under `sessions`."""
 
     def __init__(
-        self, engine: Engine, *, sessions: Path, images: tuple[str, ...], now: Callable[[], float] = time.time
+        self,
+        engine: Engine,
+        *,
+        sessions: Path,
+        images: tuple[str, ...],
+        client_uid: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`client_uid` is who may write to `sessions`, and so put anything there."""
         self._engine = engine
+        self._client_uid = client_uid
         self._sessions = sessions
         self._images = images
         self._now = now
@@ -135,7 +145,7 @@ class Containers:
             known = list(self._held.values())  # before the engine is asked: what starts meanwhile is not missing
             found = await self._engine.found(self.label)
             ids = [container.sandbox_id for container in found]
-            orphans = await anyio.to_thread.run_sync(_orphans, self._sessions, ids)
+            orphans = await anyio.to_thread.run_sync(_orphans, self._sessions, ids, self._client_uid)
             doomed = to_remove(found, starting=frozenset(self._starting), orphans=orphans, now_s=self._now())
             for container in doomed:
                 await self._remove(container)
@@ -294,14 +304,14 @@ def _is_directory(session: Path) -> bool:
     return session.is_dir() and not session.is_symlink()
 
 
-def _orphans(sessions: Path, sandbox_ids: list[str]) -> frozenset[str]:
+def _orphans(sessions: Path, sandbox_ids: list[str], client_uid: int) -> frozenset[str]:
     found: set[str] = set()
     for sandbox_id in sandbox_ids:
         session = sessions / sandbox_id
-        if not session.exists():
-            found.add(sandbox_id)
+        if not is_id(sandbox_id, "sbx") or not os.path.lexists(session):
+            found.add(sandbox_id)  # a label that is no id of ours, which anybody may write, names no file either
             continue
-        with orphaned(session) as is_orphan:
+        with orphaned(session, owner_uid=client_uid) as is_orphan:
             if is_orphan:
                 found.add(sandbox_id)
     return frozenset(found)

@@ -83,7 +83,7 @@ async def run(options: Options) -> None:
     """Serve until a signal, or until stdin closes. Where stdin counts, the sandboxes leased here end with the launcher;
     else they run on, and one that is started anew takes them up."""
     engine = Engine(options.docker_host)
-    containers = Containers(engine, sessions=options.sessions, images=options.images)
+    containers = Containers(engine, sessions=options.sessions, images=options.images, client_uid=options.client_uid)
     server = Server(containers, client_uid=options.client_uid)
     async with (
         open_socket(options.socket, options.client_uid) as listener,

@@ -1,6 +1,9 @@
 """Documents made to do harm end their own reader, in bounded time and memory, with a sentence."""
 
+import errno
+import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -235,3 +238,99 @@ async def test_a_reader_cannot_open_files_of_this_machine(tmp_path: Path) -> Non
     bait = files.kept(tmp_path, "bait", b"the bait was read")
     assert "PermissionError" in confined("print(open(sys.argv[1]).read())", str(bait))
     assert confined("import colorsys; print('imported')") == "imported"
+
+
+FORBIDDEN = {
+    "a unix socket": "socket.socket(socket.AF_UNIX).connect(bait_socket)",
+    "an abstract socket": "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)",
+    "a TCP socket": "socket.socket()",
+    "a pair of sockets": "socket.socketpair()",
+    "a fork": "os.fork()",
+    "a thread": "threading.Thread(target=int).start()",
+    "a program": "os.execv(sys.executable, ['python'])",
+    "a spawned program": "os.posix_spawn(sys.executable, ['python'], {})",
+    "its mode": "os.chmod(bait, 0o777)",
+    "its owner": "os.chown(bait, os.getuid(), os.getgid())",
+    "its times": "os.utime(bait)",
+    "its attributes": "os.setxattr(bait, 'user.bait', b'1')",
+    "its length": "os.truncate(bait, 0)",
+    "its content": "os.open(bait, os.O_RDONLY)",
+    "its name": "os.rename(bait, bait + '.moved')",
+    "its being there": "os.unlink(bait)",
+    "another name": "os.link(bait, bait + '.linked')",
+    "a directory": "os.mkdir(bait + '.directory')",
+    "a file of Python's own": "os.open(os.__file__, os.O_RDONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND)",
+    "a signal to the service": "os.kill(os.getppid(), 0)",
+    "the memory of the service": "open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "a file in memory": "os.memfd_create('bait')",
+    "a higher limit": "resource.setrlimit(resource.RLIMIT_CPU, (1, 1))",
+    "ptrace": "call(101, 16, os.getppid(), 0, 0)",
+    "process_vm_readv": "call(310, os.getppid(), 0, 0, 0, 0, 0)",
+    "mount": "call(165, 0, 0, 0, 0, 0)",
+    "unshare": "call(272, 0x10000000)",
+    "setns": "call(308, 0, 0)",
+    "io_uring_setup": "call(425, 1, 0)",
+    "keyctl": "call(250, 0, 0, 0, 0, 0)",
+    "bpf": "call(321, 0, 0, 0)",
+}
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of the raw calls are those of x86_64")
+async def test_a_reader_reaches_nothing_of_the_service(tmp_path: Path) -> None:
+    """Code in a reader's process connects to nothing, starts nothing, signals nobody and changes no file."""
+    bait = files.kept(tmp_path, "bait", b"bait")
+    bait.chmod(0o640)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        listener.setblocking(False)
+        before = os.stat(bait)
+        found = json.loads(confined(ATTEMPTS, str(bait), str(tmp_path / "socket"), json.dumps(FORBIDDEN)))
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    refusals = {errno.EPERM, errno.EACCES, errno.ENOSYS}
+    assert {what for what, code in found.items() if code not in refusals} == set()
+    assert found.keys() == FORBIDDEN.keys()
+    assert os.stat(bait) == before
+    assert sorted(os.listdir(tmp_path)) == ["bait", "socket"]
+
+
+ATTEMPTS = """
+import ctypes, json, threading
+bait, bait_socket = sys.argv[1:3]
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(*words):
+    if libc.syscall(*map(ctypes.c_long, words)) < 0:
+        raise OSError(ctypes.get_errno(), 'refused')
+
+found = {}
+for what, attempt in json.loads(sys.argv[3]).items():
+    try:
+        exec(attempt)
+        found[what] = 0
+    except OSError as error:
+        found[what] = error.errno
+    except (RuntimeError, ValueError):
+        found[what] = 1  # what Python makes of a thread and of a limit that the system refuses
+os.write(1, json.dumps(found).encode())
+"""
+
+
+async def test_a_reader_that_cannot_be_confined_reads_nothing(tmp_path: Path) -> None:
+    """Where a wall cannot be put in force, the document is refused with what is missing."""
+    page = files.kept(tmp_path, "a.html", b"<p>words")
+    with page.open("rb") as document:
+        done = await anyio.run_process(
+            [sys.executable, "-I", "-c", NOT_ON_LINUX, "html", "1073741824", "10", ""], stdin=document, check=False
+        )
+    assert done.stdout == b""
+    assert json.loads(done.stderr)["problem"].startswith("is not read, because its reader cannot be confined here")
+
+
+NOT_ON_LINUX = """
+import sys
+from service.contexts.documents import program
+sys.platform = 'darwin'
+sys.exit(program.main())
+"""

@@ -13,7 +13,7 @@ import warnings
 from importlib import import_module
 from typing import BinaryIO, Protocol, cast
 
-from service.contexts.documents.confinement import confine
+from service.contexts.documents.confinement import Unconfined, confine
 from service.contexts.documents.formats import FORMATS, DocumentFormat
 from service.contexts.documents.text_writer import TextWriter, Unreadable
 
@@ -33,14 +33,22 @@ def main() -> int:
     report = _keep_stderr_for_the_report()
     # The libraries are read from disk before the document is looked at, because afterwards they could not be.
     reader = cast("Reader", import_module(f"service.contexts.documents.{FORMATS[document_format].reader}"))
-    confine(memory_bytes=int(arguments[1]), cpu_s=int(arguments[2]))
+    try:
+        confine(memory_bytes=int(arguments[1]), cpu_s=int(arguments[2]))
+    except Unconfined as error:
+        _report(report, {"problem": f"is not read, because its reader cannot be confined here: it {error}"})
+        return 0
     text = TextWriter(sys.stdout.buffer)
     problem = _read(reader, text, arguments[3])
     said: dict[str, object] = {"notes": [note[:LONGEST_NOTE] for note in text.notes[:MOST_NOTES]]}
     if problem is not None:
         said = {"problem": problem}
-    os.write(report, json.dumps(said).encode())
+    _report(report, said)
     return 0
+
+
+def _report(descriptor: int, said: dict[str, object]) -> None:
+    os.write(descriptor, json.dumps(said).encode())
 
 
 def _read(reader: Reader, text: TextWriter, encoding: str) -> str | None:

@@ -11,7 +11,7 @@ run: ## Set up, then find one number hidden in 1,000,000 lines (scripted model; 
 
 test: ## Set up, then run the tests
 	@sh deploy/setup_environment.sh dev
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist loadfile
 
 check: ## Lint, format, types, directions of import, and whether the locks are current
 	@sh deploy/setup_environment.sh dev

@@ -20,12 +20,6 @@ COMPONENTS: dict[str, Callable[[], str | None]] = {
 }
 """Marker → why the component is missing, or None."""
 
-_missing = pytest.StashKey[dict[str, list[str]]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_missing] = {}
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, why_missing in COMPONENTS.items():
@@ -36,12 +30,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             continue
         if os.environ.get("CI"):
             pytest.fail(f"{marker}: {reason} (under CI a missing component is a failure)", pytrace=False)
-        item.config.stash[_missing].setdefault(f"{marker}: {reason}", []).append(item.nodeid)
         pytest.skip(f"{marker}: {reason}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = config.stash[_missing]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # From the reports, which also arrive from the processes that tests are spread over.
+    missing: dict[str, list[str]] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+        if reason.partition(":")[0] in COMPONENTS:
+            missing.setdefault(reason, []).append(report.nodeid)
     if not missing:
         return
     terminalreporter.section("NOT RUN", sep="=", yellow=True, bold=True)

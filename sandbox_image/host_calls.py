@@ -172,7 +172,7 @@ class HostCalls:
         digest = hashlib.sha256(canonical).hexdigest()
         ordinal = self._ordinals[function, digest]
         self._ordinals[function, digest] += 1
-        key = {"cell_id": cell.cell_id, "function": function, "arguments_sha256": digest, "ordinal": ordinal}
+        key = {"cell_id": cell.cell_id, "function": function, "ordinal": ordinal}
         body = encode_json(key)[:-1] + b',"arguments":' + canonical + b"}"
         epoch = self._epoch
         return Call(

@@ -285,13 +285,13 @@ HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCallRequest:
-    """One call of a namespace function, whole batch included. The key fields are those of its record."""
+    """One call of a namespace function, whole batch included. It is recorded under its cell, its function, a digest of
+    its arguments that the host makes itself, and its ordinal."""
 
     cell_id: str
     function: HostFunction
-    arguments_sha256: str
-    """Over `arguments` as canonical JSON (sorted keys, no spaces, UTF-8, surrogates escaped)."""
     ordinal: int
+    """Counts equal calls of a cell from 0."""
     arguments: dict[str, Any]
     """`llm_*`: prompts (list), model (str | null), schema (object | null).
     `rlm_*`: prompts (list), model, contexts (list of str | JSON value, or null). `budget`: empty."""

@@ -62,7 +62,6 @@ def body(**changes: Any) -> dict[str, Any]:
     return {
         "cell_id": CELL,
         "function": "llm_query_batched",
-        "arguments_sha256": "0" * 64,
         "ordinal": 0,
         "arguments": {"prompts": ["abc", "xyz"], "model": None, "schema": None},
     } | changes
@@ -152,7 +151,7 @@ async def test_other_routes_do_not_exist(tmp_path: Path) -> None:
 
 
 async def test_what_is_asked_is_recorded_under_what_was_asked(tmp_path: Path) -> None:
-    """A sandbox that lies about the digest of its arguments gets the answer to them, not to another call's."""
+    """Equal ordinals of different arguments are different calls: the key holds a digest that is made here."""
     async with gateway(tmp_path) as (client, token):
         for text in ("abc", "xyz"):
             arguments = {"prompts": [text], "model": None, "schema": None}

@@ -26,8 +26,10 @@ from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory, orphaned
 from service.sandboxes.docker_launcher import Launcher, open_launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
-from service.sandboxes.launcher.protocol import MAX_LINE_BYTES, REQUEST, KillRequest, StartRequest
-from service.sandboxes.launcher.reconciling import FoundContainer, to_remove
+from service.sandboxes.launcher.bounds import Bounds
+from service.sandboxes.launcher.protocol import MAX_LINE_BYTES, REQUEST, KillRequest, Runtime, StartRequest
+from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
+from service.sandboxes.launcher.staging import PLACE, NotStaged, Stage, opened_session
 from service.sandboxes.launcher.uids import Uids
 from service.sandboxes.pool import open_pool
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
@@ -112,6 +114,33 @@ def test_what_must_go(found: list[FoundContainer], starting: frozenset[str], orp
     for container in found:
         stays = container.runs and container.deadline_s > now and container.sandbox_id not in orphans
         assert (container in removed) == (not stays and container.sandbox_id not in starting)
+
+
+@given(st.integers(0, 10_000))
+def test_an_engine_that_fails_is_left_alone_longer_and_longer(failures: int) -> None:
+    """There is always a pause of at least a second, never one of more than half a minute, and none is shorter than the
+    one before."""
+    assert 1.0 <= pause_s(failures) <= pause_s(failures + 1) <= 30.0
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [
+        ({"images": ("other",)}, "may start other"),
+        ({"runtimes": ("runsc",)}, "more --runtime"),
+        ({"memory_bytes": 511 << 20}, "--max-memory-mb is 511, found a request for 512 MB"),
+        ({"tmp_bytes": 31 << 20}, "--max-tmp-mb"),
+        ({"sandboxes": 3}, "--max-sandboxes"),
+    ],
+)
+def test_the_operators_bounds_hold_whatever_the_client_asks(bounds: dict[str, Any], says: str) -> None:
+    """What is past a bound is refused by a sentence that names the bound; what just meets it is not."""
+    request = StartRequest(**GOOD)
+    meets = Bounds(images=("rlm-sandbox",), memory_bytes=512 << 20, tmp_bytes=32 << 20, sandboxes=4)
+    assert meets.refusal(request, sandboxes=3) is None
+    refusal = Bounds(**{"images": ("rlm-sandbox",)} | bounds).refusal(request, sandboxes=3)
+    assert refusal is not None
+    assert says in refusal
 
 
 @given(st.lists(st.booleans(), max_size=60))
@@ -449,3 +478,99 @@ class TestHostileDirectory:
         os.chown(session.with_name(session.name + ".owner"), 65534, 65534)
         with orphaned(session, owner_uid=65534) as is_orphan:
             assert is_orphan
+
+
+@pytest.mark.needs_docker
+class TestStaging:
+    """What the engine is told to mount, where the client could swap the path that it names."""
+
+    def test_what_was_opened_is_what_is_mounted(self, data: Path) -> None:
+        """A session directory that is swapped for a link after it was looked at is mounted all the same, not the
+        link's target; and no mount is left."""
+        session, elsewhere = data / new_id("sbx"), data / "elsewhere"
+        session.mkdir()
+        elsewhere.mkdir()
+        stage = Stage(data / "stage")
+        with opened_session(data, session.name, os.geteuid()) as opened:
+            session.rename(data / "away")
+            session.symlink_to(elsewhere)
+            with stage.mounted(opened) as path:
+                assert path.samefile(data / "away")
+                assert str(data / "stage") in Path("/proc/self/mountinfo").read_text()
+        stage.close()
+        assert str(data / "stage") not in Path("/proc/self/mountinfo").read_text()
+        assert os.listdir(data / "stage") == []
+
+    def test_a_link_a_file_and_a_foreign_directory_are_no_session(self, data: Path) -> None:
+        """Only a directory of the client's own is opened."""
+        link, file, foreign = (data / new_id("sbx") for _ in range(3))
+        link.symlink_to("/etc")
+        file.touch()
+        foreign.mkdir()
+        for planted in (link, file, foreign):
+            with (
+                pytest.raises(NotStaged, match="session directory"),
+                opened_session(data, planted.name, 65534),
+            ):
+                pass
+
+    def test_what_a_killed_launcher_left_mounted_is_taken_away(self, data: Path) -> None:
+        """The next launcher unmounts what one that was killed left, and not what a living one needs."""
+        session = data / new_id("sbx")
+        session.mkdir()
+        (session / "kept").touch()
+        with (
+            opened_session(data, session.name, os.geteuid()) as opened,
+            contextlib.closing(Stage(data / "stage")) as living,
+            living.mounted(opened) as path,
+        ):
+            die = (
+                "import os, sys; from pathlib import Path; from service.sandboxes.launcher.staging import Stage\n"
+                "with Stage(Path(sys.argv[1])).mounted(int(sys.argv[2])): os.kill(os.getpid(), 9)"
+            )
+            words = [sys.executable, "-c", die, str(data / "stage"), str(opened)]
+            assert subprocess.run(words, cwd=ROOT, pass_fds=[opened], check=False).returncode == -signal.SIGKILL
+            assert Path("/proc/self/mountinfo").read_text().count(str(data / "stage")) == 2
+            with contextlib.closing(Stage(data / "stage")) as after, after.mounted(opened):
+                assert Path("/proc/self/mountinfo").read_text().count(str(data / "stage")) == 2
+                assert (path / "kept").exists()
+        assert (session / "kept").exists()
+        assert os.listdir(data / "stage") == []
+
+    @pytest.mark.usefixtures("image")
+    @pytest.mark.parametrize("runtime", ["runc", pytest.param("runsc", marks=pytest.mark.needs_gvisor)])
+    def test_a_client_of_another_uid_gets_working_sandboxes(self, data: Path, runtime: Runtime) -> None:
+        """With the launcher as root and the client another uid, cells run, and nothing is mounted once they do."""
+        words = [sys.executable, "-c", _CLIENT, str(data), SANDBOX_IMAGE, runtime]
+        with launcher_process(data, "--client-uid", "65534"):
+            os.chown(data / "sessions", 65534, 65534)
+            done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+            assert done.stdout.endswith("\n2\n\n"), done.stderr[-3000:]
+            assert str(PLACE) not in Path("/proc/self/mountinfo").read_text()
+
+
+_CLIENT = """
+import os, sys
+from pathlib import Path
+import anyio, anyio._backends._asyncio
+from service.sandboxes.docker_launcher import Launcher
+from service.sandboxes.docker_provider import DockerProvider
+from service.sandboxes.pool import open_pool
+from tests.sandboxes.contract import SMALL, printed
+
+async def main(data, image, runtime):
+    sessions = data / "sessions"
+    provider = DockerProvider(Launcher(data / "launcher.sock"), sessions=sessions, image=image, runtime=runtime)
+    async with open_pool(
+        provider, sessions=sessions, gateway_socket=None, slots=1, warm=0, template=SMALL
+    ) as pool:
+        sandbox = await pool.acquire()
+        await sandbox.claim(generation=1, grant="g", random_seed=1)
+        print(await printed(sandbox, "print(1 + 1)"))
+        await pool.release(sandbox)
+
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+anyio.run(main, Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+"""

@@ -9,6 +9,8 @@ as a child of the service on the embedded default.
     wire         one JSON object a line, bounded, on a deadline
     server       who may speak, which request does what, and the lease a caller holds on a sandbox
     containers   the sandboxes there are, by id: start, end, reconcile
+    bounds       what the operator lets the client have
+    staging      session directories, safe from a client that swaps them while the engine mounts
     reconciling  which containers must go, as a pure function
     uids         a uid of its own for each sandbox
     engine       the Docker SDK: the only module that imports it; its types and errors do not leave

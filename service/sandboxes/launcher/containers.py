@@ -13,9 +13,11 @@ import structlog
 from service.ids import is_id
 from service.sandboxes.directory import orphaned
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
+from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, Usage
 from service.sandboxes.launcher.protocol import StartRequest
-from service.sandboxes.launcher.reconciling import FoundContainer, to_remove
+from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
+from service.sandboxes.launcher.staging import NotStaged, Stage, check_seen, opened_session
 from service.sandboxes.launcher.uids import Uids
 
 RECONCILE_INTERVAL_S = 30.0
@@ -53,16 +55,19 @@ class Containers:
         engine: Engine,
         *,
         sessions: Path,
-        images: tuple[str, ...],
+        bounds: Bounds,
         client_uid: int,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`client_uid` is who may write to `sessions`, and so put anything there."""
+        """`client_uid` is who may write to `sessions`, and so put anything there at any moment."""
         self._engine = engine
         self._client_uid = client_uid
         self._sessions = sessions
-        self._images = images
+        self._bounds = bounds
+        self._stage = None if client_uid == os.geteuid() else Stage()
+        """One of our own uid may do all that we may: nothing is to be kept from it."""
         self._now = now
+        self._has_reconciled = False
         self._held: dict[str, Held] = {}
         self._starting: set[str] = set()
         self._locks: dict[str, anyio.Lock] = {}
@@ -79,21 +84,23 @@ class Containers:
     async def capabilities(self) -> tuple[EngineFacts, list[tuple[str, bool]]]:
         """The engine, and each permitted image with whether it is there."""
         facts = await self._engine.facts()
-        return facts, [(image, await self._engine.has_image(image)) for image in self._images]
+        return facts, [(image, await self._engine.has_image(image)) for image in self._bounds.images]
 
     async def start(self, request: StartRequest) -> Held:
         """Create and start the container of a sandbox. Raises `Refused`, `EngineFailed`."""
-        session = self._sessions / request.sandbox_id
-        if request.image not in self._images:
-            raise Refused(f"the launcher may start {', '.join(self._images)}, found {request.image}")
-        if not await anyio.to_thread.run_sync(_is_directory, session):
-            raise Refused(f"expected the session directory {session}, found none: do both sides mount the same path?")
+        self._check_bounds(request)
+        if self._bounds.sandboxes is not None and not self._has_reconciled:
+            await self.reconcile()  # those of an earlier launcher count too
         async with self._lock(request.sandbox_id):
             if request.sandbox_id in self._held:
                 raise Refused(f"sandbox {request.sandbox_id} was started already")
+            self._check_bounds(request)
             self._starting.add(request.sandbox_id)
             try:
-                return await self._start(request, session)
+                with opened_session(self._sessions, request.sandbox_id, self._client_uid) as session:
+                    return await self._start_staged(request, session)
+            except NotStaged as exc:
+                raise Refused(str(exc)) from exc
             finally:
                 self._starting.discard(request.sandbox_id)
 
@@ -131,13 +138,19 @@ class Containers:
 
     async def keep_reconciling(self) -> None:
         """At once, then every `RECONCILE_INTERVAL_S` and at each deadline, until cancelled."""
+        failures = 0
         while True:
             try:
                 await self.reconcile()
+                failures = 0
             except EngineFailed as exc:
+                failures += 1
                 _log.warning("docker_reconciling_failed", reason=exc.reason)
-            with anyio.move_on_after(RECONCILE_INTERVAL_S):
-                await self._wait_for_deadline()
+            # A deadline that is past already, of what could not be removed, would let this run without a pause.
+            await anyio.sleep(pause_s(failures))
+            if not failures:
+                with anyio.move_on_after(RECONCILE_INTERVAL_S):
+                    await self._wait_for_deadline()
 
     async def reconcile(self) -> None:
         """Take up what runs and is not known yet, remove what must go. Raises `EngineFailed`."""
@@ -147,15 +160,19 @@ class Containers:
             ids = [container.sandbox_id for container in found]
             orphans = await anyio.to_thread.run_sync(_orphans, self._sessions, ids, self._client_uid)
             doomed = to_remove(found, starting=frozenset(self._starting), orphans=orphans, now_s=self._now())
-            for container in doomed:
-                await self._remove(container)
             for container in found:
-                if container not in doomed:
-                    await self._take_up(container)
+                try:
+                    await (self._remove(container) if container in doomed else self._take_up(container))
+                except EngineFailed as exc:
+                    if exc.kind == "unreachable":
+                        raise
+                    # One that has vanished meanwhile, or that the engine cannot handle, must not keep the others.
+                    _log.warning("sandbox_not_reconciled", sandbox_id=container.sandbox_id[:64], reason=exc.reason)
             there = {container.container_id for container in found}
             for held in known:
                 if held.container_id not in there:
                     self._forget(held, exit_status=255)
+            self._has_reconciled = True
 
     async def attach(self, sandbox_id: str) -> Held:
         """One that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
@@ -182,6 +199,11 @@ class Containers:
             except EngineFailed as exc:
                 _log.warning("docker_following_failed", reason=exc.reason)
 
+    def close(self) -> None:
+        """Once nothing starts any more."""
+        if self._stage is not None:
+            self._stage.close()
+
     async def kill_ours(self) -> None:
         """All that was leased here; what fails is left to the next launcher."""
         for held in list(self._held.values()):
@@ -191,6 +213,26 @@ class Containers:
                 await self.kill(held.sandbox_id)
             except EngineFailed as exc:
                 _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
+
+    def _check_bounds(self, request: StartRequest) -> None:
+        refusal = self._bounds.refusal(request, sandboxes=len(self._held.keys() | self._starting))
+        if refusal is not None:
+            raise Refused(refusal)
+
+    async def _start_staged(self, request: StartRequest, session: int) -> Held:
+        """Raises `NotStaged` besides."""
+        if self._stage is None:
+            return await self._start(request, self._sessions / request.sandbox_id)
+        with self._stage.mounted(session) as path:
+            held = await self._start(request, path)
+            try:
+                check_seen(held.pid, session)
+            except NotStaged:
+                with anyio.CancelScope(shield=True):
+                    await self._engine.remove(held.container_id)
+                    self._forget(held, exit_status=255)
+                raise
+            return held
 
     async def _start(self, request: StartRequest, session: Path) -> Held:
         uids = await self._usable_uids()
@@ -297,11 +339,6 @@ class Containers:
 
     def __repr__(self) -> str:
         return f"<Containers of {self._sessions}: {len(self._held)} held, {len(self._starting)} starting>"
-
-
-def _is_directory(session: Path) -> bool:
-    """A directory itself: what a link names is none of ours."""
-    return session.is_dir() and not session.is_symlink()
 
 
 def _orphans(sessions: Path, sandbox_ids: list[str], client_uid: int) -> frozenset[str]:

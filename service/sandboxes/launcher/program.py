@@ -6,14 +6,16 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import anyio
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import Engine
-from service.sandboxes.launcher.protocol import ImageName
+from service.sandboxes.launcher.protocol import ImageName, Runtime
 from service.sandboxes.launcher.server import Server, open_socket
 
 READY = "launcher listens"
@@ -27,7 +29,7 @@ _log = structlog.get_logger(__name__)
 class Options:
     socket: Path
     sessions: Path
-    images: tuple[str, ...]
+    bounds: Bounds
     docker_host: str | None
     client_uid: int
     until_stdin_closes: bool
@@ -54,6 +56,19 @@ def read_options(arguments: list[str]) -> Options:
     parser.add_argument(
         "--image", action="append", required=True, dest="images", help="an image that may be started; repeatable"
     )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        dest="runtimes",
+        choices=get_args(Runtime),
+        help="a runtime that may be used; repeatable (default: both)",
+    )
+    for option, of in (
+        ("--max-memory-mb", "the most memory of one sandbox's kernel"),
+        ("--max-tmp-mb", "the largest /tmp of one sandbox"),
+        ("--max-sandboxes", "the most sandboxes at once"),
+    ):
+        parser.add_argument(option, type=_positive, help=f"{of} (default: what is asked for)")
     parser.add_argument("--docker-host", help="the engine, such as unix:///run/docker.sock (the default)")
     parser.add_argument(
         "--client-uid", type=int, default=os.geteuid(), help="the one uid that may speak to it (default: its own)"
@@ -72,35 +87,50 @@ def read_options(arguments: list[str]) -> Options:
     return Options(
         socket=found.socket.absolute(),
         sessions=found.sessions.resolve(),
-        images=tuple(found.images),
+        bounds=Bounds(
+            images=tuple(found.images),
+            runtimes=tuple(found.runtimes or get_args(Runtime)),
+            memory_bytes=found.max_memory_mb and found.max_memory_mb << 20,
+            tmp_bytes=found.max_tmp_mb and found.max_tmp_mb << 20,
+            sandboxes=found.max_sandboxes,
+        ),
         docker_host=found.docker_host,
         client_uid=found.client_uid,
         until_stdin_closes=found.until_stdin_closes,
     )
 
 
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 40):
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found {text!r}")
+    return int(text)
+
+
 async def run(options: Options) -> None:
     """Serve until a signal, or until stdin closes. Where stdin counts, the sandboxes leased here end with the launcher;
     else they run on, and one that is started anew takes them up."""
     engine = Engine(options.docker_host)
-    containers = Containers(engine, sessions=options.sessions, images=options.images, client_uid=options.client_uid)
+    containers = Containers(engine, sessions=options.sessions, bounds=options.bounds, client_uid=options.client_uid)
     server = Server(containers, client_uid=options.client_uid)
-    async with (
-        open_socket(options.socket, options.client_uid) as listener,
-        engine.endings(containers.label) as endings,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(containers.follow, endings)
-        tasks.start_soon(containers.keep_reconciling)
-        tasks.start_soon(server.serve, listener)
-        tasks.start_soon(_end_on_signal, tasks.cancel_scope)
+    try:
+        async with (
+            open_socket(options.socket, options.client_uid) as listener,
+            engine.endings(containers.label) as endings,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(containers.follow, endings)
+            tasks.start_soon(containers.keep_reconciling)
+            tasks.start_soon(server.serve, listener)
+            tasks.start_soon(_end_on_signal, tasks.cancel_scope)
+            if options.until_stdin_closes:
+                tasks.start_soon(_end_with_stdin, tasks.cancel_scope)
+            sys.stdout.write(READY + "\n")
+            sys.stdout.flush()
+    finally:  # also where a fault of ours ends it
         if options.until_stdin_closes:
-            tasks.start_soon(_end_with_stdin, tasks.cancel_scope)
-        sys.stdout.write(READY + "\n")
-        sys.stdout.flush()
-    if options.until_stdin_closes:
-        with anyio.move_on_after(LAST_DEADLINE_S, shield=True):
-            await containers.kill_ours()
+            with anyio.move_on_after(LAST_DEADLINE_S, shield=True):
+                await containers.kill_ours()
+        containers.close()
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

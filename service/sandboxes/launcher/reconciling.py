@@ -7,6 +7,9 @@ that lock when the owner dies, however it dies, so nothing has to be guessed fro
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LEAST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundContainer:
@@ -31,3 +34,8 @@ def to_remove(
         if container.sandbox_id not in starting
         and (not container.runs or container.deadline_s <= now_s or container.sandbox_id in orphans)
     )
+
+
+def pause_s(failures: int) -> float:
+    """How long to leave the engine alone after so many passes in a row that failed."""
+    return min(LEAST_PAUSE_S * (1 << min(max(failures - 1, 0), 16)), LONGEST_PAUSE_S)

@@ -70,13 +70,13 @@ class Lease:
         self._launcher = launcher
         self._sandbox_id = sandbox_id
         self._stream = stream
-        self._closed = False
+        self._closed = anyio.Event()
         self.pid = pid
 
     @property
     def has_ended(self) -> bool:
         """Whether the launcher has said so already; never waits."""
-        if self._closed:
+        if self._closed.is_set():
             return True
         raw: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
         try:
@@ -94,17 +94,20 @@ class Lease:
                 return reply.exit_status if isinstance(reply, EndedReply) else None
             except (WireBroken, ValidationError):
                 pass
-            if self._closed:
+            if self._closed.is_set():
                 return None
             await anyio.aclose_forcefully(self._stream)
             stream = await self._launcher.attached(self._sandbox_id)
             if stream is None:
                 return None
+            if self._closed.is_set():  # while it was asked for
+                await anyio.aclose_forcefully(stream)
+                return None
             self._stream = stream
 
     async def close(self) -> None:
         """Let go: the launcher ends the sandbox, if it still runs."""
-        self._closed = True
+        self._closed.set()
         await anyio.aclose_forcefully(self._stream)
 
 

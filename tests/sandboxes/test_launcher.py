@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import docker
 import docker.errors
 import pytest
@@ -24,13 +26,22 @@ from pydantic import ValidationError
 
 from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory, orphaned
-from service.sandboxes.docker_launcher import Launcher, open_launcher
+from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.protocol import MAX_LINE_BYTES, REQUEST, KillRequest, Runtime, StartRequest
+from service.sandboxes.launcher.protocol import (
+    MAX_LINE_BYTES,
+    REQUEST,
+    KillRequest,
+    Runtime,
+    StartedReply,
+    StartRequest,
+)
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
+from service.sandboxes.launcher.server import MAX_CONNECTIONS, OTHER_FILES, most_connections
 from service.sandboxes.launcher.staging import PLACE, NotStaged, Stage, opened_session
 from service.sandboxes.launcher.uids import Uids
+from service.sandboxes.launcher.wire import receive_line, send_message
 from service.sandboxes.pool import open_pool
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
 from tests.machine import DOCKER_HOST, ROOT, SANDBOX_IMAGE
@@ -114,6 +125,15 @@ def test_what_must_go(found: list[FoundContainer], starting: frozenset[str], orp
     for container in found:
         stays = container.runs and container.deadline_s > now and container.sandbox_id not in orphans
         assert (container in removed) == (not stays and container.sandbox_id not in starting)
+
+
+@given(st.integers(1, 1 << 40))
+def test_connections_leave_files_for_everything_else(open_files: int) -> None:
+    """However few files may be open, some connections are served, and not all files are spent on them."""
+    most = most_connections(open_files)
+    assert 1 <= most <= MAX_CONNECTIONS
+    assert most < open_files or open_files == 1
+    assert most <= open_files // 2 or most <= open_files - OTHER_FILES or open_files == 1
 
 
 @given(st.integers(0, 10_000))
@@ -269,6 +289,52 @@ class TestWithoutAnEngine:
             done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=ROOT)
             assert done.returncode == 2
             assert says in done.stderr
+
+    def test_a_launcher_out_of_files_goes_on(self, data: Path) -> None:
+        """More connections than files may be open do not end it; once they are closed it answers again."""
+        with launcher_process(data, docker_host=f"unix://{data}/no-engine.sock") as process:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (24, 24))
+            with contextlib.ExitStack() as connections:
+                for _ in range(64):
+                    connection = connections.enter_context(socket.socket(socket.AF_UNIX))
+                    connection.connect(str(data / "launcher.sock"))
+                while b"launcher_cannot_accept" not in (data / "launcher.log").read_bytes():
+                    assert process.poll() is None
+            kill = KillRequest(sandbox_id="sbx_" + "0" * 32).model_dump_json().encode() + b"\n"
+            assert b"refused_reply" in ask(data / "launcher.sock", kill)
+            assert process.poll() is None
+
+    async def test_a_lease_that_was_closed_is_not_taken_up_again(self, data: Path) -> None:
+        """Who waits for a lease to end while its launcher is away, and lets go of it, holds no connection to the next
+        launcher."""
+        path = data / "launcher.sock"
+        asked, ended = anyio.Event(), anyio.Event()
+        lease: Lease | None = None
+
+        async def grant(stream: anyio.abc.SocketStream) -> None:
+            async with stream:
+                if b"attach" in await receive_line(stream, 5):
+                    asked.set()
+                    assert lease is not None
+                    await lease.close()
+                    await send_message(stream, StartedReply(pid=1), 5)
+                    with contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                        await stream.receive(1)
+                    ended.set()
+                else:
+                    await send_message(stream, StartedReply(pid=1), 5)
+
+        async with (
+            await anyio.create_unix_listener(path) as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(listener.serve, grant)
+            lease = await Launcher(path).start(StartRequest(**GOOD))
+            with anyio.fail_after(20):
+                assert await lease.ended() is None
+                assert asked.is_set()
+                await ended.wait()
+            tasks.cancel_scope.cancel()
 
     async def test_a_child_gets_none_of_our_environment(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The launcher that the service starts sees no key of the service's."""

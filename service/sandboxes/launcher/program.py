@@ -16,7 +16,7 @@ from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.protocol import ImageName, Runtime
-from service.sandboxes.launcher.server import Server, open_socket
+from service.sandboxes.launcher.server import Server, open_socket, raise_open_file_limit
 
 READY = "launcher listens"
 """The first line on stdout, once callers can connect."""
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     """The exit code."""
     options = read_options(arguments)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    raise_open_file_limit()
     anyio.run(run, options)
     return 0
 

@@ -5,8 +5,10 @@ Only one uid may speak: the socket is its, mode 0600, and the operating system's
 """
 
 import os
+import resource
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -45,6 +47,11 @@ from service.sandboxes.launcher.wire import WireBroken, receive_line, send_messa
 REQUEST_DEADLINE_S = 5.0
 REPLY_DEADLINE_S = 5.0
 MAX_CONNECTIONS = 8192
+"""Where this process may open that many files; else fewer."""
+OTHER_FILES = 128
+"""What the launcher opens besides: the engine's connections, directories that are looked at, its own."""
+ACCEPT_PAUSE_S = 0.2
+"""After a connection could not be accepted, for want of files mostly: until some are closed."""
 MAX_LISTED = 400
 """Sandboxes in one list; what more there are is left out, so that the line keeps its bound."""
 
@@ -57,13 +64,23 @@ class Server:
     def __init__(self, containers: Containers, *, client_uid: int) -> None:
         self._containers = containers
         self._client_uid = client_uid
-        self._connections = anyio.Semaphore(MAX_CONNECTIONS)
+        self._most = most_connections(_open_file_limit())
+        self._connections = anyio.Semaphore(self._most)
 
     async def serve(self, listener: anyio.abc.SocketListener) -> None:
         """Until cancelled. Sandboxes live on then: whoever ends them decides that."""
         async with anyio.create_task_group() as connections:
+            refused = False
             while True:
-                stream = await listener.accept()
+                try:
+                    stream = await listener.accept()
+                except (OSError, anyio.BrokenResourceError) as exc:
+                    if not refused:
+                        _log.error("launcher_cannot_accept", reason=str(exc.__cause__ or exc))
+                    refused = True
+                    await anyio.sleep(ACCEPT_PAUSE_S)
+                    continue
+                refused = False
                 connections.start_soon(self._answer, stream)
 
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
@@ -75,7 +92,7 @@ class Server:
             try:
                 self._connections.acquire_nowait()
             except anyio.WouldBlock:
-                _log.warning("launcher_full", connections=MAX_CONNECTIONS)
+                _log.warning("launcher_full", connections=self._most)
                 return
             try:
                 await self._serve_one(stream)
@@ -196,6 +213,22 @@ async def open_socket(path: Path, client_uid: int) -> AsyncIterator[anyio.abc.So
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.Path(path).unlink(missing_ok=True)
+
+
+def most_connections(open_files: int) -> int:
+    """How many connections leave enough open files for everything else."""
+    return min(MAX_CONNECTIONS, max(open_files - OTHER_FILES, open_files // 2, 1))
+
+
+def raise_open_file_limit() -> None:
+    """As far as this process may: each lease is a connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open_file_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _peer_uid(stream: anyio.abc.SocketStream) -> int:

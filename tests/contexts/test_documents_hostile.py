@@ -161,6 +161,57 @@ async def test_too_much_processor_time_ends_the_reader(tmp_path: Path) -> None:
     assert "took more than 1 s of processor time" in await outcome(page, ConversionLimits(cpu_s=1))
 
 
+@pytest.mark.parametrize(("size", "cpu_s"), [(0, 30), (1_000_000, 40), (10_000_000, 130), (10_000_000_000, 600)])
+async def test_processor_time_grows_with_the_document(size: int, cpu_s: int) -> None:
+    """A small document cannot take as long as a large one."""
+    assert ConversionLimits().cpu_s_for(size) == cpu_s
+
+
+QUICK = ConversionLimits(memory_bytes=512 << 20, cpu_s=6, wall_s=60.0)
+"""Each of these took minutes."""
+
+
+@pytest.mark.parametrize("start", [b"<a ", b"<!--", b"<a href='", b"&"])
+async def test_a_tag_without_end_is_refused(tmp_path: Path, start: bytes) -> None:
+    """A page that is one tag of many megabytes is not looked through again and again."""
+    page = files.kept(tmp_path, "a.html", b"words" + start + b"x" * 40_000_000)
+    found = await outcome(page, QUICK)
+    assert found.startswith("words&x" if start == b"&" else "refused: a.html: the HTML page has a tag of more than 16,")
+
+
+@pytest.mark.parametrize("piece", [b"<!-- ", b"<a ", b"</", b"<?"])
+async def test_a_page_that_ends_within_a_tag_is_read_to_there(tmp_path: Path, piece: bytes) -> None:
+    """Tags within a tag without end are left out, and what is before them is read."""
+    page = files.kept(tmp_path, "a.html", b"<p>words</p>" + piece * 200_000)
+    assert await outcome(page, QUICK) == "words\n\n"
+
+
+async def test_a_large_script_or_picture_in_a_page_is_passed_over(tmp_path: Path) -> None:
+    """Pages that carry megabytes of data within a script or a tag are read like any other."""
+    script = b"<script>" + b"x<y;" * 5_000_000 + b"</script>"
+    picture = b'<img alt="a picture" src="data:image/png;base64,' + b"A" * 10_000_000 + b'">'
+    page = files.kept(tmp_path, "a.html", script + b"<p>words " + picture + b"</p>")
+    assert await outcome(page, QUICK) == "words a picture\n\n"
+
+
+@pytest.mark.parametrize("piece", ["a@b.example,", "=?utf-8?q?a?= ", "(", '"', "a "])
+@pytest.mark.parametrize("header", ["To", "Subject", "Content-Type", "Date"])
+async def test_a_header_without_end_is_cut(tmp_path: Path, header: str, piece: str) -> None:
+    """A header of a megabyte costs no more than one of 8,192 characters."""
+    mail = f"{header}: {piece * (1_000_000 // len(piece))}\nFrom: anna\n\nwords".encode()
+    found = await outcome(files.kept(tmp_path, "a.eml", mail), QUICK)
+    assert found.startswith(("From: anna", "refused: a.eml: the e-mail is"))
+    assert len(found) < 10_000
+
+
+async def test_a_cell_over_too_many_columns_is_refused(tmp_path: Path) -> None:
+    """A table cell that says it spans billions of columns is not written out billions of times."""
+    cell = '<w:tc><w:tcPr><w:gridSpan w:val="2000000000"/></w:tcPr><w:p><w:r><w:t>words</w:t></w:r></w:p></w:tc>'
+    content = f"{WORD}<w:tbl><w:tblPr/><w:tblGrid/><w:tr>{cell}</w:tr></w:tbl></w:body></w:document>".encode()
+    path = files.kept(tmp_path, "a.docx", files.with_member(files.word_document(), "word/document.xml", content))
+    assert "has a table cell over more than 16,384 columns" in await outcome(path, QUICK)
+
+
 async def test_the_deadline_ends_a_reader_that_waits(tmp_path: Path) -> None:
     """A reader that does not finish in time is ended and told, whatever it waits for."""
     page = files.kept(tmp_path, "a.html", b"<p>words " * 1_000)

@@ -5,12 +5,13 @@ time, or by crashing a reader. Each of these is a sentence for whoever gave the 
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,9 @@ from service.errors import BadRequest
 
 CHUNK_BYTES = 1 << 20
 REPORT_BYTES = 1 << 16
+FIRST_CPU_S = 30
+CPU_S_PER_MB = 10
+"""Several times what a page of dense text takes on a slow machine."""
 
 _PROGRAM = "service.contexts.documents.program"
 
@@ -32,8 +36,12 @@ class ConversionLimits:
     memory_bytes: int = 2 << 30
     """Of address space, the interpreter and its libraries included."""
     cpu_s: int = 600
+    """At most: a small document has `FIRST_CPU_S` and `CPU_S_PER_MB`."""
     wall_s: float = 1200.0
     text_bytes: int = 4 << 30
+
+    def cpu_s_for(self, document_bytes: int) -> int:
+        return min(self.cpu_s, FIRST_CPU_S + CPU_S_PER_MB * document_bytes // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +68,9 @@ class Document:
             document = self.path.open("rb")
         except OSError as error:
             raise BadRequest(f"{name}: cannot be read ({error.strerror})") from error
-        limits = (str(self.limits.memory_bytes), str(self.limits.cpu_s))
         with document:
+            cpu_s = self.limits.cpu_s_for(os.fstat(document.fileno()).st_size)
+            limits = (str(self.limits.memory_bytes), str(cpu_s))
             process = await anyio.open_process(
                 [sys.executable, "-I", "-m", _PROGRAM, self.format, *limits, self.encoding],
                 stdin=document,
@@ -70,7 +79,7 @@ class Document:
                 env={},
             )
             try:
-                yield _text_of(process, self, name)
+                yield _text_of(process, replace(self, limits=replace(self.limits, cpu_s=cpu_s)), name)
             finally:
                 if process.returncode is None:
                     process.kill()

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import BinaryIO
 
-from service.contexts.documents.text_writer import TextWriter, one_line
+from service.contexts.documents.text_writer import TextWriter, Unreadable, one_line
 
 READ_BYTES = 1 << 16
 LONGEST_BLOCK = 1 << 20
 ROWS_AT_ONCE = 1000
+LONGEST_TAG = 16 << 20
+"""Pictures are embedded in tags."""
+LONGEST_UNFINISHED_TAG = 1 << 16
+"""At the end of a page. What the parser makes of it takes time by the square of its length."""
 
 _PREFIXES = {f"h{level}": "#" * level + " " for level in range(1, 7)} | {"li": "- ", "title": "# "}
 _UNSEEN = {"script", "style", "template", "svg"}
@@ -38,11 +42,13 @@ def read(document: BinaryIO, text: TextWriter, encoding: str) -> None:
     document.seek(0)
     decoder = codecs.getincrementaldecoder(name)("replace")
     parser = _Page(text)
-    while chunk := document.read(READ_BYTES):
+    # What the parser keeps is looked through again with each piece: pieces that grow with it make that linear.
+    while chunk := document.read(max(READ_BYTES, len(parser.rawdata))):
         parser.feed(decoder.decode(chunk))
+        if parser.is_within_a_tag_of(LONGEST_TAG):
+            raise Unreadable(f"has a tag of more than {LONGEST_TAG:,} characters: it is damaged, or no HTML")
     parser.feed(decoder.decode(b"", final=True))
-    parser.close()
-    parser.end_block()
+    parser.finish()
     if name not in ("utf-8", "utf-8-sig"):
         text.note(f"its bytes read as {name}")
 
@@ -51,8 +57,7 @@ def add_html(page: str, text: TextWriter) -> None:
     """The text of a page that is a string already."""
     parser = _Page(text)
     parser.feed(page)
-    parser.close()
-    parser.end_block()
+    parser.finish()
 
 
 def _encoding_of(document: BinaryIO) -> str:
@@ -148,6 +153,17 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._unseen:
             self._add(data if self._is_preformatted else _SPACE.sub(" ", data))
+
+    def is_within_a_tag_of(self, length: int) -> bool:
+        """Whether it keeps more than so many characters that began with a tag, a comment or a reference."""
+        return self.cdata_elem is None and len(self.rawdata) > length
+
+    def finish(self) -> None:
+        if self.is_within_a_tag_of(LONGEST_UNFINISHED_TAG) and self.rawdata.startswith("<"):
+            self._text.note("its end, within a tag, left out")
+        else:
+            self.close()
+        self.end_block()
 
     def end_block(self) -> None:
         """What was collected is a block, or the end of a table."""

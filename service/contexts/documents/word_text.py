@@ -5,22 +5,37 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import docx
+from docx.document import Document as WordDocument
+from docx.oxml.ns import qn
 from docx.table import Table, _Cell, _Row
 from docx.text.paragraph import Paragraph
 
 from service.contexts.documents.packages import check_package
-from service.contexts.documents.text_writer import TextWriter, one_line
+from service.contexts.documents.text_writer import TextWriter, Unreadable, one_line
+
+MOST_COLUMNS = 16_384
+"""As in a spreadsheet; Word itself stops at 63."""
 
 _HEADING = re.compile(r"Heading ([1-9])")
 
 
 def read(document: BinaryIO, text: TextWriter, encoding: str) -> None:  # XML says its own
     check_package(document)
-    for block in docx.Document(document).iter_inner_content():
+    body = docx.Document(document)
+    _check_spans(body)
+    for block in body.iter_inner_content():
         if isinstance(block, Table):
             text.rows(_cells(row) for row in block.rows)
         else:
             text.block(_paragraph(block))
+
+
+def _check_spans(body: WordDocument) -> None:
+    """The library gives a cell once for each column that it says it spans."""
+    for span in body.element.iter(qn("w:gridSpan")):
+        said = span.get(qn("w:val")) or "1"
+        if len(said) > 5 or int(said) > MOST_COLUMNS:
+            raise Unreadable(f"has a table cell over more than {MOST_COLUMNS:,} columns: it is damaged")
 
 
 def _paragraph(paragraph: Paragraph) -> str:

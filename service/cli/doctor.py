@@ -15,6 +15,7 @@ from service.cli.findings import Finding, State, broken
 from service.cli.streams import write_out
 from service.cli.views import print_json
 from service.cli.visible import visible_line
+from service.contexts.documents.conversion import missing_confinement
 from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
 from service.sandboxes.port import SandboxRefused
@@ -97,6 +98,9 @@ async def _sandbox(settings: Settings) -> Finding:
 
 
 async def _documents(_settings: Settings) -> Finding:
+    if lacking := await missing_confinement():
+        text = f"none can be read, because their reader cannot be confined here: it {lacking}"
+        return Finding(subject="documents", state=State.MISSING, text=text)
     missing = missing_libraries()
     if not missing:
         return Finding(subject="documents", state=State.OK, text="PDF, Office, HTML, notebooks and e-mail can be read")

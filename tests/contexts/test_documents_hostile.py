@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from service.contexts.documents import packages
-from service.contexts.documents.conversion import ConversionLimits, Document
+from service.contexts.documents.conversion import ConversionLimits, Document, missing_confinement
 from service.contexts.documents.formats import format_of
 from service.errors import BadRequest
 from tests.contexts import document_files as files
@@ -376,7 +376,15 @@ async def test_a_reader_that_cannot_be_confined_reads_nothing(tmp_path: Path) ->
             [sys.executable, "-I", "-c", NOT_ON_LINUX, "html", "1073741824", "10", ""], stdin=document, check=False
         )
     assert done.stdout == b""
-    assert json.loads(done.stderr)["problem"].startswith("is not read, because its reader cannot be confined here")
+    said = json.loads(done.stderr)
+    assert said["unconfined"] == "needs Linux, and this is darwin"
+    assert said["problem"] == f"is not read, because its reader cannot be confined here: it {said['unconfined']}"
+
+
+@pytest.mark.skipif(not has_landlock(), reason="this machine's Linux has no Landlock")
+async def test_whether_a_reader_can_be_confined_is_told_without_a_document() -> None:
+    """Where documents can be read, nothing is missing."""
+    assert await missing_confinement() == ""
 
 
 NOT_ON_LINUX = """

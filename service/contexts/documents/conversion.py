@@ -86,6 +86,17 @@ class Document:
                 await process.aclose()
 
 
+async def missing_confinement() -> str:
+    """What this machine lacks to confine a reader; empty where documents can be read. Tried, not guessed."""
+    words = [sys.executable, "-I", "-m", _PROGRAM, "html", str(ConversionLimits().memory_bytes), str(FIRST_CPU_S), ""]
+    try:
+        with anyio.fail_after(FIRST_CPU_S):
+            done = await anyio.run_process(words, stdin=subprocess.DEVNULL, check=False, env={})
+        return str(json.loads(done.stderr).get("unconfined", ""))
+    except (OSError, TimeoutError, ValueError, AttributeError):
+        return "needs its process to start and to report, which it did not"
+
+
 def refuse_what_is_not_readable_here(name: str, document_format: DocumentFormat) -> None:
     """Raises `BadRequest` with the command that installs what is missing."""
     if not is_readable_here(document_format):

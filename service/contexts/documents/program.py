@@ -1,8 +1,9 @@
 """The process that reads one document: `python -I -m … FORMAT MEMORY_BYTES CPU_S ENCODING`.
 
 The document is stdin, its text leaves by stdout as it is read. At the end one line of JSON goes to stderr: either
-`{"notes": […]}` or `{"problem": "…"}`. Everything else that a library would say is discarded, so that the line
-always fits into the pipe and nobody has to drain it.
+`{"notes": […]}` or `{"problem": "…"}`, the latter with `unconfined` where no document at all can be
+read. Everything else that a library would say is discarded, so that the line always fits into the pipe and nobody has
+to drain it.
 """
 
 import json
@@ -36,7 +37,8 @@ def main() -> int:
     try:
         confine(memory_bytes=int(arguments[1]), cpu_s=int(arguments[2]))
     except Unconfined as error:
-        _report(report, {"problem": f"is not read, because its reader cannot be confined here: it {error}"})
+        refusal = f"is not read, because its reader cannot be confined here: it {error}"
+        _report(report, {"problem": refusal, "unconfined": str(error)})
         return 0
     text = TextWriter(sys.stdout.buffer)
     problem = _read(reader, text, arguments[3])

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A Docker engine for tests and trials, beside any other that the machine has: own data, own socket, no network, with
-# gVisor as the runtime `runsc`. Needs root.
+# A Docker engine for tests and trials, beside any other that the machine has: own data, own socket, a bridge of its own
+# that leads nowhere, with gVisor as the runtime `runsc`. Needs root.
 #
 #     sh deploy/docker_engine.sh start [DIR]    prints the engine's URL, for RLM_DOCKER_HOST and DOCKER_HOST
 #     sh deploy/docker_engine.sh stop [DIR]     ends it; DIR keeps its images for the next time
@@ -13,7 +13,11 @@ action="${1:-}"
 directory="${2:-$PWD/.cache/engine}"
 socket="$directory/docker.sock"
 url="unix://$socket"
+# Its own: an engine that is told to have no bridge takes docker0 away from the machine's other engine.
+bridge="rlm$(printf %s "$directory" | cksum | cut -d ' ' -f 1)"
+BRIDGE_ADDRESS=169.254.213.1/24
 READY_WITHIN_S=60
+STOP_WITHIN_S=60
 
 fail() {
     echo "docker_engine: $1" >&2
@@ -25,11 +29,15 @@ answers() {
         DOCKER_HOST="$url" docker version >/dev/null 2>&1
 }
 
+has_bridge() {
+    ip link show dev "$bridge" >/dev/null 2>&1
+}
+
 provide_docker() {
-    command -v dockerd >/dev/null && command -v docker >/dev/null && return 0
-    command -v apt-get >/dev/null || fail "dockerd is missing: install Docker (this machine has no apt-get)"
+    command -v dockerd >/dev/null && command -v docker >/dev/null && command -v ip >/dev/null && return 0
+    command -v apt-get >/dev/null || fail "dockerd or ip is missing: install Docker and iproute2 (there is no apt-get)"
     apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends docker.io iptables >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends docker.io iptables iproute2 >&2
 }
 
 # Debian's own runsc of 2022 cannot do what we need of its unix sockets, so a newer one is taken from the backports.
@@ -71,9 +79,13 @@ start() {
     fi
     echo "{\"runtimes\": $runtimes}" >"$directory/daemon.json"
     rm -f "$directory/docker.pid"
+    if ! has_bridge; then
+        ip link add name "$bridge" type bridge
+        ip address add "$BRIDGE_ADDRESS" dev "$bridge" # else the engine takes the one that docker0 has by default
+    fi
     setsid dockerd --config-file "$directory/daemon.json" --host "$url" --data-root "$directory/data" \
-        --exec-root "$directory/exec" --pidfile "$directory/docker.pid" --bridge=none --iptables=false \
-        >"$directory/dockerd.log" 2>&1 </dev/null &
+        --exec-root "$directory/exec" --pidfile "$directory/docker.pid" --bridge="$bridge" \
+        --iptables=false --ip-forward=false --ip-masq=false >"$directory/dockerd.log" 2>&1 </dev/null &
     waited=0
     until answers; do
         [ "$waited" -lt "$READY_WITHIN_S" ] || fail "the engine did not come up: $(tail -n 3 "$directory/dockerd.log")"
@@ -84,17 +96,31 @@ start() {
 }
 
 stop() {
-    [ -r "$directory/docker.pid" ] || return 0
-    pid="$(cat "$directory/docker.pid")"
-    # The pid may be somebody else's by now.
-    case "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null || true)" in
-        *dockerd*"$directory"*) ;;
-        *) return 0 ;;
-    esac
-    kill "$pid"
-    while [ -d "/proc/$pid" ] && [ "$(cut -d ' ' -f 3 "/proc/$pid/stat" 2>/dev/null)" != Z ]; do
+    [ ! -r "$directory/docker.pid" ] || stop_process "$(cat "$directory/docker.pid")"
+    ! has_bridge || ip link delete "$bridge"
+}
+
+stop_process() {
+    is_ours "$1" || return 0
+    kill "$1" || return 0
+    waited=0
+    while is_ours "$1"; do
+        if [ "$waited" -ge "$STOP_WITHIN_S" ]; then
+            echo "docker_engine: the engine (pid $1) did not end within $STOP_WITHIN_S s and is killed" >&2
+            kill -KILL "$1" || true
+            return 0
+        fi
         sleep 1
+        waited=$((waited + 1))
     done
+}
+
+# The pid may be somebody else's by now; one that has ended and is not waited for yet has no command line.
+is_ours() {
+    case "$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || true)" in
+        *dockerd*"$directory"*) return 0 ;;
+        *) return 1 ;;
+    esac
 }
 
 case "$action" in

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import anyio
@@ -29,6 +32,8 @@ from service.sandboxes.directory import create_session_directory, orphaned
 from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.bounds import Bounds
+from service.sandboxes.launcher.containers import Containers, Refused
+from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.protocol import (
     MAX_LINE_BYTES,
     REQUEST,
@@ -281,6 +286,9 @@ class TestWithoutAnEngine:
             (["--image", "-v"], "image"),
             (["--image", "--x"], "image"),
             (["--image", "a", "--socket", "/no/where"], "does not exist"),
+            (["--image", "a", "--runtime", "kata"], "--runtime"),
+            (["--image", "a", "--max-sandboxes", "0"], "whole number"),
+            (["--image", "a", "--max-memory-mb", "1e3"], "whole number"),
         ):
             command = [
                 sys.executable,
@@ -294,6 +302,22 @@ class TestWithoutAnEngine:
             done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=ROOT)
             assert done.returncode == 2
             assert says in done.stderr
+
+    async def test_the_command_lines_bounds_are_in_force(self, data: Path) -> None:
+        """What the operator wrote on the launcher's command line is refused past it, in a sentence."""
+        more = ("--runtime", "runsc", "--max-memory-mb", "256", "--max-tmp-mb", "16", "--max-sandboxes", "3")
+        with launcher_process(data, *more, docker_host=f"unix://{data}/no-engine.sock"):
+            launcher = Launcher(data / "launcher.sock")
+            fits = {"image": SANDBOX_IMAGE, "runtime": "runsc", "memory_bytes": 256 << 20, "tmp_bytes": 16 << 20}
+            for change, says in (
+                ({"runtime": "runc"}, "--runtime"),
+                ({"memory_bytes": (256 << 20) + 1}, "--max-memory-mb is 256, found a request for 257 MB"),
+                ({"tmp_bytes": 17 << 20}, "--max-tmp-mb"),
+            ):
+                with pytest.raises(SandboxStartFailed, match=says):
+                    await launcher.start(StartRequest(**GOOD | fits | change))
+            with pytest.raises(SandboxRefused, match="cannot be reached"):
+                await launcher.start(StartRequest(**GOOD | fits))
 
     def test_a_launcher_out_of_files_goes_on(self, data: Path) -> None:
         """More connections than files may be open do not end it; once they are closed it answers again."""
@@ -350,6 +374,62 @@ class TestWithoutAnEngine:
         ):
             (child,) = set(children()) - before
             assert b"sk-canary" not in told_by_proc(child, "environ")
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """An engine that lists two containers, the first of which is gone when it is asked about."""
+
+    protocol_version = "HTTP/1.0"
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        status, answer = 200, b"{}"
+        if self.path.endswith("/version"):
+            answer = json.dumps({"ApiVersion": "1.41"}).encode()
+        elif "/containers/json" in self.path:
+            labels = {"rlm.sandbox": GOOD["sandbox_id"], "rlm.deadline": str(1 << 40)}
+            gone = {"Id": "gone", "State": "running", "Labels": labels}
+            there = {"Id": "there", "State": "running", "Labels": labels | {"rlm.sandbox": "sbx_" + "1" * 32}}
+            answer = json.dumps([gone, there]).encode()
+        elif self.path.endswith("/containers/there/json"):
+            answer = json.dumps({"State": {"Pid": 7}}).encode()
+        elif self.path.endswith("/containers/gone/json"):
+            status, answer = 404, b'{"message": "No such container"}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+@pytest.mark.anyio
+async def test_a_container_that_vanishes_keeps_no_other_from_being_taken_up(data: Path) -> None:
+    """One that ends between the engine's list and the question for its process does not end the pass for all."""
+    for digit in "01":
+        create_session_directory(data / "sessions", SandboxId("sbx_" + digit * 32))
+    with ThreadingUnixStreamServer(str(data / "engine.sock"), _Forgetful) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            containers = Containers(
+                Engine(f"unix://{data}/engine.sock"),
+                sessions=(data / "sessions"),
+                bounds=Bounds(images=("x",)),
+                client_uid=os.geteuid(),
+            )
+            await containers.reconcile()
+        finally:
+            server.shutdown()
+            serving.join()
+    assert containers.held("sbx_" + "1" * 32).pid == 7
+    with pytest.raises(Refused):
+        containers.held(GOOD["sandbox_id"])
 
 
 def told_by_proc(pid: int, name: str) -> bytes:

@@ -2,10 +2,11 @@
 
 LiteLLM takes seconds to import, 150 MB and milliseconds of processor time a call; here none of that stalls the
 service's event loop, and what it leaks, logs or crashes ends with this process. Nothing of the service is imported but
-the frames. The process ends when the service closes its end of the socket pair, for whatever reason.
+the frames and the transport. The process ends when the service closes its end of the socket pair, for whatever reason.
 
 Only what is safe for a budget is asked of LiteLLM: no retries of its own, no callbacks, no cache, and never a call that
-drops the output limit, on which every reservation rests.
+drops the output limit, on which every reservation rests. What was sent and what came back is not asked of LiteLLM but
+of the transport (`litellm_transport`).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import anyio
 import anyio.abc
 
 from service.models.litellm_frames import BrokenFrame, Decoder, encode
+from service.models.litellm_transport import Call, own_transports, recorded
 
 MEMORY_BYTES = 4 << 30
 """A provider that sends without end runs into this here and not in the service."""
@@ -33,13 +35,11 @@ ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the import fetches the price map
     "LITELLM_MODE": "PRODUCTION",  # else the import reads a .env file from wherever it finds one
     "LITELLM_LOG": "CRITICAL",
+    "LITELLM_RUST": "False",  # a client of its own, which this process could not own
+    "DISABLE_AIOHTTP_TRANSPORT": "True",
     "DISABLE_AIOHTTP_TRUST_ENV": "True",
 }
 """Must stand in the environment before LiteLLM is imported."""
-
-_NOTHING_SENT = frozenset(
-    {"ConnectError", "ConnectTimeout", "ClientConnectorError", "ClientConnectorDNSError", "ConnectionRefusedError"}
-)
 
 
 class _Worker:
@@ -79,14 +79,18 @@ class _Worker:
             del self._scopes[call]
 
     async def _attempt(self, frame: dict[str, Any]) -> dict[str, Any]:
-        try:
-            with anyio.fail_after(frame["timeout_s"]):
-                return {"document": _document(await self._complete(frame))}
-        except TimeoutError:
-            return {"error": {"kind": "Deadline"}}
-        # The boundary to LiteLLM: it raises its own classes, its clients' and, on a bad day, anything.
-        except Exception as exc:  # noqa: BLE001
-            return {"error": _error(exc)}
+        with recorded(frame["model"].partition("/")[0]) as call:
+            try:
+                with anyio.fail_after(frame["timeout_s"]):
+                    document = _document(await self._complete(frame))
+            except TimeoutError:
+                return {"error": {"kind": "Deadline"}}
+            # The boundary to LiteLLM: it raises its own classes, its clients' and, on a bad day, anything.
+            except Exception as exc:  # noqa: BLE001
+                return {"error": _error(exc, call)}
+        if call.status is None or not 200 <= call.status < 300:  # whatever it made a reply of, no provider gave it
+            return {"error": _error(ValueError("a reply without a request that succeeded"), call)}
+        return {"document": document}
 
     async def _complete(self, frame: dict[str, Any]) -> Any:
         litellm = self._litellm
@@ -130,34 +134,26 @@ def _document(response: Any) -> dict[str, Any]:
     return {"choices": choices[:1], "usage": document.get("usage")}
 
 
-def _error(exc: Exception) -> dict[str, Any]:
-    status = getattr(exc, "status_code", None)
-    headers = getattr(getattr(exc, "response", None), "headers", None) or {}
-    headers = getattr(exc, "litellm_response_headers", None) or headers
+def _error(exc: Exception, call: Call) -> dict[str, Any]:
+    claimed = getattr(exc, "status_code", None)
     return {
         "kind": type(exc).__name__.lstrip("_"),
-        "status": status if isinstance(status, int) else None,
         "message": str(exc)[:MESSAGE_CHARS],
-        "headers": {name.lower(): str(value) for name, value in dict(headers).items() if "retry" in name.lower()},
-        "nothing_sent": _nothing_sent(exc),
+        "claimed": claimed if isinstance(claimed, int) else None,
+        "stage": call.stage,
+        "status": call.status,
+        "headers": call.headers,
+        "refusal": call.refusal,
     }
 
 
-def _nothing_sent(exc: BaseException) -> bool:
-    """Whether the connection failed before a request was on its way."""
-    seen: set[int] = set()
-    at: BaseException | None = exc
-    while at is not None and id(at) not in seen:
-        if type(at).__name__ in _NOTHING_SENT:
-            return True
-        seen.add(id(at))
-        at = at.__cause__ or at.__context__
-    return False
-
-
 def _import_litellm() -> Any:
-    """LiteLLM, silenced: no telemetry, no callbacks, no debugging hints on stdout."""
+    """LiteLLM, on our transports and silenced: no telemetry, no callbacks, no debugging hints on stdout."""
     import litellm  # noqa: PLC0415  # this process exists to keep this import away from the others
+    from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
+
+    handler: Any = http_handler
+    own_transports(handler.httpx)
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True

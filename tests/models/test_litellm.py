@@ -278,14 +278,26 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("error", "outcome", "may_be_billed"),
     [
-        ({"kind": "Timeout", "status": 408}, CallOutcome.TIMED_OUT, True),
+        ({"kind": "Timeout"}, CallOutcome.TIMED_OUT, True),
+        ({"kind": "Timeout", "status": 408}, CallOutcome.UNAVAILABLE, False),
+        ({"kind": "Timeout", "stage": "connecting"}, CallOutcome.UNAVAILABLE, False),
         ({"kind": "ContextWindowExceededError", "status": 400}, CallOutcome.TOO_LONG, False),
+        ({"kind": "ContextWindowExceededError", "stage": "unasked"}, CallOutcome.TOO_LONG, False),
+        ({"kind": "ContextWindowExceededError", "status": 200}, CallOutcome.INVALID_REPLY, True),
         ({"kind": "ContentPolicyViolationError", "status": 400}, CallOutcome.REFUSED, False),
+        ({"kind": "ContentPolicyViolationError", "status": 200}, CallOutcome.REFUSED, True),
         ({"kind": "AuthenticationError", "status": 401}, CallOutcome.REFUSED, False),
-        ({"kind": "APIConnectionError", "status": 500}, CallOutcome.UNAVAILABLE, True),
-        ({"kind": "APIConnectionError", "status": 500, "nothing_sent": True}, CallOutcome.UNAVAILABLE, False),
+        ({"kind": "AuthenticationError", "claimed": 401}, CallOutcome.UNAVAILABLE, True),
+        ({"kind": "BadRequestError", "claimed": 400, "stage": "unasked"}, CallOutcome.REFUSED, False),
+        ({"kind": "APIConnectionError", "claimed": 500}, CallOutcome.UNAVAILABLE, True),
+        ({"kind": "ConnectError", "stage": "sent"}, CallOutcome.UNAVAILABLE, True),
+        ({"kind": "APIConnectionError", "stage": "connecting"}, CallOutcome.UNAVAILABLE, False),
+        ({"kind": "APIConnectionError", "stage": "unasked", "refusal": "connection"}, CallOutcome.REFUSED, False),
+        ({"kind": "NotAllowed", "status": 307, "refusal": "redirect"}, CallOutcome.INVALID_REPLY, True),
+        ({"kind": "NotAllowed", "status": 200, "refusal": "second_request"}, CallOutcome.INVALID_REPLY, True),
+        ({"kind": "UnprocessableEntityError", "claimed": 422, "status": 200}, CallOutcome.INVALID_REPLY, True),
         ({"kind": "ServiceUnavailableError", "status": 503}, CallOutcome.UNAVAILABLE, False),
-        ({"kind": "APIResponseValidationError"}, CallOutcome.INVALID_REPLY, True),
+        ({"kind": "APIResponseValidationError", "status": 200}, CallOutcome.INVALID_REPLY, True),
         ({"kind": "ReplyTooLong"}, CallOutcome.INVALID_REPLY, True),
         ({"kind": "KeyError", "message": "'choices'"}, CallOutcome.UNAVAILABLE, True),
         ({"kind": "KeyError", "status": 7, "headers": 7}, CallOutcome.UNAVAILABLE, True),
@@ -293,7 +305,7 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
     ],
 )
 def test_errors_are_told_apart(error: dict[str, Any], outcome: CallOutcome, may_be_billed: bool) -> None:
-    """Classes that say it all do; for the rest the status decides, and what is unknown may have been billed."""
+    """Only what was never sent, or what the provider itself refused, is not billed, whatever class LiteLLM raises."""
     failed = classify_litellm(error, provider="gemini", now=NOW, secrets=(KEY,))
     assert (failed.outcome, failed.may_be_billed) == (outcome, may_be_billed)
 

@@ -1,0 +1,160 @@
+"""What leaves the LiteLLM process: one HTTP request a call, through one door, and a true record of it.
+
+What LiteLLM says of a failure is no ground for booking: it names a reset after hours of work like a refused connection,
+sends again on its own, follows redirects with the key, and invents statuses for replies that it cannot convert. So
+every `httpx` transport of this process, whoever made it (LiteLLM, or an SDK that it uses), is changed: a request
+belongs to a call, a call sends one, redirects end it, and `Call` notes what was handed over and what came back.
+A connection that anything else opens is refused by an audit hook, since nothing could be said of what it sends.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+CREDENTIALS_ARE_FETCHED = frozenset({"bedrock", "sagemaker", "sagemaker_chat"})
+"""Providers whose SDK may ask the cloud for credentials on connections of its own. The prompt goes through `httpx`, but
+which connection was which cannot be told: a call that opened one counts as sent."""
+
+
+class NotAllowed(Exception):
+    """The request or connection that LiteLLM wanted is not made. No class that it would try again after."""
+
+
+class Call:
+    """What one call has sent and received so far. Written by the transports, read when the call is over."""
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.is_begun = False
+        self.is_sent = False
+        """From just before the first byte of a request goes to a connected socket."""
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        """Of the reply, those that say when to try again."""
+        self.refusal: str | None = None
+        """What was not allowed: `redirect`, `second_request` or `connection`."""
+        self.is_over = False
+
+    def __repr__(self) -> str:
+        return f"<Call {self.provider} {self.stage} {self.status or 'no status'}>"
+
+    @property
+    def stage(self) -> str:
+        """How far it got: `unasked`, `connecting` or `sent`."""
+        return "sent" if self.is_sent else "connecting" if self.is_begun else "unasked"
+
+    def begin(self) -> None:
+        """Claim the one request of this call.
+
+        Raises:
+            NotAllowed: it has been claimed, or the call is over and only a thread of it is left.
+        """
+        if self.is_begun or self.is_over:
+            self.refusal = "second_request"
+            raise NotAllowed("a call sends one request")
+        self.is_begun = True
+
+    def note_reply(self, response: Any) -> None:
+        """Take the head of the reply down.
+
+        Raises:
+            NotAllowed: it redirects.
+        """
+        self.is_sent = True
+        self.status = response.status_code
+        self.headers = {name: value for name, value in response.headers.items() if "retry" in name}
+        response.headers.pop("set-cookie", None)  # clients are shared by keys, and would share their cookies
+        if response.headers.pop("location", None) is not None or 300 <= response.status_code < 400:
+            self.refusal = "redirect"
+            raise NotAllowed(f"the server redirects (HTTP {response.status_code})")
+
+    def note_progress(self, event: str) -> None:
+        """Take down an event of the connection's (`httpcore`'s trace)."""
+        if event.endswith(".send_request_headers.started"):
+            self.is_sent = True
+
+
+_current: ContextVar[Call | None] = ContextVar("current", default=None)
+_in_transport: ContextVar[bool] = ContextVar("in_transport", default=False)
+
+
+@contextmanager
+def recorded(provider: str) -> Iterator[Call]:
+    """Inside, requests of this task and of the threads it starts belong to the call."""
+    call = Call(provider)
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+        call.is_over = True
+
+
+def own_transports(httpx: Any) -> None:
+    """Change every transport of LiteLLM's `httpx`, and refuse connections from elsewhere. Cannot be undone.
+
+    The module is handed in because it is LiteLLM's client and not one of ours: this room may not import it.
+    """
+    send = httpx.HTTPTransport.handle_request
+    send_async = httpx.AsyncHTTPTransport.handle_async_request
+
+    def handle_request(self: Any, request: Any) -> Any:
+        with _passing(request) as call:
+
+            def trace(event: str, _info: object) -> None:
+                call.note_progress(event)
+
+            request.extensions["trace"] = trace
+            response = send(self, request)
+            try:
+                call.note_reply(response)
+            except NotAllowed:
+                response.close()
+                raise
+            return response
+
+    async def handle_async_request(self: Any, request: Any) -> Any:
+        with _passing(request) as call:
+
+            async def trace(event: str, _info: object) -> None:
+                call.note_progress(event)
+
+            request.extensions["trace"] = trace
+            response = await send_async(self, request)
+            try:
+                call.note_reply(response)
+            except NotAllowed:
+                await response.aclose()
+                raise
+            return response
+
+    httpx.HTTPTransport.handle_request = handle_request
+    httpx.AsyncHTTPTransport.handle_async_request = handle_async_request
+    sys.addaudithook(_refuse_other_connections)
+
+
+@contextmanager
+def _passing(request: Any) -> Iterator[Call]:
+    call = _current.get()
+    if call is None:
+        raise NotAllowed(f"no call asks for this {request.method} request")
+    call.begin()
+    token = _in_transport.set(True)
+    try:
+        yield call
+    finally:
+        _in_transport.reset(token)
+
+
+def _refuse_other_connections(event: str, _args: tuple[Any, ...]) -> None:
+    if event != "socket.connect" or _in_transport.get():
+        return
+    call = _current.get()
+    if call is not None and call.provider in CREDENTIALS_ARE_FETCHED:
+        call.is_sent = True
+        return
+    if call is not None:
+        call.refusal = "connection"
+    raise NotAllowed("a connection that does not belong to a call's request")

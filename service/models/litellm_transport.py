@@ -16,6 +16,8 @@ from typing import Any
 CREDENTIALS_ARE_FETCHED = frozenset({"bedrock", "sagemaker", "sagemaker_chat"})
 """Providers whose SDK may ask the cloud for credentials on connections of its own. The prompt goes through `httpx`, but
 which connection was which cannot be told: a call that opened one counts as sent."""
+_ABOUT_THE_MODEL = "/api/show"
+"""Ollama's, which LiteLLM asks before each completion and can do without."""
 
 
 class NotAllowed(Exception):
@@ -27,14 +29,15 @@ class Call:
 
     def __init__(self, provider: str) -> None:
         self.provider = provider
-        self.is_begun = False
+        self._address: str | None = None
+        """Of its one request."""
         self.is_sent = False
         """From just before the first byte of a request goes to a connected socket."""
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         """Of the reply, those that say when to try again."""
         self.refusal: str | None = None
-        """What was not allowed: `redirect`, `second_request` or `connection`."""
+        """What was not allowed: `redirect`, `second_request` (of another address) or `connection`."""
         self.is_over = False
 
     def __repr__(self) -> str:
@@ -43,18 +46,22 @@ class Call:
     @property
     def stage(self) -> str:
         """How far it got: `unasked`, `connecting` or `sent`."""
-        return "sent" if self.is_sent else "connecting" if self.is_begun else "unasked"
+        return "sent" if self.is_sent else "connecting" if self._address is not None else "unasked"
 
-    def begin(self) -> None:
+    def begin(self, address: str) -> None:
         """Claim the one request of this call.
 
         Raises:
-            NotAllowed: it has been claimed, or the call is over and only a thread of it is left.
+            NotAllowed: it has been claimed; or the call is over, and only a thread of it is left; or it only asks about
+                the model, which is known without.
         """
-        if self.is_begun or self.is_over:
-            self.refusal = "second_request"
+        if address.endswith(_ABOUT_THE_MODEL):
+            raise NotAllowed("what is to be known of the model is known")
+        if self._address is not None or self.is_over:
+            if self._address != address:
+                self.refusal = "second_request"
             raise NotAllowed("a call sends one request")
-        self.is_begun = True
+        self._address = address
 
     def note_reply(self, response: Any) -> None:
         """Take the head of the reply down.
@@ -140,7 +147,7 @@ def _passing(request: Any) -> Iterator[Call]:
     call = _current.get()
     if call is None:
         raise NotAllowed(f"no call asks for this {request.method} request")
-    call.begin()
+    call.begin(str(request.url))
     token = _in_transport.set(True)
     try:
         yield call

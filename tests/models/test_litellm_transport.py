@@ -17,7 +17,7 @@ from service.models.port import ModelCallFailed
 from tests.models.contract import request
 
 KEY = "sk-test-0123456789abcdef"
-PROVIDERS = ["openai", "azure", "anthropic", "mistral", "gemini", "groq", "hosted_vllm"]
+PROVIDERS = ["openai", "azure", "anthropic", "mistral", "gemini", "groq", "ollama_chat"]
 """Through the SDK's client and LiteLLM's own, with the key as a bearer, in other headers, and in the address."""
 
 
@@ -133,6 +133,17 @@ async def test_an_unreadable_success_is_billed(process: LiteLLMProcess, provider
         failed = await failure(process, provider, server.port)
         assert len(server.requests) == 1
     assert (failed.outcome, failed.may_be_billed) == (CallOutcome.INVALID_REPLY, True)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_half_a_reply_is_billed_and_not_sent_again(process: LiteLLMProcess, provider: str) -> None:
+    """A success whose body breaks off is one request, may be billed, and is not blamed on the provider's protocol."""
+    async with wire(lambda: http("200 OK", b'{"id": "half of it"}')[:-9]) as server:
+        failed = await failure(process, provider, server.port)
+        assert len(server.requests) == 1
+    assert (failed.outcome, failed.may_be_billed) == (CallOutcome.INVALID_REPLY, True)
+    assert "cannot be read" in failed.message
 
 
 @pytest.mark.anyio

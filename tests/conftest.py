@@ -5,6 +5,7 @@ that nobody mistakes a small run for a whole one. Under `CI=1` a missing compone
 """
 
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,13 @@ COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_tiny_model": machine.why_no_tiny_model,
 }
 """Marker → why the component is missing, or None."""
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with SIGINT ignored, `nohup` with SIGHUP, and both are inherited by what the tests
+    # start: programs that respect it would not hear the signals that the tests send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

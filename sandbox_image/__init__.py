@@ -1,7 +1,8 @@
 """What runs inside a sandbox: the untrusted side.
 
 Standard library only, and nothing of `service`: this package is copied (or bind-mounted) alone into the
-sandbox. `protocol` is the only module that the trusted side imports too.
+sandbox. `protocol` is the only module that the service imports too; the process that reads documents, which is no more
+trusted than this, borrows `seccomp`.
 
     start           from the command line to a serving supervisor: confine, fork the zygote, dial
     confinement     what is put in force: seccomp, landlock (native and syscalls are what these stand on)

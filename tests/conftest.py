@@ -16,6 +16,7 @@ COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_bwrap": machine.why_no_bubblewrap,
     "needs_docker": machine.why_no_docker,
     "needs_gvisor": machine.why_no_gvisor,
+    "needs_landlock": machine.why_no_landlock,
     "needs_root": machine.why_not_root,
     "needs_tiny_model": machine.why_no_tiny_model,
 }

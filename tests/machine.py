@@ -5,12 +5,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = ROOT / ".cache" / "tiny-model"
 """Where `make tiny-model` puts a real language model of 135 million parameters and a server for it."""
+
+
+@cache
+def why_no_landlock() -> str | None:
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 1)"
+    tried = subprocess.run([sys.executable, "-I", "-c", code], check=False)
+    return None if tried.returncode == 0 else "this machine's Linux has no Landlock"
 
 
 @cache

@@ -278,12 +278,7 @@ async def test_a_reader_has_bounds_on_memory_and_processor(tmp_path: Path) -> No
     assert "MemoryError" in confined("bytearray(2 << 30)")
 
 
-def has_landlock() -> bool:
-    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 1)"
-    return subprocess.run([sys.executable, "-I", "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.skipif(not has_landlock(), reason="this machine's Linux has no Landlock")
+@pytest.mark.needs_landlock
 async def test_a_reader_cannot_open_files_of_this_machine(tmp_path: Path) -> None:
     """Where there is Landlock, a flaw in a reader does not reach other files; Python's own can still be imported."""
     bait = files.kept(tmp_path, "bait", b"the bait was read")
@@ -381,7 +376,7 @@ async def test_a_reader_that_cannot_be_confined_reads_nothing(tmp_path: Path) ->
     assert said["problem"] == f"is not read, because its reader cannot be confined here: it {said['unconfined']}"
 
 
-@pytest.mark.skipif(not has_landlock(), reason="this machine's Linux has no Landlock")
+@pytest.mark.needs_landlock
 async def test_whether_a_reader_can_be_confined_is_told_without_a_document() -> None:
     """Where documents can be read, nothing is missing."""
     assert await missing_confinement() == ""

@@ -16,12 +16,11 @@ from sandbox_image import landlock, seccomp, syscalls
 from tests.sandbox_image.host import Host, children, start_host
 
 EPERM, ENOSYS = 1, 38
-AS_ROOT = os.geteuid() == 0
 UID = 54_321
 
 
 def sandboxes() -> list[object]:
-    own_uid = pytest.param(UID, marks=[pytest.mark.needs_root, pytest.mark.skipif(not AS_ROOT, reason="needs root")])
+    own_uid = pytest.param(UID, marks=pytest.mark.needs_root)
     return [pytest.param(None, id="same-uid"), own_uid]
 
 
@@ -339,7 +338,6 @@ def test_the_interpreter_is_bare(host: Host) -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(not AS_ROOT, reason="needs root")
 def test_the_confinement_of_the_own_uid_is_named() -> None:
     """A sandbox started as root says that it is not root any more."""
     with start_host(uid=UID) as started:
@@ -349,7 +347,6 @@ def test_the_confinement_of_the_own_uid_is_named() -> None:
 
 
 @pytest.mark.needs_root
-@pytest.mark.skipif(not AS_ROOT, reason="needs root")
 def test_threads_are_bounded_where_the_uid_is_shared() -> None:
     """Where the limit counts the processes of others with the same uid, there is one all the same, and not below
     what they have."""

@@ -41,11 +41,6 @@ class Encoding:
     """As Python calls it."""
     origin: Origin
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether the bytes are what is kept."""
-        return self.origin == "utf-8"
-
     def __str__(self) -> str:
         if self.origin == "guess":
             return f"{self.name}, guessed from its bytes; if that is wrong, say --encoding NAME"

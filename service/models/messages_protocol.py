@@ -47,9 +47,7 @@ def request_body(request: ModelRequest) -> bytes:
     if request.schema is not None:
         schema = None if _WITHOUT_DECODER.search(request.model) else decodable(request.schema)
         if schema is None:
-            system.append(
-                _text_block(f"Reply with JSON only, satisfying this JSON Schema:\n{_compact(request.schema)}")
-            )
+            system.append(_text_block(f"{_IN_WORDS}\n{_compact(request.schema)}"))
         else:
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if system:

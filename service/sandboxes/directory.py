@@ -28,7 +28,7 @@ from pathlib import Path
 
 import structlog
 
-from sandbox_image.protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
+from sandbox_image.protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET
 from service.errors import BadRequest, RlmServiceError
 from service.ids import SandboxId, is_id
 from service.sandboxes.tree_removal import remove_tree
@@ -56,10 +56,6 @@ class SessionDirectory:
     def __init__(self, path: Path, owner_lock: int) -> None:
         self.path = path
         self._owner_lock: int | None = owner_lock
-
-    @property
-    def sandbox_socket(self) -> Path:
-        return self.path / SANDBOX_SOCKET
 
     def link_contexts(self, files: Mapping[str, Path]) -> None:
         """Make blobs visible to the sandbox under bare file names. Idempotent for the same name and blob.

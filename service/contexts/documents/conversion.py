@@ -21,7 +21,6 @@ from service.contexts.documents.formats import FORMATS, INSTALL, DocumentFormat,
 from service.errors import BadRequest
 
 CHUNK_BYTES = 1 << 20
-REPORT_BYTES = 1 << 16
 FIRST_CPU_S = 30
 CPU_S_PER_MB = 10
 """Several times what a page of dense text takes on a slow machine."""

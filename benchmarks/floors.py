@@ -147,7 +147,7 @@ class Floors:
         return row_of(name, unit, ours, floor)
 
     async def _import_time(self, name: str, unit: str) -> Row:
-        return await self._command(name, unit, [sys.executable, "-c", "import service.wiring"])
+        return await self._command(name, unit, [sys.executable, "-c", "import service.wiring.service"])
 
     async def _cli_help(self, name: str, unit: str) -> Row:
         return await self._command(name, unit, [str(Path(sys.executable).with_name("rlm-service")), "--help"])

@@ -14,11 +14,11 @@ from service.contexts.values import Context
 from service.ids import CellId
 from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, CellStatus, ContextBinding, Limits
-from service.runs.bindings import BindsContexts, Wanted
+from service.runs.sessions.bindings import BindsContexts, Wanted
 from service.runs.values import RunRequest
 from service.sandboxes.sandbox import Sandbox
 from service.settings import read_settings
-from service.wiring import Service, open_service
+from service.wiring.service import Service, open_service
 
 Backend = Literal["docker", "process"]
 

@@ -51,6 +51,8 @@ def _docker_runtimes() -> frozenset[str]:
     command = ["docker", "--host", DOCKER_HOST, "info", "--format", "{{json .Runtimes}}"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        if told.returncode != 0:
+            raise OSError(told.stderr.strip()[:200])
         return frozenset(json.loads(told.stdout) or ())
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise OSError(f"no engine at {DOCKER_HOST}") from error

@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import BadRequest
 from service.settings import Settings, read_settings
-from service.wiring import make_data_directory
+from service.wiring.data_directory import make_data_directory
 
 
 def settings_of(directory: Path) -> Settings:

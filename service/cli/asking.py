@@ -17,9 +17,9 @@ from service.cli.watching import watch
 from service.ids import ContextId, RunId
 from service.loop.events import RunFinished
 from service.loop.values import BlobRef, ContextBinding, StopReason
-from service.runs.submission import check_request
+from service.runs.submission.first_event import check_request
 from service.settings import read_settings
-from service.wiring import Service, open_service
+from service.wiring.service import Service, open_service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

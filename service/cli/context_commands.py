@@ -13,7 +13,7 @@ from service.cli.views import context_row, describe_context, print_json
 from service.contexts.encodings import given_encoding
 from service.contexts.values import Context
 from service.errors import BadRequest
-from service.wiring import open_service
+from service.wiring.service import open_service
 
 
 async def put_contexts(

@@ -21,7 +21,8 @@ from service.cli.visible import visible_text
 from service.configuration.file import read_configuration
 from service.loop.values import BlobRef
 from service.settings import Settings, read_settings
-from service.wiring import Service, open_catalog, open_service
+from service.wiring.models import open_catalog
+from service.wiring.service import Service, open_service
 
 QUESTION = "I'm looking for a magic number hidden in the context. What is it?"
 WORDS = ("blah", "random", "text", "data", "content", "information", "sample")

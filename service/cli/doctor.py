@@ -22,7 +22,8 @@ from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
 from service.store.errors import disk_failed
-from service.wiring import make_data_directory, open_docker_launcher, open_provider
+from service.wiring.data_directory import make_data_directory
+from service.wiring.sandboxes import open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
 LEAST_USABLE_BYTES = 1 << 20

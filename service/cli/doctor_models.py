@@ -13,7 +13,7 @@ from service.models.port import ModelCallFailed
 from service.models.providers import ANTHROPIC_HOST, OPENAI_HOST
 from service.money import NanoUSD, format_usd
 from service.settings import Settings
-from service.wiring import open_catalog
+from service.wiring.models import open_catalog
 
 EXAMPLE_MODELS = ("scripted/root", "openai/gpt-5-mini", "anthropic/claude-sonnet-4-5")
 """Whether a kind of provider can be used at all shows with any model of its."""

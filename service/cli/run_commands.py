@@ -13,7 +13,7 @@ from service.cli.views import describe_run, print_json, run_page, run_row
 from service.cli.watching import watch
 from service.errors import BadRequest
 from service.ids import RunId, is_id
-from service.wiring import open_service
+from service.wiring.service import open_service
 
 
 async def list_runs(*, limit: int, as_json: bool) -> ExitCode:

@@ -10,9 +10,9 @@ from service.journal.values import Recorded
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog
-from service.runs.grants import Grants
-from service.runs.metered_call import MeteredCalls
-from service.runs.sessions import SessionRooms
+from service.runs.calls.metered_call import MeteredCalls
+from service.runs.host_calls.grants import Grants
+from service.runs.sessions.open_session import SessionRooms
 from service.sandboxes.port import Provider
 from service.sandboxes.slots import Slots
 from service.store.blobs import Blobs

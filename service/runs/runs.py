@@ -9,12 +9,12 @@ import anyio.abc
 from service.errors import BadRequest, NotFound, sole_failure
 from service.ids import RunId, SessionId
 from service.journal.values import Recorded
-from service.runs.drives import Drives
-from service.runs.last_word import say_last_word
-from service.runs.purse import Purse
+from service.runs.calls.purse import Purse
+from service.runs.driving.drives import Drives
+from service.runs.driving.last_word import say_last_word
+from service.runs.driving.seats import Seats
 from service.runs.rooms import RunsRooms
-from service.runs.seats import Seats
-from service.runs.submission import check_affordable, check_request
+from service.runs.submission.first_event import check_affordable, check_request
 from service.runs.submitting import new_session, submitted_event
 from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from service.ids import RunId
 from service.loop.events import RunSubmitted
 from service.models.catalog import Route
-from service.runs.purse import Purse
+from service.runs.calls.purse import Purse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from service.journal.values import SessionRecord
 from service.loop.events import RunSubmitted
 from service.loop.packs import read_pack
 from service.runs.rooms import RunsRooms
-from service.runs.submission import Family, Submission, first_event
+from service.runs.submission.first_event import Family, Submission, first_event
 from service.runs.values import RunRequest
 
 

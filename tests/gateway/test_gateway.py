@@ -18,8 +18,8 @@ from service.gateway.listener import serve_gateway
 from service.ids import CellId
 from service.loop.events import CallFinished, Event
 from service.loop.values import HostCallKey
-from service.runs.grants import Grants
-from service.runs.host_calls import HostCall, HostCallItem, HostCalls, OpenCell
+from service.runs.host_calls.grants import Grants
+from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCalls, OpenCell
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from service.models.catalog import Route
 from service.models.port import ModelCard, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.metered_call import MeteredCall
-from service.runs.purse import Purse
+from service.runs.calls.metered_call import MeteredCall
+from service.runs.calls.purse import Purse
 from service.runs.standing import Standing
 
 PRICE = Price(input=1_000_000_000, cached_input=1_000_000_000, cache_write=1_000_000_000, output=2_000_000_000)

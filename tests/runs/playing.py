@@ -13,7 +13,7 @@ from service.loop.values import ContextBinding, Limits
 from service.models.port import ModelReply, ModelRequest
 from service.runs.values import RunRequest
 from service.settings import read_settings
-from service.wiring import Service, open_service
+from service.wiring.service import Service, open_service
 from tests.models.protocol_server import ProtocolServer, serving
 from tests.runs.doubles import Answer, echo, usage_of
 

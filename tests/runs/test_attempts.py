@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.values import CallOutcome
-from service.runs.attempts import MAX_BACKOFF_S, PATIENCE_S, Course, after_attempt, after_refusal, pause_after
+from service.runs.calls.attempts import MAX_BACKOFF_S, PATIENCE_S, Course, after_attempt, after_refusal, pause_after
 
 TWO = Course(routes=2)
 

@@ -15,7 +15,7 @@ from sandbox_image.shared_text import SharedTexts, layout_of, this_interpreter
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
 from service.loop.values import ContextBinding
-from service.runs.bindings import BindsContexts, Bound, Wanted
+from service.runs.sessions.bindings import BindsContexts, Bound, Wanted
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,14 @@ from service.errors import BadRequest
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
-from service.runs.host_calls import MAX_UNPAID_CALLS, HostCall, HostCallItem, HostCallRefused, HostCalls, OpenCell
+from service.runs.host_calls.host_calls import (
+    MAX_UNPAID_CALLS,
+    HostCall,
+    HostCallItem,
+    HostCallRefused,
+    HostCalls,
+    OpenCell,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from service.loop.values import CallOutcome, Limits, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, Refused, bound_of
+from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, Refused, bound_of
 from service.runs.standing import Standing
 from service.store.connection import open_store
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, set_limits, standing_of, with_fallbacks

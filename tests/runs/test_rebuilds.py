@@ -16,8 +16,8 @@ from service.journal.values import CellRecord
 from service.loop.events import CellFinished, Event, NamespaceRebuilt, SandboxLost
 from service.loop.values import CellStatus, ContextBinding, Limits, StopReason
 from service.models.port import ModelReply, ModelRequest
-from service.runs.bindings import Wanted
-from service.runs.replaying import LEAST_RERUN_S, MAX_ATTEMPTS, WANTED, plan_for, rerun_limit_s
+from service.runs.sessions.bindings import Wanted
+from service.runs.sessions.replaying import LEAST_RERUN_S, MAX_ATTEMPTS, WANTED, plan_for, rerun_limit_s
 from tests.runs.doubles import echo
 from tests.runs.playing import Stage, repl, stage
 

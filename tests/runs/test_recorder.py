@@ -11,7 +11,7 @@ from service.journal.values import Recorded
 from service.loop.events import CallFinished, Event
 from service.loop.values import CallOutcome, Limits, Purpose, Usage
 from service.money import NanoUSD
-from service.runs.recorder import Recorder
+from service.runs.driving.recorder import Recorder
 from service.store.errors import StoreFailed
 from tests.runs.doubles import submitted_run
 

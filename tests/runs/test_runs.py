@@ -17,7 +17,7 @@ from service.loop.events import CallFinished, CellFinished, ChildRunFinished, Na
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
-from service.runs.metered_call import MeteredCalls
+from service.runs.calls.metered_call import MeteredCalls
 from service.runs.runs import Runs
 from service.sandboxes.port import NoSandboxSlot
 from tests.runs.doubles import echo, usage_of

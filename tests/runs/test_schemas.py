@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadRequest
-from service.runs.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.submission.schemas import ReplyBreaksSchema, check_schema, parse_checked
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

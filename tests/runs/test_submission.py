@@ -12,7 +12,13 @@ from service.loop.values import ContextBinding, Limits, Tool
 from service.models.port import ModelCard
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.submission import WRAP_UP_SHARE, check_request, output_tokens, plan_wrap_up, wrap_up_amount
+from service.runs.submission.first_event import (
+    WRAP_UP_SHARE,
+    check_request,
+    output_tokens,
+    plan_wrap_up,
+    wrap_up_amount,
+)
 from service.runs.values import RunRequest
 from tests.runs.doubles import StandInModel, route_to
 

@@ -15,8 +15,8 @@ from service.loop.events import RunFinished
 from service.loop.machine import decide
 from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
-from service.runs.driver import wrap_up_hold_id
-from service.runs.recorder import Recorder
+from service.runs.driving.driver import wrap_up_hold_id
+from service.runs.driving.recorder import Recorder
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StoreFailed

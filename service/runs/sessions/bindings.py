@@ -1,13 +1,11 @@
 """Bindings: what a run puts into its namespace, from stored contexts and given tools to what the sandbox is told."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage, TextListImage
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context, LinkedPart
-from service.errors import BadRequest
 from service.loop.values import BlobRef, ContextBinding, Tool
 
 
@@ -67,16 +65,6 @@ def _bound_file(part: LinkedPart) -> BoundFile:
         if texts is None
         else TextListImage(file=texts.sha256, size_bytes=texts.size_bytes, count=texts.count),
     )
-
-
-def check_tool_value(tool: Tool) -> None:
-    """Raises `BadRequest` when the tool's value is not JSON."""
-    if tool.value_json is None:
-        return
-    try:
-        json.loads(tool.value_json)
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"the value of tool {tool.name!r} is not valid JSON") from exc
 
 
 def _tool(tool: Tool) -> Binding:

@@ -33,8 +33,8 @@ from service.models.catalog import Route
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import bound, cost, input_token_bound
 from service.money import NanoUSD
-from service.runs.attempts import Course, after_attempt, after_refusal, pause_after
-from service.runs.purse import Amount, Purse, rows
+from service.runs.calls.attempts import Course, after_attempt, after_refusal, pause_after
+from service.runs.calls.purse import Amount, Purse, rows
 from service.store.errors import StoreFailed
 
 OUTPUT_TOKENS_FLOOR = 256

@@ -17,10 +17,10 @@ from service.errors import BadRequest
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
-from service.runs.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
-from service.runs.metered_call import Hold, MeteredCall, MeteredCalls, Refused
-from service.runs.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.calls.metered_call import Hold, MeteredCall, MeteredCalls, Refused
+from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
+from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
 
 WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""

@@ -42,15 +42,15 @@ from service.loop.events import (
 from service.loop.machine import decide, wants_interrupt
 from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
-from service.runs.host_calls import HostCalls
-from service.runs.metered_call import Hold, MeteredCall, Refused, bound_of
-from service.runs.purse import NOTHING
-from service.runs.recorder import Recorder
+from service.runs.calls.metered_call import Hold, MeteredCall, Refused, bound_of
+from service.runs.calls.purse import NOTHING
+from service.runs.driving.recorder import Recorder
+from service.runs.host_calls.host_calls import HostCalls
 from service.runs.rooms import RunsRooms
-from service.runs.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema, parse_checked
-from service.runs.sessions import AnswerForm, CellLimits, OpenSession
+from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
-from service.runs.submission import wrap_up_amount
+from service.runs.submission.first_event import wrap_up_amount
+from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema, parse_checked
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.errors import BlobTooLarge

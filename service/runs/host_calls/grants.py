@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Fault, RlmServiceError
-from service.runs.host_calls import HostCalls
+from service.runs.host_calls.host_calls import HostCalls
 
 
 class GrantRefused(RlmServiceError):

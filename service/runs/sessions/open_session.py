@@ -22,10 +22,10 @@ from service.journal.redis_journal import Journal
 from service.journal.sessions import Sessions
 from service.journal.values import CellRecord
 from service.loop.values import BlobRef, CellResult, CellStatus, Message
-from service.runs.bindings import BindsContexts, Bound, Wanted
-from service.runs.conversations import conversation_of
-from service.runs.host_calls import HostCalls, OpenCell
-from service.runs.replaying import BLOB, MESSAGES, WANTED, Outcome, Plan, Rebuilt, plan_for, rerun_limit_s
+from service.runs.host_calls.host_calls import HostCalls, OpenCell
+from service.runs.sessions.bindings import BindsContexts, Bound, Wanted
+from service.runs.sessions.conversations import conversation_of
+from service.runs.sessions.replaying import BLOB, MESSAGES, WANTED, Outcome, Plan, Rebuilt, plan_for, rerun_limit_s
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
 from service.sandboxes.sandbox import Sandbox

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from service.ids import CellId
 from service.journal.values import CellRecord
 from service.loop.values import BlobRef, CellStatus, Message
-from service.runs.bindings import Wanted
+from service.runs.sessions.bindings import Wanted
 
 MAX_ATTEMPTS = 3
 """With cells in them: an attempt may take as long as the cells took."""

@@ -15,7 +15,7 @@ import anyio
 from service.ids import SessionId
 from service.loop.events import RunSubmitted
 from service.runs.rooms import RunsRooms
-from service.runs.sessions import OpenSession
+from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
 
 

@@ -23,21 +23,27 @@ from service.loop.events import (
 )
 from service.loop.values import ChildShown, ContextBinding, HostCallKey, StopReason
 from service.money import NanoUSD
-from service.runs.bindings import Wanted
-from service.runs.budget import BudgetReport
-from service.runs.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children, ChildRequest
-from service.runs.driver import PreparedSession, RunDriver, wrap_up_hold
-from service.runs.host_calls import HostCalls
-from service.runs.last_word import say_last_word
-from service.runs.metered_call import HOLD_MARGIN_S
-from service.runs.purse import NOTHING, Purse, rows
-from service.runs.recorder import Recorder
+from service.runs.calls.metered_call import HOLD_MARGIN_S
+from service.runs.calls.purse import NOTHING, Purse, rows
+from service.runs.driving.driver import PreparedSession, RunDriver, wrap_up_hold
+from service.runs.driving.last_word import say_last_word
+from service.runs.driving.recorder import Recorder
+from service.runs.driving.seats import Levels, Seat, Seats
+from service.runs.host_calls.budget import BudgetReport
+from service.runs.host_calls.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, Children, ChildRequest
+from service.runs.host_calls.host_calls import HostCalls
+from service.runs.host_calls.sub_calls import SubCalls
 from service.runs.rooms import RunsRooms
-from service.runs.seats import Levels, Seat, Seats
-from service.runs.sessions import OpenSession
+from service.runs.sessions.bindings import Wanted
+from service.runs.sessions.open_session import OpenSession
 from service.runs.standing import Standing
-from service.runs.sub_calls import SubCalls
-from service.runs.submission import SUB_OUTPUT_TOKENS, Family, check_affordable, check_request, output_tokens
+from service.runs.submission.first_event import (
+    SUB_OUTPUT_TOKENS,
+    Family,
+    check_affordable,
+    check_request,
+    output_tokens,
+)
 from service.runs.submitting import new_session, submitted_event
 from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of

@@ -6,7 +6,7 @@ from service.ledger.redis_ledger import Ledger
 from service.loop.events import CallFinished
 from service.loop.values import HostCallKey
 from service.money import NANO_PER_USD
-from service.runs.host_calls import HostCall, HostCallItem
+from service.runs.host_calls.host_calls import HostCall, HostCallItem
 from service.runs.standing import Standing
 
 

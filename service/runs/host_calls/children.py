@@ -14,10 +14,10 @@ import anyio
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, StopReason
-from service.runs.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
+from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
+from service.runs.host_calls.sub_calls import SubCalls
 from service.runs.standing import Standing
-from service.runs.sub_calls import SubCalls
-from service.runs.submission import BudgetTooSmall
+from service.runs.submission.first_event import BudgetTooSmall
 
 MAX_CHILD_ANSWER_BYTES = 32 << 20
 """A child's answer becomes a string in its parent's REPL; the item fails when it is longer."""

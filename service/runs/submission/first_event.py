@@ -4,6 +4,7 @@ Pure, apart from what it is given: it reads no store and no clock.
 """
 
 import builtins
+import json
 import keyword
 from dataclasses import dataclass, replace
 
@@ -18,10 +19,9 @@ from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, Tool, WrapU
 from service.models.catalog import Route
 from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
-from service.runs.bindings import check_tool_value
-from service.runs.metered_call import OUTPUT_TOKENS_FLOOR
-from service.runs.purse import NOTHING, Amount
-from service.runs.schemas import MAX_CHECKED_CHARS, check_schema
+from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR
+from service.runs.calls.purse import NOTHING, Amount
+from service.runs.submission.schemas import MAX_CHECKED_CHARS, check_schema
 from service.runs.values import LIMIT_RANGES, RunRequest
 
 MAX_QUESTION_CHARS = 32_000
@@ -248,7 +248,7 @@ def _check_tool(tool: Tool) -> None:
         raise BadRequest(f"tool {tool.name!r} needs either code or a JSON value")
     if len((tool.code or tool.value_json or "").encode("utf-8", "surrogatepass")) > MAX_TOOL_BYTES:
         raise BadRequest(f"tool {tool.name!r} is larger than {MAX_TOOL_BYTES} bytes: give it as a context")
-    check_tool_value(tool)
+    _check_tool_value(tool)
 
 
 def _check_limits(limits: Limits) -> None:
@@ -259,3 +259,13 @@ def _check_limits(limits: Limits) -> None:
             raise BadRequest(f"the limit {name} must be between {least} and {most}, found {value}")
     if limits.cost is not None and not 0 < limits.cost <= MAX_NANO_USD:
         raise BadRequest(f"the budget must be above $0 and at most {format_usd(NanoUSD(MAX_NANO_USD))}")
+
+
+def _check_tool_value(tool: Tool) -> None:
+    """Raises `BadRequest` when the tool's value is not JSON."""
+    if tool.value_json is None:
+        return
+    try:
+        json.loads(tool.value_json)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"the value of tool {tool.name!r} is not valid JSON") from exc

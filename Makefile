@@ -1,6 +1,6 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench tiny-model clean
+.PHONY: help run test test-long check bench tiny-model clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -11,7 +11,11 @@ run: ## Set up, then find one number hidden in 1,000,000 lines (scripted model; 
 
 test: ## Set up, then run the tests
 	@sh deploy/setup_environment.sh dev
-	.venv/bin/pytest -n 2 --dist loadfile
+	.venv/bin/pytest -n 2 --dist loadfile -m "not takes_long"
+
+test-long: ## The tests that take long by themselves (CI runs them too)
+	@sh deploy/setup_environment.sh dev
+	.venv/bin/pytest -n 2 --dist load -m takes_long
 
 check: ## Lint, format, types, directions of import, and whether the locks are current
 	@sh deploy/setup_environment.sh dev

@@ -39,8 +39,8 @@ def why_no_bubblewrap() -> str | None:
 
 DOCKER_HOST = os.environ.get("RLM_DOCKER_HOST") or "unix:///var/run/docker.sock"
 """The engine for tests: `sh deploy/docker_engine.sh start` starts one and prints this."""
-SANDBOX_IMAGE = "rlm-sandbox:test"
-"""Built from the checkout before the first test that needs it."""
+SANDBOX_IMAGE = os.environ.get("RLM_DOCKER_IMAGE") or "rlm-sandbox:test"
+"""Built from the checkout before the first test that needs it; checkouts that share an engine name one each."""
 
 
 @cache

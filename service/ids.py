@@ -16,6 +16,8 @@ SandboxId = NewType("SandboxId", str)
 TenantId = NewType("TenantId", str)
 CellId = NewType("CellId", str)
 CallId = NewType("CallId", str)
+KeyId = NewType("KeyId", str)
+"""Of an API key: public, part of what its holder shows; never the secret."""
 
 Prefix = Literal["ctx", "ses", "run", "sbx", "ten"]
 

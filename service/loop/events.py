@@ -7,7 +7,7 @@ A run *is* the list of these. They are the journal's entries, the feed that clie
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.ids import CallId, RunId, SandboxId, SessionId
+from service.ids import CallId, KeyId, RunId, SandboxId, SessionId
 from service.loop.values import (
     AnswerSource,
     BlobRef,
@@ -55,6 +55,8 @@ class RunSubmitted:
     tools: tuple[Tool, ...] = ()
     keeps_session: bool = False
     """Whether the session outlives the run."""
+    key_id: KeyId | None = None
+    """The API key whose money pays; a child run has its parent's. None where there are no keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.ids import RunId, SessionId
+from service.ids import KeyId, RunId, SessionId
 from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, StopReason, Tool
 from service.money import MAX_NANO_USD, NanoUSD
 
@@ -36,6 +36,8 @@ class RunRequest:
     answer_schema: dict[str, Any] | None = None
     tools: tuple[Tool, ...] = ()
     prompt_pack: str = "default"
+    key_id: KeyId | None = None
+    """The API key that asks, whose money pays; None for the embedded default, where there are no keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

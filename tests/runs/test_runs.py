@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from service.errors import BadRequest, NotFound
-from service.ids import EMBEDDED_TENANT, RunId, cell_id, new_id
+from service.ids import EMBEDDED_TENANT, KeyId, RunId, cell_id, new_id
 from service.journal.cell_log import CellLog
 from service.journal.values import CellRecord
 from service.ledger.values import Account, Unit
@@ -147,10 +147,13 @@ async def test_child_runs_share_the_budget_and_report_to_their_parent(tmp_path: 
         return repl(f"{ask}\nFINAL(' | '.join(r))")
 
     async with stage(tmp_path, turn, settings={"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "0"}) as on:
-        played = await on.play(await on.request("x", Limits(cost=parse_usd("1"), depth=1)))
+        request = replace(await on.request("x", Limits(cost=parse_usd("1"), depth=1)), key_id=KeyId("key_1"))
+        played = await on.play(request)
         assert played.answer.decode() == "child of 10 | child of 20 | child of 30"
         children = [event.child for event in played.events if isinstance(event, ChildRunFinished)]
         assert len(children) == 3
+        first = [await anext(on.service.runs.follow(child.run_id)) for child in children]
+        assert [getattr(entry.event, "key_id", None) for entry in first] == ["key_1"] * 3
         own = sum(event.cost for event in played.events if isinstance(event, CallFinished))
         assert played.finished.spent == own + sum(child.spent for child in children)
         assert (await spent_in_ledger(on, played.run_id)) == (played.finished.spent, 0)

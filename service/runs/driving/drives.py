@@ -233,6 +233,7 @@ class Drives:
             limits=given.limits,
             tools=given.tools,
             prompt_pack=given.prompt.pack.partition("@")[0],
+            key_id=given.key_id,
         )
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at)

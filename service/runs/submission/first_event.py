@@ -153,6 +153,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         bindings=request.contexts,
         tools=request.tools,
         keeps_session=request.session_id is not None,
+        key_id=request.key_id,
     )
 
 

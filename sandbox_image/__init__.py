@@ -16,7 +16,7 @@ trusted than this, borrows `seccomp`.
 
     kernel_birth    what a kernel is started with
     zygote          forked before the first connection; has the imports done; forks, signals and reaps kernels
-    kernel          runs the cells (cells, interrupts, memory_reserve) and answers one request at a time
+    kernel          runs the cells (cells, interrupts, memory_reserve, thread_starts) and answers one request at a time
     namespace       the names a model can rely on: host_functions (origins), answers, bindings, reply_text
     shared_text     large texts as `str`s over a mapped file
     tracebacks, echo, encoded_values    what of a cell goes back, bounded

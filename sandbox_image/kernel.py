@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from dataclasses import asdict
@@ -45,6 +44,7 @@ from .protocol import (
     VariablesReply,
 )
 from .shared_text import SharedTexts, Support
+from .thread_starts import bound_thread_starts
 from .tracebacks import describe_exception
 
 _THREAD_STACK_BYTES = 2 << 20
@@ -96,7 +96,7 @@ def _confine_self(birth: KernelBirth) -> list[str]:
     _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
     if birth.processes is not None:
         _lower_limit(resource.RLIMIT_NPROC, birth.processes)
-    threading.stack_size(_THREAD_STACK_BYTES)
+    bound_thread_starts(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += confinement.confine_kernel()
     return in_force

@@ -275,6 +275,43 @@ def test_a_thread_bomb_is_harmless(host: Host) -> None:
     alive(host)
 
 
+FILL_MEMORY = """
+import mmap, threading
+def taken(size):
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+stack, pages, hoard, size = taken(2 << 20), [taken(4096) for _ in range(600)], [], 64 << 20
+while size >= 4096:
+    try:
+        hoard.append(taken(size))
+    except OSError:
+        size //= 2
+stack.close()
+"""
+
+
+def test_a_thread_that_nearly_fits_is_refused(host: Host) -> None:
+    """Whatever memory is left beside a thread's stack, starting one ends: with a thread, or with `RuntimeError`."""
+    code = (
+        "started = refused = 0\nfor page in pages:\n    try:\n        thread = threading.Thread(target=int)\n"
+        "        thread.start()\n        thread.join()\n        started += 1\n"
+        '    except RuntimeError as error:\n        assert str(error) == "can\'t start new thread"\n'
+        "        refused += 1\n    page.close()\nhoard.clear()\nprint(started > 0, refused > 0)"
+    )
+    reply = host.run(FILL_MEMORY + code)
+    assert (reply["status"], reply["stdout"]["head"]) == ("ok", "True True\n"), reply
+
+
+def test_a_thread_that_dies_before_it_reports_in_is_an_error(host: Host) -> None:
+    """`Thread.start` does not wait for a thread that is over; a thread that lives is waited for as ever."""
+    code = (
+        "import threading\nclass Stillborn(threading.Thread):\n    def _bootstrap(self): raise MemoryError\n"
+        "before = threading.active_count()\ntry:\n    Stillborn().start()\nexcept RuntimeError as error:\n"
+        "    print(error, threading.active_count() - before, len(threading.enumerate()) - before)\n"
+        "threading.Thread(target=print, args=('lives',)).start()"
+    )
+    assert host.run(code)["stdout"]["head"] == "can't start new thread 0 0\nlives\n"
+
+
 def test_files_and_descriptors_are_limited(host: Host) -> None:
     """A file grows to its cap, and descriptors run out, as ordinary errors."""
     reply = host.run("with open('big', 'wb') as f:\n    f.truncate(1 << 40)")

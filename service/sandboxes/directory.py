@@ -22,7 +22,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,6 +215,22 @@ def orphaned(session: Path, *, owner_uid: int | None = None) -> Iterator[bool]:
         except OSError:
             found = None
         yield found is not None and _lock_without_waiting(found[0]) and _is_still(*found, sessions)
+
+
+def disown(session: Path) -> None:
+    """Say that the owner is dead, inside the block of `orphaned`: who looks meanwhile finds the lock taken, by us."""
+    with suppress(FileNotFoundError):
+        os.truncate(_owner_file(session), 0)
+
+
+def is_disowned(session: Path) -> bool:
+    """Whether that was said, or the owner file is gone, which goes last. No sandbox runs before its owner has written
+    to the file. No link is followed."""
+    try:
+        status = os.lstat(_owner_file(session))
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def _lockable(opened: ExitStack, sessions: int, name: str, owner_uid: int | None) -> tuple[int, str] | None:

@@ -5,6 +5,7 @@ the process with the Docker socket, and it ends, with all its sandboxes, when th
 """
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -29,10 +30,8 @@ from service.sandboxes.launcher.protocol import (
     DoneReply,
     EndedReply,
     KillRequest,
-    ListedSandbox,
-    ListReply,
-    ListRequest,
     PauseRequest,
+    ReapRequest,
     RefusedReply,
     StartedReply,
     StartRequest,
@@ -112,10 +111,12 @@ class Lease:
 
 
 class Launcher:
-    """A launcher that listens at `socket_path`."""
+    """A launcher that listens at `socket_path`, as one owner of sandboxes sees it: those that it started itself."""
 
     def __init__(self, socket_path: Path) -> None:
         self._socket = socket_path
+        self.owner_key = secrets.token_hex(32)
+        """Kept in this process only: who has it can do with our sandboxes what we can."""
 
     async def capabilities(self) -> CapabilitiesReply:
         """Raises `SandboxRefused` when no launcher or no engine answers."""
@@ -149,22 +150,26 @@ class Launcher:
         """End it and wait until it is gone. Idempotent; a launcher that cannot is in the log, and a sandbox without
         its host ends by itself."""
         try:
-            await self._asked(KillRequest(sandbox_id=sandbox_id), DoneReply)
+            await self._asked(KillRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), DoneReply)
         except (SandboxRefused, SandboxStartFailed) as exc:
             _log.error("sandbox_not_killed", sandbox_id=sandbox_id, reason=str(exc))
 
+    async def reap(self, sandbox_id: str) -> None:
+        """End what a dead owner left. Idempotent; what the launcher does not end now is in the log, and it ends it
+        itself once it finds that the session directory is gone."""
+        try:
+            await self._asked(ReapRequest(sandbox_id=sandbox_id), DoneReply)
+        except (SandboxRefused, SandboxStartFailed) as exc:
+            _log.warning("sandbox_not_reaped", sandbox_id=sandbox_id, reason=str(exc))
+
     async def pause(self, sandbox_id: str) -> None:
-        await self._asked(PauseRequest(sandbox_id=sandbox_id), DoneReply)
+        await self._asked(PauseRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), DoneReply)
 
     async def unpause(self, sandbox_id: str) -> None:
-        await self._asked(UnpauseRequest(sandbox_id=sandbox_id), DoneReply)
+        await self._asked(UnpauseRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), DoneReply)
 
     async def stats(self, sandbox_id: str) -> StatsReply:
-        return await self._asked(StatsRequest(sandbox_id=sandbox_id), StatsReply)
-
-    async def sandboxes(self) -> list[ListedSandbox]:
-        """All that there are under its directory of sessions, whoever started them."""
-        return (await self._asked(ListRequest(), ListReply)).sandboxes
+        return await self._asked(StatsRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), StatsReply)
 
     async def attached(self, sandbox_id: str) -> anyio.abc.SocketStream | None:
         """The lease of a sandbox that runs already; None when that cannot be had in time."""
@@ -176,7 +181,7 @@ class Launcher:
                     await anyio.sleep(_RETURN_PAUSE_S)
                     continue
                 try:
-                    reply = await _exchange(stream, AttachRequest(sandbox_id=sandbox_id))
+                    reply = await _exchange(stream, AttachRequest(sandbox_id=sandbox_id, owner_key=self.owner_key))
                     if isinstance(reply, StartedReply):
                         return stream
                 except WireBroken:

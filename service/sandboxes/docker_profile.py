@@ -16,6 +16,8 @@ SESSION = "/rlm/session"
 LABEL_SANDBOX = "rlm.sandbox"
 LABEL_SESSIONS = "rlm.sessions"
 """The directory of all session directories: whose launcher a container belongs to."""
+LABEL_OWNER = "rlm.owner"
+"""The digest of its owner's key: who may ask the launcher for it."""
 LABEL_UID = "rlm.uid"
 LABEL_DEADLINE = "rlm.deadline"
 """Seconds after the epoch."""
@@ -44,6 +46,7 @@ class ContainerTemplate:
     uid: int
     session: Path
     sessions_label: str
+    owner_label: str
     memory_bytes: int
     tmp_bytes: int
     processes: int
@@ -78,6 +81,7 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
         "Labels": {
             LABEL_SANDBOX: template.sandbox_id,
             LABEL_SESSIONS: template.sessions_label,
+            LABEL_OWNER: template.owner_label,
             LABEL_UID: str(template.uid),
             LABEL_DEADLINE: str(template.deadline_s),
         },

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from service.errors import RlmServiceError
 from service.ids import SandboxId
+from service.sandboxes.directory import disown
 from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
 from service.sandboxes.levels import LevelName
@@ -156,6 +158,7 @@ class DockerProvider:
             raise SandboxStartFailed(f"expected a session directory under {self._sessions}, found {directory}")
         request = StartRequest(
             sandbox_id=sandbox_id,
+            owner_key=self._launcher.owner_key,
             image=self._image,
             runtime=self._runtime,
             memory_bytes=template.memory_bytes,
@@ -170,7 +173,8 @@ class DockerProvider:
 
     async def reap(self, directory: Path) -> None:
         """See `port.Provider.reap`."""
-        await self._launcher.kill(directory.name)
+        await anyio.to_thread.run_sync(disown, directory)
+        await self._launcher.reap(directory.name)
 
     def _described(self, engine_version: str) -> Isolation:
         details = [f"Docker {engine_version}, image {self._image}"]

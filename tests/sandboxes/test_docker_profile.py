@@ -23,6 +23,7 @@ def template(
         uid=910_000_007,
         session=Path("/data/sessions/sbx_1"),
         sessions_label="/data/sessions",
+        owner_label="f" * 64,
         memory_bytes=memory_bytes,
         tmp_bytes=32 << 20,
         processes=processes,
@@ -56,6 +57,7 @@ def test_the_profile_is_pinned() -> None:
         "Labels": {
             "rlm.sandbox": "sbx_" + "0" * 32,
             "rlm.sessions": "/data/sessions",
+            "rlm.owner": "f" * 64,
             "rlm.uid": "910000007",
             "rlm.deadline": "1800000000",
         },

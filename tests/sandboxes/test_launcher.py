@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import docker
 import docker.errors
 import pytest
@@ -34,12 +35,18 @@ from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.containers import Containers, Refused
 from service.sandboxes.launcher.engine import Engine
+from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     MAX_LINE_BYTES,
     REQUEST,
+    AttachRequest,
     KillRequest,
+    PauseRequest,
+    ReapRequest,
     StartedReply,
     StartRequest,
+    StatsRequest,
+    UnpauseRequest,
 )
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
 from service.sandboxes.launcher.server import MAX_CONNECTIONS, OTHER_FILES, most_connections
@@ -47,6 +54,7 @@ from service.sandboxes.launcher.uids import Uids
 from service.sandboxes.launcher.wire import receive_line, send_message
 from service.sandboxes.pool import open_pool
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
+from service.sandboxes.reaper import reap_orphans
 from tests.machine import DOCKER_HOST, ROOT, SANDBOX_IMAGE
 from tests.sandboxes.contract import SMALL, printed
 from tests.sandboxes.docker_machine import build_image, containers_of, engine, launcher_process
@@ -54,6 +62,7 @@ from tests.sandboxes.docker_machine import build_image, containers_of, engine, l
 GOOD: dict[str, Any] = {
     "op": "start",
     "sandbox_id": "sbx_" + "0" * 32,
+    "owner_key": "0" * 64,
     "image": "rlm-sandbox",
     "runtime": "runc",
     "memory_bytes": 512 << 20,
@@ -72,6 +81,8 @@ GOOD: dict[str, Any] = {
         {"sandbox_id": "sbx_" + "0" * 31 + "/"},
         {"sandbox_id": "../../etc"},
         {"sandbox_id": "sbx_" + "0" * 32 + "\n"},
+        {"owner_key": ""},
+        {"owner_key": "0" * 63 + "G"},
         {"image": "-v/:/host"},
         {"image": "a b"},
         {"runtime": "kata"},
@@ -111,6 +122,7 @@ containers = st.builds(
     container_id=st.uuids().map(str),
     sandbox_id=st.sampled_from("abcd"),
     uid=st.none(),
+    owner=st.just(""),
     runs=st.booleans(),
     deadline_s=st.integers(0, 100),
 )
@@ -240,7 +252,7 @@ class TestWithoutAnEngine:
 
     async def test_floods_end_without_an_answer(self, idle: Path) -> None:
         """More than a line may have, two requests at once, and a half line: the connection closes."""
-        kill = KillRequest(sandbox_id="sbx_" + "0" * 32).model_dump_json().encode() + b"\n"
+        kill = KillRequest(sandbox_id="sbx_" + "0" * 32, owner_key="0" * 64).model_dump_json().encode() + b"\n"
         for flood in (b"x" * (2 * MAX_LINE_BYTES), kill + kill):
             assert ask(idle / "launcher.sock", flood) == b""
 
@@ -262,7 +274,7 @@ class TestWithoutAnEngine:
         with launcher_process(data, "--client-uid", "65534", docker_host=f"unix://{data}/no-engine.sock"):
             status = (data / "launcher.sock").stat()
             assert (status.st_uid, status.st_mode & 0o777) == (65534, 0o600)
-            kill = KillRequest(sandbox_id="sbx_" + "0" * 32).model_dump_json() + "\n"
+            kill = KillRequest(sandbox_id="sbx_" + "0" * 32, owner_key="0" * 64).model_dump_json() + "\n"
             assert ask(data / "launcher.sock", kill.encode()) == b""
             script = (
                 "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
@@ -327,7 +339,7 @@ class TestWithoutAnEngine:
                     connection.connect(str(data / "launcher.sock"))
                 while b"launcher_cannot_accept" not in (data / "launcher.log").read_bytes():
                     assert process.poll() is None
-            kill = KillRequest(sandbox_id="sbx_" + "0" * 32).model_dump_json().encode() + b"\n"
+            kill = KillRequest(sandbox_id="sbx_" + "0" * 32, owner_key="0" * 64).model_dump_json().encode() + b"\n"
             assert b"refused_reply" in ask(data / "launcher.sock", kill)
             assert process.poll() is None
 
@@ -390,7 +402,7 @@ class _Forgetful(BaseHTTPRequestHandler):
         if self.path.endswith("/version"):
             answer = json.dumps({"ApiVersion": "1.41"}).encode()
         elif "/containers/json" in self.path:
-            labels = {"rlm.sandbox": GOOD["sandbox_id"], "rlm.deadline": str(1 << 40)}
+            labels = {"rlm.sandbox": GOOD["sandbox_id"], "rlm.deadline": str(1 << 40), "rlm.owner": owner_of("0" * 64)}
             gone = {"Id": "gone", "State": "running", "Labels": labels}
             there = {"Id": "there", "State": "running", "Labels": labels | {"rlm.sandbox": "sbx_" + "1" * 32}}
             answer = json.dumps([gone, there]).encode()
@@ -425,9 +437,20 @@ async def test_a_container_that_vanishes_keeps_no_other_from_being_taken_up(data
         finally:
             server.shutdown()
             serving.join()
-    assert containers.held("sbx_" + "1" * 32).pid == 7
-    with pytest.raises(Refused):
-        containers.held(GOOD["sandbox_id"])
+    assert containers.held("sbx_" + "1" * 32, owner_of("0" * 64)).pid == 7
+    for sandbox_id, owner in ((GOOD["sandbox_id"], "0" * 64), ("sbx_" + "1" * 32, "1" * 64)):
+        with pytest.raises(Refused):
+            containers.held(sandbox_id, owner_of(owner))
+
+
+@contextlib.contextmanager
+def owned_directory(sessions: Path, sandbox_id: str) -> Iterator[None]:
+    """A session directory with a living owner."""
+    directory = create_session_directory(sessions, SandboxId(sandbox_id))
+    try:
+        yield
+    finally:
+        directory.remove()
 
 
 def told_by_proc(pid: int, name: str) -> bytes:
@@ -491,8 +514,7 @@ class TestLeftBehind:
                 with launcher_process(data):
                     for gone in (dead, late):
                         wait_until_removed(client, ids[gone])
-                    listed = anyio.run(Launcher(data / "launcher.sock").sandboxes)
-                    assert [(sandbox.sandbox_id, sandbox.runs) for sandbox in listed] == [(alive, True)]
+                    assert client.inspect_container(ids[alive])["State"]["Running"]
                     assert client.inspect_container(ids[foreign])["State"]["Running"]
                 # It ends with its stdin, and so does what it leased; this one may be another launcher's.
                 assert client.inspect_container(ids[alive])["State"]["Running"]
@@ -518,6 +540,61 @@ class TestLeftBehind:
             for container in containers_of(client, data):
                 wait_until_removed(client, container["Id"])
             assert containers_of(client, data) == []
+
+    @pytest.mark.anyio
+    async def test_what_a_dead_owner_left_is_reaped(self, data: Path) -> None:
+        """Whoever finds a session's owner dead can have its container ended, though it is not his."""
+        dead, later = SandboxId(new_id("sbx")), int(time.time()) + 3600
+        provider = DockerProvider(
+            Launcher(data / "launcher.sock"), sessions=data / "sessions", image=SANDBOX_IMAGE, runtime="runc"
+        )
+        with launcher_process(data), engine() as client:
+            owned = create_session_directory(data / "sessions", dead)
+            container_id = made_by_hand(client, data, dead, later)
+            assert await reap_orphans(provider, data / "sessions") == 0
+            assert owned._owner_lock is not None
+            os.close(owned._owner_lock)  # as the death of its owner would
+            owned._owner_lock = None
+            assert await reap_orphans(provider, data / "sessions") == 1
+            wait_until_removed(client, container_id)
+            assert containers_of(client, data) == []
+
+    @pytest.mark.anyio
+    async def test_what_another_owner_started_is_not_there(self, data: Path) -> None:
+        """Another client of a launcher can neither measure, pause, attach, end nor reap a sandbox, and is answered as
+        for one that never was, also after the launcher was started anew; its owner can all the while."""
+        path, sessions = data / "launcher.sock", data / "sessions"
+        owner, other = Launcher(path), Launcher(path)
+        provider = DockerProvider(owner, sessions=sessions, image=SANDBOX_IMAGE, runtime="runc")
+        absent = new_id("sbx")
+
+        async def answers(sandbox_id: str) -> list[str]:
+            requests = [
+                request(sandbox_id=sandbox_id, owner_key=other.owner_key).model_dump_json()
+                for request in (StatsRequest, PauseRequest, UnpauseRequest, AttachRequest, KillRequest)
+            ]
+            requests.append(ReapRequest(sandbox_id=sandbox_id).model_dump_json())
+            said = [await anyio.to_thread.run_sync(ask, path, f"{request}\n".encode()) for request in requests]
+            return [line.decode().replace(sandbox_id, "ID") for line in said]
+
+        with launcher_process(data) as process:
+            async with open_pool(
+                provider, sessions=sessions, gateway_socket=None, slots=1, warm=0, template=SMALL
+            ) as pool:
+                sandbox = await pool.acquire()
+                await sandbox.claim(generation=1, grant="g", random_seed=1)
+                with owned_directory(sessions, absent):
+                    assert await answers(sandbox.sandbox_id) == await answers(absent)
+                    process.kill()
+                    process.wait()
+                    with launcher_process(data):
+                        assert await answers(sandbox.sandbox_id) == await answers(absent)
+                        stream = await owner.attached(sandbox.sandbox_id)
+                        assert stream is not None
+                        assert (await owner.stats(sandbox.sandbox_id)).processes >= 3
+                        assert await printed(sandbox, "print(1 + 1)") == "2\n"
+                        await pool.release(sandbox)
+                        await stream.aclose()
 
     @pytest.mark.anyio
     async def test_sandboxes_outlive_their_launcher(self, data: Path) -> None:

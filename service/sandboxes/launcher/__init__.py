@@ -12,6 +12,7 @@ as a child of the service on the embedded default.
     bounds       what the operator lets the client have
     staging      session directories, safe from a client that swaps them while the engine mounts
     reconciling  which containers must go, as a pure function
+    owners       whose a sandbox is
     uids         a uid of its own for each sandbox
     engine       the Docker SDK: the only module that imports it; its types and errors do not leave
     program      the command line

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import anyio.to_thread
 import structlog
 
 from service.ids import is_id
-from service.sandboxes.directory import orphaned
+from service.sandboxes.directory import is_disowned, orphaned
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, Usage
+from service.sandboxes.launcher.owners import is_same_owner, owner_of
 from service.sandboxes.launcher.protocol import StartRequest
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
 from service.sandboxes.launcher.staging import NotStaged, Stage, check_seen, opened_session
@@ -41,9 +43,13 @@ class Held:
     pid: int
     uid: int | None
     deadline_s: int
+    owner: str
+    """`owners.owner_of` its key."""
     is_ours: bool
     """Leased from this launcher. Another one may serve the same directory, and what it leased is only known here."""
     exit_status: int | None = None
+    leases: int = 0
+    """Connections that hold it."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -104,37 +110,46 @@ class Containers:
             finally:
                 self._starting.discard(request.sandbox_id)
 
-    async def kill(self, sandbox_id: str) -> None:
-        """End it and wait until it is gone. Idempotent. Raises `EngineFailed`."""
+    async def kill(self, sandbox_id: str, owner: str) -> None:
+        """End the owner's and wait until it is gone. Idempotent; another's is left alone. Raises `EngineFailed`."""
+        async with self._lock(sandbox_id):
+            await self._end(sandbox_id, owner)
+
+    async def reap(self, sandbox_id: str) -> None:
+        """End it whoever started it, if its owner is dead. Idempotent. Raises `Refused`, `EngineFailed`."""
         async with self._lock(sandbox_id):
             held = self._held.get(sandbox_id)
-            if held is not None:
-                await self._engine.remove(held.container_id)
-                self._forget(held, exit_status=137)
-                return
-            # Unknown here, but perhaps there: the launcher may have been started anew in between.
-            for container in await self._engine.found(self.label):
-                if container.sandbox_id == sandbox_id:
-                    await self._engine.remove(container.container_id)
+            is_leased = held is not None and held.leases > 0
+            if is_leased or not await anyio.to_thread.run_sync(
+                _orphans, self._sessions, [sandbox_id], self._client_uid
+            ):
+                raise Refused(f"sandbox {sandbox_id} is not reaped: its owner lives")
+            await self._end(sandbox_id, None)
 
-    async def pause(self, sandbox_id: str) -> None:
-        await self._engine.pause(self.held(sandbox_id).container_id)
+    async def pause(self, sandbox_id: str, owner: str) -> None:
+        await self._engine.pause(self.held(sandbox_id, owner).container_id)
 
-    async def unpause(self, sandbox_id: str) -> None:
-        await self._engine.unpause(self.held(sandbox_id).container_id)
+    async def unpause(self, sandbox_id: str, owner: str) -> None:
+        await self._engine.unpause(self.held(sandbox_id, owner).container_id)
 
-    async def usage(self, sandbox_id: str) -> Usage:
-        return await self._engine.usage(self.held(sandbox_id).container_id)
+    async def usage(self, sandbox_id: str, owner: str) -> Usage:
+        return await self._engine.usage(self.held(sandbox_id, owner).container_id)
 
-    def held(self, sandbox_id: str) -> Held:
-        """Raises `Refused`."""
+    def held(self, sandbox_id: str, owner: str) -> Held:
+        """The owner's. Raises `Refused`, with the same words for another's as for none."""
         held = self._held.get(sandbox_id)
-        if held is None:
+        if held is None or not is_same_owner(held.owner, owner):
             raise Refused(f"no sandbox {sandbox_id} runs")
         return held
 
-    async def listed(self) -> list[FoundContainer]:
-        return await self._engine.found(self.label)
+    @contextmanager
+    def leased(self, held: Held) -> Iterator[None]:
+        """Somebody holds it inside the block."""
+        held.leases += 1
+        try:
+            yield
+        finally:
+            held.leases -= 1
 
     async def keep_reconciling(self) -> None:
         """At once, then every `RECONCILE_INTERVAL_S` and at each deadline, until cancelled."""
@@ -174,11 +189,11 @@ class Containers:
                     self._forget(held, exit_status=255)
             self._has_reconciled = True
 
-    async def attach(self, sandbox_id: str) -> Held:
-        """One that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
+    async def attach(self, sandbox_id: str, owner: str) -> Held:
+        """The owner's that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
         if sandbox_id not in self._held:
             await self.reconcile()
-        held = self.held(sandbox_id)
+        held = self.held(sandbox_id, owner)
         held.is_ours = True
         return held
 
@@ -210,9 +225,22 @@ class Containers:
             if not held.is_ours:
                 continue
             try:
-                await self.kill(held.sandbox_id)
+                await self.kill(held.sandbox_id, held.owner)
             except EngineFailed as exc:
                 _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
+
+    async def _end(self, sandbox_id: str, owner: str | None) -> None:
+        """The owner's, or whoever's. Inside its lock."""
+        held = self._held.get(sandbox_id)
+        if held is not None:
+            if owner is None or is_same_owner(held.owner, owner):
+                await self._engine.remove(held.container_id)
+                self._forget(held, exit_status=137)
+            return
+        # Unknown here, but perhaps there: the launcher may have been started anew in between.
+        for container in await self._engine.found(self.label):
+            if container.sandbox_id == sandbox_id and (owner is None or is_same_owner(container.owner, owner)):
+                await self._engine.remove(container.container_id)
 
     def _check_bounds(self, request: StartRequest) -> None:
         refusal = self._bounds.refusal(request, sandboxes=len(self._held.keys() | self._starting))
@@ -241,13 +269,15 @@ class Containers:
         except LookupError:
             raise Refused("every uid for sandboxes is taken") from None
         deadline_s = int(self._now()) + request.life_s
+        owner = owner_of(request.owner_key)
         profile = container_profile(
             ContainerTemplate(
                 session=session,
                 sessions_label=self.label,
+                owner_label=owner,
                 uid=uid,
                 deadline_s=deadline_s,
-                **request.model_dump(exclude={"op", "life_s"}),
+                **request.model_dump(exclude={"op", "life_s", "owner_key"}),
             )
         )
         try:
@@ -261,6 +291,7 @@ class Containers:
             pid=0,
             uid=uid,
             deadline_s=deadline_s,
+            owner=owner,
             is_ours=True,
         )
         self._held[request.sandbox_id] = held
@@ -310,6 +341,7 @@ class Containers:
             pid=pid,
             uid=container.uid,
             deadline_s=container.deadline_s,
+            owner=container.owner,
             is_ours=False,
         )
         _log.info("sandbox_taken_up", sandbox_id=container.sandbox_id)
@@ -347,6 +379,9 @@ def _orphans(sessions: Path, sandbox_ids: list[str], client_uid: int) -> frozens
         session = sessions / sandbox_id
         if not is_id(sandbox_id, "sbx") or not os.path.lexists(session):
             found.add(sandbox_id)  # a label that is no id of ours, which anybody may write, names no file either
+            continue
+        if is_disowned(session):
+            found.add(sandbox_id)
             continue
         with orphaned(session, owner_uid=client_uid) as is_orphan:
             if is_orphan:

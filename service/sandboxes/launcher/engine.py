@@ -20,7 +20,7 @@ import requests
 import structlog
 import urllib3
 
-from service.sandboxes.docker_profile import LABEL_DEADLINE, LABEL_SANDBOX, LABEL_SESSIONS, LABEL_UID
+from service.sandboxes.docker_profile import LABEL_DEADLINE, LABEL_OWNER, LABEL_SANDBOX, LABEL_SESSIONS, LABEL_UID
 from service.sandboxes.launcher.reconciling import FoundContainer
 
 CALL_DEADLINE_S = 60.0
@@ -254,6 +254,7 @@ def _found(entry: Mapping[str, Any]) -> FoundContainer:
         container_id=str(entry["Id"]),
         sandbox_id=labels.get(LABEL_SANDBOX, ""),
         uid=_number(labels.get(LABEL_UID, "")),
+        owner=labels.get(LABEL_OWNER, ""),
         runs=entry.get("State") in ("running", "paused", "created", "restarting"),
         deadline_s=_number(labels.get(LABEL_DEADLINE, "")) or 0,
     )

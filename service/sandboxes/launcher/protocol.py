@@ -3,6 +3,9 @@ refused before anything is done.
 
 One request a connection, one reply; `start` and `attach` answer `started` and keep the connection as a *lease*: when
 the sandbox ends the launcher sends `ended`, and when the caller goes away the launcher ends the sandbox.
+
+A sandbox belongs to the owner that started it, who is known by a key of its own. To everybody else it is not there:
+nothing that names it, but `reap` once its owner is dead, is answered differently than for a sandbox that never was.
 """
 
 from typing import Annotated, Literal
@@ -14,6 +17,8 @@ LONGEST_LIFE_S = 7 * 24 * 3600
 
 Runtime = Literal["runc", "runsc"]
 SandboxName = Annotated[str, Field(pattern=r"^sbx_[0-9a-f]{32}$")]
+OwnerKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", repr=False)]
+"""256 random bits that one owner of sandboxes makes up and shows to nobody but the launcher, which keeps a digest."""
 ImageName = Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_./:@-]{0,255}$")]
 
 
@@ -26,6 +31,7 @@ class StartRequest(_Closed):
 
     op: Literal["start"] = "start"
     sandbox_id: SandboxName
+    owner_key: OwnerKey
     image: ImageName
     """One of those that the launcher was started with."""
     runtime: Runtime
@@ -41,6 +47,7 @@ class StartRequest(_Closed):
 
 class _OfSandbox(_Closed):
     sandbox_id: SandboxName
+    owner_key: OwnerKey
 
 
 class AttachRequest(_OfSandbox):
@@ -50,7 +57,7 @@ class AttachRequest(_OfSandbox):
 
 
 class KillRequest(_OfSandbox):
-    """End it; `done` when it is gone, also if it was already."""
+    """End it; `done` when its owner has it no more, also if it was gone already."""
 
     op: Literal["kill"] = "kill"
 
@@ -67,8 +74,11 @@ class StatsRequest(_OfSandbox):
     op: Literal["stats"] = "stats"
 
 
-class ListRequest(_Closed):
-    op: Literal["list"] = "list"
+class ReapRequest(_Closed):
+    """End what a dead owner left; `done` when it is gone. Whether its owner is dead, the launcher sees for itself."""
+
+    op: Literal["reap"] = "reap"
+    sandbox_id: SandboxName
 
 
 class CapabilitiesRequest(_Closed):
@@ -82,7 +92,7 @@ Request = Annotated[
     | PauseRequest
     | UnpauseRequest
     | StatsRequest
-    | ListRequest
+    | ReapRequest
     | CapabilitiesRequest,
     Field(discriminator="op"),
 ]
@@ -113,18 +123,6 @@ class StatsReply(_Closed):
     processes: int
 
 
-class ListedSandbox(_Closed):
-    sandbox_id: str
-    runs: bool
-    deadline_s: int
-    """Seconds after the epoch."""
-
-
-class ListReply(_Closed):
-    kind: Literal["list"] = "list"
-    sandboxes: list[ListedSandbox]
-
-
 class OfferedImage(_Closed):
     name: str
     present: bool
@@ -149,7 +147,7 @@ class RefusedReply(_Closed):
 
 
 Reply = Annotated[
-    StartedReply | EndedReply | DoneReply | StatsReply | ListReply | CapabilitiesReply | RefusedReply,
+    StartedReply | EndedReply | DoneReply | StatsReply | CapabilitiesReply | RefusedReply,
     Field(discriminator="kind"),
 ]
 

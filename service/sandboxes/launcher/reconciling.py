@@ -19,6 +19,8 @@ class FoundContainer:
     sandbox_id: str
     """As labelled; anything, if somebody else made it."""
     uid: int | None
+    owner: str
+    """As labelled; empty where the label is missing, and then it is nobody's."""
     runs: bool
     deadline_s: int
     """0 where the label is missing or no number: past."""

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from service.sandboxes.directory import short_path
 from service.sandboxes.launcher.containers import Containers, Held, Refused
 from service.sandboxes.launcher.engine import EngineFailed
+from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     REQUEST,
     AttachRequest,
@@ -30,11 +31,9 @@ from service.sandboxes.launcher.protocol import (
     DoneReply,
     EndedReply,
     KillRequest,
-    ListedSandbox,
-    ListReply,
-    ListRequest,
     OfferedImage,
     PauseRequest,
+    ReapRequest,
     RefusedReply,
     StartedReply,
     StartRequest,
@@ -52,8 +51,6 @@ OTHER_FILES = 128
 """What the launcher opens besides: the engine's connections, directories that are looked at, its own."""
 ACCEPT_PAUSE_S = 0.2
 """After a connection could not be accepted, for want of files mostly: until some are closed."""
-MAX_LISTED = 400
-"""Sandboxes in one list; what more there are is left out, so that the line keeps its bound."""
 
 _log = structlog.get_logger(__name__)
 
@@ -112,7 +109,7 @@ class Server:
                     held = await self._containers.start(request)
                     reply = StartedReply(pid=held.pid)
                 case AttachRequest():
-                    held = await self._containers.attach(request.sandbox_id)
+                    held = await self._containers.attach(request.sandbox_id, owner_of(request.owner_key))
                     reply = StartedReply(pid=held.pid)
                 case _:
                     reply = await self._do(request)
@@ -129,31 +126,24 @@ class Server:
 
     async def _do(
         self,
-        request: KillRequest | PauseRequest | UnpauseRequest | StatsRequest | ListRequest | CapabilitiesRequest,
+        request: KillRequest | PauseRequest | UnpauseRequest | StatsRequest | ReapRequest | CapabilitiesRequest,
     ) -> BaseModel:
         match request:
             case KillRequest():
-                await self._containers.kill(request.sandbox_id)
+                await self._containers.kill(request.sandbox_id, owner_of(request.owner_key))
                 return DoneReply()
             case PauseRequest():
-                await self._containers.pause(request.sandbox_id)
+                await self._containers.pause(request.sandbox_id, owner_of(request.owner_key))
                 return DoneReply()
             case UnpauseRequest():
-                await self._containers.unpause(request.sandbox_id)
+                await self._containers.unpause(request.sandbox_id, owner_of(request.owner_key))
                 return DoneReply()
             case StatsRequest():
-                usage = await self._containers.usage(request.sandbox_id)
+                usage = await self._containers.usage(request.sandbox_id, owner_of(request.owner_key))
                 return StatsReply(memory_bytes=usage.memory_bytes, cpu_s=usage.cpu_s, processes=usage.processes)
-            case ListRequest():
-                listed = await self._containers.listed()
-                return ListReply(
-                    sandboxes=[
-                        ListedSandbox(
-                            sandbox_id=container.sandbox_id[:64], runs=container.runs, deadline_s=container.deadline_s
-                        )
-                        for container in listed[:MAX_LISTED]
-                    ]
-                )
+            case ReapRequest():
+                await self._containers.reap(request.sandbox_id)
+                return DoneReply()
             case CapabilitiesRequest():
                 facts, images = await self._containers.capabilities()
                 return CapabilitiesReply(
@@ -176,21 +166,22 @@ class Server:
             caller_left = True
             either.cancel_scope.cancel()
 
-        try:
-            await send_message(stream, reply, REPLY_DEADLINE_S)
-        except WireBroken:
-            caller_left = True
-        else:
-            async with anyio.create_task_group() as either:
-                either.start_soon(watch_caller)
-                await held.ended.wait()
-                either.cancel_scope.cancel()
+        with self._containers.leased(held):
+            try:
+                await send_message(stream, reply, REPLY_DEADLINE_S)
+            except WireBroken:
+                caller_left = True
+            else:
+                async with anyio.create_task_group() as either:
+                    either.start_soon(watch_caller)
+                    await held.ended.wait()
+                    either.cancel_scope.cancel()
         if held.ended.is_set():
             await send_message(stream, EndedReply(exit_status=held.exit_status or 0), REPLY_DEADLINE_S)
         elif caller_left:
             _log.info("sandbox_lease_ended", sandbox_id=held.sandbox_id)
             try:
-                await self._containers.kill(held.sandbox_id)
+                await self._containers.kill(held.sandbox_id, held.owner)
             except EngineFailed as exc:
                 _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
 

@@ -1,5 +1,6 @@
 """The use cases: what the service does, told in terms of every room below.
 
+    tenancy        one `runs` for each tenant
     runs           the door: submit, start, follow, cancel, show
     submission     a request becomes the first event: everything checked, priced and rendered
     driver         performs the commands of `loop` one by one and journals what happened

@@ -12,7 +12,7 @@ from service.journal.values import Recorded
 from service.runs.calls.purse import Purse
 from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
-from service.runs.driving.seats import Seats
+from service.runs.driving.seats import KeptSessions, Seats
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request
 from service.runs.submitting import new_session, submitted_event
@@ -24,12 +24,12 @@ STOP_WITHIN_S = 60.0
 
 
 class Runs:
-    """Submit, start, follow, cancel, show. One per replica; drives runs in the task group it is given."""
+    """Submit, start, follow, cancel, show. One per tenant and replica; drives runs in the task group it is given."""
 
-    def __init__(self, rooms: RunsRooms, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, rooms: RunsRooms, tasks: anyio.abc.TaskGroup, kept: KeptSessions) -> None:
         self.rooms = rooms
         self._tasks = tasks
-        self._seats = Seats(rooms)
+        self._seats = Seats(rooms, kept)
         self._drives = Drives(rooms, self._seats)
         self._live: dict[RunId, anyio.Event] = {}
 
@@ -103,7 +103,8 @@ class Runs:
         await self._seats.close(session_id)
 
     async def stop(self) -> None:
-        """Cancel every live run and wait until each has settled and said its last word. Called before closing."""
+        """Cancel every live run and wait until each has settled and said its last word. Called before closing, when
+        every tenant's runs stop."""
         for run_id in list(self._live):
             with contextlib.suppress(StoreFailed, NotFound):  # a run without its store is stopping by itself
                 await self.cancel(run_id)

@@ -16,17 +16,12 @@ from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT
-from service.journal.cell_log import CellLog
-from service.journal.redis_journal import Journal
-from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
-from service.runs.calls.metered_call import MeteredCalls, keep_settling
+from service.runs.calls.metered_call import ProviderHealth, keep_settling
 from service.runs.host_calls.grants import Grants
-from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
-from service.runs.sessions.bindings import BindsContexts
-from service.runs.sessions.open_session import SessionRooms
+from service.runs.tenancy import Tenancy
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, Template
 from service.sandboxes.reaper import keep_reaping
@@ -37,6 +32,7 @@ from service.store.connection import Store, open_store
 from service.wiring.data_directory import make_data_directory, sessions_directory
 from service.wiring.models import open_catalog
 from service.wiring.sandboxes import open_provider
+from service.wiring.tenant_rooms import SharedRooms
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +50,8 @@ class Service:
     provider: Provider
     pool: Pool
     runs: Runs
+    """Of the tenant `default`, which the command line acts for; `contexts` and `ledger` are its own too."""
+    tenancy: Tenancy
 
 
 @asynccontextmanager
@@ -75,15 +73,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 @asynccontextmanager
 async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
     make_data_directory(settings)
-    tenant = EMBEDDED_TENANT
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
         )
-        blobs = Blobs(settings.data_directory / "blobs")
-        contexts = Contexts(store, blobs, tenant)
-        journal = Journal(store, blobs, tenant)
-        ledger = Ledger(store, tenant, time.time)
         configuration = read_configuration(settings.config_file)
         catalog = await stack.enter_async_context(open_catalog(settings, configuration))
         grants = Grants(time.time)
@@ -101,47 +94,37 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 template=template,
             )
         )
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(keep_reaping, provider, sessions)
-        tasks.start_soon(keep_settling, ledger, time.time)
-        runs = Runs(
-            RunsRooms(
-                journal=journal,
-                blobs=blobs,
-                ledger=ledger,
-                metered=MeteredCalls(ledger, time.time),
-                now=time.time,
-                session=SessionRooms(
-                    pool=pool,
-                    template=template,
-                    records=Sessions(store, tenant),
-                    journal=journal,
-                    cell_log=CellLog(store, blobs, tenant),
-                    blobs=blobs,
-                    contexts=BindsContexts(contexts),
-                ),
-                contexts=contexts,
-                catalog=catalog,
-                packs=configuration.prompt_packs,
-                provider=provider,
-                slots=Slots(settings.sandbox_slots),
-                grants=grants,
-            ),
-            tasks,
+        shared = SharedRooms(
+            store=store,
+            blobs=Blobs(settings.data_directory / "blobs"),
+            catalog=catalog,
+            packs=configuration.prompt_packs,
+            provider=provider,
+            pool=pool,
+            template=template,
+            slots=Slots(settings.sandbox_slots),
+            grants=grants,
+            health=ProviderHealth(),
         )
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tenancy = Tenancy(shared.of, tasks)
+        runs = tenancy.runs_of(EMBEDDED_TENANT)
+        tasks.start_soon(keep_reaping, provider, sessions)
+        tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
         try:
             yield Service(
                 settings=settings,
                 store=store,
-                blobs=blobs,
-                contexts=contexts,
-                ledger=ledger,
+                blobs=shared.blobs,
+                contexts=runs.rooms.contexts,
+                ledger=runs.rooms.ledger,
                 catalog=catalog,
                 provider=provider,
                 pool=pool,
                 runs=runs,
+                tenancy=tenancy,
             )
         finally:
             with anyio.CancelScope(shield=True):
-                await runs.stop()
+                await tenancy.stop()
             tasks.cancel_scope.cancel()

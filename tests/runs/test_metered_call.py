@@ -17,7 +17,7 @@ from service.loop.values import CallOutcome, Limits, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, Refused, bound_of
+from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, ProviderHealth, Refused, bound_of
 from service.runs.standing import Standing
 from service.store.connection import open_store
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, set_limits, standing_of, with_fallbacks
@@ -47,7 +47,7 @@ class Bench:
 async def bench(directory: Path) -> AsyncIterator[Bench]:
     async with open_store(data_directory=directory, redis_url=None) as store:
         ledger = Ledger(store, TenantId(new_id("ten")), time.time)
-        yield Bench(ledger=ledger, metered=MeteredCalls(ledger, time.time), journalled=Journalled())
+        yield Bench(ledger=ledger, metered=MeteredCalls(ledger, time.time, ProviderHealth()), journalled=Journalled())
 
 
 async def test_two_hundred_racing_calls_never_spend_more_than_the_budget(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from service.loop.events import CallFinished, CellFinished, ChildRunFinished, Na
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
-from service.runs.calls.metered_call import MeteredCalls
+from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.driving.seats import KeptSessions
 from service.runs.runs import Runs
 from service.sandboxes.port import NoSandboxSlot
 from tests.runs.doubles import echo, usage_of
@@ -432,9 +433,9 @@ async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> No
             return time.time()
 
         rooms = on.service.runs.rooms
-        metered = MeteredCalls(on.service.ledger, clock_that_breaks)
+        metered = MeteredCalls(on.service.ledger, clock_that_breaks, ProviderHealth())
         async with anyio.create_task_group() as tasks:
-            runs = Runs(replace(rooms, metered=metered), tasks)
+            runs = Runs(replace(rooms, metered=metered), tasks, KeptSessions())
             run_id = await runs.submit(await on.request("x"))
             runs.start(run_id)
             async for _ in runs.follow(run_id):

@@ -14,8 +14,8 @@ When the money does not fit: while other calls of the same budget are in flight,
 they will use); otherwise shrink the output limit down to a floor; otherwise refuse.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -91,15 +91,23 @@ class Refused:
     message: str
 
 
-class MeteredCalls:
-    """Makes metered calls for all runs of this replica."""
+@dataclass(frozen=True, slots=True)
+class ProviderHealth:
+    """What the calls of all tenants of this replica have shown of the providers that they share."""
 
-    def __init__(self, ledger: Ledger, now: Callable[[], float]) -> None:
+    breakers: Breakers = field(default_factory=Breakers)
+    overbilling: set[str] = field(default_factory=set)
+    """Models that billed beyond their bound: refused until an operator raises it (a restart re-reads prices)."""
+
+
+class MeteredCalls:
+    """Makes metered calls for all runs of one tenant on this replica."""
+
+    def __init__(self, ledger: Ledger, now: Callable[[], float], health: ProviderHealth) -> None:
         self._ledger = ledger
         self._now = now
-        self._breakers = Breakers()
-        self._overbilling: set[str] = set()
-        """Models that billed beyond their bound: refused until an operator raises it (a restart re-reads prices)."""
+        self._breakers = health.breakers
+        self._overbilling = health.overbilling
 
     async def call(
         self, call: MeteredCall, purse: Purse, append: Append, *, hold: Hold | None = None
@@ -409,14 +417,15 @@ def _lost_entry(call: MeteredCall, call_id: CallId, amount: Amount, at: float) -
     )
 
 
-async def keep_settling(ledger: Ledger, now: Callable[[], float]) -> None:
+async def keep_settling(ledgers: Callable[[], Iterable[Ledger]], now: Callable[[], float]) -> None:
     """Settle holds that nobody resolved in time, now and then; every replica does, and it is idempotent."""
     while True:
-        try:
-            settled = await ledger.settle_expired(now())
-        except StoreFailed as exc:
-            log.warning("expired_holds_not_settled", error=str(exc))
-        else:
+        for ledger in ledgers():
+            try:
+                settled = await ledger.settle_expired(now())
+            except StoreFailed as exc:
+                log.warning("expired_holds_not_settled", error=str(exc))
+                break
             if settled:
                 log.warning("expired_holds_settled", holds=settled)
         await anyio.sleep(SETTLE_EVERY_S)

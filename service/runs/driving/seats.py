@@ -24,6 +24,8 @@ class _Kept:
     """A session that outlives its runs. `slot` is its own, with `in_slot` holding it, while it has a sandbox."""
 
     session: OpenSession
+    keeper: "Seats"
+    """Its tenant's."""
     turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
     """One run at a time: a host call is charged to the run whose cell is active."""
     is_closed: bool = False
@@ -80,12 +82,23 @@ class Levels:
             yield
 
 
-class Seats:
-    """The seats of this replica, and the sessions that are kept between runs."""
+class KeptSessions:
+    """The sessions of all tenants that are kept between runs on this replica: whoever needs a slot may end the
+    sandbox of any that is idle."""
 
-    def __init__(self, rooms: RunsRooms) -> None:
+    def __init__(self) -> None:
+        self.by_id: dict[SessionId, _Kept] = {}
+
+    def __repr__(self) -> str:
+        return f"<KeptSessions {len(self.by_id)}>"
+
+
+class Seats:
+    """The seats of one tenant on this replica."""
+
+    def __init__(self, rooms: RunsRooms, kept: KeptSessions) -> None:
         self._rooms = rooms
-        self._kept: dict[SessionId, _Kept] = {}
+        self._kept = kept.by_id
 
     def __repr__(self) -> str:
         return f"<Seats kept_sessions={len(self._kept)} {self._rooms.slots!r}>"
@@ -123,7 +136,7 @@ class Seats:
     async def sit_in_kept(self, submitted: RunSubmitted, seat: Seat, leave: AsyncExitStack) -> OpenSession:
         """Take a seat in a session that outlives the run. Called by `Seat` only."""
         session_id = submitted.session_id
-        kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id)))
+        kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id), self))
         await kept.turnstile.acquire()
         leave.callback(kept.turnstile.release)
         leave.push_async_callback(self._make_way, kept)
@@ -158,10 +171,10 @@ class Seats:
                 await self._make_way(kept)
 
     async def close_all(self) -> None:
-        """End every kept sandbox; no run uses them any more."""
-        while self._kept:
-            _, kept = self._kept.popitem()
-            await self._stand_up(kept)
+        """End every kept sandbox of this tenant; no run uses them any more."""
+        for session_id, kept in list(self._kept.items()):
+            if kept.keeper is self and self._kept.pop(session_id, None) is not None:
+                await self._stand_up(kept)
 
     async def _stand_up(self, kept: _Kept) -> None:
         """End the session's sandbox and let its slot go."""

@@ -1,0 +1,72 @@
+"""The rooms of one tenant: its own journal, ledger, contexts and sessions, over adapters that all tenants share."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.contexts.redis_contexts import Contexts
+from service.ids import TenantId
+from service.journal.cell_log import CellLog
+from service.journal.redis_journal import Journal
+from service.journal.sessions import Sessions
+from service.ledger.redis_ledger import Ledger
+from service.loop.prompts import PromptPack
+from service.models.catalog import Catalog
+from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.host_calls.grants import Grants
+from service.runs.rooms import RunsRooms
+from service.runs.sessions.bindings import BindsContexts
+from service.runs.sessions.open_session import SessionRooms
+from service.sandboxes.pool import Pool
+from service.sandboxes.port import Provider, Template
+from service.sandboxes.slots import Slots
+from service.store.blobs import Blobs
+from service.store.connection import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedRooms:
+    """What every tenant's rooms stand on, opened once for each replica."""
+
+    store: Store
+    blobs: Blobs
+    catalog: Catalog
+    packs: Mapping[str, PromptPack]
+    provider: Provider
+    pool: Pool
+    template: Template
+    slots: Slots
+    grants: Grants
+    health: ProviderHealth
+
+    def of(self, tenant_id: TenantId) -> RunsRooms:
+        """The rooms of one tenant. Whatever they keep stands under the tenant's own keys.
+
+        Raises:
+            BadRequest: this cannot be a tenant's id.
+        """
+        journal = Journal(self.store, self.blobs, tenant_id)
+        ledger = Ledger(self.store, tenant_id, time.time)
+        contexts = Contexts(self.store, self.blobs, tenant_id)
+        return RunsRooms(
+            journal=journal,
+            blobs=self.blobs,
+            ledger=ledger,
+            metered=MeteredCalls(ledger, time.time, self.health),
+            now=time.time,
+            session=SessionRooms(
+                pool=self.pool,
+                template=self.template,
+                records=Sessions(self.store, tenant_id),
+                journal=journal,
+                cell_log=CellLog(self.store, self.blobs, tenant_id),
+                blobs=self.blobs,
+                contexts=BindsContexts(contexts),
+            ),
+            contexts=contexts,
+            catalog=self.catalog,
+            packs=self.packs,
+            provider=self.provider,
+            slots=self.slots,
+            grants=self.grants,
+        )

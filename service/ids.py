@@ -19,12 +19,12 @@ CallId = NewType("CallId", str)
 KeyId = NewType("KeyId", str)
 """Of an API key: public, part of what its holder shows; never the secret."""
 
-Prefix = Literal["ctx", "ses", "run", "sbx", "ten"]
+Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key"]
 
 EMBEDDED_TENANT = TenantId("default")
-"""The tenant everything belongs to on the embedded default, until the service makes others."""
+"""The tenant that is there from the first start, and that the command line asks for."""
 
-_ID = re.compile(r"^(ctx|ses|run|sbx|ten)_[0-9a-f]{32}$")
+_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

@@ -1,0 +1,168 @@
+"""The tenants of this installation: made, listed, limited, suspended. Their erasure is `runs.erasure`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pydantic import TypeAdapter
+
+from service.errors import BadRequest, NotFound
+from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
+from service.store.connection import Part, Store
+from service.store.scripts import load_script
+from service.tenants.records import TENANTS, change_record, keys_of, tenant_key
+from service.tenants.values import NO_LIMITS, CallerLimits, Tenant, check_limits, check_name
+
+MOST_LISTED = 1000
+
+_CREATE = load_script("service.tenants", "create_tenant.lua")
+_TENANT = TypeAdapter(Tenant)
+
+
+class Tenants:
+    """Only the operator's business: callers of this class have checked that it is the operator who asks."""
+
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+
+    async def create(self, name: str, *, limits: CallerLimits = NO_LIMITS) -> Tenant:
+        """A new tenant, without keys.
+
+        Raises:
+            BadRequest: the name or a limit cannot be used.
+        """
+        tenant = Tenant(
+            id=TenantId(new_id("ten")), name=check_name(name), created_at=self._now(), limits=check_limits(limits)
+        )
+        await self._make(tenant)
+        return tenant
+
+    async def ensure_default(self) -> Tenant:
+        """The tenant that the command line asks for; made when it is not there. Race-free."""
+        await self._make(default_tenant(self._now()))
+        return await self.get(EMBEDDED_TENANT)
+
+    async def get(self, tenant_id: TenantId) -> Tenant:
+        """Raises `NotFound`."""
+        record = await self._store.read("HGET", tenant_key(_checked(tenant_id)), "record")
+        if not isinstance(record, bytes):
+            raise _unknown(tenant_id)
+        return parse_tenant(record)
+
+    async def page(self, *, after: TenantId | None = None, limit: int = 100) -> list[Tenant]:
+        """The oldest first; `after` is the last of the page before.
+
+        Raises:
+            BadRequest: more than `MOST_LISTED` were asked for.
+        """
+        if not 1 <= limit <= MOST_LISTED:
+            raise BadRequest(f"a page holds 1 to {MOST_LISTED} tenants, found {limit}")
+        start = 0
+        if after is not None:
+            rank = await self._store.read("ZRANK", TENANTS, _checked(after))
+            if not isinstance(rank, int):
+                raise _unknown(after)
+            start = rank + 1
+        ids = await self._store.read("ZRANGE", TENANTS, start, start + limit - 1)
+        assert isinstance(ids, list)
+        found = [TenantId(each.decode()) for each in ids if isinstance(each, bytes)]
+        if not found:
+            return []
+        records = await self._store.read_many([("HGET", tenant_key(each), "record") for each in found])
+        return [parse_tenant(record) for record in records if isinstance(record, bytes)]
+
+    async def update(
+        self, tenant_id: TenantId, *, name: str | None = None, limits: CallerLimits | None = None
+    ) -> Tenant:
+        """Another name or other limits; what is left out stays. In force within about a second.
+
+        Raises:
+            NotFound: no such tenant.
+            BadRequest: the name or a limit cannot be used.
+        """
+        checked_name = None if name is None else check_name(name)
+        checked_limits = None if limits is None else check_limits(limits)
+        return await self._change(
+            tenant_id,
+            lambda tenant: replace(
+                tenant,
+                name=tenant.name if checked_name is None else checked_name,
+                limits=tenant.limits if checked_limits is None else checked_limits,
+            ),
+        )
+
+    async def suspend(self, tenant_id: TenantId) -> Tenant:
+        """Refuse its keys from now on, and let its runs spend nothing more. Idempotent. Raises `NotFound`."""
+        at = self._now()
+        return await self._change(tenant_id, lambda tenant: replace(tenant, suspended_at=tenant.suspended_at or at))
+
+    async def resume(self, tenant_id: TenantId) -> Tenant:
+        """End a suspension. Idempotent.
+
+        Raises:
+            NotFound: no such tenant.
+            BadRequest: it is being erased.
+        """
+
+        def resumed(tenant: Tenant) -> Tenant:
+            if tenant.erasing_since is not None:
+                raise BadRequest(f"{tenant_id} is being erased: there is no way back")
+            return replace(tenant, suspended_at=None)
+
+        return await self._change(tenant_id, resumed)
+
+    async def begin_erasure(self, tenant_id: TenantId) -> Tenant:
+        """No key of it works and none can be made from now on. Idempotent.
+
+        Raises:
+            NotFound: no such tenant.
+            BadRequest: it is the tenant `default`.
+        """
+        if tenant_id == EMBEDDED_TENANT:
+            raise BadRequest("the tenant default cannot be erased: stop the service and delete its data directory")
+        at = self._now()
+        return await self._change(tenant_id, lambda tenant: replace(tenant, erasing_since=tenant.erasing_since or at))
+
+    async def forget(self, tenant_id: TenantId) -> None:
+        """The last step of an erasure: the record itself. Idempotent."""
+        await self._store.write_many(
+            [("ZREM", TENANTS, tenant_id), ("DEL", tenant_key(_checked(tenant_id)), keys_of(tenant_id))]
+        )
+
+    async def _make(self, tenant: Tenant) -> bool:
+        arguments: list[Part] = [tenant.id, repr(tenant.created_at), _TENANT.dump_json(tenant)]
+        return (
+            await self._store.run(_CREATE, [tenant_key(tenant.id), TENANTS], arguments, is_idempotent=True) == b"made"
+        )
+
+    async def _change(self, tenant_id: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        def changed(record: bytes) -> tuple[Tenant, bytes, list[str]]:
+            tenant = change(parse_tenant(record))
+            more = [] if tenant.erasing_since is None else ["erasing", "1"]
+            return tenant, _TENANT.dump_json(tenant), more
+
+        found = await change_record(self._store, tenant_key(_checked(tenant_id)), changed, lambda: _unknown(tenant_id))
+        assert found is not None, "a change of a tenant always gives a tenant"
+        return found
+
+
+def default_tenant(now: float) -> Tenant:
+    return Tenant(id=EMBEDDED_TENANT, name="default", created_at=now)
+
+
+def parse_tenant(record: bytes) -> Tenant:
+    return _TENANT.validate_json(record)
+
+
+def dump_tenant(tenant: Tenant) -> bytes:
+    return _TENANT.dump_json(tenant)
+
+
+def _checked(tenant_id: TenantId) -> TenantId:
+    if tenant_id != EMBEDDED_TENANT and not is_id(tenant_id, "ten"):
+        raise _unknown(tenant_id)
+    return tenant_id
+
+
+def _unknown(tenant_id: TenantId) -> NotFound:
+    return NotFound(f"there is no tenant {tenant_id[:64]!r}: `rlm-service tenants ls` lists them")

@@ -1,0 +1,60 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.tenants.api_keys import ApiKeys
+from service.tenants.key_files import KeyFile
+from service.tenants.tenants import Tenants
+from service.tenants.values import Tenant
+from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
+
+PEPPER = KeyFile(b"a pepper for tests, and no secret")
+
+
+@dataclass
+class Clock:
+    """A clock that tests turn."""
+
+    at: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """One replica's view on a tenant of the test's own."""
+
+    clock: Clock
+    tenants: Tenants
+    keys: ApiKeys
+    tenant: Tenant
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def rooms(stored: Stored, clock: Clock) -> Rooms:  # noqa: F811
+    tenants = Tenants(stored.store, clock)
+    return Rooms(
+        clock=clock,
+        tenants=tenants,
+        keys=ApiKeys(stored.store, PEPPER, clock),
+        tenant=await tenants.create("ours"),
+    )
+
+
+@pytest.fixture
+def data_directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o700)
+    return directory

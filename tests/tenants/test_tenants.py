@@ -29,11 +29,14 @@ async def test_changes_that_race_all_take_place(rooms: Rooms) -> None:
     assert (found.name, found.limits.parallel_runs, found.may_act) == ("renamed", 1, False)
 
 
-async def test_pages_of_tenants_join(rooms: Rooms) -> None:
-    """The page after a tenant begins with the next one."""
-    second = await rooms.tenants.create("second")
-    third = await rooms.tenants.create("third")
-    assert [each.id for each in await rooms.tenants.page(after=second.id, limit=1)] == [third.id]
+async def test_a_page_goes_on_where_the_one_before_ended(rooms: Rooms) -> None:
+    """What comes after a tenant is what was made later, without itself and without what was made before."""
+    made = [rooms.tenant]
+    for name in ("second", "third"):
+        rooms.clock.at += 1
+        made.append(await rooms.tenants.create(name))
+    following = [each.id for each in await rooms.tenants.page(after=made[1].id, limit=1000)]
+    assert [each.id in following for each in made] == [False, False, True]
 
 
 async def test_an_unknown_tenant_is_not_found(rooms: Rooms) -> None:

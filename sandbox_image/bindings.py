@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from .namespace import Namespace
-from .protocol import Binding, BindingKind, BoundFile, ErrorCode, ErrorReply, TextImage, TextListImage, Variable
+from .protocol import (
+    Binding,
+    BindingKind,
+    BindRequest,
+    BoundFile,
+    ErrorCode,
+    ErrorReply,
+    TextImage,
+    TextListImage,
+    Variable,
+)
 from .shared_text import WIDTHS, NotMapped, SharedTexts
 from .tracebacks import TOOL_FILE_PREFIX, describe_exception
 
@@ -36,20 +46,23 @@ class ContextFiles:
     shared: SharedTexts | None
 
 
-def bind_all(namespace: Namespace, bindings: list[Binding], files: ContextFiles) -> list[Variable]:
+def bind_all(namespace: Namespace, request: BindRequest, files: ContextFiles) -> list[Variable]:
     """Bind in order. What was bound before a refusal stays bound.
 
     Raises:
         BindingRefused: a file is missing or not what it should be, or a tool's code raised.
     """
     bound: list[str] = []
-    for binding in bindings:
+    for binding in request.bindings:
         if binding.kind is BindingKind.CODE:
             bound += _run_tool(namespace, binding)
             continue
         value = _load(binding, files)
         names = [binding.name, *binding.aliases]
-        namespace.bind(dict.fromkeys(names, value))
+        if request.as_variables:
+            namespace.assign(dict.fromkeys(names, value))
+        else:
+            namespace.bind(dict.fromkeys(names, value))
         bound += names
     return namespace.describe(bound)
 

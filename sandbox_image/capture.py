@@ -5,12 +5,14 @@ output cost as much memory as ten kilobytes.
 """
 
 import array
+import binascii
 import fcntl
 import os
 import termios
+import threading
 from collections import deque
 
-from .protocol import CAPTURE_HEAD_BYTES, CAPTURE_TAIL_BYTES, Captured
+from .protocol import CAPTURE_HEAD_BYTES, CAPTURE_TAIL_BYTES, OUTPUT_PIECE_BYTES, Captured, OutputPiece
 
 _READ_BYTES = 256 << 10
 
@@ -24,16 +26,34 @@ class HeadTailRing:
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
+        self._lock = threading.Lock()  # keeps the counts and the bytes together for who looks while they grow
         self.size_bytes = 0
 
     def add(self, data: bytes) -> None:
-        self.size_bytes += len(data)
-        room = self._head_limit - len(self._head)
-        if room > 0:
-            self._head += data[:room]
-            data = data[room:]
-        if data:
-            self._add_to_tail(data[-self._tail_limit :])
+        with self._lock:
+            self.size_bytes += len(data)
+            room = self._head_limit - len(self._head)
+            if room > 0:
+                self._head += data[:room]
+                data = data[room:]
+            if data:
+                self._add_to_tail(data[-self._tail_limit :])
+
+    def piece(self, from_byte: int) -> OutputPiece:
+        """What there is from that byte on, or from the first one behind it that is kept."""
+        with self._lock:
+            size = self.size_bytes
+            start = min(from_byte, size)
+            if start < len(self._head):
+                data = bytes(self._head[start : start + OUTPUT_PIECE_BYTES])
+            else:
+                tail = self.tail()
+                start = max(start, size - len(tail))
+                skipped = start - (size - len(tail))
+                data = tail[skipped : skipped + OUTPUT_PIECE_BYTES]
+        return OutputPiece(
+            from_byte=start, data=binascii.b2a_base64(data, newline=False).decode("ascii"), size_bytes=size
+        )
 
     def _add_to_tail(self, data: bytes) -> None:
         self._tail.append(data)
@@ -90,6 +110,11 @@ class OutputPipe:
                 return
             left -= len(data)
             self._ring.add(data)
+
+    @property
+    def ring(self) -> HeadTailRing:
+        """What is captured now: the running cell's."""
+        return self._ring
 
     def take_ring(self) -> HeadTailRing:
         """What was captured so far; capturing starts anew."""

@@ -240,7 +240,7 @@ class Kernel:
         if request.starts_run:
             self._namespace.begin_run()
             self._origins.begin_run()
-        bound = self._interrupts.run(lambda: bind_all(self._namespace, request.bindings, self._context_files))
+        bound = self._interrupts.run(lambda: bind_all(self._namespace, request, self._context_files))
         match bound:
             case BindingRefused():
                 self._answer("failed", bound.reply)

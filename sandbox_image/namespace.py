@@ -63,6 +63,12 @@ class Namespace:
         self._restored.update(names)
         self.names.update(names)
 
+    def assign(self, names: Mapping[str, Any]) -> None:
+        """Variables as a cell would make them: the next cell may change them for good."""
+        for name in names.keys() - self._built_in.keys():
+            self._restored.pop(name, None)
+        self.names.update(names)
+
     def restore(self) -> None:
         """Before every cell."""
         self.names.update(self._restored)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from .capture import HeadTailRing
 from .cell_book import CellBook, Verdict
 from .clock import ActiveClock, Limits, Reason
 from .decoding import NotThatShape, decode_value, parse_json
@@ -35,6 +36,7 @@ from .protocol import (
     ErrorReply,
     GrantRequest,
     InterruptRequest,
+    OutputReply,
     StatsReply,
     VariablesReply,
 )
@@ -102,6 +104,7 @@ class KernelOperations:
         self._lives = 0
         self._unreported_loss: str | None = None
         self._book = CellBook()
+        self._printed: Printed | None = None
         self._cells = 0
         self._waker = Waker()
         self._interrupt_lock = threading.Lock()  # keeps `_interrupted_cell` the one that is running, or None
@@ -225,6 +228,16 @@ class KernelOperations:
                 case Verdict.RUN:
                     raise Refused(ErrorCode.NOT_FOUND, "no such cell has run here")
 
+    def output(self, cell_id: str, stdout_from: int, stderr_from: int) -> OutputReply:
+        """What the cell has printed from these bytes on; never waits. Of the running cell, or the one that ran last."""
+        printed = self._printed
+        if printed is None or printed.cell_id != cell_id:
+            raise Refused(ErrorCode.NOT_FOUND, "this cell neither runs nor was the last that did")
+        is_over = self._book.running != cell_id  # looked at first: what is read after the end is all there will be
+        return OutputReply(
+            stdout=printed.stdout.piece(stdout_from), stderr=printed.stderr.piece(stderr_from), is_over=is_over
+        )
+
     def interrupt(self, request: InterruptRequest) -> None:
         """The thread that drives the cell sends the signal, so that it cannot strike a later one."""
         with self._interrupt_lock:
@@ -264,6 +277,7 @@ class KernelOperations:
     def _run(self, cell: "CellRun", hang_up: HangUp) -> CellReply:
         assert self._life is not None
         life = self._life
+        self._printed = Printed(cell.cell_id, life.stdout.ring, life.stderr.ring)
         clock = ActiveClock(life.pid)
         try:
             if self._unreported_loss is not None:
@@ -395,6 +409,15 @@ class CellRun:
     code: bytes
     answer_as: str
     limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """The rings of a cell's output, kept until the next cell begins."""
+
+    cell_id: str
+    stdout: HeadTailRing
+    stderr: HeadTailRing
 
 
 class ValueStream:

@@ -29,6 +29,13 @@ An error is a status of 4xx or 5xx with an `ErrorReply`.
     GET  /values/{name}?as=text|json&limit=N → raw bytes   `answer` is the content of `answer`; headers TYPE_HEADER,
                                                            DIGEST_HEADER; 404 missing, 413 over the limit
     GET  /stats              → StatsReply
+    GET  /cells/{cell_id}/output?stdout=N&stderr=N → OutputReply    what the running or the last cell has printed from
+                                                           these bytes on; 404 before it has begun
+    GET  /files              → FilesReply                  of the working directory
+    GET  /files/content?path=P&offset=N&limit=N&mark=M → raw bytes  a piece of at most FILE_PIECE_BYTES; headers
+                                                           MARK_HEADER, SIZE_HEADER; 409 when it is not of that mark
+    PUT  /files              PutFileRequest → {}           copies what the host linked into `contexts/`
+    POST /files/delete       DeleteFileRequest → {}
 
 Host calls (sandbox → gateway), over `<session directory>/gateway.sock`, `Authorization: Bearer <grant>`:
 
@@ -60,9 +67,17 @@ MAX_VARIABLES_REPORTED = 200
 MAX_NAME_CHARS = 200
 MAX_TRACEBACK_CHARS = 16_000
 
+OUTPUT_PIECE_BYTES = 64 << 10
+FILE_PIECE_BYTES = 1 << 20
+MAX_FILES_LISTED = 1_000
+MAX_PATH_BYTES = 1_024
+MAX_PATH_PARTS = 32
+
 GENERATION_HEADER = "x-rlm-generation"
 TYPE_HEADER = "x-rlm-type"
 DIGEST_HEADER = "x-rlm-sha256"
+MARK_HEADER = "x-rlm-mark"
+SIZE_HEADER = "x-rlm-size"
 
 DIAL_PROOF_LABEL = b"rlm-dial"
 
@@ -79,6 +94,11 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     UNSERIALISABLE = "unserialisable"
     KERNEL_LOST = "kernel_lost"
+    NOT_A_FILE = "not_a_file"
+    """The path does not lead to a regular file, by directories alone."""
+    CHANGED = "changed"
+    """The file is not what it was when reading began."""
+    NO_ROOM = "no_room"
     INTERNAL = "internal"
 
 
@@ -189,6 +209,8 @@ class BindRequest:
     bindings: list[Binding]
     starts_run: bool = False
     """A session's next run begins: `answer` is fresh, and what earlier runs bound are variables like any other."""
+    as_variables: bool = False
+    """What is bound are variables like any other from the beginning: not restored before every cell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +291,55 @@ class CellReply:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariablesReply:
     variables: list[Variable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPiece:
+    """Some of a stream: `data` (base64, at most `OUTPUT_PIECE_BYTES`) begins at `from_byte`, which is later than asked
+    for where what stood between is kept no more. `size_bytes` were written so far."""
+
+    from_byte: int
+    data: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputReply:
+    """What a cell has printed. With `is_over` the cell has ended, and `size_bytes` will not grow any more."""
+
+    stdout: OutputPiece
+    stderr: OutputPiece
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutFileRequest:
+    """`source` is a bare file name under `contexts/`, `size_bytes` what it must have."""
+
+    path: str
+    source: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteFileRequest:
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileShown:
+    """A regular file; `path` is relative to the working directory."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesReply:
+    """At most `MAX_FILES_LISTED`, by path. Not complete: there are more, or some that no path can name."""
+
+    files: list[FileShown]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from . import confinement
 from .dialling import Dialler
+from .files import WorkingFiles
 from .operations import KernelOperations, Station
 from .protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
 from .supervisor import Supervisor
@@ -100,7 +101,8 @@ def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> 
         tasks_beside=tasks_beside,
     )
     dialler = Dialler(os.path.join(line.session_directory, SANDBOX_SOCKET), line.host_patience_s)
-    code = Supervisor(KernelOperations(station, zygote), dialler, zygote).run()
+    files = WorkingFiles(station.tmp_directory, station.contexts_directory)
+    code = Supervisor(KernelOperations(station, zygote), files, dialler, zygote).run()
     sys.stderr.flush()
     os._exit(code)  # lanes may be in the middle of something; nothing here needs tidying
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from .decoding import NotThatShape, decode_value, parse_json
 from .dialling import Dialler, HostGone, Lane, PrefaceRefused
+from .files import FileRefused, WorkingFiles
 from .http_stream import (
     BodyTooLarge,
     BufferedStream,
@@ -31,16 +32,21 @@ from .kernel_life import HangUp, KernelLost
 from .operations import KernelOperations, Refused
 from .protocol import (
     DIGEST_HEADER,
+    FILE_PIECE_BYTES,
     GENERATION_HEADER,
+    MARK_HEADER,
     MAX_CONTROL_BODY_BYTES,
+    SIZE_HEADER,
     TYPE_HEADER,
     BindRequest,
     CellRequest,
     ClaimRequest,
+    DeleteFileRequest,
     ErrorCode,
     ErrorReply,
     GrantRequest,
     InterruptRequest,
+    PutFileRequest,
 )
 from .zygote import Zygote, ZygoteLost
 
@@ -63,6 +69,9 @@ STATUS_OF = {
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.UNSERIALISABLE: 422,
     ErrorCode.KERNEL_LOST: 503,
+    ErrorCode.NOT_A_FILE: 409,
+    ErrorCode.CHANGED: 409,
+    ErrorCode.NO_ROOM: 413,
     ErrorCode.INTERNAL: 500,
 }
 
@@ -70,8 +79,9 @@ STATUS_OF = {
 class Supervisor:
     """Serves the operations on every stream that the dialler opens."""
 
-    def __init__(self, operations: KernelOperations, dialler: Dialler, zygote: Zygote) -> None:
+    def __init__(self, operations: KernelOperations, files: WorkingFiles, dialler: Dialler, zygote: Zygote) -> None:
         self._operations = operations
+        self._files = files
         self._dialler = dialler
         self._zygote = zygote
 
@@ -121,6 +131,10 @@ class Supervisor:
     def operations(self) -> KernelOperations:
         return self._operations
 
+    @property
+    def files(self) -> WorkingFiles:
+        return self._files
+
     def take_over(self, lane: Lane) -> None:
         self._start_lane(lane)
 
@@ -143,6 +157,7 @@ class _LaneStream:
         self._lane = lane
         self._supervisor = supervisor
         self._operations = supervisor.operations
+        self._files = supervisor.files
         self.handed_over = False
 
     def serve(self, stream: BufferedStream) -> None:
@@ -169,7 +184,7 @@ class _LaneStream:
         hang_up = HangUp(stream.connection, self._hand_over)
         try:
             response = self._respond(head, body, stream, hang_up)
-        except Refused as refused:
+        except (Refused, FileRefused) as refused:
             response = _encode_error(refused.reply)
         except NotThatShape as error:
             response = _encode_error(ErrorReply(code=ErrorCode.BAD_REQUEST, message=str(error)))
@@ -213,8 +228,42 @@ class _LaneStream:
             case "GET", ["values", name]:
                 self._send_value(unquote(name), query, stream, hang_up)
                 return None
+        return self._respond_beside_cells(method, path, query, body)
+
+    def _respond_beside_cells(self, method: str, path: str, query: str, body: bytes) -> bytes:
+        """What needs no kernel."""
+        do = self._operations
+        match method, path.split("/")[1:]:
             case "GET", ["stats"]:
                 return _encode_reply(asdict(do.stats()))
+            case "GET", ["cells", cell_id, "output"]:
+                fields = _read_query(query, {"stdout": "0", "stderr": "0"})
+                output = do.output(unquote(cell_id), _whole(fields["stdout"]), _whole(fields["stderr"]))
+                return _encode_reply(asdict(output))
+            case _, ["files", *_]:
+                return self._respond_files(method, path, query, body)
+        raise Refused(ErrorCode.NOT_FOUND, f"there is no {method[:10]} {path[:80]}")
+
+    def _respond_files(self, method: str, path: str, query: str, body: bytes) -> bytes:
+        files = self._files
+        match method, path:
+            case "GET", "/files":
+                return _encode_reply(asdict(files.shown()))
+            case "GET", "/files/content":
+                fields = _read_query(query, {"path": "", "offset": "0", "limit": str(FILE_PIECE_BYTES), "mark": ""})
+                piece = files.read(fields["path"], _whole(fields["offset"]), _whole(fields["limit"]), fields["mark"])
+                headers = {
+                    "content-type": "application/octet-stream",
+                    MARK_HEADER: piece.mark,
+                    SIZE_HEADER: str(piece.size_bytes),
+                }
+                return encode_response(200, piece.data, headers)
+            case "PUT", "/files":
+                files.put(decode_value(PutFileRequest, parse_json(body)))
+                return _encode_reply({})
+            case "POST", "/files/delete":
+                files.delete(decode_value(DeleteFileRequest, parse_json(body)).path)
+                return _encode_reply({})
         raise Refused(ErrorCode.NOT_FOUND, f"there is no {method[:10]} {path[:80]}")
 
     def _send_value(self, name: str, query: str, stream: BufferedStream, hang_up: HangUp) -> None:
@@ -253,6 +302,20 @@ def _read_value_query(query: str) -> tuple[str, int]:
     if fields or form not in ("text", "json") or not (limit.isascii() and limit.isdigit() and len(limit) <= 15):
         raise Refused(ErrorCode.BAD_REQUEST, "expected as=text or as=json, and limit=N")
     return form, int(limit)
+
+
+def _read_query(query: str, fields: dict[str, str]) -> dict[str, str]:
+    """The fields, with what the query says in place of the defaults."""
+    found = {name: unquote(value) for name, _, value in (part.partition("=") for part in query.split("&") if part)}
+    if not found.keys() <= fields.keys():
+        raise Refused(ErrorCode.BAD_REQUEST, f"expected no fields but {', '.join(fields)}")
+    return fields | found
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise Refused(ErrorCode.BAD_REQUEST, "expected a plain number")
+    return int(text)
 
 
 def _header_text(text: str) -> str:

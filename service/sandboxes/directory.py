@@ -71,6 +71,12 @@ class SessionDirectory:
                 raise BadRequest(f"a context file needs a bare file name of [A-Za-z0-9._-], found {name[:80]!r}")
             _hard_link(blob, self.path / CONTEXTS_DIRECTORY / name)
 
+    def unlink_context(self, name: str) -> None:
+        """Take one of those names away again. Idempotent; blocks on the file system."""
+        if _LINK_NAME.match(name):
+            with suppress(OSError):  # the directory may be gone with its sandbox
+                (self.path / CONTEXTS_DIRECTORY / name).unlink()
+
     def link_gateway(self, gateway_socket: Path) -> None:
         """Make the gateway's listening socket visible to the sandbox."""
         _hard_link(gateway_socket, self.path / GATEWAY_SOCKET)

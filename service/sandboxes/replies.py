@@ -22,6 +22,8 @@ from sandbox_image.protocol import (
     CellReply,
     ClaimReply,
     ErrorReply,
+    FilesReply,
+    OutputReply,
     RaisedReply,
     StatsReply,
     Variable,
@@ -50,6 +52,8 @@ CELL = TypeAdapter(CellReply)
 VARIABLES = TypeAdapter(VariablesReply)
 STATS = TypeAdapter(StatsReply)
 ERROR = TypeAdapter(ErrorReply)
+OUTPUT = TypeAdapter(OutputReply)
+FILES = TypeAdapter(FilesReply)
 
 Reply = TypeVar("Reply")
 
@@ -138,6 +142,16 @@ def digest(text: str | None) -> str:
     """A SHA-256 from a header."""
     _require(text is not None and _SHA256.match(text) is not None, "no usable digest")
     return text or ""
+
+
+def bounded(text: str, most_chars: int) -> str:
+    """A text of a reply, within its bound."""
+    return _text(text, most_chars)
+
+
+def whole(number: int) -> int:
+    """A count of a reply, within what a count can be."""
+    return _whole(number)
 
 
 def shown_to_people(message: str) -> str:

@@ -41,9 +41,12 @@ from service.sandboxes import replies
 from service.sandboxes.cell_watch import Allowance, never_waits, watch_cell
 from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import SessionDirectory
+from service.sandboxes.files import SandboxFiles, SpeaksOfFiles
 from service.sandboxes.link import Answer, Exchange, Link
 from service.sandboxes.listener import Lane, Listener
+from service.sandboxes.output import CellOutput, OutputOffsets, output_of
 from service.sandboxes.port import Isolation, Process, SandboxGone, Template
+from service.sandboxes.refusals import Refused
 from service.sandboxes.values import (
     BindRefused,
     SandboxBusy,
@@ -85,15 +88,6 @@ class SandboxParts:
     process: Process
 
 
-class _Refused(Exception):
-    """The sandbox answered with an error of the closed set."""
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(code)
-        self.code = code
-        self.message = replies.shown_to_people(message)
-
-
 class Sandbox:
     """One sandbox from start to kill. Single use: claimed at most once, never returned to a pool."""
 
@@ -125,6 +119,17 @@ class Sandbox:
         """Why the host ended it, where it measured so."""
         self._ended = anyio.Event()
         self._log = _log.bind(sandbox_id=sandbox_id)
+        self.files = SandboxFiles(
+            parts.directory,
+            SpeaksOfFiles(
+                ask=self._ask,
+                exchange=self._exchange,
+                guarded=self._killed_when_broken,
+                deadline_for=self._deadline_for,
+            ),
+            limit_bytes=min(template.file_bytes, template.tmp_bytes),
+        )
+        """Those of its working directory."""
 
     @property
     def generation(self) -> int | None:
@@ -170,11 +175,17 @@ class Sandbox:
             await self._ask("POST", "/grant", asdict(GrantRequest(grant=grant)))
 
     async def bind(
-        self, bindings: Sequence[Binding], files: Mapping[str, Path], *, starts_run: bool = False
+        self,
+        bindings: Sequence[Binding],
+        files: Mapping[str, Path],
+        *,
+        starts_run: bool = False,
+        as_variables: bool = False,
     ) -> list[Variable]:
         """Bind contexts and tools into the namespace, in order. `files` maps the bare file names that the bindings
         use to the blobs they stand for; the blobs are hard-linked before the sandbox is told. With `starts_run` the
-        namespace begins another run of its session: `answer` is fresh, variables stay.
+        namespace begins another run of its session: `answer` is fresh, variables stay. With `as_variables` the names
+        are variables like those that cells make; otherwise they are restored before every cell.
 
         Raises:
             BindRefused: a content is not what its kind says, a tool's code raised, or it does not fit.
@@ -184,11 +195,11 @@ class Sandbox:
         """
         await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(files))
         size_bytes = sum(file.size_bytes for binding in bindings for file in binding.files)
-        request = asdict(BindRequest(bindings=list(bindings), starts_run=starts_run))
+        request = asdict(BindRequest(bindings=list(bindings), starts_run=starts_run, as_variables=as_variables))
         async with self._killed_when_broken("bound contexts"):
             try:
                 body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(size_bytes))
-            except _Refused as exc:
+            except Refused as exc:
                 if exc.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
                     raise BindRefused(f"the sandbox could not bind what it was given: {exc.message}") from exc
                 raise
@@ -230,6 +241,18 @@ class Sandbox:
                 acknowledges=None if self._unacknowledged == cell_id else self._unacknowledged,
             )
             return await self._result_of(cell_id, request, is_waiting)
+
+    async def output(self, cell_id: CellId, after: OutputOffsets) -> CellOutput | None:
+        """What the cell has printed from there on, while it runs and until the next one begins; None before it has
+        begun. Never waits for the cell. Raises `SandboxGone`."""
+        target = f"/cells/{quote(cell_id, safe='')}/output?stdout={after.stdout}&stderr={after.stderr}"
+        async with self._killed_when_broken("told what a cell printed"):
+            try:
+                return output_of(replies.parse(replies.OUTPUT, await self._ask("GET", target)), after)
+            except Refused as exc:
+                if exc.code is ErrorCode.NOT_FOUND:
+                    return None
+                raise
 
     async def interrupt(self, cell_id: CellId) -> None:
         """Raise `KeyboardInterrupt` in the cell, if it is running. Idempotent. Raises `SandboxGone`."""
@@ -276,7 +299,7 @@ class Sandbox:
                         yield stream
                         async for _ in stream.chunks:
                             pass
-            except _Refused as exc:
+            except Refused as exc:
                 raise _value_error(exc, name, limit_bytes) from exc
 
     async def kill(self) -> None:
@@ -390,7 +413,7 @@ class Sandbox:
                 yield answer
             elif 400 <= answer.status < 600:
                 error = replies.parse(replies.ERROR, await answer.read(MAX_CONTROL_BODY_BYTES))
-                raise _Refused(error.code, error.message)
+                raise Refused(error.code, error.message)
             else:
                 raise ProtocolBroken(f"an answer of status {answer.status}")
 
@@ -422,11 +445,11 @@ class Sandbox:
             raise SandboxGone(f"sandbox {self.sandbox_id} is gone already")
         try:
             yield
-        except (ProtocolBroken, _Refused) as exc:
-            is_busy = isinstance(exc, _Refused) and exc.code is ErrorCode.BUSY
+        except (ProtocolBroken, Refused) as exc:
+            is_busy = isinstance(exc, Refused) and exc.code is ErrorCode.BUSY
             if is_busy and may_be_busy and self._one_cell.locked():
                 raise SandboxBusy(f"sandbox {self.sandbox_id} is busy with another request: try again") from exc
-            reason = f"{exc.code} ({exc.message})" if isinstance(exc, _Refused) else self._overrun or str(exc)
+            reason = f"{exc.code} ({exc.message})" if isinstance(exc, Refused) else self._overrun or str(exc)
             if not self._ending:
                 self._log.warning("sandbox_killed", reason=reason, while_it=doing)
             await self.kill()
@@ -440,7 +463,7 @@ class Sandbox:
         return f"<Sandbox {self.sandbox_id} {self.isolation.level} {state}, {claimed}, {self._parts.link!r}>"
 
 
-def _value_error(refused: _Refused, name: str, limit_bytes: int) -> RlmServiceError | _Refused:
+def _value_error(refused: Refused, name: str, limit_bytes: int) -> RlmServiceError | Refused:
     shown = replies.shown_to_people(name)[:80]
     match refused.code:
         case ErrorCode.NOT_FOUND:
@@ -456,6 +479,9 @@ def _value_error(refused: _Refused, name: str, limit_bytes: int) -> RlmServiceEr
             | ErrorCode.STALE_GENERATION
             | ErrorCode.BUSY
             | ErrorCode.KERNEL_LOST
+            | ErrorCode.NOT_A_FILE
+            | ErrorCode.CHANGED
+            | ErrorCode.NO_ROOM
             | ErrorCode.INTERNAL
         ):
             return refused

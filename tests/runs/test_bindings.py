@@ -11,6 +11,7 @@ from sandbox_image.bindings import ContextFiles, bind_all
 from sandbox_image.host_functions import CallChannel, HostFunctions
 from sandbox_image.interrupts import Interrupts
 from sandbox_image.namespace import Namespace
+from sandbox_image.protocol import BindRequest
 from sandbox_image.shared_text import SharedTexts, layout_of, this_interpreter
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
@@ -43,7 +44,11 @@ def in_a_kernel(bound: Bound, directory: Path, *, maps: bool) -> dict[str, objec
     ours, theirs = socket.socketpair()
     with ours, theirs:
         namespace = Namespace(HostFunctions(CallChannel(ours, Interrupts())))
-    bind_all(namespace, list(bound.bindings), ContextFiles(str(directory), SharedTexts(layout) if maps else None))
+    bind_all(
+        namespace,
+        BindRequest(bindings=list(bound.bindings)),
+        ContextFiles(str(directory), SharedTexts(layout) if maps else None),
+    )
     return namespace.names
 
 

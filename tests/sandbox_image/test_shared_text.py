@@ -23,7 +23,7 @@ from sandbox_image.bindings import BindingRefused, ContextFiles, bind_all
 from sandbox_image.host_functions import CallChannel, HostFunctions
 from sandbox_image.interrupts import Interrupts
 from sandbox_image.namespace import Namespace
-from sandbox_image.protocol import Binding, BindingKind, BoundFile, ImageEncoding, TextImage, TextListImage
+from sandbox_image.protocol import Binding, BindingKind, BindRequest, BoundFile, ImageEncoding, TextImage, TextListImage
 from sandbox_image.shared_text import (
     WIDTHS,
     SharedTexts,
@@ -243,7 +243,7 @@ def bound(directory: Path, binding: Binding, shared: SharedTexts | None) -> Any:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         namespace = Namespace(HostFunctions(CallChannel(ours, Interrupts())))
-    bind_all(namespace, [binding], ContextFiles(str(directory), shared))
+    bind_all(namespace, BindRequest(bindings=[binding]), ContextFiles(str(directory), shared))
     return namespace.names[binding.name]
 
 

@@ -20,6 +20,7 @@ from service.sandboxes.sandbox import Sandbox
 from tests.machine import SANDBOX_IMAGE
 from tests.sandboxes.contract import SMALL, SandboxContract, fails_with, printed
 from tests.sandboxes.docker_machine import build_image, containers_of, empty, engine, launcher_process
+from tests.sandboxes.files_contract import FilesContract
 
 _providers: dict[tuple[Path, Runtime], DockerProvider] = {}
 
@@ -58,7 +59,7 @@ def container_of(sandbox: Sandbox) -> ContainerProcess:
     return process
 
 
-class DockerContract(SandboxContract):
+class DockerContract(SandboxContract, FilesContract):
     """What every runtime shows beyond the contract."""
 
     async def test_no_container_is_left_after_a_kill(self, sandbox: Sandbox, data: Path) -> None:

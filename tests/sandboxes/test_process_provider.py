@@ -24,6 +24,7 @@ from service.sandboxes.processes import Identity, descendants, identify, send
 from service.sandboxes.sandbox import Patience, Sandbox
 from service.sandboxes.tree_removal import remove_tree
 from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed
+from tests.sandboxes.files_contract import FilesContract
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
 _runtimes: dict[LevelName, ProcessProvider] = {}
@@ -37,7 +38,7 @@ def provider_at(level: LevelName, runtime: Path, python: Path | None = None) -> 
 
 
 @pytest.mark.needs_bwrap
-class TestNamespaces(SandboxContract):
+class TestNamespaces(SandboxContract, FilesContract):
     """Bubblewrap around the image."""
 
     @pytest.fixture
@@ -86,8 +87,10 @@ class TestNamespaces(SandboxContract):
 
 
 @pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
-class TestLandlock(SandboxContract):
+class TestLandlock(SandboxContract, FilesContract):
     """The image alone, confining itself."""
+
+    bounds_tmp = False
 
     @pytest.fixture
     def provider(self, runtime: Path) -> Provider:

@@ -1,0 +1,32 @@
+"""Whether a tenant may spend, over a real store."""
+
+import pytest
+
+from service.ids import EMBEDDED_TENANT, TenantId, new_id
+from service.tenants.errors import TenantSuspended
+from service.tenants.suspensions import REMEMBERED_S, Suspensions
+from tests.store_fixture import Stored
+from tests.tenants.conftest import Rooms
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_suspension_reaches_a_replica_that_just_asked(stored: Stored, rooms: Rooms) -> None:
+    """Within `REMEMBERED_S` of a suspension no replica lets the tenant spend, and after its end every one does."""
+    suspensions = Suspensions(stored.store, rooms.clock)
+    await suspensions.require_active(rooms.tenant.id)
+    await rooms.tenants.suspend(rooms.tenant.id)
+    rooms.clock.at += REMEMBERED_S
+    with pytest.raises(TenantSuspended):
+        await suspensions.require_active(rooms.tenant.id)
+    await rooms.tenants.resume(rooms.tenant.id)
+    rooms.clock.at += REMEMBERED_S
+    await suspensions.require_active(rooms.tenant.id)
+
+
+async def test_a_tenant_that_is_gone_spends_nothing(stored: Stored, rooms: Rooms) -> None:
+    """A run whose tenant was erased may not go on; the command line's own tenant may before it is recorded."""
+    suspensions = Suspensions(stored.store, rooms.clock)
+    with pytest.raises(TenantSuspended):
+        await suspensions.require_active(TenantId(new_id("ten")))
+    await suspensions.require_active(EMBEDDED_TENANT)

@@ -1,6 +1,6 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check bench tiny-model clean
+.PHONY: help run serve test test-long check bench tiny-model clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -8,6 +8,10 @@ help: ## Print this list
 run: ## Set up, then find one number hidden in 1,000,000 lines (scripted model; no key, no Docker, no root)
 	@sh deploy/setup_environment.sh run
 	@.venv/bin/rlm-service demo
+
+serve: ## Set up, then answer requests of the REST API (RLM_HOST, RLM_PORT; 127.0.0.1:8000)
+	@sh deploy/setup_environment.sh run
+	@.venv/bin/rlm-service serve
 
 test: ## Set up, then run the tests
 	@sh deploy/setup_environment.sh dev

@@ -12,7 +12,7 @@ and taken over after a crash, and a bug report is a list of events.
     wiring            settings → adapters → use cases; owns every lifetime
     configuration     the operator's file: models, profiles, prompt packs
     web · console · gateway
-                      the public API and pages (to come); the only door from a sandbox to a model
+                      the public API; pages (to come); the only door from a sandbox to a model
     runs              submit, drive, follow, cancel; sessions; the one metered call
     sandboxes · models · contexts · journal · ledger · tenants
                       where code runs · language models and prices · huge inputs · the event log · money · who pays

@@ -54,6 +54,14 @@ class Settings:
     """`RLM_TRUST_RUNC=1`: runc counts as good enough for tenants who do not trust each other."""
     unsafe_no_sandbox: bool
     """`RLM_UNSAFE_NO_SANDBOX=1`: run cells without isolation. For debugging the service itself, nothing else."""
+    host: str
+    """`RLM_HOST`: the address that `serve` listens at."""
+    port: int
+    """`RLM_PORT`: 0 takes any that is free."""
+    drain_s: float
+    """`RLM_DRAIN_S`: how long requests may go on once `serve` was told to end."""
+    most_connections: int
+    """`RLM_MAX_CONNECTIONS`: of clients to `serve`, at once."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
     environment: Mapping[str, str]
@@ -94,6 +102,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         launcher_socket=Path(launcher_socket).absolute() if launcher_socket else None,
         trust_runc=_switch(env, "RLM_TRUST_RUNC"),
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
+        host=env.get("RLM_HOST") or "127.0.0.1",
+        port=_whole_number(env, "RLM_PORT", default=8000, least=0, most=65_535),
+        drain_s=float(_whole_number(env, "RLM_DRAIN_S", default=30, least=0, most=3600)),
+        most_connections=_whole_number(env, "RLM_MAX_CONNECTIONS", default=4096, least=1, most=1_000_000),
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )

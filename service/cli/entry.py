@@ -173,6 +173,15 @@ def demo(
 
 
 @app.command()
+def serve(traceback: Traceback = False) -> None:
+    """Answer requests of the REST API until SIGTERM. Settings: RLM_HOST, RLM_PORT."""
+    from service.cli.boundary import run_command
+    from service.cli.serving import serve as run
+
+    run_command(run, show_traceback=traceback)
+
+
+@app.command()
 def doctor(as_json: AsJson = False, traceback: Traceback = False) -> None:
     """Say what works here, what does not, and what to do about it."""
     from service.cli.boundary import run_command

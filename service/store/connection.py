@@ -208,6 +208,10 @@ class Store:
         """A bell for the topic, to be entered *before* the truth is read."""
         return Hint(self._hints, topic)
 
+    def wake_listeners(self) -> None:
+        """Make everyone in this process who waits for a topic look again, though nothing has changed."""
+        self._hints.ring_all()
+
     async def check_server(self) -> None:
         """Refuse a server that is too old, and warn about one that may forget.
 

@@ -64,7 +64,7 @@ class Hints:
                 async with self._listener.pubsub() as subscription:
                     await subscription.subscribe(CHANNEL)
                     is_lost = False
-                    self._ring_all()
+                    self.ring_all()
                     async for message in subscription.listen():
                         if message["type"] == "message":
                             self._ring(message["data"].decode("utf-8", "replace"))
@@ -72,13 +72,14 @@ class Hints:
                 if not is_lost:
                     is_lost = True
                     _log.warning("store_hints_lost", error=type(error).__name__)
-            self._ring_all()
+            self.ring_all()
             await anyio.sleep(RECONNECT_AFTER_S)
 
     def _ring(self, topic: str) -> None:
         for hint in self.waiting.get(topic, ()):
             hint.ring()
 
-    def _ring_all(self) -> None:
+    def ring_all(self) -> None:
+        """Make everyone in this process look again."""
         for topic in self.waiting:
             self._ring(topic)

@@ -1,0 +1,24 @@
+"""`serve`: the REST API, in the foreground."""
+
+import structlog
+
+from service.cli.exit_codes import ExitCode
+from service.cli.streams import flush_out, write_out
+from service.main import Serving
+from service.main import serve as run
+from service.settings import read_settings
+
+
+async def serve() -> ExitCode:
+    """One line with the address on stdout once requests are answered, then the log on stderr."""
+
+    def ready(serving: Serving) -> None:
+        if serving.first_key_file is not None:
+            secret = serving.first_key_file.read_text().strip()
+            write_out(f"first start: the admin key is {secret} (kept in {serving.first_key_file})\n")
+        write_out(f"rlm-service listens at {serving.address}\n")
+        flush_out()
+
+    await run(read_settings(), ready)
+    structlog.get_logger(__name__).info("ended")
+    return ExitCode.ANSWERED

@@ -1,0 +1,64 @@
+"""`serve`: the whole service behind its public listener, until somebody tells it to end.
+
+Two listeners, never one: the gateway's, which `wiring` opens and only sandboxes reach, and the public one.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from service.settings import Settings
+from service.web.app import create_app
+from service.web.listener import Listening, serve_public
+from service.web.rooms import Drain, WebRooms
+from service.web.store_probe import StoreProbe
+from service.wiring.keys import make_first_key, open_api_keys
+from service.wiring.service import Service, open_service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What whoever started it wants to know once requests are answered."""
+
+    address: str
+    first_key_file: Path | None
+    """Where the first admin key stands, at the first start ever."""
+
+
+async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
+    """Answer requests until SIGTERM or SIGINT, then end in good order; a second signal breaks off what is left.
+
+    Raises:
+        BadRequest: a setting cannot be used.
+        StoreFailed: no store can be reached or started.
+    """
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_service(settings) as service, anyio.create_task_group() as tasks:
+            first_key_file, rooms = await _open_web(settings, service, tasks)
+            listening = Listening(
+                host=settings.host,
+                port=settings.port,
+                most_connections=settings.most_connections,
+                drain_s=settings.drain_s,
+            )
+            async with serve_public(create_app(rooms), listening, before_end=rooms.drain.begin) as address:
+                ready(Serving(address=address, first_key_file=first_key_file))
+                await anext(signals)
+            tasks.cancel_scope.cancel()
+
+
+async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:
+    api_keys = await open_api_keys(settings, service.store)
+    first_key_file = await make_first_key(settings, api_keys)
+    rooms = WebRooms(
+        tenancy=service.tenancy,
+        api_keys=api_keys,
+        drain=Drain(service.store.wake_listeners),
+        probe=StoreProbe(lambda: service.store.read("PING"), tasks),
+        now=time.time,
+    )
+    return first_key_file, rooms

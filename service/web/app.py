@@ -1,0 +1,105 @@
+"""The public application: every router, and what surrounds every request."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import RlmServiceError
+from service.web.bodies import Inbound
+from service.web.boundary import Boundary
+from service.web.contexts import inline as inline_contexts
+from service.web.contexts import stored as stored_contexts
+from service.web.operations import health
+from service.web.problems import InvalidRequest, problem, problem_of
+from service.web.rooms import WebRooms
+from service.web.runs import collection as run_collection
+from service.web.runs import single as single_run
+
+ROUTERS = (
+    health.router,
+    inline_contexts.router,
+    stored_contexts.router,
+    run_collection.router,
+    single_run.router,
+)
+"""Every router of the API."""
+
+OPEN_TAG = "operations"
+MOST_ERRORS = 20
+_DESCRIPTION = """\
+Answers questions over contexts far larger than any model's window, by running a Recursive Language Model.
+
+Amounts are exact: a decimal string in USD and whole nano-USD. Times are Unix seconds. Ids are opaque.
+"""
+
+
+def create_app(rooms: WebRooms) -> FastAPI:
+    """The ASGI application of the public listener."""
+    app = FastAPI(
+        title="rlm-service",
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.rooms = rooms
+    app.state.inbound = Inbound()
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(Boundary)
+    app.add_exception_handler(RlmServiceError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RlmServiceError)
+    return problem_of(exc, request.state.request_id)
+
+
+async def _invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    # Where and what, never the input itself: it may be large, and secret.
+    errors: list[dict[str, Any]] = [
+        {"at": ".".join(str(part)[:100] for part in each["loc"])[:300], "message": str(each["msg"])[:300]}
+        for each in exc.errors()[:MOST_ERRORS]
+    ]
+    first = errors[0] if errors else {"at": "body", "message": "cannot be used"}
+    refusal = InvalidRequest(f"{first['at']}: {first['message']}", data={"param": first["at"].removeprefix("body.")})
+    return problem_of(refusal, request.state.request_id, errors=errors)
+
+
+async def _not_routed(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "bad_request")
+    detail = {
+        404: "there is no such route: /openapi.json lists those there are",
+        405: "this route has no such method: the header allow lists those it has",
+    }.get(exc.status_code, str(exc.detail)[:300])
+    return problem(code, exc.status_code, detail, request.state.request_id, headers=dict(exc.headers or {}))
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=version("rlm-service"), description=app.description, routes=app.routes
+        )
+        document["components"]["securitySchemes"] = {
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key (`rlm_…`); also as `x-api-key`."}
+        }
+        document["security"] = [{"apiKey": []}]
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                if OPEN_TAG in operation.get("tags", ()):
+                    operation["security"] = []
+        app.openapi_schema = document
+    return app.openapi_schema

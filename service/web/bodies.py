@@ -1,0 +1,178 @@
+"""Request bodies: bounded in size and in time, and decoded where they hold up nobody else."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from service.errors import BadRequest, Fault, RlmServiceError
+
+NATIVE_BODY_BYTES = 8 << 20
+"""Of a JSON body of the native API. What is larger is a context, and streams."""
+PATIENCE_S = 30.0
+"""For the next piece of a body."""
+LEAST_BYTES_PER_S = 1024
+"""What a body must come at on average, after its first `PATIENCE_S`."""
+INLINE_BYTES = 64 << 10
+"""Larger bodies are decoded in a thread."""
+DECODED_AT_ONCE_BYTES = 256 << 20
+"""Of the bodies that this replica holds decoded or is decoding: what is in them may take many times the memory."""
+
+UPLOADS = "PUT /v1/contexts/{context_id}/parts/{name}"
+"""Where to take what is too large."""
+
+
+class RequestTooLarge(RlmServiceError):
+    """The body is larger than the route takes; reading it was stopped there."""
+
+    code = "request_too_large"
+    fault = Fault.CALLER
+
+
+class RequestTimeout(RlmServiceError):
+    """The body did not come, or not fast enough."""
+
+    code = "request_timeout"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
+class UnsupportedMediaType(RlmServiceError):
+    """The route does not take a body of this type or encoding."""
+
+    code = "unsupported_media_type"
+    fault = Fault.CALLER
+
+
+class ReplicaBusy(RlmServiceError):
+    """This replica holds as much as it may at once; it fits a moment later."""
+
+    code = "replica_busy"
+    fault = Fault.PLATFORM
+    may_be_retried = True
+
+
+class Inbound:
+    """How much of bodies this replica holds in memory, over all requests. One for each application."""
+
+    def __init__(self, limit_bytes: int = DECODED_AT_ONCE_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Inbound {self.held_bytes} of {self._limit_bytes}>"
+
+    @contextmanager
+    def share(self) -> Iterator["InboundShare"]:
+        """For the time of one request; on leaving it, what it held is given back."""
+        share = InboundShare(self)
+        try:
+            yield share
+        finally:
+            self.held_bytes -= share.held_bytes
+
+    def hold(self, size_bytes: int) -> None:
+        """Called by `InboundShare` only. Raises `ReplicaBusy`."""
+        if self.held_bytes + size_bytes > self._limit_bytes:
+            raise ReplicaBusy("too many large requests at once: try again in a moment", data={"retry_after_s": 1})
+        self.held_bytes += size_bytes
+
+
+class InboundShare:
+    """What one request holds."""
+
+    def __init__(self, inbound: Inbound) -> None:
+        self._inbound = inbound
+        self.held_bytes = 0
+
+    def hold(self, size_bytes: int) -> None:
+        """Raises `ReplicaBusy`."""
+        self._inbound.hold(size_bytes)
+        self.held_bytes += size_bytes
+
+
+class ReadRequest(Request):
+    """A request whose JSON body has been read and decoded."""
+
+    def __init__(self, request: Request, payload: bytes, value: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._payload = payload
+        self._value = value
+
+    async def body(self) -> bytes:
+        return self._payload
+
+    async def json(self) -> Any:
+        return self._value
+
+
+async def body_chunks(request: Request, *, limit_bytes: int | None) -> AsyncIterator[bytes]:
+    """The body as it comes. Not one byte of it has been read before the first is asked for.
+
+    Raises:
+        RequestTooLarge: it announced, or has, more than `limit_bytes`.
+        RequestTimeout: it came too slowly.
+        UnsupportedMediaType: it is encoded (compressed).
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("send the body as it is, without content-encoding")
+    announced = request.headers.get("content-length", "")
+    if limit_bytes is not None and announced.isdecimal() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    started, size_bytes = anyio.current_time(), 0
+    pieces = request.stream()
+    while True:
+        now = anyio.current_time()
+        deadline = min(now + PATIENCE_S, started + PATIENCE_S + size_bytes / LEAST_BYTES_PER_S)
+        piece = None
+        with anyio.CancelScope(deadline=deadline) as scope:
+            piece = await anext(pieces, b"")
+        if scope.cancelled_caught or piece is None:
+            raise RequestTimeout("the body did not come in time: send it faster, or in smaller requests")
+        if not piece:
+            return
+        size_bytes += len(piece)
+        if limit_bytes is not None and size_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        yield piece
+
+
+async def read_json(request: Request, share: InboundShare, *, limit_bytes: int) -> ReadRequest:
+    """The request with its JSON body read.
+
+    Raises:
+        BadRequest: it is not JSON.
+        UnsupportedMediaType: it does not say that it is JSON.
+        RequestTooLarge, RequestTimeout, ReplicaBusy
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise UnsupportedMediaType("send JSON, with content-type: application/json")
+    pieces: list[bytes] = []
+    async for piece in body_chunks(request, limit_bytes=limit_bytes):
+        share.hold(len(piece))
+        pieces.append(piece)
+    payload = b"".join(pieces)
+    if len(payload) <= INLINE_BYTES:
+        value = _decoded(payload)
+    else:
+        value = await anyio.to_thread.run_sync(_decoded, payload)
+    return ReadRequest(request, payload, value)
+
+
+def _decoded(payload: bytes) -> Any:
+    try:
+        return from_json(payload, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from error
+
+
+def _too_large(limit_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"a body of this route may have {limit_bytes} bytes: store what is larger as a context ({UPLOADS})",
+        data={"limit_bytes": limit_bytes, "upload": UPLOADS},
+    )

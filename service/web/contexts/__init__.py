@@ -1,0 +1,1 @@
+"""Contexts: stored from a JSON body or a stream, described, listed, deleted."""

@@ -1,0 +1,52 @@
+"""Doors: what a request has to show before anything of it is read, and how much it may carry.
+
+The key is checked before a byte of the body is read: whoever has none costs one look at a header.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from service.tenants.values import Scope
+from service.web.bodies import NATIVE_BODY_BYTES, read_json
+from service.web.callers import credential_of, rooms_of
+from service.web.problems import Problem
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "model": Problem,
+        "description": "Refused; `code` says why.",
+        "content": {"application/problem+json": {}},
+    }
+}
+
+
+def open_router(scope: Scope | None, *, tag: str, body_limit_bytes: int = NATIVE_BODY_BYTES) -> APIRouter:
+    """A router whose routes need an API key with this scope; None lets everybody in.
+
+    Args:
+        scope: what the key must be for.
+        tag: the group in the OpenAPI document.
+        body_limit_bytes: of JSON bodies. Routes that stream bound them by themselves (`bodies.body_chunks`).
+    """
+
+    class Door(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            takes_json = self.body_field is not None
+
+            async def guarded(request: Request) -> Response:
+                if scope is not None:
+                    caller = await rooms_of(request).api_keys.authenticate(credential_of(request))
+                    caller.require(scope)
+                    request.state.caller = caller
+                if not takes_json:
+                    return await handle(request)
+                with request.app.state.inbound.share() as share:
+                    return await handle(await read_json(request, share, limit_bytes=body_limit_bytes))
+
+            return guarded
+
+    return APIRouter(route_class=Door, tags=[tag], responses=_REFUSALS)

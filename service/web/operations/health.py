@@ -1,0 +1,56 @@
+"""`/livez`, `/readyz` and `/version`."""
+
+from importlib.metadata import version
+from typing import Literal
+
+from fastapi import Response
+from pydantic import Field
+
+from service.web.callers import RoomsOfService
+from service.web.doors import open_router
+from service.web.shapes import Shown
+
+router = open_router(None, tag="operations")
+
+
+class Alive(Shown):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Shown):
+    """Whether requests should be sent here."""
+
+    status: Literal["ready", "not_ready"]
+    reason: str | None = Field(default=None, description="Why not.", examples=["the store does not answer"])
+
+
+class Version(Shown):
+    """Which version this is."""
+
+    name: Literal["rlm-service"] = "rlm-service"
+    version: str = Field(examples=["0.1.0"])
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def livez() -> Alive:
+    return Alive()
+
+
+@router.get(
+    "/readyz",
+    summary="Whether requests should be sent here",
+    responses={503: {"model": Readiness, "description": "Not now: it is draining, or its store does not answer."}},
+)
+async def readyz(rooms: RoomsOfService, response: Response) -> Readiness:
+    reason = "it is draining" if rooms.drain.has_begun else await rooms.probe.trouble()
+    if reason is None:
+        return Readiness(status="ready")
+    response.status_code = 503
+    return Readiness(status="not_ready", reason=reason)
+
+
+@router.get("/version", summary="Which version this is")
+async def version_shown() -> Version:
+    return Version(version=version("rlm-service"))

@@ -1,0 +1,40 @@
+"""Ids in paths. What has not the shape of an id is not found, in the words of one that nobody has."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path
+
+from service.errors import NotFound
+from service.ids import ContextId, RunId, is_id
+
+_LONGEST_ECHO = 80
+_SHAPE = "_[0-9a-f]{32}$"
+
+
+def _described(prefix: str) -> dict[str, object]:
+    """In the OpenAPI document, where it tells clients; the check itself is below, because its refusal is a 404."""
+    return {"pattern": f"^{prefix}{_SHAPE}"}
+
+
+def _run_id(
+    run_id: Annotated[
+        str, Path(json_schema_extra=_described("run"), examples=["run_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> RunId:
+    if not is_id(run_id, "run"):
+        raise NotFound(f"there is no run {run_id[:_LONGEST_ECHO]}")
+    return RunId(run_id)
+
+
+def _context_id(
+    context_id: Annotated[
+        str, Path(json_schema_extra=_described("ctx"), examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> ContextId:
+    if not is_id(context_id, "ctx"):
+        raise NotFound(f"there is no context {context_id[:_LONGEST_ECHO]}")
+    return ContextId(context_id)
+
+
+RunIdInPath = Annotated[RunId, Depends(_run_id)]
+ContextIdInPath = Annotated[ContextId, Depends(_context_id)]

@@ -1,0 +1,39 @@
+"""What the routes work with: use cases and rooms below, as `main` opened them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from service.runs.tenancy import Tenancy
+from service.tenants.api_keys import ApiKeys
+from service.web.store_probe import StoreProbe
+
+
+class Drain:
+    """Whether this replica is about to leave: it takes no more requests, and open streams end themselves."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` makes whoever waits for news look again."""
+        self._wake = wake
+        self.begun = anyio.Event()
+
+    @property
+    def has_begun(self) -> bool:
+        return self.begun.is_set()
+
+    def begin(self) -> None:
+        """Idempotent."""
+        self.begun.set()
+        self._wake()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRooms:
+    """One value that every route finds in the application; it decides nothing."""
+
+    tenancy: Tenancy
+    api_keys: ApiKeys
+    drain: Drain
+    probe: StoreProbe
+    now: Callable[[], float]

@@ -1,0 +1,1 @@
+"""Runs: submitted, shown, listed, followed, cancelled, and what came of them."""

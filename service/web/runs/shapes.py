@@ -1,0 +1,192 @@
+"""What a run looks like on its way in and out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from service.errors import BadRequest
+from service.ids import ContextId, KeyId, SessionId
+from service.loop.values import AnswerSource, ContextBinding, Limits, StopReason, Tool
+from service.money import NanoUSD, parse_usd
+from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS, MAX_TOOLS
+from service.runs.values import RunRequest, RunView
+from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, money
+
+DEFAULT_COST = "1.00"
+_CONTEXT_ID = r"^ctx_[0-9a-f]{32}$"
+_SESSION_ID = r"^ses_[0-9a-f]{32}$"
+
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_CHARS)]
+
+
+class GivenContext(Shape):
+    """A stored context that the run is about."""
+
+    context_id: Annotated[str, StringConstraints(pattern=_CONTEXT_ID)]
+    variable: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
+        default=None, description="A name in the REPL besides `context_N`."
+    )
+
+
+class GivenTool(Shape):
+    """Something of yours that the run's code can use: Python source that is executed once, or a JSON value."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    code: str | None = None
+    value_json: str | None = Field(default=None, description="JSON text.")
+    scope: Literal["root", "sub", "both"] = "both"
+
+
+class GivenLimits(Shape):
+    """What the run may use at most. What is left out has its default; null means no limit of that kind."""
+
+    cost_usd: UsdText | None = Field(default=DEFAULT_COST, description="Decimal USD over all calls.")
+    turns: int = 30
+    depth: int = Field(default=1, description="Levels of child runs.")
+    tokens: int | None = None
+    sub_calls: int | None = None
+    wall_s: float = Field(default=1800.0, strict=False)
+    cell_active_s: float = Field(default=120.0, strict=False)
+
+
+class RunSubmission(Shape):
+    """One question over one or more contexts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "question": "Which customers complained twice, and about what?",
+                    "contexts": [{"context_id": "ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"}],
+                    "root_model": "openai/gpt-5-mini",
+                    "sub_model": "openai/gpt-5-nano",
+                    "limits": {"cost_usd": "0.50"},
+                }
+            ]
+        }
+    )
+
+    question: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION_CHARS)]
+    contexts: Annotated[list[GivenContext], Field(max_length=MAX_CONTEXTS)] = Field(default_factory=list)
+    root_model: ModelName = Field(description="The root LM.")
+    sub_model: ModelName | None = Field(default=None, description="The model of sub-calls; the root LM if left out.")
+    limits: GivenLimits = Field(default_factory=GivenLimits)
+    session_id: Annotated[str, StringConstraints(pattern=_SESSION_ID)] | None = Field(
+        default=None, description="Run in this session, with its variables; one of its own if left out."
+    )
+    answer_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that the answer must satisfy.")
+    tools: Annotated[list[GivenTool], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
+    prompt_pack: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "default"
+
+    def request(self, key_id: KeyId) -> RunRequest:
+        """What `runs` is asked for, on the account of this key.
+
+        Raises:
+            BadRequest: an amount cannot be one.
+        """
+        return RunRequest(
+            question=self.question,
+            contexts=tuple(
+                ContextBinding(context_id=ContextId(each.context_id), variable=each.variable) for each in self.contexts
+            ),
+            root_model=self.root_model,
+            sub_model=self.sub_model or self.root_model,
+            limits=_limits(self.limits),
+            session_id=None if self.session_id is None else SessionId(self.session_id),
+            answer_schema=self.answer_schema,
+            tools=tuple(
+                Tool(name=tool.name, code=tool.code, value_json=tool.value_json, scope=tool.scope)
+                for tool in self.tools
+            ),
+            prompt_pack=self.prompt_pack,
+            key_id=key_id,
+        )
+
+
+def _limits(given: GivenLimits) -> Limits:
+    try:
+        cost = None if given.cost_usd is None else parse_usd(given.cost_usd)
+    except ValueError as error:
+        raise BadRequest(f"limits.cost_usd: {error}", data={"param": "limits.cost_usd"}) from None
+    return Limits(
+        cost=cost,
+        turns=given.turns,
+        depth=given.depth,
+        tokens=given.tokens,
+        sub_calls=given.sub_calls,
+        wall_s=given.wall_s,
+        cell_active_s=given.cell_active_s,
+    )
+
+
+class ShownAnswer(Shown):
+    """The answer's facts; `GET …/answer` has the answer itself."""
+
+    source: AnswerSource
+    size_bytes: int
+    sha256: str
+    media: Literal["text", "json"]
+    text: str | None = Field(description="The answer, when it is small enough to stand here; null otherwise.")
+
+
+class ShownRun(Shown):
+    """A run as it stands."""
+
+    run_id: str = Field(examples=["run_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    status: Literal["running", "finished"]
+    session_id: str
+    parent_run_id: str | None
+    depth: int
+    question: str
+    root_model: str
+    sub_model: str
+    submitted_at: float
+    finished_at: float | None
+    stop_reason: StopReason | None = Field(description="Why it ended; null while it runs.")
+    answer: ShownAnswer | None
+    message: str
+    turns: int
+    cells: int
+    sub_calls: int
+    refused_sub_calls: dict[str, int]
+    child_runs: int
+    input_tokens: int
+    output_tokens: int
+    spent: Money
+    cost_limit: Money | None
+
+
+def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
+    answer = None
+    if view.answer is not None and view.answer_source is not None:
+        answer = ShownAnswer(
+            source=view.answer_source,
+            size_bytes=view.answer.size_bytes,
+            sha256=view.answer.sha256,
+            media=view.answer.media,
+            text=answer_text,
+        )
+    return ShownRun(
+        run_id=view.run_id,
+        status="running" if view.stop_reason is None else "finished",
+        session_id=view.session_id,
+        parent_run_id=view.parent_run_id,
+        depth=view.depth,
+        question=view.question,
+        root_model=view.root_model,
+        sub_model=view.sub_model,
+        submitted_at=view.submitted_at,
+        finished_at=view.finished_at,
+        stop_reason=view.stop_reason,
+        answer=answer,
+        message=view.message,
+        turns=view.turns,
+        cells=view.cells,
+        sub_calls=view.sub_calls,
+        refused_sub_calls=dict(view.refused_sub_calls),
+        child_runs=view.child_runs,
+        input_tokens=view.input_tokens,
+        output_tokens=view.output_tokens,
+        spent=money(view.spent),
+        cost_limit=None if view.cost_limit is None else money(NanoUSD(view.cost_limit)),
+    )

@@ -1,0 +1,23 @@
+"""A run as a response: its facts, and the answer where it is small."""
+
+from service.ids import RunId
+from service.runs.runs import Runs
+from service.runs.values import RunView
+from service.web.runs.shapes import ShownRun, shown_run
+
+SHOWN_ANSWER_BYTES = 64 << 10
+"""An answer up to this size stands in the run itself."""
+
+
+async def show_run(runs: Runs, run_id: RunId) -> ShownRun:
+    """Raises `NotFound`."""
+    return await with_answer(runs, await runs.show(run_id))
+
+
+async def with_answer(runs: Runs, view: RunView) -> ShownRun:
+    """The run, and its answer's text where that is small enough."""
+    text = None
+    if view.answer is not None and view.answer.size_bytes <= SHOWN_ANSWER_BYTES:
+        payload = await runs.rooms.blobs.read(view.answer, SHOWN_ANSWER_BYTES)
+        text = payload.decode("utf-8", "replace")
+    return shown_run(view, text)

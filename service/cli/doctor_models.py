@@ -7,10 +7,11 @@ from service.cli.counts import counted
 from service.cli.findings import Finding, State, broken
 from service.configuration.file import Configuration, read_configuration
 from service.errors import RlmServiceError
-from service.models.catalog import Catalog
+from service.models.catalog import Catalog, Route
 from service.models.litellm_process import LiteLLMProcess
 from service.models.port import ModelCallFailed
 from service.models.providers import ANTHROPIC_HOST, OPENAI_HOST
+from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.money import NanoUSD, format_usd
 from service.settings import Settings
 from service.wiring.models import open_catalog
@@ -83,11 +84,19 @@ def _models(catalog: Catalog, configuration: Configuration) -> Iterator[Finding]
             yield Finding(subject=f"model {name}", state=State.MISSING, text=str(error))
             continue
         price = f"{_per_million(route.price.input)} in, {_per_million(route.price.output)} out"
-        kind = "shipped" if name.startswith("scripted/") else "can be called (was not)"
-        text = f"{kind}; window {route.card.window_tokens:,} tokens, {price} per million tokens"
+        text = f"{_how_far(route)}; window {route.card.window_tokens:,} tokens, {price} per million tokens"
         onward = ", ".join(fallback.name for fallback in route.fallbacks)
         details = (f"falls back to {onward}",) if onward else ()
         yield Finding(subject=f"model {name}", state=State.OK, text=text, details=details)
+
+
+def _how_far(route: Route) -> str:
+    """What is known of it without calling it."""
+    if route.name.startswith(SCRIPTED_PREFIX):
+        return "shipped"
+    if route.may_want_credentials:
+        return "known; whether LiteLLM finds the credentials that its provider may want shows in its first call"
+    return "can be called (was not)"
 
 
 def _without_credentials(url: str) -> str:

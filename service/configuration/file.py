@@ -1,13 +1,13 @@
-"""The whole file: its three sections, and that they fit together."""
+"""The whole file: its three sections, and that they fit together; and the profiles that are there without one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from service.configuration.document import Document, read_document
-from service.configuration.table import Table, tables
+from service.configuration.table import Mention, Table, tables
 from service.errors import BadRequest
 from service.loop.packs import PACKS, read_pack
 from service.loop.prompts import PromptPack, base_of, parse_pack
@@ -19,6 +19,7 @@ SECTIONS = ("models", "profiles", "prompt_packs")
 MOST_TOKENS = 1_000_000_000
 SCRIPTED_PREFIX = "scripted/"
 DEFAULT_PACK = "default"
+SHIPPED_PROFILES = Path(__file__).with_name("shipped_profiles.toml")
 
 _PRICES = (
     "input_usd_per_million",
@@ -41,7 +42,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 class Profile:
     """A named way to answer."""
 
-    root: str
+    root: str | None = None
+    """None: whoever uses the profile says."""
     sub: str | None = None
     """None: whatever the root LM is."""
     prompt_pack: str = DEFAULT_PACK
@@ -57,6 +59,8 @@ class Configuration:
     models: Mapping[str, ModelEntry] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     prompt_packs: Mapping[str, PromptPack] = field(default_factory=dict)
+    mentions: tuple[Mention, ...] = ()
+    """What `fallbacks` and profiles name. Whether there are such models, the catalog knows."""
 
     def profile(self, name: str) -> Profile:
         """The profile of this name.
@@ -66,20 +70,20 @@ class Configuration:
         """
         if (found := self.profiles.get(name)) is not None:
             return found
-        if self.path is None:
-            raise BadRequest(f"there is no profile {name[:80]!r}: name a file that has it in RLM_CONFIG")
-        known = ", ".join(self.profiles) or "none"
-        raise BadRequest(f"there is no profile {name[:80]!r} in {self.path}; its profiles: {known}")
+        known = ", ".join(self.profiles)
+        where = "name a file that has it in RLM_CONFIG" if self.path is None else f"{self.path} has none of that name"
+        raise BadRequest(f"there is no profile {name[:80]!r}: {where}; there are: {known}")
 
 
 def read_configuration(path: Path | None) -> Configuration:
-    """Read and check the whole file, and the prompt packs that it names.
+    """Read and check the whole file, and the prompt packs that it names. The shipped profiles are there without it.
 
     Raises:
         BadRequest: something in it cannot be used; the message names file, line, table and what is allowed.
     """
+    shipped = _profiles(read_document(SHIPPED_PROFILES, "the file of the shipped profiles"), PACKS)
     if path is None:
-        return Configuration()
+        return Configuration(profiles=shipped)
     document = read_document(path, "the configuration file (RLM_CONFIG)")
     for key in document.values:
         if key not in SECTIONS:
@@ -89,9 +93,17 @@ def read_configuration(path: Path | None) -> Configuration:
     return Configuration(
         path=path,
         models={table.name: _model(table) for table in tables(document, "models")},
-        profiles={table.name: _profile(table, (*PACKS, *packs)) for table in tables(document, "profiles")},
+        profiles=shipped | _profiles(document, (*PACKS, *packs)),
         prompt_packs=packs,
+        mentions=(*_mentions(document, "models", "fallbacks"), *_mentions(document, "profiles", "root", "sub")),
     )
+
+
+def _mentions(document: Document, section: str, *keys: str) -> Iterator[Mention]:
+    for table in tables(document, section):
+        for key in keys:
+            named = table.texts(key) if key == "fallbacks" else (table.text(key),)
+            yield from (table.mention(key, model) for model in named if model is not None)
 
 
 def _model(table: Table) -> ModelEntry:
@@ -132,13 +144,14 @@ def _price(table: Table) -> Price | None:
     )
 
 
+def _profiles(document: Document, packs: tuple[str, ...]) -> dict[str, Profile]:
+    return {table.name: _profile(table, packs) for table in tables(document, "profiles")}
+
+
 def _profile(table: Table, packs: tuple[str, ...]) -> Profile:
     table.check_keys(_PROFILE_KEYS)
     if not _NAME.fullmatch(table.name):
         raise table.complaint(None, "expected a name of letters, digits and . _ / -, at most 64")
-    root = table.text("root")
-    if root is None:
-        raise table.complaint(None, 'root is missing: a profile names its root LM, such as root = "openai/gpt-5-mini"')
     limits: dict[str, int | float | None] = {
         "cost": table.amount("max_cost"),
         "turns": table.whole_number("max_turns", least=1, most=1_000),
@@ -149,7 +162,7 @@ def _profile(table: Table, packs: tuple[str, ...]) -> Profile:
         "cell_active_s": table.seconds("cell_timeout_s", least=0.1, most=86_400),
     }
     return Profile(
-        root=root,
+        root=table.text("root"),
         sub=table.text("sub"),
         prompt_pack=table.one_of("prompt_pack", packs) or DEFAULT_PACK,
         limits={name: limit for name, limit in limits.items() if limit is not None},

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,15 @@ from service.money import NANO_PER_USD, NanoUSD, parse_usd
 
 LARGEST_USD_PER_MILLION = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """A model that the file names somewhere else than in the name of its own entry."""
+
+    model: str
+    place: str
+    """File, line, table and key."""
 
 
 class Table:
@@ -124,9 +134,15 @@ class Table:
 
     def complaint(self, key: str | None, what: str) -> BadRequest:
         """What is wrong with one key, or with the table as a whole."""
+        return BadRequest(f"{self._place(key)}: {what}")
+
+    def mention(self, key: str, model: str) -> Mention:
+        """A model that this key names."""
+        return Mention(model=model, place=self._place(key))
+
+    def _place(self, key: str | None) -> str:
         keys = (self._section, self.name) if key is None else (self._section, self.name, key)
-        where = self._document.place(keys)
-        return BadRequest(f'{where}: [{self._section}."{self.name}"]{f" {key}" if key else ""}: {what}')
+        return f'{self._document.place(keys)}: [{self._section}."{self.name}"]{f" {key}" if key else ""}'
 
 
 def tables(document: Document, section: str) -> Iterator[Table]:

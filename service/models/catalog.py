@@ -76,6 +76,8 @@ class Route:
     price: Price
     provider: str
     """What fails together: the host, or what else stands behind the adapter. Breakers are kept by it."""
+    may_want_credentials: bool = False
+    """LiteLLM may want credentials for it that nobody has looked for."""
     fallbacks: tuple["Route", ...] = ()
     """What to ask instead, in this order, when this one is unavailable."""
 
@@ -164,6 +166,7 @@ class Catalog:
             card=_card(name, booked),
             price=booked.price,
             provider=endpoint.name,
+            may_want_credentials=endpoint.may_want_credentials,
         )
 
     def _target(self, name: str, own: ModelEntry | None) -> "_Target":

@@ -1,7 +1,8 @@
 """Which outcome a provider's error is. Pure: status, headers and body in, `ModelCallFailed` out.
 
 `may_be_billed` is False where the provider answered with an error *instead of* working: 4xx, and 501, 503 and 529
-(not implemented, overloaded). After 500, 502 and 504 nobody knows what happened behind the gateway.
+(not implemented, overloaded). After 500, 502 and 504 nobody knows what happened behind the gateway. A redirect is no
+refusal either: whoever sent it has read the prompt, and may have worked on it before pointing elsewhere.
 """
 
 import re
@@ -40,7 +41,7 @@ def classify(
         return _failed(CallOutcome.UNAVAILABLE, problem, wait_s, may_be_billed=status not in _UNWORKED)
     if 300 <= status < 400:
         problem = f"the server redirects (HTTP {status}), which is not followed: correct the base URL"
-        return _failed(CallOutcome.INVALID_REPLY, problem)
+        return _failed(CallOutcome.INVALID_REPLY, problem, may_be_billed=True)
     return _failed(CallOutcome.INVALID_REPLY, f"expected HTTP 200, found {status}", may_be_billed=True)
 
 

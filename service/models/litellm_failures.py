@@ -77,9 +77,6 @@ def _with_status(
     kind, headers = str(error.get("kind", "")), error.get("headers")
     body = {"error": {"code": kind, "message": _message(error)}}
     failure = classify(status, headers if isinstance(headers, dict) else {}, body, now=now, secrets=secrets)
-    if 300 <= status < 400:
-        # A redirect is no refusal: whoever sent it has the prompt, and may have worked on it.
-        return ModelCallFailed(failure.outcome, failure.message, may_be_billed=True)
     if status in (401, 403) and not secrets:
         problem = f"{provider} wants a key (HTTP {status}) and none is set"
         return ModelCallFailed(CallOutcome.REFUSED, problem, may_be_billed=False)

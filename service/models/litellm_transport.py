@@ -7,15 +7,19 @@ belongs to a call, a call sends one, redirects end it, and `Call` notes what was
 A connection that anything else opens is refused by an audit hook, since nothing could be said of what it sends.
 """
 
+import ipaddress
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import httpx
+
 CREDENTIALS_ARE_FETCHED = frozenset({"bedrock", "sagemaker", "sagemaker_chat"})
 """Providers whose SDK may ask the cloud for credentials on connections of its own. The prompt goes through `httpx`, but
-which connection was which cannot be told: a call that opened one counts as sent."""
+which other connection was which cannot be told: a call that opened one counts as sent. Not so one to an address of this
+link, where a cloud offers credentials and no model is: who finds none there has asked nobody."""
 _ABOUT_THE_MODEL = "/api/show"
 """Ollama's, which LiteLLM asks before each completion and can do without."""
 
@@ -63,7 +67,7 @@ class Call:
             raise NotAllowed("a call sends one request")
         self._address = address
 
-    def note_reply(self, response: Any) -> None:
+    def note_reply(self, response: httpx.Response) -> None:
         """Take the head of the reply down.
 
         Raises:
@@ -99,15 +103,13 @@ def recorded(provider: str) -> Iterator[Call]:
         call.is_over = True
 
 
-def own_transports(httpx: Any) -> None:
-    """Change every transport of LiteLLM's `httpx`, and refuse connections from elsewhere. Cannot be undone.
-
-    The module is handed in because it is LiteLLM's client and not one of ours: this room may not import it.
-    """
+def own_transports() -> None:
+    """Change every transport of `httpx`, LiteLLM's client, and refuse connections from elsewhere. Cannot be undone, so
+    it is called in LiteLLM's own process only; nothing else of this room may touch `httpx` (import-linter)."""
     send = httpx.HTTPTransport.handle_request
     send_async = httpx.AsyncHTTPTransport.handle_async_request
 
-    def handle_request(self: Any, request: Any) -> Any:
+    def handle_request(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         with _passing(request) as call:
 
             def trace(event: str, _info: object) -> None:
@@ -122,7 +124,7 @@ def own_transports(httpx: Any) -> None:
                 raise
             return response
 
-    async def handle_async_request(self: Any, request: Any) -> Any:
+    async def handle_async_request(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
         with _passing(request) as call:
 
             async def trace(event: str, _info: object) -> None:
@@ -137,13 +139,13 @@ def own_transports(httpx: Any) -> None:
                 raise
             return response
 
-    httpx.HTTPTransport.handle_request = handle_request
-    httpx.AsyncHTTPTransport.handle_async_request = handle_async_request
+    httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign]
+    httpx.AsyncHTTPTransport.handle_async_request = handle_async_request  # type: ignore[method-assign]
     sys.addaudithook(_refuse_other_connections)
 
 
 @contextmanager
-def _passing(request: Any) -> Iterator[Call]:
+def _passing(request: httpx.Request) -> Iterator[Call]:
     call = _current.get()
     if call is None:
         raise NotAllowed(f"no call asks for this {request.method} request")
@@ -155,12 +157,22 @@ def _passing(request: Any) -> Iterator[Call]:
         _in_transport.reset(token)
 
 
-def _refuse_other_connections(event: str, _args: tuple[Any, ...]) -> None:
+def is_link_local(address: object) -> bool:
+    """Whether a socket's address is one of the machine's own link, as a cloud's metadata service has."""
+    host = address[0] if isinstance(address, tuple) and address else None
+    try:
+        return isinstance(host, str) and ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
+def _refuse_other_connections(event: str, args: tuple[Any, ...]) -> None:
     if event != "socket.connect" or _in_transport.get():
         return
     call = _current.get()
     if call is not None and call.provider in CREDENTIALS_ARE_FETCHED:
-        call.is_sent = True
+        if not is_link_local(args[1]):
+            call.is_sent = True
         return
     if call is not None:
         call.refusal = "connection"

@@ -150,10 +150,8 @@ def _error(exc: Exception, call: Call) -> dict[str, Any]:
 def _import_litellm() -> Any:
     """LiteLLM, on our transports and silenced: no telemetry, no callbacks, no debugging hints on stdout."""
     import litellm  # noqa: PLC0415  # this process exists to keep this import away from the others
-    from litellm.llms.custom_httpx import http_handler  # noqa: PLC0415
 
-    handler: Any = http_handler
-    own_transports(handler.httpx)
+    own_transports()
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True

@@ -10,6 +10,7 @@ from service.errors import BadRequest, Fault, RlmServiceError
 from service.models.anthropic_messages import AnthropicAdapter
 from service.models.entries import Api, ModelEntry
 from service.models.litellm_adapter import LiteLLMAdapter
+from service.models.litellm_keys import key_variables, wants_key
 from service.models.litellm_process import LiteLLMProcess
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter
@@ -67,6 +68,8 @@ class Endpoint:
     """None: LiteLLM knows it."""
     api_key: str | None = field(repr=False)
     litellm_provider: str = ""
+    may_want_credentials: bool = False
+    """Nothing was found to show there, and whether it is wanted, only LiteLLM finds out."""
 
     @property
     def name(self) -> str:
@@ -100,16 +103,16 @@ def endpoint_of(access: Access, api: Api, own: ModelEntry | None, *, litellm_pro
     if key is None and host in (OPENAI_HOST, ANTHROPIC_HOST):
         variable, instead = ("OPENAI_API_KEY", "OPENAI_BASE_URL") if host == OPENAI_HOST else _ANTHROPIC_VARIABLES
         raise MissingApiKey(f"{host} needs a key: set {variable}, or set {instead} to a server that needs none")
-    return Endpoint(api=api, base_url=base_url, api_key=key, litellm_provider=litellm_provider)
+    is_bare = api is Api.LITELLM and base_url is None and key is None
+    if is_bare and wants_key(litellm_provider, access.variables):
+        names = " or ".join(key_variables(litellm_provider))
+        raise MissingApiKey(f"LiteLLM's provider {litellm_provider} needs a key: set {names}")
+    return Endpoint(
+        api=api, base_url=base_url, api_key=key, litellm_provider=litellm_provider, may_want_credentials=is_bare
+    )
 
 
 _ANTHROPIC_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
-
-
-def litellm_key_variables(provider: str) -> tuple[str, ...]:
-    """The variables that may hold the key of a provider of LiteLLM's; the first that is set counts."""
-    upper = provider.upper()
-    return tuple(dict.fromkeys((f"{upper}_API_KEY", f"{upper.replace('_', '')}_API_KEY")))
 
 
 def _default_key(access: Access, api: Api, litellm_provider: str) -> str | None:
@@ -119,7 +122,7 @@ def _default_key(access: Access, api: Api, litellm_provider: str) -> str | None:
         case Api.ANTHROPIC:
             return checked_key("ANTHROPIC_API_KEY", access.anthropic_api_key)
         case Api.LITELLM:
-            found = (access.key(variable) for variable in litellm_key_variables(litellm_provider))
+            found = (access.key(variable) for variable in key_variables(litellm_provider))
             return next((key for key in found if key), None)
         case _:
             assert_never(api)

@@ -1,8 +1,9 @@
 """The configuration file: what it says arrives exactly, and what is wrong with it is told with its line."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,16 +103,33 @@ def test_a_pack_is_known_by_the_name_it_is_given(tmp_path: Path) -> None:
 
 
 def test_no_file_says_nothing() -> None:
-    """Without RLM_CONFIG there are no entries, and asking for a profile says what to set."""
+    """Without RLM_CONFIG there are the shipped profiles and no entries, and asking for another says what to set."""
     nothing = read_configuration(None)
-    assert nothing == Configuration()
-    with pytest.raises(BadRequest, match="RLM_CONFIG"):
+    assert nothing == Configuration(profiles=nothing.profiles)
+    assert set(nothing.profiles) == {"rlm/default", "rlm/fast", "rlm/deep"}
+    with pytest.raises(BadRequest, match="RLM_CONFIG; there are: rlm/default, rlm/fast, rlm/deep"):
         nothing.profile("deep")
 
 
+def test_shipped_profiles_fit_whoever_names_a_model() -> None:
+    """They name no model, what they bound are limits, and `rlm/default` is what a run without a profile has."""
+    shipped = read_configuration(None).profiles
+    assert {profile.root for profile in shipped.values()} == {profile.sub for profile in shipped.values()} == {None}
+    limits: dict[str, Any] = dict(shipped["rlm/default"].limits)
+    assert replace(Limits(), **limits) == Limits()
+    assert read_pack(shipped["rlm/fast"].prompt_pack).name == "frugal"
+
+
+def test_a_profile_of_the_operators_takes_the_place_of_a_shipped_one(tmp_path: Path) -> None:
+    """Whole: what it leaves out is not the shipped one's."""
+    read = read_configuration(written(tmp_path, '[profiles."rlm/fast"]\nroot = "scripted/root"'))
+    assert read.profile("rlm/fast") == Profile(root="scripted/root")
+    assert set(read.profiles) == {"rlm/default", "rlm/fast", "rlm/deep"}
+
+
 def test_an_unknown_profile_names_the_known_ones(tmp_path: Path) -> None:
-    """The file and its profiles stand in the message."""
-    with pytest.raises(BadRequest, match=r"rlm\.toml; its profiles: rlm/deep, quick"):
+    """The file and all profiles stand in the message."""
+    with pytest.raises(BadRequest, match=r"rlm\.toml has none of that name; there are: rlm/default, .*, quick"):
         read_configuration(written(tmp_path, GOOD)).profile("dep")
 
 
@@ -144,7 +162,6 @@ MISTAKES = [
     ("models = 5", "line 1: expected tables"),
     ("\n[prices.a]", "line 2: expected only tables .*found 'prices' at the top"),
     ("[models.a\n", "is not TOML.*line 1"),
-    ("[profiles.a]\n", "line 1.*root is missing"),
     ('[profiles.a]\nroot = "x"\nmodel = "x"', "line 3.*unknown key 'model'; known are root, sub"),
     ('[profiles."a b"]\nroot = "x"', "line 1.*letters, digits"),
     ('[profiles.a]\nroot = "x"\nprompt_pack = "own"', "line 3.*expected one of default, small, frugal, found 'own'"),
@@ -224,4 +241,5 @@ def test_the_documented_file_works(tmp_path: Path) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text()
     example, pack = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     read = read_configuration(written(tmp_path, example, pack))
-    assert (list(read.models), list(read.profiles), list(read.prompt_packs)) == (["local/qwen3"], ["deep"], ["ours"])
+    assert (list(read.models), list(read.prompt_packs)) == (["local/qwen3"], ["ours"])
+    assert list(read.profiles) == ["rlm/default", "rlm/fast", "rlm/deep", "deep"]

@@ -53,7 +53,7 @@ TOO_LONG_MESSAGES = [
         (503, None, CallOutcome.UNAVAILABLE, False),
         (504, None, CallOutcome.UNAVAILABLE, True),
         (529, None, CallOutcome.UNAVAILABLE, False),
-        (301, None, CallOutcome.INVALID_REPLY, False),
+        *((status, None, CallOutcome.INVALID_REPLY, True) for status in (300, 301, 302, 303, 304, 307, 308)),
         (204, None, CallOutcome.INVALID_REPLY, True),
         *((400, body, CallOutcome.TOO_LONG, False) for body in TOO_LONG_MESSAGES),
     ],

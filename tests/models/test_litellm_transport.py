@@ -13,6 +13,7 @@ import pytest
 from service.loop.values import CallOutcome
 from service.models.litellm_adapter import LiteLLMAdapter
 from service.models.litellm_process import LiteLLMProcess
+from service.models.litellm_transport import is_link_local
 from service.models.port import ModelCallFailed
 from tests.models.contract import request
 
@@ -174,3 +175,21 @@ async def test_a_client_that_is_not_ours_reaches_nobody(process: LiteLLMProcess)
         assert not server.requests
     assert (failed.outcome, failed.may_be_billed) == (CallOutcome.REFUSED, False)
     assert "cannot be controlled" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (("169.254.169.254", 80), True),
+        (("169.254.170.2", 80), True),
+        (("fe80::1", 80, 0, 2), True),
+        (("127.0.0.1", 80), False),
+        (("192.0.2.1", 443), False),
+        (("metadata.example", 80), False),
+        ("/run/a.sock", False),
+        ((), False),
+    ],
+)
+def test_looking_for_credentials_on_the_own_link_asks_no_model(address: object, expected: bool) -> None:
+    """A cloud's metadata service stands on the machine's own link; nothing else is taken for one."""
+    assert is_link_local(address) is expected

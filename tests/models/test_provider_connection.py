@@ -61,7 +61,7 @@ async def against(
         (Mode.SERVER_ERROR, CallOutcome.UNAVAILABLE, True),
         (Mode.OVERLOADED, CallOutcome.UNAVAILABLE, False),
         (Mode.SITE_OVERLOADED, CallOutcome.UNAVAILABLE, False),
-        (Mode.REDIRECT, CallOutcome.INVALID_REPLY, False),
+        (Mode.REDIRECT, CallOutcome.INVALID_REPLY, True),
         (Mode.CONTENT_FILTER, CallOutcome.REFUSED, True),
         (Mode.REFUSAL, CallOutcome.REFUSED, True),
         (Mode.ERROR_IN_STREAM, CallOutcome.UNAVAILABLE, True),

@@ -1,0 +1,60 @@
+"""Which keys LiteLLM's providers want."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from service.models.catalog import Catalog
+from service.models.litellm_keys import _WANT_KEYS, key_variables, wants_key
+from service.models.litellm_worker import ENVIRONMENT
+from service.models.providers import Access, MissingApiKey
+
+_ASK_LITELLM = """
+import json, sys
+import litellm
+missing = lambda each: litellm.validate_environment(model=f"{each}/a-model")["missing_keys"]
+sys.stdout.write("\\n" + json.dumps({each: missing(each) for each in sys.argv[1:]}))
+"""
+
+
+@pytest.mark.takes_long
+def test_litellm_reads_the_variables_that_are_listed() -> None:
+    """What LiteLLM itself says a listed provider lacks is among the variables that we look into."""
+    environment = {"PATH": os.defpath, **ENVIRONMENT}
+    words = [sys.executable, "-c", _ASK_LITELLM, *_WANT_KEYS]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=100)
+    told = json.loads(done.stdout.splitlines()[-1])
+    for provider in _WANT_KEYS:
+        assert set(told[provider]) <= set(key_variables(provider)), provider
+
+
+def opened(**variables: str) -> Catalog:
+    access = Access(
+        openai_base_url="https://api.openai.com/v1",
+        anthropic_base_url="https://api.anthropic.com",
+        variables=variables,
+    )
+    return Catalog(access=access, entries={}, entries_path=None, concurrency=1)
+
+
+@pytest.mark.anyio
+async def test_a_missing_key_is_found_before_the_call() -> None:
+    """A provider that wants a key resolves with any of its variables set, and without is refused by their names."""
+    for variables in ({"GEMINI_API_KEY": "k"}, {"GOOGLE_API_KEY": "k"}):
+        async with opened(**variables) as catalog:
+            assert not catalog.resolve("litellm/gemini/gemini-2.5-pro").may_want_credentials
+    async with opened() as catalog:
+        with pytest.raises(MissingApiKey, match="set GEMINI_API_KEY or GOOGLE_API_KEY"):
+            catalog.resolve("litellm/gemini/gemini-2.5-pro")
+
+
+@pytest.mark.anyio
+async def test_what_is_not_known_is_not_claimed() -> None:
+    """A provider with credentials that are no key is let through, and the route says that nobody has looked."""
+    async with opened() as catalog:
+        assert catalog.resolve("litellm/bedrock/anthropic.claude-3-5-haiku-20241022-v1:0").may_want_credentials
+    assert not wants_key("a_server_of_mine", {})
+    assert not wants_key("mistral", {"MISTRAL_API_BASE": "http://127.0.0.1:1/v1"})

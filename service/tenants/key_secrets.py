@@ -2,7 +2,7 @@
 
 The id finds the record, so that one comparison decides. The secret is 32 random bytes as 43 base62 digits. The check
 sum is the CRC-32 of everything before it as 6 base62 digits: a mistyped or made-up key is refused before any store
-read, and scanners for leaked secrets can tell a real one. Decision: docs/decisions/0006-keys-are-kept-as-macs.md.
+read, and scanners for leaked secrets can tell a real one. Decision: docs/decisions/0006.
 """
 
 import re

@@ -16,7 +16,7 @@ from service.web.app import create_app
 from service.web.listener import Listening, serve_public
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
-from service.wiring.keys import make_first_key, open_api_keys
+from service.wiring.keys import make_first_key
 from service.wiring.service import Service, open_service
 
 
@@ -52,7 +52,7 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
 
 
 async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:
-    api_keys = await open_api_keys(settings, service.store)
+    api_keys = service.registry.api_keys
     first_key_file = await make_first_key(settings, api_keys)
     rooms = WebRooms(
         tenancy=service.tenancy,

@@ -32,6 +32,10 @@ class Settings:
     """`ANTHROPIC_BASE_URL`: where `anthropic/…` models are called."""
     anthropic_api_key: str | None
     """`ANTHROPIC_API_KEY`."""
+    key_pepper_file: Path | None
+    """`RLM_KEY_PEPPER_FILE`: the secret under which API keys are kept; None for one in the data directory."""
+    vault_key_file: Path | None
+    """`RLM_VAULT_KEY_FILE`: what tenants' provider keys are encrypted with; None for one in the data directory."""
     config_file: Path | None
     """`RLM_CONFIG`: TOML with the operator's models, profiles and prompt packs."""
     sandbox_slots: int
@@ -91,6 +95,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         openai_api_key=env.get("OPENAI_API_KEY") or None,
         anthropic_base_url=_base_url(env, "ANTHROPIC_BASE_URL", default="https://api.anthropic.com"),
         anthropic_api_key=env.get("ANTHROPIC_API_KEY") or None,
+        key_pepper_file=_file(env, "RLM_KEY_PEPPER_FILE"),
+        vault_key_file=_file(env, "RLM_VAULT_KEY_FILE"),
         config_file=Path(config_file) if config_file else None,
         sandbox_slots=_whole_number(env, "RLM_SANDBOX_SLOTS", default=8, least=1, most=4096),
         warm_sandboxes=_whole_number(env, "RLM_WARM_SANDBOXES", default=1, least=0, most=1024),
@@ -109,6 +115,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )
+
+
+def _file(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]).absolute() if env.get(name) else None
 
 
 def _whole_number(env: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:

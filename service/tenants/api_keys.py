@@ -15,6 +15,7 @@ from service.ids import EMBEDDED_TENANT, KeyId, TenantId, is_id
 from service.store.connection import Part, Store
 from service.store.errors import StoreFailed
 from service.store.scripts import load_script
+from service.tenants.audit import AuditLogs, deed
 from service.tenants.errors import QuotaExceeded, TenantSuspended, Unauthenticated
 from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest, StoredKey, changed_key, may_see, planned_key
@@ -22,7 +23,7 @@ from service.tenants.key_secrets import KeySecret, new_secret, parse_secret
 from service.tenants.recent import Recent
 from service.tenants.records import KEYS, TENANTS, api_key_key, change_record, keys_of, tenant_key
 from service.tenants.tenants import default_tenant, dump_tenant, parse_tenant
-from service.tenants.values import OPERATOR, ApiKey, Author, Caller, CallerLimits, Scope
+from service.tenants.values import OPERATOR, ApiKey, Author, Caller, CallerLimits, Scope, limits_in_words
 
 MOST_KEYS = 1000
 """Of one tenant."""
@@ -53,8 +54,9 @@ class IssuedKey:
 class ApiKeys:
     """All keys of this installation. Safe under concurrency, in one process and between several."""
 
-    def __init__(self, store: Store, pepper: KeyFile, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, pepper: KeyFile, logs: AuditLogs, now: Callable[[], float]) -> None:
         self._store = store
+        self._logs = logs
         self._pepper = pepper
         self._now = now
         self._recent: Recent[str, Caller] = Recent(REMEMBERED_KEYS, REMEMBERED_S, now)
@@ -105,6 +107,7 @@ class ApiKeys:
         )
         match reply:
             case b"made":
+                await self._log("key.created", key, by, **_in_words(key))
                 return IssuedKey(key, secret.text)
             case b"full":
                 raise QuotaExceeded(f"{tenant_id} has {MOST_KEYS} keys, which is the most: revoke some")
@@ -129,7 +132,10 @@ class ApiKeys:
             ],
             is_idempotent=True,
         )
-        return IssuedKey(key, secret.text) if reply == b"made" else None
+        if reply != b"made":
+            return None
+        await self._log("key.created", key, OPERATOR, **_in_words(key))
+        return IssuedKey(key, secret.text)
 
     async def get(self, key_id: KeyId, *, by: Author) -> ApiKey:
         """Raises `NotFound`, also for a key that the author may not see."""
@@ -154,9 +160,11 @@ class ApiKeys:
             BadRequest: the name or a limit cannot be used.
         """
         await self.get(key_id, by=by)
-        return await self._change(
+        key = await self._change(
             key_id, lambda stored: replace(stored, key=changed_key(stored.key, name=name, limits=limits, by=by))
         )
+        await self._log("key.changed", key, by, **_in_words(key))
+        return key
 
     async def rotate(self, key_id: KeyId, *, overlap_s: float, by: Author) -> IssuedKey:
         """A new secret for a key; the old one works for another `overlap_s`, and the one before it no more.
@@ -173,6 +181,7 @@ class ApiKeys:
         secret, now = new_secret(key_id), self._now()
         mac = secret.mac(self._pepper)
         key = await self._change(key_id, lambda stored: stored.rotated(mac, now, overlap_s))
+        await self._log("key.rotated", key, by, overlap_s=f"{overlap_s:g}")
         return IssuedKey(key, secret.text)
 
     async def revoke(self, key_id: KeyId, *, by: Author) -> ApiKey:
@@ -183,7 +192,9 @@ class ApiKeys:
         def revoked(stored: StoredKey) -> StoredKey:
             return replace(stored, key=replace(stored.key, revoked_at=stored.key.revoked_at or now))
 
-        return await self._change(key_id, revoked, more=["revoked", "1"])
+        key = await self._change(key_id, revoked, more=["revoked", "1"])
+        await self._log("key.revoked", key, by)
+        return key
 
     async def forget_all(self, tenant_id: TenantId) -> int:
         """Part of an erasure: every key of the tenant; how many there were. Idempotent."""
@@ -209,6 +220,9 @@ class ApiKeys:
         if len(ancestors) != len(key.ancestors):
             raise Unauthenticated("the API key that made this one is gone: use another one")
         return Caller(tenant=parse_tenant(tenant), key=key, ancestors=ancestors)
+
+    async def _log(self, action: str, key: ApiKey, by: Author, **details: str) -> None:
+        await self._logs.of(key.tenant_id).record(deed(action, key.id, by, **details))
 
     async def _note_use(self, key: ApiKey) -> None:
         now = self._now()
@@ -253,6 +267,11 @@ class ApiKeys:
         key = await change_record(self._store, api_key_key(key_id), changed, lambda: _unknown(key_id))
         self._recent.clear()
         return key
+
+
+def _in_words(key: ApiKey) -> dict[str, str]:
+    """For the audit log."""
+    return {"name": key.name, "scopes": " ".join(sorted(key.scopes)), **limits_in_words(key.limits)}
 
 
 def _unauthenticated() -> Unauthenticated:

@@ -9,20 +9,20 @@ Nothing of what tenants ask or store is in it, and no secret. The decision is do
 """
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
 
 from service.errors import BadRequest
 from service.ids import TenantId
-from service.store.batching import Batch
 from service.store.connection import Part, Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
 from service.store.scripts import load_script
 from service.tenants.errors import ChangedMeanwhile
 from service.tenants.key_files import KeyFile
+from service.tenants.records import KEYS
 from service.tenants.values import Author, Operator
 
 MOST_RECORDS = 100_000
@@ -40,10 +40,10 @@ class Deed:
 
     action: str
     """Such as `key.created`: a noun of the glossary and a verb in the past."""
-    by: str
-    """A key's id, or `operator`."""
     target: str
     """The id of what it was done to."""
+    by: str
+    """A key's id, or `operator`."""
     request_id: str | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     """Names and figures, never payloads."""
@@ -79,6 +79,13 @@ class _Body:
 
 
 _BODY = TypeAdapter(_Body)
+OPERATORS_CHAIN = KEYS.tenant
+"""Where it stands what was done to tenants as a whole: it outlives them."""
+
+
+def deed(action: str, target: str, by: Author, **details: str) -> Deed:
+    """What an author has done."""
+    return Deed(action=action, target=target, by=author_name(by), request_id=by.request_id, details=details)
 
 
 def author_name(by: Author) -> str:
@@ -95,7 +102,6 @@ class AuditLog:
         self._now = now
         keys = Keys(tenant)
         self._chain, self._head = keys("audit"), keys("audit", "head")
-        self._appends: Batch[Deed, AuditRecord] = Batch(self._flush)
 
     async def record(self, deed: Deed) -> AuditRecord:
         """Append a deed. Called after it was done, or refused.
@@ -105,7 +111,7 @@ class AuditLog:
             ChangedMeanwhile: other replicas were faster each time.
         """
         _check(deed)
-        return await self._appends.put(deed)
+        return await self._append(deed)
 
     async def page(self, *, after: int = 0, limit: int = PAGE) -> list[AuditRecord]:
         """Records in order, those after a number.
@@ -139,9 +145,6 @@ class AuditLog:
                 if at == last and before != digest:
                     return Verdict(records=records, broken_at=at, last_digest=before)
         return Verdict(records=records, broken_at=None if at >= last else at + 1, last_digest=before)
-
-    async def _flush(self, deeds: Sequence[Deed]) -> list[AuditRecord]:
-        return [await self._append(deed) for deed in deeds]
 
     async def _append(self, deed: Deed) -> AuditRecord:
         for _ in range(MOST_TRIES):
@@ -180,3 +183,16 @@ def _check(deed: Deed) -> None:
     for text in (deed.action, deed.by, deed.target, deed.request_id or "", *deed.details, *deed.details.values()):
         if len(text) > LONGEST_TEXT:
             raise BadRequest(f"a text in an audit record has at most {LONGEST_TEXT} characters, found {len(text)}")
+
+
+class AuditLogs:
+    """The chains of all tenants."""
+
+    def __init__(self, store: Store, secret: KeyFile, now: Callable[[], float]) -> None:
+        self._store = store
+        self._secret = secret
+        self._now = now
+
+    def of(self, tenant: TenantId) -> AuditLog:
+        """The chain of one tenant, or `OPERATORS_CHAIN`."""
+        return AuditLog(self._store, self._secret, tenant, self._now)

@@ -19,9 +19,11 @@ from service.ids import TenantId
 from service.store.connection import Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
+from service.tenants.audit import AuditLog, author_name, deed
 from service.tenants.errors import QuotaExceeded
 from service.tenants.key_files import KeyFile
 from service.tenants.recent import Recent
+from service.tenants.values import Author
 
 MOST_PROVIDERS = 50
 SHORTEST_KEY = 8
@@ -57,8 +59,9 @@ _SEALED = TypeAdapter(_Sealed)
 class ProviderKeys:
     """The provider keys of one tenant."""
 
-    def __init__(self, store: Store, vault: KeyFile, tenant: TenantId, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, vault: KeyFile, log: AuditLog, tenant: TenantId, now: Callable[[], float]) -> None:
         self._store = store
+        self._log = log
         self._cipher = AESGCM(vault.mac("provider-keys", b"AES-256-GCM"))
         self._tenant = tenant
         self._key = Keys(tenant)("provider_keys")
@@ -68,13 +71,13 @@ class ProviderKeys:
     def __repr__(self) -> str:
         return f"<ProviderKeys of {self._tenant}>"
 
-    async def put(self, provider: str, key: str, *, by: str) -> ProviderKey:
+    async def put(self, provider: str, key: str, *, by: Author) -> ProviderKey:
         """Keep a key for a provider, in place of the one before.
 
         Args:
             provider: `openai`, `anthropic`, or as in `litellm/PROVIDER/…`.
             key: what the provider gave out.
-            by: who leaves it: the id of an API key, or `operator`.
+            by: who leaves it.
 
         Raises:
             BadRequest: the provider's name or the key cannot be used.
@@ -90,25 +93,27 @@ class ProviderKeys:
         assert isinstance(known, list)
         if provider.encode() not in known and len(known) >= MOST_PROVIDERS:
             raise QuotaExceeded(f"a tenant keeps keys for at most {MOST_PROVIDERS} providers: delete some")
-        shown = ProviderKey(provider=provider, last_four=key[-4:], created_at=self._now(), by=by)
+        shown = ProviderKey(provider=provider, last_four=key[-4:], created_at=self._now(), by=author_name(by))
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, key.encode(), self._bound_to(provider))
         record = _Sealed(shown=shown, nonce_hex=nonce.hex(), sealed_hex=sealed.hex())
         await self._store.write("HSET", self._key, provider, _SEALED.dump_json(record))
         self._recent.clear()
+        await self._log.record(deed("provider_key.left", provider, by, last_four=shown.last_four))
         return shown
 
     async def shown(self) -> list[ProviderKey]:
         """What there is, by provider."""
         return [record.shown for _, record in sorted((await self._records()).items())]
 
-    async def delete(self, provider: str) -> None:
+    async def delete(self, provider: str, *, by: Author) -> None:
         """Forget a key. Raises `NotFound`."""
         _check_provider(provider)
         gone = await self._store.write("HDEL", self._key, provider)
         self._recent.clear()
         if not gone:
             raise NotFound(f"there is no key for the provider {provider!r}")
+        await self._log.record(deed("provider_key.deleted", provider, by))
 
     async def opened(self) -> Mapping[str, str]:
         """Provider → key, for the calls of this tenant and nothing else.

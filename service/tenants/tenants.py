@@ -9,8 +9,17 @@ from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
 from service.store.connection import Part, Store
 from service.store.scripts import load_script
+from service.tenants.audit import OPERATORS_CHAIN, AuditLogs, deed
 from service.tenants.records import TENANTS, change_record, keys_of, tenant_key
-from service.tenants.values import NO_LIMITS, CallerLimits, Tenant, check_limits, check_name
+from service.tenants.values import (
+    NO_LIMITS,
+    Author,
+    CallerLimits,
+    Tenant,
+    check_limits,
+    check_name,
+    limits_in_words,
+)
 
 MOST_LISTED = 1000
 
@@ -21,11 +30,12 @@ _TENANT = TypeAdapter(Tenant)
 class Tenants:
     """Only the operator's business: callers of this class have checked that it is the operator who asks."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, logs: AuditLogs, now: Callable[[], float]) -> None:
         self._store = store
+        self._logs = logs
         self._now = now
 
-    async def create(self, name: str, *, limits: CallerLimits = NO_LIMITS) -> Tenant:
+    async def create(self, name: str, *, limits: CallerLimits = NO_LIMITS, by: Author) -> Tenant:
         """A new tenant, without keys.
 
         Raises:
@@ -35,6 +45,7 @@ class Tenants:
             id=TenantId(new_id("ten")), name=check_name(name), created_at=self._now(), limits=check_limits(limits)
         )
         await self._make(tenant)
+        await self._log("tenant.created", tenant, by)
         return tenant
 
     async def ensure_default(self) -> Tenant:
@@ -72,7 +83,7 @@ class Tenants:
         return [parse_tenant(record) for record in records if isinstance(record, bytes)]
 
     async def update(
-        self, tenant_id: TenantId, *, name: str | None = None, limits: CallerLimits | None = None
+        self, tenant_id: TenantId, *, name: str | None = None, limits: CallerLimits | None = None, by: Author
     ) -> Tenant:
         """Another name or other limits; what is left out stays. In force within about a second.
 
@@ -82,7 +93,7 @@ class Tenants:
         """
         checked_name = None if name is None else check_name(name)
         checked_limits = None if limits is None else check_limits(limits)
-        return await self._change(
+        tenant = await self._change(
             tenant_id,
             lambda tenant: replace(
                 tenant,
@@ -90,13 +101,17 @@ class Tenants:
                 limits=tenant.limits if checked_limits is None else checked_limits,
             ),
         )
+        await self._log("tenant.changed", tenant, by, **limits_in_words(tenant.limits))
+        return tenant
 
-    async def suspend(self, tenant_id: TenantId) -> Tenant:
+    async def suspend(self, tenant_id: TenantId, *, by: Author) -> Tenant:
         """Refuse its keys from now on, and let its runs spend nothing more. Idempotent. Raises `NotFound`."""
         at = self._now()
-        return await self._change(tenant_id, lambda tenant: replace(tenant, suspended_at=tenant.suspended_at or at))
+        tenant = await self._change(tenant_id, lambda tenant: replace(tenant, suspended_at=tenant.suspended_at or at))
+        await self._log("tenant.suspended", tenant, by)
+        return tenant
 
-    async def resume(self, tenant_id: TenantId) -> Tenant:
+    async def resume(self, tenant_id: TenantId, *, by: Author) -> Tenant:
         """End a suspension. Idempotent.
 
         Raises:
@@ -109,9 +124,11 @@ class Tenants:
                 raise BadRequest(f"{tenant_id} is being erased: there is no way back")
             return replace(tenant, suspended_at=None)
 
-        return await self._change(tenant_id, resumed)
+        tenant = await self._change(tenant_id, resumed)
+        await self._log("tenant.resumed", tenant, by)
+        return tenant
 
-    async def begin_erasure(self, tenant_id: TenantId) -> Tenant:
+    async def begin_erasure(self, tenant_id: TenantId, *, by: Author) -> Tenant:
         """No key of it works and none can be made from now on. Idempotent.
 
         Raises:
@@ -121,13 +138,22 @@ class Tenants:
         if tenant_id == EMBEDDED_TENANT:
             raise BadRequest("the tenant default cannot be erased: stop the service and delete its data directory")
         at = self._now()
-        return await self._change(tenant_id, lambda tenant: replace(tenant, erasing_since=tenant.erasing_since or at))
+        tenant = await self._change(tenant_id, lambda tenant: replace(tenant, erasing_since=tenant.erasing_since or at))
+        await self._log("tenant.erasure_began", tenant, by)
+        return tenant
 
-    async def forget(self, tenant_id: TenantId) -> None:
-        """The last step of an erasure: the record itself. Idempotent."""
+    async def forget(self, tenant_id: TenantId, *, by: Author) -> None:
+        """The last step of an erasure: the record itself, and the tenant's chain. Idempotent."""
+        await self._logs.of(OPERATORS_CHAIN).record(deed("tenant.erased", tenant_id, by))
         await self._store.write_many(
             [("ZREM", TENANTS, tenant_id), ("DEL", tenant_key(_checked(tenant_id)), keys_of(tenant_id))]
         )
+
+    async def _log(self, action: str, tenant: Tenant, by: Author, **details: str) -> None:
+        """For the tenant to see, and for good."""
+        done = deed(action, tenant.id, by, **details)
+        await self._logs.of(tenant.id).record(done)
+        await self._logs.of(OPERATORS_CHAIN).record(done)
 
     async def _make(self, tenant: Tenant) -> bool:
         arguments: list[Part] = [tenant.id, repr(tenant.created_at), _TENANT.dump_json(tenant)]

@@ -99,6 +99,12 @@ def check_limits(limits: CallerLimits) -> CallerLimits:
     return limits
 
 
+def limits_in_words(limits: CallerLimits) -> dict[str, str]:
+    """Those that are set, for the audit log."""
+    found = {name: limit(limits, name) for name in LIMIT_NAMES}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
 def check_name(name: str) -> str:
     """A name that people give to a tenant or a key, without the blanks around it.
 
@@ -197,6 +203,8 @@ class Caller:
     tenant: Tenant
     key: ApiKey
     ancestors: tuple[ApiKey, ...] = field(default=(), repr=False)
+    request_id: str | None = None
+    """The request that it makes, where there is one: what it changes is logged with it."""
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -236,6 +244,8 @@ class Caller:
 @dataclass(frozen=True, slots=True)
 class Operator:
     """Whoever has the machine: the command line, and the service itself. May do everything."""
+
+    request_id: None = None
 
 
 OPERATOR = Operator()

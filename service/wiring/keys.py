@@ -2,28 +2,52 @@
 
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio.to_thread
 
 from service.errors import BadRequest
 from service.settings import Settings
-from service.store.connection import Store
+from service.store.connection import Store, open_store
 from service.tenants.api_keys import ApiKeys
-from service.tenants.key_files import open_key_file
+from service.tenants.key_files import KeyFile, open_key_file
+from service.tenants.registry import Registry, open_registry
+from service.wiring.data_directory import make_data_directory
 
 ADMIN_KEY_FILE = "admin-key"
 
 
-async def open_api_keys(settings: Settings, store: Store) -> ApiKeys:
-    """All API keys of this installation.
+async def open_registry_of(settings: Settings, store: Store) -> Registry:
+    """Tenants, their keys and limits, in this store.
 
     Raises:
-        BadRequest: the secret that they are kept under cannot be read or made.
+        BadRequest: a secret that they are kept under cannot be read or made.
     """
-    path = settings.data_directory / "pepper"
-    pepper = await anyio.to_thread.run_sync(lambda: open_key_file(path, setting="RLM_DATA_DIR", is_ours=True))
-    return ApiKeys(store, pepper, time.time)
+    pepper = await _key_file(settings, settings.key_pepper_file, "pepper", "RLM_KEY_PEPPER_FILE")
+    vault = await _key_file(settings, settings.vault_key_file, "vault-key", "RLM_VAULT_KEY_FILE")
+    return open_registry(store, pepper=pepper, vault=vault, now=time.time)
+
+
+async def _key_file(settings: Settings, given: Path | None, name: str, setting: str) -> KeyFile:
+    path = given or settings.data_directory / name
+    return await anyio.to_thread.run_sync(lambda: open_key_file(path, setting=setting, is_ours=given is None))
+
+
+@asynccontextmanager
+async def open_registry_alone(settings: Settings) -> AsyncIterator[Registry]:
+    """The registry without the rest of the service, for commands of the operator.
+
+    Raises:
+        BadRequest: the data directory or a secret in it cannot be used.
+        StoreFailed: no store can be reached or started.
+    """
+    make_data_directory(settings)
+    async with open_store(data_directory=settings.data_directory, redis_url=settings.redis_url) as store:
+        registry = await open_registry_of(settings, store)
+        await registry.tenants.ensure_default()
+        yield registry
 
 
 async def make_first_key(settings: Settings, api_keys: ApiKeys) -> Path | None:

@@ -29,7 +29,9 @@ from service.sandboxes.slots import Slots
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
+from service.tenants.registry import Registry
 from service.wiring.data_directory import make_data_directory, sessions_directory
+from service.wiring.keys import open_registry_of
 from service.wiring.models import open_catalog
 from service.wiring.sandboxes import open_provider
 from service.wiring.tenant_rooms import SharedRooms
@@ -43,6 +45,7 @@ class Service:
 
     settings: Settings
     store: Store
+    registry: Registry
     blobs: Blobs
     contexts: Contexts
     ledger: Ledger
@@ -77,6 +80,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         store = await stack.enter_async_context(
             open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
         )
+        registry = await open_registry_of(settings, store)
         configuration = read_configuration(settings.config_file)
         catalog = await stack.enter_async_context(open_catalog(settings, configuration))
         grants = Grants(time.time)
@@ -115,6 +119,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
             yield Service(
                 settings=settings,
                 store=store,
+                registry=registry,
                 blobs=shared.blobs,
                 contexts=runs.rooms.contexts,
                 ledger=runs.rooms.ledger,

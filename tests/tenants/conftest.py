@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from service.tenants.api_keys import ApiKeys
+from service.tenants.audit import AuditLogs
 from service.tenants.key_files import KeyFile
 from service.tenants.tenants import Tenants
-from service.tenants.values import Tenant
+from service.tenants.values import OPERATOR, Tenant
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 
 PEPPER = KeyFile(b"a pepper for tests, and no secret")
@@ -27,6 +28,7 @@ class Rooms:
     """One replica's view on a tenant of the test's own."""
 
     clock: Clock
+    logs: AuditLogs
     tenants: Tenants
     keys: ApiKeys
     tenant: Tenant
@@ -44,12 +46,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def rooms(stored: Stored, clock: Clock) -> Rooms:  # noqa: F811
-    tenants = Tenants(stored.store, clock)
+    logs = AuditLogs(stored.store, PEPPER, clock)
+    tenants = Tenants(stored.store, logs, clock)
     return Rooms(
         clock=clock,
+        logs=logs,
         tenants=tenants,
-        keys=ApiKeys(stored.store, PEPPER, clock),
-        tenant=await tenants.create("ours"),
+        keys=ApiKeys(stored.store, PEPPER, logs, clock),
+        tenant=await tenants.create("ours", by=OPERATOR),
     )
 
 

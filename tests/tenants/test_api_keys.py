@@ -1,5 +1,6 @@
 """API keys over a real store."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -9,6 +10,7 @@ from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, KeyId, TenantId, new_id
 from service.store.connection import open_store
 from service.tenants.api_keys import REMEMBERED_S, USED_EVERY_S, ApiKeys, IssuedKey
+from service.tenants.audit import AuditLogs
 from service.tenants.errors import ModelNotAllowed, NotPermitted, QuotaExceeded, TenantSuspended, Unauthenticated
 from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest
@@ -50,7 +52,7 @@ async def test_a_wrong_secret_is_refused(rooms: Rooms) -> None:
 async def test_a_secret_under_another_pepper_is_refused(stored: Stored, rooms: Rooms) -> None:
     """Without the pepper, what the store holds recognises nobody."""
     issued = await issue(rooms)
-    other = ApiKeys(stored.store, KeyFile(b"another pepper"), rooms.clock)
+    other = ApiKeys(stored.store, KeyFile(b"another pepper"), rooms.logs, rooms.clock)
     with pytest.raises(Unauthenticated):
         await other.authenticate(issued.secret)
 
@@ -67,7 +69,7 @@ async def test_the_secret_is_nowhere_in_the_store(stored: Stored, rooms: Rooms) 
 @pytest.mark.parametrize("spoil", [lambda s: s[:-1], lambda s: s + "0", lambda s: s[:50] + "!" + s[51:], lambda _: ""])
 async def test_what_is_no_key_is_refused_without_the_store(spoil: object) -> None:
     """A malformed or mistyped key is refused before anything is read: here there is no store at all."""
-    keys = ApiKeys(None, PEPPER, Clock())  # type: ignore[arg-type]
+    keys = ApiKeys(None, PEPPER, None, Clock())  # type: ignore[arg-type]
     text = new_secret(KeyId(new_id("key"))).text
     with pytest.raises(Unauthenticated):
         await keys.authenticate(spoil(text))  # type: ignore[operator]
@@ -92,7 +94,7 @@ async def test_an_expired_key_is_refused_although_it_was_just_used(rooms: Rooms)
 async def test_a_revoked_key_ends_on_every_replica(stored: Stored, rooms: Rooms) -> None:
     """Revoked here, a key is refused at once here and within `REMEMBERED_S` on a replica that had just believed it."""
     issued = await issue(rooms)
-    other = ApiKeys(stored.store, PEPPER, rooms.clock)
+    other = ApiKeys(stored.store, PEPPER, rooms.logs, rooms.clock)
     await other.authenticate(issued.secret)
     await rooms.keys.authenticate(issued.secret)
     await rooms.keys.revoke(issued.key.id, by=OPERATOR)
@@ -107,11 +109,11 @@ async def test_a_suspended_tenants_keys_are_refused_until_it_is_resumed(rooms: R
     """A suspension holds for every key of the tenant within `REMEMBERED_S`, and ends likewise."""
     issued = await issue(rooms)
     await rooms.keys.authenticate(issued.secret)
-    await rooms.tenants.suspend(rooms.tenant.id)
+    await rooms.tenants.suspend(rooms.tenant.id, by=OPERATOR)
     rooms.clock.at += REMEMBERED_S
     with pytest.raises(TenantSuspended):
         await rooms.keys.authenticate(issued.secret)
-    await rooms.tenants.resume(rooms.tenant.id)
+    await rooms.tenants.resume(rooms.tenant.id, by=OPERATOR)
     rooms.clock.at += REMEMBERED_S
     await rooms.keys.authenticate(issued.secret)
 
@@ -135,7 +137,7 @@ async def test_rotations_that_race_leave_both_new_secrets_usable(stored: Stored,
     issued: list[IssuedKey] = []
 
     async def rotate() -> None:
-        other = ApiKeys(stored.store, PEPPER, rooms.clock)
+        other = ApiKeys(stored.store, PEPPER, rooms.logs, rooms.clock)
         issued.append(await other.rotate(old.key.id, overlap_s=60, by=OPERATOR))
 
     async with anyio.create_task_group() as tasks:
@@ -284,7 +286,9 @@ async def test_of_replicas_that_start_at_once_one_gets_the_first_key(data_direct
         open_store(data_directory=data_directory, redis_url=None) as one,
         open_store(data_directory=data_directory, redis_url=None) as two,
     ):
-        replicas = [ApiKeys(store, PEPPER, Clock()) for store in (one, two) for _ in range(4)]
+        replicas = [
+            ApiKeys(store, PEPPER, AuditLogs(store, PEPPER, Clock()), Clock()) for store in (one, two) for _ in range(4)
+        ]
         issued: list[IssuedKey | None] = []
 
         async def start(keys: ApiKeys) -> None:
@@ -297,4 +301,20 @@ async def test_of_replicas_that_start_at_once_one_gets_the_first_key(data_direct
         assert (await replicas[-1].authenticate(first.secret)).is_operator
         assert len(await replicas[0].of_tenant(EMBEDDED_TENANT, by=OPERATOR)) == 1
         assert await replicas[0].first_key() is None
-        assert [tenant.id for tenant in await Tenants(one, Clock()).page()] == [EMBEDDED_TENANT]
+        assert [tenant.id for tenant in await Tenants(one, AuditLogs(one, PEPPER, Clock()), Clock()).page()] == [
+            EMBEDDED_TENANT
+        ]
+
+
+async def test_what_is_done_to_keys_is_logged(rooms: Rooms) -> None:
+    """Making, changing, rotating and revoking a key leave records of who did it in which request, and no secret."""
+    caller = replace(await maker(rooms), request_id="req_1")
+    issued = await rooms.keys.create(rooms.tenant.id, KeyRequest(name="k", scopes=RUNS), by=caller)
+    await rooms.keys.update(issued.key.id, name="n", by=caller)
+    rotated = await rooms.keys.rotate(issued.key.id, overlap_s=0, by=caller)
+    await rooms.keys.revoke(issued.key.id, by=caller)
+    records = [record.deed for record in await rooms.logs.of(rooms.tenant.id).page()][2:]
+    assert [each.action for each in records] == ["key.created", "key.changed", "key.rotated", "key.revoked"]
+    assert {(each.by, each.target, each.request_id) for each in records} == {(caller.key.id, issued.key.id, "req_1")}
+    assert issued.secret[37:] not in repr(records)
+    assert rotated.secret[37:] not in repr(records)

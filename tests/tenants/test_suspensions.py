@@ -5,6 +5,7 @@ import pytest
 from service.ids import EMBEDDED_TENANT, TenantId, new_id
 from service.tenants.errors import TenantSuspended
 from service.tenants.suspensions import REMEMBERED_S, Suspensions
+from service.tenants.values import OPERATOR
 from tests.store_fixture import Stored
 from tests.tenants.conftest import Rooms
 
@@ -15,11 +16,11 @@ async def test_a_suspension_reaches_a_replica_that_just_asked(stored: Stored, ro
     """Within `REMEMBERED_S` of a suspension no replica lets the tenant spend, and after its end every one does."""
     suspensions = Suspensions(stored.store, rooms.clock)
     await suspensions.require_active(rooms.tenant.id)
-    await rooms.tenants.suspend(rooms.tenant.id)
+    await rooms.tenants.suspend(rooms.tenant.id, by=OPERATOR)
     rooms.clock.at += REMEMBERED_S
     with pytest.raises(TenantSuspended):
         await suspensions.require_active(rooms.tenant.id)
-    await rooms.tenants.resume(rooms.tenant.id)
+    await rooms.tenants.resume(rooms.tenant.id, by=OPERATOR)
     rooms.clock.at += REMEMBERED_S
     await suspensions.require_active(rooms.tenant.id)
 

@@ -22,9 +22,11 @@ pytestmark = pytest.mark.anyio
 async def test_changes_that_race_all_take_place(rooms: Rooms) -> None:
     """A new name and new limits that are set at once are both there afterwards."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(partial(rooms.tenants.update, rooms.tenant.id, name="renamed"))
-        tasks.start_soon(partial(rooms.tenants.update, rooms.tenant.id, limits=CallerLimits(parallel_runs=1)))
-        tasks.start_soon(rooms.tenants.suspend, rooms.tenant.id)
+        tasks.start_soon(partial(rooms.tenants.update, rooms.tenant.id, name="renamed", by=OPERATOR))
+        tasks.start_soon(
+            partial(rooms.tenants.update, rooms.tenant.id, limits=CallerLimits(parallel_runs=1), by=OPERATOR)
+        )
+        tasks.start_soon(partial(rooms.tenants.suspend, rooms.tenant.id, by=OPERATOR))
     found = await rooms.tenants.get(rooms.tenant.id)
     assert (found.name, found.limits.parallel_runs, found.may_act) == ("renamed", 1, False)
 
@@ -34,7 +36,7 @@ async def test_a_page_goes_on_where_the_one_before_ended(rooms: Rooms) -> None:
     made = [rooms.tenant]
     for name in ("second", "third"):
         rooms.clock.at += 1
-        made.append(await rooms.tenants.create(name))
+        made.append(await rooms.tenants.create(name, by=OPERATOR))
     following = [each.id for each in await rooms.tenants.page(after=made[1].id, limit=1000)]
     assert [each.id in following for each in made] == [False, False, True]
 
@@ -54,21 +56,21 @@ async def test_limits_beyond_what_can_be_counted_are_refused(rooms: Rooms) -> No
         CallerLimits(tokens_per_minute=10**9 + 1),
     ):
         with pytest.raises(BadRequest):
-            await rooms.tenants.create("t", limits=unusable)
+            await rooms.tenants.create("t", limits=unusable, by=OPERATOR)
 
 
 async def test_a_tenant_under_erasure_gets_no_keys_and_no_way_back(rooms: Rooms) -> None:
     """Once an erasure has begun no key can be made, none works, and it cannot be resumed."""
     issued = await rooms.keys.create(rooms.tenant.id, KeyRequest(name="k", scopes=frozenset({Scope.RUNS})), by=OPERATOR)
-    await rooms.tenants.begin_erasure(rooms.tenant.id)
+    await rooms.tenants.begin_erasure(rooms.tenant.id, by=OPERATOR)
     with pytest.raises(NotFound):
         await rooms.keys.create(rooms.tenant.id, KeyRequest(name="k", scopes=frozenset({Scope.RUNS})), by=OPERATOR)
     with pytest.raises(BadRequest):
-        await rooms.tenants.resume(rooms.tenant.id)
+        await rooms.tenants.resume(rooms.tenant.id, by=OPERATOR)
     assert await rooms.keys.forget_all(rooms.tenant.id) == 1
     with pytest.raises(Unauthenticated):
         await rooms.keys.authenticate(issued.secret)
-    await rooms.tenants.forget(rooms.tenant.id)
+    await rooms.tenants.forget(rooms.tenant.id, by=OPERATOR)
     with pytest.raises(NotFound):
         await rooms.tenants.get(rooms.tenant.id)
 
@@ -76,7 +78,7 @@ async def test_a_tenant_under_erasure_gets_no_keys_and_no_way_back(rooms: Rooms)
 async def test_the_default_tenant_cannot_be_erased(rooms: Rooms) -> None:
     """The command line's own tenant stays."""
     with pytest.raises(BadRequest):
-        await rooms.tenants.begin_erasure(EMBEDDED_TENANT)
+        await rooms.tenants.begin_erasure(EMBEDDED_TENANT, by=OPERATOR)
 
 
 async def test_processes_that_start_at_once_share_one_key_file(data_directory: Path) -> None:

@@ -19,7 +19,6 @@ from service.web.app import create_app
 from service.web.listener import Listening, serve_public
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
-from service.wiring.keys import open_api_keys
 from tests.runs.doubles import Answer, echo
 from tests.runs.playing import ROOT, SUB, PlayedModel, Stage, Turn, repl, stage
 
@@ -57,7 +56,7 @@ class Served:
     @asynccontextmanager
     async def as_other_tenant(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client of another tenant, with every scope but `admin`."""
-        tenant = await self.tenants.create("other")
+        tenant = await self.tenants.create("other", by=OPERATOR)
         async with self.client_with(await self.secret(tenant_id=tenant.id)) as client:
             yield client
 
@@ -88,8 +87,7 @@ async def served(
         anyio.create_task_group() as tasks,
     ):
         service = on.service
-        api_keys = await open_api_keys(service.settings, service.store)
-        tenants = Tenants(service.store, time.time)
+        api_keys, tenants = service.registry.api_keys, service.registry.tenants
         await tenants.ensure_default()
         rooms = WebRooms(
             tenancy=service.tenancy,

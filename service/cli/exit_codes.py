@@ -53,6 +53,8 @@ def of_run(stop_reason: StopReason, source: AnswerSource) -> ExitCode:
     match stop_reason:
         case StopReason.ANSWERED:
             return ExitCode.ANSWERED if source is AnswerSource.SUBMITTED else ExitCode.STOPPED
+        case StopReason.CELL_DONE:
+            return ExitCode.ANSWERED
         case (
             StopReason.TURN_LIMIT
             | StopReason.BUDGET

@@ -1,14 +1,17 @@
 """Sessions: the small record of each, and the generation counter that fences its sandboxes."""
 
+from pydantic import TypeAdapter
+
 from service.errors import NotFound
 from service.ids import SessionId, TenantId
-from service.journal.values import SessionRecord
+from service.journal.values import SessionDetails, SessionRecord
 from service.store.connection import Part, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
 _CREATE = load_script("service.journal", "session_create.lua")
 _CHANGE = load_script("service.journal", "session_change.lua")
+_DETAILS = TypeAdapter(SessionDetails)
 
 
 class Sessions:
@@ -24,6 +27,7 @@ class Sessions:
             *("created_at", repr(record.created_at)),
             *("random_seed", record.random_seed),
             *("generation", record.generation),
+            *("details", _DETAILS.dump_json(record.details)),
         ]
         keys = [self._key(record.session_id), self._keys("sessions")]
         await self._store.run(_CREATE, keys, [record.session_id, *fields], is_idempotent=True)
@@ -43,6 +47,7 @@ class Sessions:
             hash_seed=int(fields[b"hash_seed"]) if b"hash_seed" in fields else None,
             random_seed=int(fields[b"random_seed"]),
             generation=int(fields[b"generation"]),
+            details=_DETAILS.validate_json(fields[b"details"]) if b"details" in fields else SessionDetails(),
         )
 
     async def list(self, limit: int = 100, before: SessionId | None = None) -> list[SessionId]:
@@ -55,6 +60,10 @@ class Sessions:
     async def set_hash_seed(self, session_id: SessionId, hash_seed: int) -> None:
         """Note the PYTHONHASHSEED of its first sandbox; the first time counts. Raises `NotFound`."""
         await self._change(session_id, "HSETNX", "hash_seed", str(hash_seed))
+
+    async def change(self, session_id: SessionId, details: SessionDetails) -> None:
+        """Put these details in place of the ones there are; of two at once the later counts. Raises `NotFound`."""
+        await self._change(session_id, "HSET", "details", _DETAILS.dump_json(details).decode())
 
     async def close(self, session_id: SessionId, at: float) -> None:
         """Note when it ended; the first time counts. Raises `NotFound`."""

@@ -1,12 +1,14 @@
 """What the journal carries besides events, and what it raises."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from service.errors import Fault, RlmServiceError
 from service.ids import CellId, RunId, SessionId
 from service.loop.events import Event
 from service.loop.values import CellStatus
+from service.money import NanoUSD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +24,14 @@ class CellRecord:
     """One thing that shaped a session's namespace, in the order in which it did."""
 
     cell_id: CellId
-    run_id: RunId
-    kind: Literal["cell", "bind", "history"]
-    """`cell`: code that ran. `bind`: contexts and tools bound for a run. `history`: offloaded conversation bound."""
+    run_id: RunId | None
+    """The run that did it; None for what the session's caller did between runs."""
+    kind: Literal["cell", "bind", "history", "variable", "file", "restart"]
+    """`cell`: code that ran. `bind`: contexts and tools bound for a run. `history`: offloaded conversation bound.
+    `variable`: a value that was written. `file`: one that was put into the working directory, or deleted there.
+    `restart`: the namespace was emptied; files stay."""
     code: str
-    """The code of a cell; what was bound, as JSON, for the other kinds."""
+    """The code of a cell; what was bound, written or put, as JSON, for the other kinds."""
     status: CellStatus = CellStatus.OK
     stdout_sha256: str | None = None
     """Of the stdout as captured. A rebuilt cell whose stdout differs has diverged."""
@@ -41,6 +46,20 @@ class CellRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionDetails:
+    """What a session's caller says of it, and may change."""
+
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    sub_model: str | None = None
+    """Of the sub-calls of its direct cells; None: they can make none."""
+    budget: NanoUSD | None = None
+    """For everything that is done in it."""
+    is_paused: bool = False
+    """It has no sandbox and takes no work until it is resumed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """What outlives a session's sandbox, so that another one can take its place."""
 
@@ -52,6 +71,7 @@ class SessionRecord:
     """Of its first sandbox; None before there was one. A later one starts with the same, so that sets iterate alike."""
     generation: int = 0
     """Of the last sandbox that was started for it; 0 before the first."""
+    details: SessionDetails = SessionDetails()
 
 
 class StaleEpoch(RlmServiceError):

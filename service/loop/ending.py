@@ -34,6 +34,13 @@ def answered(state: RunState, *, blob: BlobRef | None = None, text: str | None =
     return replace(state, phase=Ending(finish=finish))
 
 
+def cell_done(state: RunState) -> RunState:
+    """A direct cell has run. Its result stands in the journal; a run without a root LM has no answer."""
+    return replace(
+        state, phase=Ending(finish=Finish(stop_reason=StopReason.CELL_DONE, answer_source=AnswerSource.PARTIAL))
+    )
+
+
 def extracted(state: RunState, reason: StopReason, *, blob: BlobRef | None = None, text: str | None = None) -> RunState:
     """The reply to the wrap-up ends the run."""
     finish = Finish(

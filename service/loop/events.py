@@ -55,6 +55,8 @@ class RunSubmitted:
     tools: tuple[Tool, ...] = ()
     keeps_session: bool = False
     """Whether the session outlives the run."""
+    code: str | None = None
+    """Of a direct cell: the one cell of a run without a root LM. None for every other run."""
     key_id: KeyId | None = None
     """The API key whose money pays; a child run has its parent's. None where there are no keys."""
 

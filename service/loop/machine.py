@@ -30,7 +30,7 @@ for it, on cancel, or when the deadline has passed)
 
     due               answered by            then
     ---------------   --------------------   ---------------------------------------------------------------------
-    —                 RunSubmitted           AskRoot(turn); with no turns allowed wrap-up*
+    —                 RunSubmitted           AskRoot(turn); with no turns allowed wrap-up*; of a direct cell RunCell
     AskRoot(turn)     CallFinished ok        RunCell of the first block · no block: the final, or a reminder
                       RootUnavailable        ! stop · budget, token_limit: wrap-up* · too_long: AskRoot(compaction),
                                              once a turn · else Finish(model_failed)
@@ -49,6 +49,7 @@ for it, on cancel, or when the deadline has passed)
     Finish            RunFinished            nothing, for ever
     RunCell, ReadVariable, RebuildNamespace, BindHistory
                       SandboxLost            wrap-up*(sandbox_lost)
+    RunCell, RebuildNamespace of a direct cell: namespace lost: RebuildNamespace · Finish(cell_done)
     stop              (within evolve)        cancelled: Finish(partial) · deadline, sandbox lost: wrap-up*
 """
 

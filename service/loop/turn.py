@@ -32,11 +32,20 @@ def begin(state: RunState) -> RunState:
     """Ask for the next turn, unless something ends the run or the conversation must be compacted first."""
     if state.stops.any:
         return ending.stop(state)
+    if state.submitted.code is not None:
+        return _direct_cell(state, state.submitted.code)
     if state.turn.number >= state.submitted.limits.turns:
         return ending.wrap_up(state, StopReason.TURN_LIMIT)
     if compaction.is_due(state):
         return replace(state, phase=Asking(purpose=Purpose.COMPACTION))
     return ask(state)
+
+
+def _direct_cell(state: RunState, code: str) -> RunState:
+    """No root LM is asked: the one cell that was given is run, and that was all."""
+    if state.turn.number:
+        return ending.cell_done(state)
+    return _run(replace(state, turn=Turn(number=1)), code, is_submission=False)
 
 
 def ask(state: RunState) -> RunState:
@@ -97,6 +106,8 @@ def cell_finished(state: RunState, running: Running, result: CellResult) -> RunS
         is_cut_short=result.status is not CellStatus.OK or result.namespace_lost or running.is_submission,
     )
     state = replace(state, turn=turn)
+    if state.submitted.code is not None:
+        return replace(state, phase=Rebuilding()) if result.namespace_lost else begin(state)
     shown = result.answer
     if shown is None:
         return _after_answer(state, result)

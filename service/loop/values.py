@@ -12,6 +12,8 @@ class StopReason(StrEnum):
     """Why a run ended. Every run ends with exactly one."""
 
     ANSWERED = "answered"
+    CELL_DONE = "cell_done"
+    """A direct cell has run; how it went stands in its result."""
     TURN_LIMIT = "turn_limit"
     BUDGET = "budget"
     TOKEN_LIMIT = "token_limit"  # noqa: S105 -- tokens of a language model

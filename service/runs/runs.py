@@ -12,7 +12,7 @@ from service.journal.values import Recorded
 from service.runs.calls.purse import Purse
 from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
-from service.runs.driving.seats import KeptSessions, Seats
+from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request
 from service.runs.submitting import new_session, submitted_event
@@ -36,6 +36,11 @@ class Runs:
     def __repr__(self) -> str:
         return f"<Runs live={len(self._live)} {self._seats!r}>"
 
+    @property
+    def seats(self) -> Seats:
+        """Which sessions stand on this replica, for whoever uses them between runs."""
+        return self._seats
+
     async def submit(self, request: RunRequest) -> RunId:
         """Check, price and journal a new run. It waits until somebody calls `start`.
 
@@ -54,6 +59,8 @@ class Runs:
             record = await self.rooms.session.records.get(session_id)
             if record.closed_at is not None:
                 raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
+            if record.details.is_paused:
+                raise SessionPaused(f"session {session_id} is paused: resume it first")
         submitted = await submitted_event(self.rooms, request, session_id)
         check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
         purse = Purse(submitted.run_id, submitted.limits)

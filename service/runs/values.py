@@ -36,6 +36,8 @@ class RunRequest:
     answer_schema: dict[str, Any] | None = None
     tools: tuple[Tool, ...] = ()
     prompt_pack: str = "default"
+    code: str | None = None
+    """A direct cell: run this in the session, and ask no root LM."""
     key_id: KeyId | None = None
     """The API key that asks, whose money pays; None for the embedded default, where there are no keys."""
 
@@ -49,6 +51,7 @@ class RunView:
     parent_run_id: RunId | None
     depth: int
     question: str
+    """Of a direct cell the beginning of its code."""
     root_model: str
     sub_model: str
     submitted_at: float

@@ -18,6 +18,7 @@ from service.loop.values import CallOutcome, Purpose
 from service.money import NanoUSD
 from service.runs.values import RunView
 
+QUESTION_CHARS = 200
 LIMITS_THAT_REFUSE = frozenset({CallOutcome.BUDGET, CallOutcome.CALL_LIMIT, CallOutcome.TOKEN_LIMIT})
 
 
@@ -42,7 +43,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         session_id=submitted.session_id,
         parent_run_id=submitted.parent_run_id,
         depth=submitted.depth,
-        question=submitted.question,
+        question=submitted.question if submitted.code is None else f"cell: {submitted.code[:QUESTION_CHARS]}",
         root_model=submitted.root_model,
         sub_model=submitted.sub_model,
         submitted_at=submitted.at,

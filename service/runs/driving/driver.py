@@ -403,6 +403,8 @@ class RunDriver:
     async def _watch_clock(self) -> None:
         submitted = self._standing.submitted
         kept_s = min(WRAP_UP_S, (submitted.deadline_at - submitted.at) * WRAP_UP_SHARE_OF_TIME)
+        if submitted.code is not None:
+            kept_s = 0.0  # there is nobody to wrap up
         await anyio.sleep(max(0.0, submitted.deadline_at - kept_s - self._now()))
         await self._tell(DeadlineNeared(at=self._now()))
         await anyio.sleep(max(0.0, submitted.deadline_at - self._now()))

@@ -160,7 +160,7 @@ class Drives:
     async def _session_events(self, submitted: RunSubmitted) -> list[Event]:
         """The events of all runs of the session so far: their host calls answer a rebuild."""
         records = await self._rooms.session.cell_log.read(submitted.session_id)
-        runs = dict.fromkeys(record.run_id for record in records)
+        runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
         return [entry.event for run_id in runs for entry in await self._rooms.events_of(run_id)]
 
     async def _run_child(
@@ -294,7 +294,12 @@ def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:
 
 
 def _wanted(submitted: RunSubmitted) -> Wanted:
-    return Wanted(contexts=submitted.bindings, tools=submitted.tools, is_child=submitted.depth > 0)
+    return Wanted(
+        contexts=submitted.bindings,
+        tools=submitted.tools,
+        is_child=submitted.depth > 0,
+        begins_run=submitted.code is None,
+    )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

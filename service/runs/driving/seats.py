@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from service.ids import SessionId
+from service.errors import Fault, RlmServiceError
+from service.ids import RunId, SessionId
 from service.loop.events import RunSubmitted
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.open_session import OpenSession
@@ -28,6 +29,8 @@ class _Kept:
     """Its tenant's."""
     turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
     """One run at a time: a host call is charged to the run whose cell is active."""
+    run_id: RunId | None = None
+    """Of the run that sits in it."""
     is_closed: bool = False
     """Nobody will come back to it: runs that were submitted before still run, and leave nothing behind."""
     slot: Chain | None = None
@@ -80,6 +83,31 @@ class Levels:
         """Hold a slot for one run of this depth, waiting in line for it."""
         async with self.chain.take(depth - self.first_depth):
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """A kept session as it stands on this replica."""
+
+    session: OpenSession
+    run_id: RunId | None
+    """Of the run that is in it."""
+    has_sandbox: bool
+
+
+class SessionBusy(RlmServiceError):
+    """A run is in the session; nothing was done."""
+
+    code = "session_busy"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
+class SessionPaused(RlmServiceError):
+    """The session takes no work until it is resumed."""
+
+    code = "session_paused"
+    fault = Fault.CALLER
 
 
 class KeptSessions:
@@ -139,6 +167,8 @@ class Seats:
         kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id), self))
         await kept.turnstile.acquire()
         leave.callback(kept.turnstile.release)
+        kept.run_id = submitted.run_id
+        leave.callback(self._rise, kept)
         leave.push_async_callback(self._make_way, kept)
         record = await self._rooms.session.records.get(session_id)
         kept.is_closed = kept.is_closed or record.closed_at is not None
@@ -161,6 +191,49 @@ class Seats:
             await self._stand_up(kept)
         if kept.is_closed and self._kept.get(kept.session.session_id) is kept:
             del self._kept[kept.session.session_id]
+
+    def _rise(self, kept: _Kept) -> None:
+        kept.run_id = None
+
+    def sitting(self, session_id: SessionId) -> Sitting | None:
+        """The session as it stands on this replica; None where nothing of it is here."""
+        kept = self._kept.get(session_id)
+        if kept is None or kept.keeper is not self:
+            return None
+        return Sitting(kept.session, kept.run_id, has_sandbox=kept.is_in_slot)
+
+    @contextlib.asynccontextmanager
+    async def between_runs(
+        self, session_id: SessionId, *, patience_s: float = 0.0
+    ) -> AsyncIterator[OpenSession | None]:
+        """The session while no run is in it, kept free of them until the block is left; None where it is not here.
+        With patience it waits for the run that is in it, and for those that wait already.
+
+        Raises:
+            SessionBusy: a run is in it now.
+        """
+        kept = self._kept.get(session_id)
+        if kept is None or kept.keeper is not self:
+            yield None
+            return
+        try:
+            if kept.turnstile.value or not patience_s:
+                kept.turnstile.acquire_nowait()
+            else:
+                with anyio.fail_after(patience_s):
+                    await kept.turnstile.acquire()
+        except (anyio.WouldBlock, TimeoutError):
+            raise SessionBusy(f"session {session_id} is in use by a run: wait for it, or cancel it") from None
+        try:
+            yield kept.session
+        finally:
+            kept.turnstile.release()
+
+    async def rest(self, session_id: SessionId) -> None:
+        """End the session's sandbox, which its log brings back. Raises `SessionBusy`."""
+        async with self.between_runs(session_id) as session:
+            if session is not None:
+                await self._stand_up(self._kept[session_id])
 
     async def close(self, session_id: SessionId) -> None:
         """End the session's sandbox, once the run that uses it has ended. Idempotent."""

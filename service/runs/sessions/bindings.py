@@ -16,6 +16,8 @@ class Wanted:
     contexts: tuple[ContextBinding, ...]
     tools: tuple[Tool, ...]
     is_child: bool
+    begins_run: bool = True
+    """False for what a direct cell brings along: `answer` and what earlier runs bound stay as they are."""
     histories: tuple[BlobRef, ...] = ()
     """Conversations of the session's earlier runs, oldest first; `sessions` binds them."""
 

@@ -7,6 +7,7 @@ outside.
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Literal, assert_never
 import anyio
 
 from sandbox_image.protocol import Binding, BindingKind, BoundFile
-from service.errors import NotFound
+from service.errors import BadRequest, NotFound
 from service.ids import CellId, RunId, SessionId
 from service.journal.cell_log import CellLog
 from service.journal.redis_journal import Journal
@@ -25,7 +26,21 @@ from service.loop.values import BlobRef, CellResult, CellStatus, Message
 from service.runs.host_calls.host_calls import HostCalls, OpenCell
 from service.runs.sessions.bindings import BindsContexts, Bound, Wanted
 from service.runs.sessions.conversations import conversation_of
-from service.runs.sessions.replaying import BLOB, MESSAGES, WANTED, Outcome, Plan, Rebuilt, plan_for, rerun_limit_s
+from service.runs.sessions.replaying import (
+    BLOB,
+    MESSAGES,
+    PUT,
+    WANTED,
+    WRITTEN,
+    Outcome,
+    Plan,
+    PutFile,
+    Rebuilt,
+    WrittenVariable,
+    plan_for,
+    rerun_limit_s,
+)
+from service.sandboxes.files import FileMissing, FileTooLarge, NotAFile
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
 from service.sandboxes.sandbox import Sandbox
@@ -34,6 +49,7 @@ from service.store.blobs import Blobs
 
 AnswerForm = Literal["text", "json"]
 
+FILE_REFUSALS = (BadRequest, FileTooLarge, NotAFile)
 MAX_HISTORIES = 20
 """Earlier conversations that a run of a session finds, the newest ones."""
 
@@ -133,9 +149,11 @@ class OpenSession:
             open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
             plan = plan_for(record for record in records if record.cell_id not in open_cells)
             rebuilt = await self._replay(plan, new_grant, host_calls)
-        if all(record.cell_id != _bind_id(run_id) for record in records):
-            wanted = replace(wanted, histories=await self._histories(records))
-            await self._begin_run(wanted)
+        is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
+        if not is_bound and (wanted.begins_run or wanted.contexts or wanted.tools):
+            if wanted.begins_run:
+                wanted = replace(wanted, histories=await self._histories(records))
+            await self._bind(wanted)
             code = WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
         return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing) else None
@@ -182,6 +200,27 @@ class OpenSession:
             )
         )
         return result
+
+    async def write_variable(self, written: WrittenVariable) -> None:
+        """Give a variable a value. Raises `BindRefused`, `SandboxBusy`, `SandboxGone`."""
+        await self._write(written)
+        await self._log_of_caller("variable", WRITTEN.dump_json(written))
+
+    async def put_file(self, put: PutFile) -> None:
+        """Put a file into the working directory, or delete it there. May be called beside a running cell.
+
+        Raises:
+            BadRequest, FileMissing, NotAFile, FileTooLarge: as `SandboxFiles` has it.
+            SandboxGone: there is no sandbox (any more).
+        """
+        await self._put(put)
+        await self._log_of_caller("file", PUT.dump_json(put))
+
+    async def restart(self) -> None:
+        """Empty the namespace, for rebuilds too. Raises `SandboxGone`: then there is nothing left anyway."""
+        await self._log_of_caller("restart", b"")
+        if self.sandbox is not None and self.sandbox.is_running:
+            await self.sandbox.restart()
 
     async def rebuild(self, new_grant: Callable[[], str], host_calls: HostCalls) -> Rebuilt:
         """Bring the namespace back in a fresh kernel, in a new sandbox if the old one is gone. Broken off by a
@@ -231,15 +270,27 @@ class OpenSession:
         if record.kind == "cell":
             return await self._rerun(record, host_calls)
         try:
-            if record.kind == "bind":
-                await self._begin_run(WANTED.validate_json(record.code))
-            else:
-                await self._bind_offloaded(BLOB.validate_json(record.code))
-        except (BindRefused, NotFound):
+            await self._put_back(record)
+        except (BindRefused, NotFound, *FILE_REFUSALS):
             if record.run_id == self._run_id:
                 raise
             return "impossible"
         return "same"
+
+    async def _put_back(self, record: CellRecord) -> None:
+        match record.kind:
+            case "bind":
+                await self._bind(WANTED.validate_json(record.code))
+            case "history":
+                await self._bind_offloaded(BLOB.validate_json(record.code))
+            case "variable":
+                await self._write(WRITTEN.validate_json(record.code))
+            case "file":
+                await self._put(PUT.validate_json(record.code))
+            case "cell" | "restart":
+                raise AssertionError("cells are run, and nothing is replayed from before a restart")
+            case unreachable:
+                assert_never(unreachable)
 
     async def _rerun(self, record: CellRecord, host_calls: HostCalls) -> Outcome:
         wire_id = f"{record.cell_id}~{self._attempts}"
@@ -281,7 +332,7 @@ class OpenSession:
         finally:
             host_calls.close_cell()
 
-    async def _begin_run(self, wanted: Wanted) -> None:
+    async def _bind(self, wanted: Wanted) -> None:
         bound = await self._rooms.contexts.bound(wanted)
         last = len(wanted.histories) - 1
         histories = [
@@ -292,7 +343,26 @@ class OpenSession:
         for history in histories:
             files |= history.files
         bindings = [*bound.bindings, *(binding for history in histories for binding in history.bindings)]
-        await self.opened.bind(bindings, files, starts_run=True)
+        await self.opened.bind(bindings, files, starts_run=wanted.begins_run)
+
+    async def _write(self, written: WrittenVariable) -> None:
+        value = written.value
+        file = BoundFile(part="", file=f"value-{value.sha256}", size_bytes=value.size_bytes)
+        kind = BindingKind.JSON if value.media == "json" else BindingKind.TEXT
+        binding = Binding(name=written.name, kind=kind, files=[file])
+        await self.opened.bind([binding], {file.file: self._rooms.blobs.path(value.sha256)}, as_variables=True)
+
+    async def _put(self, put: PutFile) -> None:
+        files = self.opened.files
+        if put.content is None:
+            with suppress(FileMissing):
+                await files.delete(put.path)
+        else:
+            await files.put(put.path, self._rooms.blobs.path(put.content.sha256), put.content.size_bytes)
+
+    async def _log_of_caller(self, kind: Literal["variable", "file", "restart"], code: bytes) -> None:
+        cell_id = CellId(f"{self.session_id}.{secrets.token_hex(8)}")
+        await self._log(CellRecord(cell_id=cell_id, run_id=None, kind=kind, code=code.decode()))
 
     async def _bind_offloaded(self, blob: BlobRef) -> None:
         bound = self._history(blob, "history", [])
@@ -300,11 +370,14 @@ class OpenSession:
 
     async def _histories(self, records: list[CellRecord]) -> tuple[BlobRef, ...]:
         """The conversations of earlier runs, oldest first: those that the run before found, and its own."""
-        before = next((record for record in reversed(records) if record.kind == "bind"), None)
-        if before is None:
-            return ()
-        earlier = WANTED.validate_json(before.code).histories
-        messages = await conversation_of(self._rooms.journal, before.run_id)
+        for before in reversed(records):
+            if before.kind == "bind" and (found := WANTED.validate_json(before.code)).begins_run:
+                assert before.run_id is not None, "only a run begins a run"
+                return await self._histories_after(before.run_id, found.histories)
+        return ()
+
+    async def _histories_after(self, run_id: RunId, earlier: tuple[BlobRef, ...]) -> tuple[BlobRef, ...]:
+        messages = await conversation_of(self._rooms.journal, run_id)
         blob = await self._rooms.blobs.put(MESSAGES.dump_json(messages), media="json")
         return (*earlier, blob)[-MAX_HISTORIES:]
 

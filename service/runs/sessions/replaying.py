@@ -26,8 +26,27 @@ MAX_ATTEMPTS = 3
 """With cells in them: an attempt may take as long as the cells took."""
 LEAST_RERUN_S = 120.0
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenVariable:
+    """A variable that the session's caller wrote: a text, or a JSON value, by the blob's media."""
+
+    name: str
+    value: BlobRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutFile:
+    """A file that the session's caller put into the working directory; without content: deleted there."""
+
+    path: str
+    content: BlobRef | None
+
+
 WANTED = TypeAdapter(Wanted)
 BLOB = TypeAdapter(BlobRef)
+WRITTEN = TypeAdapter(WrittenVariable)
+PUT = TypeAdapter(PutFile)
 MESSAGES = TypeAdapter(tuple[Message, ...])
 
 Outcome = Literal["same", "other", "impossible", "diverged"]
@@ -80,10 +99,19 @@ class Plan:
 def plan_for(records: Iterable[CellRecord]) -> Plan:
     """Everything but what cannot be repeated: what killed the kernel would kill it again, and what was cut short
     cannot be cut at the same point."""
-    whole = tuple(records)
+    whole = _since_restart(tuple(records))
     cut = (CellStatus.KILLED, CellStatus.TIMED_OUT)
     left_out = {record.cell_id for record in whole if record.status in cut or record.was_interrupted}
     return Plan(records=whole, left_out=frozenset(left_out))
+
+
+def _since_restart(records: tuple[CellRecord, ...]) -> tuple[CellRecord, ...]:
+    """What a restart emptied is not brought back; what it left alone is the files."""
+    restarts = [place for place, record in enumerate(records) if record.kind == "restart"]
+    if not restarts:
+        return records
+    files = tuple(record for record in records[: restarts[-1]] if record.kind == "file")
+    return files + records[restarts[-1] + 1 :]
 
 
 def rerun_limit_s(record: CellRecord) -> float:
@@ -98,6 +126,10 @@ def _names(record: CellRecord) -> list[str]:
             return list(record.variables)
         case "history":
             return ["history"]
+        case "variable":
+            return [WRITTEN.validate_json(record.code).name]
+        case "file" | "restart":
+            return []
         case "bind":
             wanted = WANTED.validate_json(record.code)
             contexts = [f"context_{index}" for index in range(len(wanted.contexts))]

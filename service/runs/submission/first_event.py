@@ -4,18 +4,20 @@ Pure, apart from what it is given: it reads no store and no clock.
 """
 
 import builtins
+import hashlib
 import json
 import keyword
 from dataclasses import dataclass, replace
 
+from sandbox_image.protocol import MAX_CODE_BYTES
 from service.contexts.values import Context
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import RunId, SessionId
-from service.loop.commands import AskRoot
+from service.loop.commands import AskRoot, RunCell
 from service.loop.events import RunSubmitted
 from service.loop.machine import decide, evolve
 from service.loop.prompts import PromptFigures, PromptPack, render
-from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, Tool, WrapUp
+from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, RenderedPrompt, Tool, WrapUp
 from service.models.catalog import Route
 from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
@@ -38,6 +40,9 @@ WRAP_UP_OUTPUT_TOKENS = (2_048, 1_024, 512, 256)
 WRAP_UP_INPUT_BYTES = (48_000, 24_000, 12_000, 6_000, 3_000)
 WRAP_UP_SHARE = 3
 """At most a third of the budget is set aside for the wrap-up call."""
+
+NO_PROMPT = RenderedPrompt(system="", pack="none", sha256=hashlib.sha256(b"").hexdigest())
+"""Of a direct cell: nobody is told anything."""
 
 _RESERVED = frozenset(
     {
@@ -84,7 +89,9 @@ def check_request(request: RunRequest) -> None:
     Raises:
         BadRequest: the first thing that is wrong, and what would be right.
     """
-    if not request.question.strip():
+    if request.code is not None:
+        _check_direct_cell(request, request.code)
+    elif not request.question.strip():
         raise BadRequest("the question is empty")
     if len(request.question) > MAX_QUESTION_CHARS:
         raise BadRequest(
@@ -97,7 +104,9 @@ def check_request(request: RunRequest) -> None:
     names = [binding.variable for binding in request.contexts if binding.variable is not None]
     names += [tool.name for tool in request.tools]
     for name in names:
-        _check_name(name, names)
+        check_variable_name(name)
+        if names.count(name) > 1:
+            raise BadRequest(f"{name!r} is given twice: names must differ")
     if len(request.tools) > MAX_TOOLS:
         raise BadRequest(f"at most {MAX_TOOLS} tools can be given with a run, found {len(request.tools)}")
     for tool in request.tools:
@@ -117,18 +126,22 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
     root, sub = submission.root_route, submission.sub_route
     depth = 0 if family is None else family.depth
     deadline_at = submission.at + limits.wall_s if family is None else family.deadline_at
-    prompt = render(
-        submission.pack,
-        PromptFigures(
-            root_window_tokens=root.card.window_tokens,
-            sub_model=sub.name,
-            sub_window_tokens=sub.card.window_tokens,
-            sub_input_nano_usd_per_mtok=sub.price.input,
-            sub_output_nano_usd_per_mtok=sub.price.output,
-            limits=limits,
-            depth=depth,
-            answer_is_json=request.answer_schema is not None,
-        ),
+    prompt = (
+        NO_PROMPT
+        if request.code is not None
+        else render(
+            submission.pack,
+            PromptFigures(
+                root_window_tokens=root.card.window_tokens,
+                sub_model=sub.name,
+                sub_window_tokens=sub.card.window_tokens,
+                sub_input_nano_usd_per_mtok=sub.price.input,
+                sub_output_nano_usd_per_mtok=sub.price.output,
+                limits=limits,
+                depth=depth,
+                answer_is_json=request.answer_schema is not None,
+            ),
+        )
     )
     return RunSubmitted(
         at=submission.at,
@@ -147,9 +160,10 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         root_max_output_tokens=output_tokens(root, limits.cost, default=ROOT_OUTPUT_TOKENS, share=4),
         limits=limits,
         prompt=prompt,
-        wrap_up=plan_wrap_up(root, limits),
+        wrap_up=plan_wrap_up(root, limits) if request.code is None else None,
         deadline_at=deadline_at,
         answer_schema=request.answer_schema,
+        code=request.code,
         bindings=request.contexts,
         tools=request.tools,
         keeps_session=request.session_id is not None,
@@ -215,6 +229,8 @@ def check_affordable(submitted: RunSubmitted, route: Route) -> None:
         BudgetTooSmall: the message says what they must cover.
     """
     command = decide(evolve(None, submitted))
+    if isinstance(command, RunCell):
+        return  # a direct cell need not call any model
     assert isinstance(command, AskRoot), "a run begins by asking the root LM"
     input_tokens = input_token_bound(command.messages)
     kept = NOTHING if submitted.wrap_up is None else wrap_up_amount(route.price, submitted.wrap_up)
@@ -233,15 +249,23 @@ def check_affordable(submitted: RunSubmitted, route: Route) -> None:
         )
 
 
-def _check_name(name: str, names: list[str]) -> None:
+def _check_direct_cell(request: RunRequest, code: str) -> None:
+    if request.session_id is None:
+        raise BadRequest("a direct cell runs in a session: open one first")
+    if request.question or request.answer_schema is not None:
+        raise BadRequest("a direct cell asks no model, so it has neither a question nor an answer schema")
+    if len(code.encode("utf-8", "surrogatepass")) > MAX_CODE_BYTES:
+        raise BadRequest(f"a cell may have {MAX_CODE_BYTES} bytes of code: put the data into a context or a file")
+
+
+def check_variable_name(name: str) -> None:
+    """Raises `BadRequest` for what cannot name a variable, or means something already."""
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_") or len(name) > 64:
         raise BadRequest(f"{name[:80]!r} cannot be a variable name: use letters, digits and underscores, at most 64")
     if hasattr(builtins, name):
         raise BadRequest(f"{name!r} is one of Python's own names: choose another")
     if name in _RESERVED or (name.startswith(("context_", "history_")) and name.split("_", 1)[1].isdigit()):
         raise BadRequest(f"{name!r} is one of the REPL's own names: choose another")
-    if names.count(name) > 1:
-        raise BadRequest(f"{name!r} is given twice: names must differ")
 
 
 def _check_tool(tool: Tool) -> None:

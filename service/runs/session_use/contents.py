@@ -1,0 +1,131 @@
+"""What is in a session: its variables and its files, looked at, read out and put in by its caller."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from sandbox_image.protocol import Variable
+from service.errors import BadRequest
+from service.ids import SessionId
+from service.loop.values import BlobRef
+from service.runs.driving.seats import SessionBusy
+from service.runs.runs import Runs
+from service.runs.session_use.direct_cells import DirectCells
+from service.runs.sessions.open_session import OpenSession
+from service.runs.sessions.replaying import PutFile, WrittenVariable
+from service.runs.submission.first_event import check_variable_name
+from service.sandboxes.files import FileList, FileStanding, FileTooLarge
+from service.sandboxes.port import SandboxGone
+from service.sandboxes.values import ValueStream
+from service.store.errors import BlobTooLarge
+
+MAX_VALUE_BYTES = 64 << 20
+"""Of a variable that is written."""
+
+ValueForm = Literal["text", "json"]
+
+
+class SessionContents:
+    """Variables and files of a tenant's sessions. Every method may raise what `DirectCells.wake` raises."""
+
+    def __init__(self, runs: Runs, cells: DirectCells) -> None:
+        self._runs = runs
+        self._cells = cells
+
+    async def variables(self, session_id: SessionId) -> list[Variable]:
+        """What cells and callers made there, bounded. Raises `SessionBusy` while a run is in it."""
+        async with self._between_runs(session_id) as session:
+            return await session.opened.variables()
+
+    @asynccontextmanager
+    async def read_variable(
+        self, session_id: SessionId, name: str, *, as_: ValueForm, limit_bytes: int
+    ) -> AsyncIterator[ValueStream]:
+        """A variable's value as a stream.
+
+        Raises:
+            ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read.
+            SessionBusy: a run is in it.
+        """
+        async with (
+            self._between_runs(session_id) as session,
+            session.opened.read_value(name, as_=as_, limit_bytes=limit_bytes) as value,
+        ):
+            yield value
+
+    async def write_variable(
+        self, session_id: SessionId, name: str, chunks: AsyncIterator[bytes], *, as_: ValueForm
+    ) -> None:
+        """Give a variable a text, or a JSON value. The last write counts.
+
+        Raises:
+            BadRequest: the name cannot be a variable's, or the value is too large.
+            BindRefused: it is not what it is said to be, or does not fit.
+            SessionBusy: a run is in it.
+        """
+        check_variable_name(name)
+        try:
+            value = await self._runs.rooms.blobs.put_stream(chunks, limit_bytes=MAX_VALUE_BYTES, media=as_)
+        except BlobTooLarge as exc:
+            raise BadRequest(f"a variable may have {MAX_VALUE_BYTES} bytes: make it a context") from exc
+        async with self._between_runs(session_id) as session:
+            await session.write_variable(WrittenVariable(name=name, value=value))
+
+    async def files(self, session_id: SessionId) -> FileList:
+        """The regular files of the working directory; beside a running cell too."""
+        return await (await self._awake(session_id)).opened.files.list()
+
+    async def look_at_file(self, session_id: SessionId, path: str) -> FileStanding:
+        """Raises `BadRequest`, `FileMissing`, `NotAFile`."""
+        return await (await self._awake(session_id)).opened.files.look(path)
+
+    async def read_file(
+        self, session_id: SessionId, standing: FileStanding, first: int, end: int
+    ) -> AsyncIterator[bytes]:
+        """Its bytes from `first` up to `end`. Raises `FileChanged` once it is no longer the file that was looked at."""
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is None:
+            raise SandboxGone(f"session {session_id} gave its sandbox up while the file was read: read it again")
+        async for piece in sitting.session.opened.files.read(standing, first, end):
+            yield piece
+
+    async def put_file(self, session_id: SessionId, path: str, chunks: AsyncIterator[bytes]) -> BlobRef:
+        """Put a file into the working directory, in place of what bore its name. A rebuilt sandbox has it again.
+
+        Raises:
+            BadRequest, NotAFile: it cannot stand there.
+            FileTooLarge: it does not fit.
+        """
+        session = await self._awake(session_id)
+        limit_bytes = session.opened.files.limit_bytes
+        try:
+            content = await self._runs.rooms.blobs.put_stream(chunks, limit_bytes=limit_bytes)
+        except BlobTooLarge as exc:
+            raise FileTooLarge(
+                f"a file of a session may have {limit_bytes} bytes: make it a context",
+                data={"limit_bytes": limit_bytes},
+            ) from exc
+        await session.put_file(PutFile(path=path, content=content))
+        return content
+
+    async def delete_file(self, session_id: SessionId, path: str) -> None:
+        """Idempotent. Raises `BadRequest`, `NotAFile`."""
+        await (await self._awake(session_id)).put_file(PutFile(path=path, content=None))
+
+    async def _awake(self, session_id: SessionId) -> OpenSession:
+        await self._cells.wake(session_id)
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is None:
+            raise SandboxGone(f"session {session_id} had to give its sandbox up at once: try again")
+        return sitting.session
+
+    @asynccontextmanager
+    async def _between_runs(self, session_id: SessionId) -> AsyncIterator[OpenSession]:
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is not None and sitting.run_id is not None:
+            raise SessionBusy(f"session {session_id} is in use by run {sitting.run_id}: wait for it, or cancel it")
+        await self._cells.wake(session_id)
+        async with self._runs.seats.between_runs(session_id) as session:
+            if session is None:
+                raise SandboxGone(f"session {session_id} had to give its sandbox up at once: try again")
+            yield session

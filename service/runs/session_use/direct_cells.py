@@ -1,0 +1,235 @@
+"""Direct cells: code that a caller runs in a session, what it prints while it runs, and how it ended."""
+
+import codecs
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+
+from service.ids import CellId, RunId, SessionId, cell_id
+from service.journal.values import Recorded
+from service.loop.events import CellFinished, RunFinished, RunSubmitted
+from service.loop.values import CellResult, Limits
+from service.runs.driving.seats import SessionBusy
+from service.runs.runs import Runs
+from service.runs.session_use.sessions import SessionDesk
+from service.runs.session_use.values import CellAsked, CellDone, Printed
+from service.runs.values import RunRequest
+from service.sandboxes.output import OutputOffsets, StreamPiece
+from service.sandboxes.port import SandboxGone
+
+LOOK_S = (0.02, 0.25)
+"""How often a running cell's output is looked at: the shortest pause, and the longest while it prints nothing."""
+WAKE_S = 600.0
+"""For a sandbox to come up with everything that was in it; a cell log may take as long as its cells took."""
+STOP_WITHIN_S = 60.0
+NO_MODEL = "scripted/sub"
+"""What cells of a session without a model would call: it costs nothing and says that it is scripted."""
+
+
+class DirectCells:
+    """Runs cells in a tenant's sessions."""
+
+    def __init__(self, runs: Runs, desk: SessionDesk) -> None:
+        self._runs = runs
+        self._desk = desk
+
+    async def start(self, session_id: SessionId, asked: CellAsked) -> RunId:
+        """Begin the cell, once whatever is in the session has ended; `done` and `printed` tell how it goes.
+
+        Raises:
+            NotFound, BadRequest: there is no such session, it is closed, or the cell cannot be.
+            SessionPaused
+            Whatever else `Runs.submit` raises.
+        """
+        record = await self._desk.check_open(session_id)
+        model = asked.sub_model or record.details.sub_model or NO_MODEL
+        limits = Limits(depth=0, wall_s=asked.wall_s, cell_active_s=asked.active_s, cost=asked.cost)
+        run_id = await self._runs.submit(
+            RunRequest(
+                question="",
+                contexts=asked.contexts,
+                root_model=model,
+                sub_model=model,
+                limits=limits,
+                session_id=session_id,
+                code=asked.code,
+                key_id=asked.key_id,
+            )
+        )
+        self._runs.start(run_id)
+        return run_id
+
+    async def done(self, run_id: RunId) -> CellDone:
+        """How the cell ended; waits for that. Raises `NotFound`."""
+        result: CellResult | None = None
+        async with aclosing(_closable(self._runs.follow(run_id))) as events:
+            async for recorded in events:
+                match recorded.event:
+                    case CellFinished():
+                        result = recorded.event.result
+                    case RunFinished() as finished:
+                        return CellDone(
+                            run_id=run_id,
+                            stop_reason=finished.stop_reason,
+                            result=result,
+                            message=finished.message,
+                            spent=finished.spent,
+                        )
+                    case _:
+                        continue
+        raise AssertionError("a journal is followed to its run's end")
+
+    @asynccontextmanager
+    async def watched(
+        self, session_id: SessionId, run_id: RunId
+    ) -> AsyncIterator[AsyncGenerator[Printed | CellDone, None]]:
+        """What the cell prints, as it prints it, and at last how it ended.
+
+        Whoever reads slowly misses the middle of what was printed meanwhile, and is told how much; the cell never
+        waits for them. A cell that runs on another replica is only heard of at its end.
+        """
+        async with anyio.create_task_group() as tasks:
+            watch = _Watch()
+            tasks.start_soon(self._await_end, run_id, watch)
+            reader = _OutputReader(self._runs, session_id, cell_id(run_id, 1, 0))
+            async with aclosing(_pieces(reader, watch)) as pieces:
+                yield pieces
+            tasks.cancel_scope.cancel()
+
+    async def _await_end(self, run_id: RunId, watch: "_Watch") -> None:
+        watch.done = await self.done(run_id)
+        watch.over.set()
+
+    async def interrupt(self, session_id: SessionId) -> None:
+        """Stop the direct cell that runs in the session now, if one does; its variables stay. Idempotent.
+
+        Raises:
+            NotFound
+            SessionBusy: what runs is not a direct cell; cancel that run instead.
+        """
+        await self._desk.get(session_id)
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is None or sitting.run_id is None:
+            return
+        (first, *_) = await self._runs.rooms.journal.read(sitting.run_id, limit=1)
+        if isinstance(first.event, RunSubmitted) and first.event.code is None:
+            raise SessionBusy(f"run {sitting.run_id} is in session {session_id}: cancel the run")
+        await self._runs.cancel(sitting.run_id)
+
+    async def restart(self, session_id: SessionId) -> None:
+        """Empty the namespace for good, ending the direct cell that runs. Files stay.
+
+        Raises:
+            NotFound, BadRequest, SessionPaused: as `start`.
+            SessionBusy: a run is in it, or the cell does not end.
+        """
+        await self._desk.check_open(session_id)
+        await self.interrupt(session_id)
+        async with self._runs.seats.between_runs(session_id, patience_s=STOP_WITHIN_S) as session:
+            await (session or self._runs.seats.new_session(session_id)).restart()
+
+    async def wake(self, session_id: SessionId) -> None:
+        """See to it that the session has its sandbox, by an empty cell if it has none.
+
+        Raises:
+            NotFound, BadRequest, SessionPaused: as `start`.
+            SandboxGone: it did not come up in time.
+        """
+        await self._desk.check_open(session_id)
+        sitting = self._runs.seats.sitting(session_id)
+        sandbox = None if sitting is None else sitting.session.sandbox
+        if sandbox is None or not sandbox.is_running:
+            done = await self.done(await self.start(session_id, CellAsked(code="", wall_s=WAKE_S)))
+            if done.result is None:
+                raise SandboxGone(f"session {session_id} has no sandbox: {done.message or done.stop_reason}")
+
+
+@dataclass(eq=False)
+class _Watch:
+    """Over a cell, for its end."""
+
+    over: anyio.Event = field(default_factory=anyio.Event)
+    done: CellDone | None = None
+
+
+class _OutputReader:
+    """One reader's place in what a cell prints."""
+
+    def __init__(self, runs: Runs, session_id: SessionId, cell: CellId) -> None:
+        self._runs = runs
+        self._session_id = session_id
+        self._cell_id = cell
+        self._after = OutputOffsets()
+        self._decoders = {"stdout": _decoder(), "stderr": _decoder()}
+        self.is_all = False
+        """Whether the cell has ended and everything it printed was given."""
+
+    async def look(self) -> list[Printed]:
+        """What has come since the last look; nothing where the cell is not to be heard."""
+        sitting = self._runs.seats.sitting(self._session_id)
+        sandbox = None if sitting is None else sitting.session.sandbox
+        if sandbox is None or not sandbox.is_running:
+            return []
+        try:
+            output = await sandbox.output(self._cell_id, self._after)
+        except SandboxGone:
+            return []
+        if output is None:
+            return []
+        self._after, self.is_all = output.next_offsets, output.is_all
+        return [*self._decoded("stdout", output.stdout), *self._decoded("stderr", output.stderr)]
+
+    def rest(self) -> list[Printed]:
+        """What half a character at the end comes to."""
+        return [
+            *self._decoded("stdout", _END, is_final=True),
+            *self._decoded("stderr", _END, is_final=True),
+        ]
+
+    def _decoded(
+        self, stream: Literal["stdout", "stderr"], piece: StreamPiece, *, is_final: bool = False
+    ) -> list[Printed]:
+        text = ""
+        if piece.missed:
+            text = self._decoders[stream].decode(b"", final=True)
+            self._decoders[stream].reset()
+        found = [Printed(stream=stream, text=text, missed_bytes=0)] if text else []
+        text = self._decoders[stream].decode(piece.data, final=is_final)
+        if text or piece.missed:
+            found.append(Printed(stream=stream, text=text, missed_bytes=piece.missed))
+        return found
+
+
+async def _pieces(reader: _OutputReader, watch: _Watch) -> AsyncGenerator[Printed | CellDone, None]:
+    pause_s, longest_s = LOOK_S
+    while not reader.is_all:
+        is_last = watch.over.is_set()
+        found = await reader.look()
+        for piece in found:
+            yield piece
+        if not found and is_last:
+            break
+        if not found:
+            with anyio.move_on_after(pause_s):
+                await watch.over.wait()
+        pause_s = LOOK_S[0] if found else min(pause_s * 1.5, longest_s)
+    await watch.over.wait()
+    for piece in reader.rest():
+        yield piece
+    assert watch.done is not None
+    yield watch.done
+
+
+_END = StreamPiece(data=b"", missed=0, next_byte=0, is_all=True)
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+
+async def _closable(events: AsyncIterator[Recorded]) -> AsyncGenerator[Recorded, None]:
+    async for recorded in events:
+        yield recorded

@@ -1,0 +1,143 @@
+"""The sessions of one tenant on one replica: opened, listed, changed, paused, closed."""
+
+import secrets
+from dataclasses import replace
+
+from service.errors import BadRequest
+from service.ids import SessionId, new_id
+from service.journal.values import SessionDetails, SessionRecord
+from service.ledger.values import Account, Unit
+from service.runs.driving.seats import SessionPaused
+from service.runs.runs import Runs
+from service.runs.session_use.values import SessionChange, SessionState, SessionView, check_change
+
+
+class SessionDesk:
+    """Sessions from the outside. `DirectCells`, `SessionVariables` and `SessionFiles` go into one."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._records = runs.rooms.session.records
+
+    def __repr__(self) -> str:
+        return f"<SessionDesk {self._runs!r}>"
+
+    async def open(self, asked: SessionChange) -> SessionView:
+        """A new session; it has a sandbox from its first use on.
+
+        Raises:
+            BadRequest, UnknownModel, UnpricedModel, MissingApiKey: what is asked for cannot be.
+        """
+        check_change(asked)
+        session_id = SessionId(new_id("ses"))
+        details = self._changed(SessionDetails(), asked)
+        await self._limit(session_id, asked)
+        record = SessionRecord(
+            session_id=session_id,
+            created_at=self._runs.rooms.now(),
+            random_seed=secrets.randbits(48),
+            details=details,
+        )
+        await self._records.create(record)
+        return self._view(record)
+
+    async def get(self, session_id: SessionId) -> SessionView:
+        """Raises `NotFound`."""
+        return self._view(await self._records.get(session_id))
+
+    async def list(self, limit: int = 100, before: SessionId | None = None) -> list[SessionView]:
+        """Newest first, beginning below `before`."""
+        return [await self.get(session_id) for session_id in await self._records.list(limit, before)]
+
+    async def change(self, session_id: SessionId, change: SessionChange) -> SessionView:
+        """Raises `NotFound`, `BadRequest`, and as `open` for a model."""
+        check_change(change)
+        record = await self._records.get(session_id)
+        details = self._changed(record.details, change)
+        await self._limit(session_id, change)
+        await self._records.change(session_id, details)
+        return self._view(replace(record, details=details))
+
+    async def pause(self, session_id: SessionId) -> SessionView:
+        """Give its sandbox up and take no more work. Its log brings variables and files back. Idempotent.
+
+        Raises:
+            NotFound
+            SessionBusy: a run is in it.
+        """
+        await self._records.get(session_id)
+        await self._runs.seats.rest(session_id)
+        return await self._set_paused(session_id, is_paused=True)
+
+    async def resume(self, session_id: SessionId) -> SessionView:
+        """Take work again. Idempotent. Raises `NotFound`."""
+        return await self._set_paused(session_id, is_paused=False)
+
+    async def close(self, session_id: SessionId) -> None:
+        """For good, once the run that is in it has ended. Idempotent. Raises `NotFound`."""
+        await self._runs.close_session(session_id)
+
+    async def check_open(self, session_id: SessionId) -> SessionRecord:
+        """The record of a session that takes work.
+
+        Raises:
+            NotFound, BadRequest: there is none, or it is closed.
+            SessionPaused
+        """
+        record = await self._records.get(session_id)
+        if record.closed_at is not None:
+            raise BadRequest(f"session {session_id} is closed: open another one")
+        if record.details.is_paused:
+            raise SessionPaused(f"session {session_id} is paused: resume it first")
+        return record
+
+    async def _set_paused(self, session_id: SessionId, *, is_paused: bool) -> SessionView:
+        record = await self._records.get(session_id)
+        if record.closed_at is not None:
+            raise BadRequest(f"session {session_id} is closed: open another one")
+        details = replace(record.details, is_paused=is_paused)
+        await self._records.change(session_id, details)
+        return self._view(replace(record, details=details))
+
+    def _changed(self, details: SessionDetails, change: SessionChange) -> SessionDetails:
+        if change.sub_model is not None:
+            self._runs.rooms.catalog.resolve(change.sub_model)
+        return replace(
+            details,
+            name=details.name if change.name is None else change.name,
+            metadata=details.metadata if change.metadata is None else dict(change.metadata),
+            sub_model=details.sub_model if change.sub_model is None else change.sub_model,
+            budget=details.budget if change.budget is None else change.budget,
+        )
+
+    async def _limit(self, session_id: SessionId, change: SessionChange) -> None:
+        if change.budget is not None:
+            account = Account(level="session", owner=session_id, unit=Unit.NANO_USD)
+            await self._runs.rooms.ledger.set_limit(account, change.budget)
+
+    def _view(self, record: SessionRecord) -> SessionView:
+        sitting = self._runs.seats.sitting(record.session_id)
+        sandbox = None if sitting is None else sitting.session.sandbox
+        details = record.details
+        state: SessionState = "idle"
+        if record.closed_at is not None:
+            state = "closed"
+        elif sitting is not None and sitting.run_id is not None:
+            state = "busy"
+        elif details.is_paused:
+            state = "paused"
+        elif sandbox is not None and sandbox.is_running:
+            state = "ready"
+        return SessionView(
+            session_id=record.session_id,
+            name=details.name,
+            metadata=details.metadata,
+            sub_model=details.sub_model,
+            budget=details.budget,
+            created_at=record.created_at,
+            closed_at=record.closed_at,
+            state=state,
+            generation=record.generation,
+            run_id=None if sitting is None else sitting.run_id,
+            isolation=None if sandbox is None else f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
+        )

@@ -1,0 +1,300 @@
+"""Sessions as their callers use them: cells, variables and files, over the whole service."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.errors import BadRequest, NotFound
+from service.ids import SessionId
+from service.loop.values import CellStatus, ContextBinding, StopReason
+from service.money import parse_usd
+from service.runs.driving.seats import SessionBusy, SessionPaused
+from service.runs.session_use.contents import SessionContents
+from service.runs.session_use.direct_cells import DirectCells
+from service.runs.session_use.sessions import SessionDesk
+from service.runs.session_use.values import CellAsked, CellDone, Printed, SessionChange
+from service.sandboxes.files import FileMissing
+from service.sandboxes.values import BindRefused, ValueMissing
+from tests.runs.playing import SUB, Stage, repl, stage
+
+pytestmark = pytest.mark.anyio
+
+FINISH = repl("FINAL(x)")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Everything a caller does with sessions, on one stage."""
+
+    on: Stage
+    sessions: SessionDesk
+    cells: DirectCells
+    contents: SessionContents
+
+    @classmethod
+    def of(cls, on: Stage) -> "Desk":
+        runs = on.service.runs
+        sessions = SessionDesk(runs)
+        cells = DirectCells(runs, sessions)
+        return cls(on, sessions, cells, SessionContents(runs, cells))
+
+    async def run(self, session_id: SessionId, code: str, **asked: object) -> CellDone:
+        return await self.cells.done(await self.cells.start(session_id, CellAsked(code=code, **asked)))  # type: ignore[arg-type]
+
+    async def printed(self, session_id: SessionId, code: str) -> str:
+        done = await self.run(session_id, code)
+        assert done.result is not None
+        assert done.result.status is CellStatus.OK, done
+        return done.result.stdout.head
+
+    async def value(self, session_id: SessionId, name: str) -> bytes:
+        async with self.contents.read_variable(session_id, name, as_="text", limit_bytes=1000) as stream:
+            return b"".join([chunk async for chunk in stream.chunks])
+
+    async def lose_sandbox(self, session_id: SessionId) -> None:
+        sitting = self.on.service.runs.seats.sitting(session_id)
+        assert sitting is not None
+        assert sitting.session.sandbox is not None
+        await sitting.session.sandbox.kill()
+
+
+async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def test_cells_share_a_session_with_runs(tmp_path: Path) -> None:
+    """What a direct cell leaves is there for the next one, for a run of the session, and the other way round."""
+    async with stage(tmp_path, repl("y = x + 1; FINAL(y)")) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        done = await desk.run(session_id, "x = 41\nprint('set')\nx")
+        assert done.stop_reason is StopReason.CELL_DONE
+        assert done.result is not None
+        assert (done.result.stdout.head, done.result.variables) == ("set\n41\n", ("x",))
+        played = await on.play(await on.request("c", session_id=session_id))
+        assert played.answer == b"42"
+        assert await desk.printed(session_id, "print(y, context)") == "42 c\n"
+        assert [v.name for v in await desk.contents.variables(session_id)] == ["x", "y"]
+
+
+async def test_a_cell_that_raises_or_exits_is_a_result(tmp_path: Path) -> None:
+    """An exception, and a kernel that ends itself, come back as results; the namespace is rebuilt after the latter."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "kept = 7")
+        raised = (await desk.run(session_id, "1/0")).result
+        assert raised is not None
+        assert raised.raised is not None
+        assert raised.raised.type_name == "ZeroDivisionError"
+        killed = (await desk.run(session_id, "import os; os._exit(3)")).result
+        assert killed is not None
+        assert killed.status is CellStatus.KILLED
+        assert await desk.printed(session_id, "print(kept)") == "7\n"
+
+
+async def test_sub_calls_of_a_cell_are_charged(tmp_path: Path) -> None:
+    """A direct cell's sub-calls go to the session's model, are paid by the cell's own run, and keep to its budget."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange(sub_model=SUB))).session_id
+        done = await desk.run(session_id, "print(llm_query('hello'))", cost=parse_usd("0.1"))
+        assert done.result is not None
+        assert done.result.stdout.head == "hello\n"
+        assert done.spent > 0
+        assert sum(entry.nano_usd for entry in await on.service.ledger.entries(done.run_id)) == done.spent
+        poor = await desk.run(session_id, "r = llm_query('x' * 10_000); print(r.ok)", cost=parse_usd("0.000000001"))
+        assert poor.result is not None
+        assert poor.result.stdout.head == "False\n"
+
+
+async def test_a_lost_sandbox_brings_everything_back(tmp_path: Path) -> None:
+    """Variables of cells, written variables, files that were put and contexts that were attached come back, without
+    asking a model again; what was deleted does not."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange(sub_model=SUB))).session_id
+        stored = await on.service.contexts.put_text("t", chunks(b"attached"))
+        binding = ContextBinding(context_id=stored.context_id, variable="given")
+        await desk.run(session_id, "said = llm_query('once')", contexts=(binding,))
+        await desk.contents.write_variable(session_id, "config", chunks(b'{"a":', b" 1}"), as_="json")
+        await desk.contents.put_file(session_id, "in/data.txt", chunks(b"da", b"ta"))
+        await desk.contents.put_file(session_id, "gone", chunks(b"x"))
+        await desk.contents.delete_file(session_id, "gone")
+        asked = len(on.model.sub_requests)
+        await desk.lose_sandbox(session_id)
+        code = "import os, tempfile; print(said, config, given, open(tempfile.gettempdir() + '/in/data.txt').read())"
+        assert await desk.printed(session_id, code) == "once {'a': 1} attached data\n"
+        assert len(on.model.sub_requests) == asked
+        assert [file.path for file in (await desk.contents.files(session_id)).files] == ["in/data.txt"]
+
+
+async def test_output_comes_while_the_cell_runs(tmp_path: Path) -> None:
+    """What a cell prints is given before it ends, half characters included, and then its result."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.cells.wake(session_id)
+        code = (
+            "import os, sys, tempfile, time\nos.chdir(tempfile.gettempdir())\n"
+            "print('é', end='', flush=True); os.write(2, b'\\xff')\n"
+            "while not os.path.exists('go'): time.sleep(0.01)\nprint('end')"
+        )
+        run_id = await desk.cells.start(session_id, CellAsked(code=code))
+        seen = {"stdout": "", "stderr": ""}
+        done: CellDone | None = None
+        async with desk.cells.watched(session_id, run_id) as pieces:
+            async for piece in pieces:
+                match piece:
+                    case Printed():
+                        seen[piece.stream] += piece.text
+                        if seen == {"stdout": "é", "stderr": "\\xff"}:
+                            await desk.contents.put_file(session_id, "go", chunks(b""))
+                    case CellDone():
+                        done = piece
+        assert seen == {"stdout": "éend\n", "stderr": "\\xff"}
+        assert done is not None
+        assert done.stop_reason is StopReason.CELL_DONE
+
+
+async def test_an_interrupt_ends_the_cell_and_keeps_the_variables(tmp_path: Path) -> None:
+    """A cell that would go on for ever is interrupted; what it had set by then stays, and rebuilds go on without it."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "before = 1")
+        run_id = await desk.cells.start(session_id, CellAsked(code="x = 2\nprint('on', flush=True)\nwhile True: pass"))
+        async with desk.cells.watched(session_id, run_id) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Printed):
+                    await desk.cells.interrupt(session_id)
+                else:
+                    assert piece.stop_reason is StopReason.CANCELLED
+                    assert piece.result is not None
+                    assert piece.result.raised is not None
+                    assert piece.result.raised.type_name == "KeyboardInterrupt"
+        assert await desk.printed(session_id, "print(before, x)") == "1 2\n"
+        await desk.cells.interrupt(session_id)  # nothing runs: no effect
+
+
+async def test_a_restart_empties_the_namespace_for_good(tmp_path: Path) -> None:
+    """After a restart no variable is there, not even after the sandbox was lost; files are."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "x = 1")
+        await desk.contents.put_file(session_id, "f", chunks(b"file"))
+        await desk.cells.restart(session_id)
+        assert await desk.contents.variables(session_id) == []
+        await desk.run(session_id, "y = 2")
+        await desk.lose_sandbox(session_id)
+        with pytest.raises(ValueMissing):
+            await desk.value(session_id, "x")
+        assert await desk.value(session_id, "y") == b"2"
+        standing = await desk.contents.look_at_file(session_id, "f")
+        read = desk.contents.read_file(session_id, standing, 0, standing.size_bytes)
+        assert b"".join([piece async for piece in read]) == b"file"
+
+
+async def test_a_paused_session_holds_no_sandbox_and_takes_no_work(tmp_path: Path) -> None:
+    """Pausing gives the sandbox up and refuses cells and runs; resumed, the session is as it was."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "x = 5")
+        assert (await desk.sessions.get(session_id)).state == "ready"
+        paused = await desk.sessions.pause(session_id)
+        assert (paused.state, paused.isolation) == ("paused", None)
+        with pytest.raises(SessionPaused):
+            await desk.run(session_id, "x")
+        with pytest.raises(SessionPaused):
+            await on.service.runs.submit(await on.request("c", session_id=session_id))
+        with pytest.raises(SessionPaused):
+            await desk.contents.variables(session_id)
+        assert (await desk.sessions.resume(session_id)).state == "idle"
+        assert await desk.printed(session_id, "print(x)") == "5\n"
+
+
+async def test_a_busy_session_says_so(tmp_path: Path) -> None:
+    """While a cell runs, variables are refused as busy, files are not, and another cell waits its turn."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.cells.wake(session_id)
+        code = (
+            "import os, tempfile, time\nprint('on', flush=True)\n"
+            "while not os.path.exists(tempfile.gettempdir() + '/go'): time.sleep(0.01)\nfirst = 1"
+        )
+        run_id = await desk.cells.start(session_id, CellAsked(code=code))
+        second = await desk.cells.start(session_id, CellAsked(code="print(first)"))
+        async with desk.cells.watched(session_id, run_id) as pieces:
+            assert isinstance(await anext(pieces), Printed)
+            assert (await desk.sessions.get(session_id)).state == "busy"
+            with pytest.raises(SessionBusy):
+                await desk.contents.variables(session_id)
+            with pytest.raises(SessionBusy):
+                await desk.sessions.pause(session_id)
+            await desk.contents.put_file(session_id, "go", chunks(b""))
+        done = await desk.cells.done(second)
+        assert done.result is not None
+        assert done.result.stdout.head == "1\n"
+
+
+async def test_sessions_are_kept_listed_changed_and_closed(tmp_path: Path) -> None:
+    """A session's name, metadata and budget can be set and changed alone; a closed one takes nothing more."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        first = await desk.sessions.open(SessionChange(name="one", metadata={"a": "b"}))
+        second = await desk.sessions.open(SessionChange(budget=parse_usd("2")))
+        assert [view.session_id for view in await desk.sessions.list()] == [second.session_id, first.session_id]
+        changed = await desk.sessions.change(first.session_id, SessionChange(budget=parse_usd("1")))
+        assert (changed.name, changed.metadata, changed.budget) == ("one", {"a": "b"}, parse_usd("1"))
+        assert await desk.sessions.get(first.session_id) == changed
+        await desk.sessions.close(first.session_id)
+        await desk.sessions.close(first.session_id)
+        assert (await desk.sessions.get(first.session_id)).state == "closed"
+        with pytest.raises(BadRequest, match="closed"):
+            await desk.run(first.session_id, "1")
+        with pytest.raises(NotFound):
+            await desk.sessions.get(SessionId("ses_" + "0" * 32))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        SessionChange(name="x" * 201),
+        SessionChange(name="a\nb"),
+        SessionChange(metadata={str(n): "" for n in range(17)}),
+        SessionChange(metadata={"": "x"}),
+        SessionChange(metadata={"k": "x" * 513}),
+        SessionChange(budget=parse_usd("0")),
+    ],
+)
+async def test_impossible_details_are_refused(tmp_path: Path, change: SessionChange) -> None:
+    """Names, metadata and budgets have bounds."""
+    async with stage(tmp_path, FINISH) as on:
+        with pytest.raises(BadRequest):
+            await Desk.of(on).sessions.open(change)
+
+
+async def test_what_cannot_be_written_or_read_is_told(tmp_path: Path) -> None:
+    """A wrong name, a value that is not JSON, a missing variable and a missing file are the caller's mistakes."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        for name in ("not a name", "llm_query", "print", "_x"):
+            with pytest.raises(BadRequest):
+                await desk.contents.write_variable(session_id, name, chunks(b"1"), as_="json")
+        with pytest.raises(BindRefused):
+            await desk.contents.write_variable(session_id, "v", chunks(b"{nope"), as_="json")
+        with pytest.raises(ValueMissing):
+            await desk.value(session_id, "v")
+        with pytest.raises(FileMissing):
+            await desk.contents.look_at_file(session_id, "nothing")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):  # together, they wake one sandbox
+                tasks.start_soon(desk.contents.files, session_id)

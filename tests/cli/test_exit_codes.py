@@ -44,10 +44,11 @@ def test_every_error_of_the_service_has_an_exit_code_and_a_code_of_its_own() -> 
 
 @pytest.mark.parametrize("source", AnswerSource)
 def test_only_a_submitted_answer_is_success(source: AnswerSource) -> None:
-    """Exit code 0 means that the model declared its answer final; no other end of a run is a success."""
+    """Exit code 0 means that the model declared its answer final, or that a direct cell, which has none, has run."""
     for reason in StopReason:
         code = exit_codes.of_run(reason, source)
-        is_success = reason is StopReason.ANSWERED and source is AnswerSource.SUBMITTED
+        is_submitted = reason is StopReason.ANSWERED and source is AnswerSource.SUBMITTED
+        is_success = is_submitted or reason is StopReason.CELL_DONE
         assert (code is ExitCode.ANSWERED) == is_success
 
 

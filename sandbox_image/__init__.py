@@ -11,7 +11,7 @@ trusted than this, borrows `seccomp`.
     operations      what the host can have done to the kernel: claim, bind, run a cell, read a value, restart
     cell_book       which cells have run, and their results until they are acknowledged
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
-                    memory_watch)
+                    memory_watch, file_watch)
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
 
     kernel_birth    what a kernel is started with

@@ -17,13 +17,14 @@ from typing import Any
 from .capture import OutputPipe
 from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s, process_cpu_s
 from .decoding import NotThatShape, decode_value, parse_json
+from .file_watch import FileWatch
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
 from .host_calls import HostCalls
 from .kernel_birth import KernelBirth
 from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
 from .memory_watch import WATCH_INTERVAL_S, MemoryWatch
 from .protocol import MAX_HOST_CALL_BODY_BYTES
-from .zygote import Zygote
+from .zygote import Zygote, ZygoteLost
 
 _RECEIVE_BYTES = 256 << 10
 _SEND_PATIENCE_S = 10
@@ -86,6 +87,9 @@ class KernelLife:
         self._memory = MemoryWatch(self.pid, birth.memory_bytes)
         if self._memory.is_possible:
             self.confinement.append("memory-watch")
+        self._files = FileWatch(birth.tmp_directory)
+        if self._files.is_possible:
+            self.confinement.append("file-watch")
 
     def _await_ready(self) -> list[str]:
         waiting = select.poll()
@@ -126,7 +130,7 @@ class KernelLife:
                 return frame
             if self._killed_because is not None:
                 raise self.bury(None)
-            self._check_memory()
+            self._check_takings()
             wall_s, active_s = clock.wall_s(), clock.active_s()
             self._ladder, act = climb(self._ladder, limits, wall_s=wall_s, active_s=active_s, asked=asked_to_stop())
             if act is not Act.NOTHING:
@@ -135,7 +139,7 @@ class KernelLife:
                 calls_are_read = not calls_are_read
                 polled.modify(self.calls, select.POLLIN if calls_are_read else 0)
             look_s = next_look_s(self._ladder, limits, wall_s=wall_s, active_s=active_s)
-            if self._memory.is_possible:
+            if self._memory.is_possible or self._files.is_possible:
                 look_s = min(look_s, WATCH_INTERVAL_S)
             if not calls_are_read:
                 look_s = min(look_s, _FULL_LOOK_S)
@@ -147,10 +151,10 @@ class KernelLife:
         go on at the machine's expense. It is stopped then until the next request, which is what pays for it.
 
         Raises:
-            KernelLost: it took too much memory.
+            KernelLost: it took too much memory, or made too many files.
             ZygoteLost: it cannot be stopped.
         """
-        self._check_memory()
+        self._check_takings()
         if self._is_stopped:
             return
         with suppress(OSError):  # it has ended; the next request finds out
@@ -173,9 +177,14 @@ class KernelLife:
         if self._cells_decoder.next_frame() is not None:
             raise self.bury("the kernel broke the protocol: it spoke without being asked")
 
-    def _check_memory(self) -> None:
+    def _check_takings(self) -> None:
         if self._memory.finds_too_much():
             raise self.bury(f"the interpreter was ended: it took more memory than its {self._memory_bytes >> 20} MiB")
+        if self._files.finds_too_many():
+            lost = self.bury("the interpreter was ended: it made too many files in /tmp, which is empty now")
+            if not self._files.make_empty():
+                raise ZygoteLost("files in /tmp that cannot be removed")
+            raise lost
 
     def _stop(self, act: Act, request: Request) -> None:
         if act is Act.KILL:

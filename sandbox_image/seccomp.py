@@ -175,7 +175,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_SANDBOX_CALLS = _words(
+ALLOWED_CALLS = _words(
     """
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range creat
     lseek stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64
@@ -194,7 +194,7 @@ _SANDBOX_CALLS = _words(
     """
 )
 
-_ATTACK_CALLS = _words(
+ATTACK_CALLS = _words(
     """
     execve execveat ptrace process_vm_readv process_vm_writev process_madvise pidfd_open pidfd_getfd
     pidfd_send_signal kcmp unshare setns mount umount2 pivot_root chroot fsopen fsmount move_mount open_tree
@@ -208,7 +208,7 @@ _ATTACK_CALLS = _words(
     """
 )
 
-_ATTRIBUTE_CALLS = _words(
+ATTRIBUTE_CALLS = _words(
     """
     chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat truncate setxattr
     lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr
@@ -254,8 +254,8 @@ _SANDBOX_RULES = (
         otherwise=EPERM,
     ),
     Rule(names=("prlimit64",), action=ALLOW, checks=(Check(argument=0, among=(0,)),), otherwise=EPERM),
-    Rule(names=_SANDBOX_CALLS, action=ALLOW),
-    Rule(names=_ATTACK_CALLS + _ATTRIBUTE_CALLS, action=EPERM),
+    Rule(names=ALLOWED_CALLS, action=ALLOW),
+    Rule(names=ATTACK_CALLS + ATTRIBUTE_CALLS, action=EPERM),
 )
 
 

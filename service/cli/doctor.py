@@ -18,6 +18,7 @@ from service.cli.visible import visible_line
 from service.contexts.documents.conversion import missing_confinement
 from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
+from service.sandboxes.capabilities import capabilities
 from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
@@ -94,7 +95,7 @@ async def _sandbox(settings: Settings) -> Finding:
         subject="sandbox",
         state=State.WARNING if isolation.level == "none" else State.OK,
         text=f"{isolation.provider}, isolation level {isolation.level}: good for {serves}",
-        details=isolation.details,
+        details=(*isolation.details, *(f"not promised, {line}" for line in capabilities(isolation).shortcomings)),
     )
 
 

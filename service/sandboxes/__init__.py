@@ -25,6 +25,7 @@
     slots               who may have a sandbox, so that parents and children never wait for each other for ever
     pool                keeps sandboxes started ahead of need
     reaper              ends what a dead replica left behind
+    capabilities        what a level promises and what it cannot, and whom it may serve
 
 What runs inside lives in `sandbox_image`; of it this room knows `protocol` and no more. Nothing here knows of
 runs, models or money. Imported by `runs`, `wiring` and the layers above; siblings do not import it.

@@ -24,12 +24,14 @@ SESSION = Path("/rlm/session")
 SHM_BYTES = 64 << 20
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _TELLING = """
-    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg locks
-    mdstat modules pagetypeinfo partitions sched_debug schedstat slabinfo softirqs swaps timer_list vmallocinfo vmstat
-    zoneinfo
+    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg
+    kpagecgroup kpagecount kpageflags locks mdstat modules pagetypeinfo partitions sched_debug schedstat slabinfo
+    softirqs swaps timer_list vmallocinfo vmstat zoneinfo
 """
 TELLING_FILES = tuple(Path("/proc") / name for name in _TELLING.split())
 """What /proc tells of the whole machine though the sandbox has a /proc of its own, and no Python needs."""
+COMMANDING_FILES = tuple(Path("/proc") / name for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
+"""By which Linux is told what to do. Their modes refuse most of it already; some may be opened by everybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Profile:
     tmp_bytes: int
     masked: Sequence[Path]
     """Of `TELLING_FILES`, those that this machine has."""
+    read_only: Sequence[Path]
+    """Of `COMMANDING_FILES`, those that this machine has."""
     environment: Mapping[str, str]
     status_descriptor: int
     """Where bubblewrap writes the pid of the process inside."""
@@ -92,6 +96,8 @@ def _file_system(profile: Profile) -> list[str]:
     words += ["--proc", "/proc"]
     for path in profile.masked:
         words += ["--ro-bind", "/dev/null", str(path)]  # a device where there may be none: it cannot be opened
+    for path in profile.read_only:
+        words += ["--ro-bind", str(path), str(path)]
     words += ["--perms", "0755", "--dir", "/dev"]
     for device in _DEVICES:
         words += ["--dev-bind", device, device]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_FILES
 from service.sandboxes.docker_seccomp import seccomp_profile
 
 SESSION = "/rlm/session"
@@ -31,6 +32,7 @@ PROCESSES_BESIDE_KERNEL = 128
 LEAST_GUEST_PROCESSES = 1024
 """Under gVisor the limit counts threads of gVisor itself, which dies where it may not have them; gVisor's guest has
 its own limit inside."""
+_MASKED_BY_DOCKER = ("/proc/acpi", "/proc/latency_stats", "/proc/scsi", "/proc/timer_stats", "/sys/firmware")
 CPUS = 1.0
 HOST_PATIENCE_S = 5
 """How long a sandbox lives on when no host accepts its streams."""
@@ -99,6 +101,9 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
             "UTSMode": "",
             "UsernsMode": "",
             "ReadonlyRootfs": True,
+            # Both lists take the place of Docker's own, which are shorter.
+            "MaskedPaths": [*map(str, TELLING_FILES), *_MASKED_BY_DOCKER],
+            "ReadonlyPaths": [*map(str, COMMANDING_FILES), "/proc/asound"],
             "Tmpfs": {
                 "/tmp": (  # noqa: S108 - the container's own
                     f"rw,noexec,nosuid,nodev,mode=1777,size={template.tmp_bytes},"

@@ -38,6 +38,8 @@ class Level:
     """The bubblewrap of the `namespaces` level."""
     masked: Sequence[Path] = ()
     """What the `namespaces` level hides of /proc."""
+    read_only: Sequence[Path] = ()
+    """What it shows of /proc and lets nobody write to."""
     as_root: bool = False
     """Whether the sandbox can, and therefore must, become a uid of its own."""
 
@@ -73,6 +75,7 @@ def command(level: Level, launch: Launch) -> list[str]:
             session=launch.session,
             tmp_bytes=launch.template.tmp_bytes,
             masked=level.masked,
+            read_only=level.read_only,
             environment=environment(level, launch),
             status_descriptor=launch.status_descriptor,
         )

@@ -17,7 +17,7 @@ import anyio.to_thread
 import structlog
 
 from service.ids import SandboxId
-from service.sandboxes.bubblewrap import TELLING_FILES
+from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_FILES
 from service.sandboxes.directory import close_to_others, let_pass, tmp_directory
 from service.sandboxes.image import stage_image
 from service.sandboxes.levels import Launch, Level, LevelName, command, environment
@@ -110,10 +110,15 @@ class ProcessProvider:
         as_root = os.geteuid() == 0
         levels: list[Level] = []
         if LevelName.NAMESPACES in self._permitted:
-            masked = [path for path in TELLING_FILES if path.exists()]
             levels += [
                 Level(
-                    name=LevelName.NAMESPACES, python=python, image=image, bwrap=bwrap, masked=masked, as_root=as_root
+                    name=LevelName.NAMESPACES,
+                    python=python,
+                    image=image,
+                    bwrap=bwrap,
+                    masked=[path for path in TELLING_FILES if path.exists()],
+                    read_only=[path for path in COMMANDING_FILES if path.exists()],
+                    as_root=as_root,
                 )
                 for bwrap in _bubblewraps()
             ]

@@ -54,7 +54,7 @@ def number(name: str) -> int:
     return syscalls.this_architecture().numbers[name]
 
 
-ATTACKS = sorted(set(seccomp._ATTACK_CALLS + seccomp._ATTRIBUTE_CALLS) & set(syscalls.this_architecture().numbers))
+ATTACKS = sorted(set(seccomp.ATTACK_CALLS + seccomp.ATTRIBUTE_CALLS) & set(syscalls.this_architecture().numbers))
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -12,6 +12,12 @@ from service.sandboxes.docker_profile import ContainerTemplate, container_profil
 from service.sandboxes.docker_provider import _ENDS
 from service.sandboxes.docker_seccomp import allowed_calls, seccomp_profile
 
+_MASKED = """
+    buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg
+    kpagecgroup kpagecount kpageflags locks mdstat modules pagetypeinfo partitions sched_debug schedstat slabinfo
+    softirqs swaps timer_list vmallocinfo vmstat zoneinfo acpi latency_stats scsi timer_stats
+"""
+
 
 def template(
     runtime: Literal["runc", "runsc"] = "runc", *, memory_bytes: int = 512 << 20, processes: int = 32
@@ -74,6 +80,8 @@ def test_the_profile_is_pinned() -> None:
             "UTSMode": "",
             "UsernsMode": "",
             "ReadonlyRootfs": True,
+            "MaskedPaths": [*(f"/proc/{name}" for name in _MASKED.split()), "/sys/firmware"],
+            "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/proc/asound"],
             "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=33554432,nr_inodes=8192"},
             "ShmSize": 16 << 20,
             "Mounts": [

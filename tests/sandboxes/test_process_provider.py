@@ -14,6 +14,7 @@ import pytest
 
 from sandbox_image.protocol import BindingKind
 from service.ids import CellId
+from service.loop.values import CellStatus
 from service.sandboxes.bubblewrap import TELLING_FILES, Profile, bubblewrap_arguments
 from service.sandboxes.levels import LevelName
 from service.sandboxes.opening import open_sandbox
@@ -23,7 +24,7 @@ from service.sandboxes.process_provider import ProcessProvider, check_platform, 
 from service.sandboxes.processes import Identity, descendants, identify, send
 from service.sandboxes.sandbox import Patience, Sandbox
 from service.sandboxes.tree_removal import remove_tree
-from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed
+from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed, run
 from tests.sandboxes.files_contract import FilesContract
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
@@ -76,6 +77,20 @@ class TestNamespaces(SandboxContract, FilesContract):
                     is_waiting=lambda: True,
                 )
             assert not sandbox.is_running
+
+    async def test_files_without_end_cost_the_interpreter(self, sandbox: Sandbox) -> None:
+        """Each file takes memory that no limit counts: past a number of them the kernel ends, and `/tmp` is empty."""
+        code = """
+import os
+os.makedirs('/tmp/a/b/c')
+n = 0
+while True:
+    os.close(os.open(f'/tmp/a/b/{n}', os.O_CREAT | os.O_WRONLY))
+    n += 1
+"""
+        result = await run(sandbox, code)
+        assert result.status is CellStatus.KILLED
+        assert await printed(sandbox, "import os; print(os.listdir('/tmp'))") == "[]\n"
 
     async def test_what_proc_tells_of_the_machine_is_hidden(self, sandbox: Sandbox) -> None:
         """The machine's command line, disks, symbols and interrupts cannot be read; what Python needs of /proc can."""
@@ -308,6 +323,7 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         session=Path("/data/sessions/sbx_1"),
         tmp_bytes=1000,
         masked=[Path("/proc/cmdline")],
+        read_only=[Path("/proc/sys")],
         environment={"PYTHONHASHSEED": "7"},
         status_descriptor=9,
     )
@@ -319,6 +335,7 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         " --size 4096 --tmpfs /opt/python/site-packages --remount-ro /opt/python/site-packages"
         " --perms 0755 --dir /rlm --perms 0755 --dir /rlm/image --ro-bind /data/sandbox_image /rlm/image/sandbox_image"
         " --ro-bind /data/sessions/sbx_1 /rlm/session --proc /proc --ro-bind /dev/null /proc/cmdline"
+        " --ro-bind /proc/sys /proc/sys"
         " --perms 0755 --dir /dev"
         " --dev-bind /dev/null /dev/null --dev-bind /dev/zero /dev/zero --dev-bind /dev/random /dev/random"
         " --dev-bind /dev/urandom /dev/urandom --perms 1777 --size 1000 --tmpfs /tmp"

@@ -1,0 +1,154 @@
+"""`make escape`: every backend in a process of its own, then the table, then one line of JSON."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tests.escape import backends, cells, service
+from tests.escape.case import BackendName
+from tests.escape.column import Choice, Row, run
+
+_DEADLINE_S = 900
+_SERVICE = "service"
+_ROWS = TypeAdapter(list[Row])
+
+
+def main() -> int:
+    """0 when every row of every present backend held."""
+    options = _options()
+    if options.column:
+        return _one_column(options)
+    choice = [
+        "--seed",
+        str(options.seed),
+        *(["--short"] if options.short else []),
+        *(["--only", options.only] if options.only else []),
+    ]
+    wanted: list[BackendName] = [name for name in backends.ALL if not options.backend or name in options.backend]
+    absent = {name: reason for name in wanted if (reason := backends.why_absent(name)) is not None}
+    columns = [str(name) for name in wanted if name not in absent]
+    if not (options.backend or options.only or options.short):
+        columns.append(_SERVICE)
+    results, broken = _run_columns(columns, choice)
+    _show(results, options.verbose)
+    return _summary(results, absent, broken)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.escape", description="Try to get out of every sandbox.")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="a sample of the attacks that take a second or more, and no rows of the service: its tests have them",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order and the sample")
+    parser.add_argument("--backend", action="append", choices=backends.ALL, help="only this one; repeatable")
+    parser.add_argument("--only", help="attacks whose name matches this expression")
+    parser.add_argument("--verbose", action="store_true", help="also the rows that held")
+    parser.add_argument("--column", choices=[*backends.ALL, _SERVICE], help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _one_column(options: argparse.Namespace) -> int:
+    if options.column == _SERVICE:
+        rows = service.rows()
+    else:
+        rows = run(options.column, cells.ALL, Choice(seed=options.seed, short=options.short, only=options.only))
+    options.out.write_text(json.dumps([asdict(row) for row in rows]))
+    return 0
+
+
+def _run_columns(columns: Sequence[str], choice: Sequence[str]) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    """The rows of each, and what is to be said of those that did not come to their end."""
+    results: dict[str, list[Row]] = {}
+    broken: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="rlm-escape-out-") as place:
+        started = time.monotonic()
+        running = {}
+        for name in columns:
+            words = [
+                sys.executable,
+                "-P",
+                "-m",
+                "tests.escape",
+                "--column",
+                name,
+                "--out",
+                f"{place}/{name}.json",
+                *choice,
+            ]
+            log = Path(place, f"{name}.log").open("wb")  # noqa: SIM115 - closed when its process has ended
+            running[name] = (
+                subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL),
+                log,
+            )
+        for name, (process, log) in running.items():
+            try:
+                process.wait(max(1.0, _DEADLINE_S - (time.monotonic() - started)))
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+            log.close()
+            out = Path(place, f"{name}.json")
+            if out.exists():
+                results[name] = _ROWS.validate_json(out.read_bytes())
+            else:
+                broken[name] = Path(place, f"{name}.log").read_text(errors="replace")[-4000:]
+    return results, broken
+
+
+def _show(results: dict[str, list[Row]], verbose: bool) -> None:
+    """One line a case, one mark a backend; below it what did not hold."""
+    names = list(results)
+    cases = list(dict.fromkeys(row.case for rows in results.values() for row in rows))
+    by_name = {name: {row.case: row for row in rows} for name, rows in results.items()}
+    marks = {True: "held", False: "BROKEN"}
+    if verbose:
+        print(f"{'':60} " + " ".join(f"{name:>16}" for name in names))
+        for case in cases:
+            found = [by_name[name].get(case) for name in names]
+            print(f"{case[:60]:60} " + " ".join(f"{marks[row.held] if row else '–':>16}" for row in found))
+    for name in names:
+        for row in results[name]:
+            if not row.held:
+                print(f"BROKEN {name}: {row.case}")
+                print(f"    found {' '.join(row.found)}; held would be {' '.join(row.expected)}")
+                for harm in row.harm:
+                    print(f"    harm: {harm}")
+
+
+def _summary(results: dict[str, list[Row]], absent: dict[BackendName, str], broken: dict[str, str]) -> int:
+    for name, version in backends.versions().items():
+        print(f"{name:18} {version}")
+    print(f"{'run as':18} {backends.user()}")
+    for name, reason in absent.items():
+        print(f"{name:18} absent, no rows: {reason}")
+    for name, log in broken.items():
+        print(f"{name:18} DID NOT COME TO ITS END\n{log}")
+    counts = {
+        name: {"passed": sum(row.held for row in rows), "failed": sum(not row.held for row in rows), "skipped": 0}
+        for name, rows in results.items()
+    }
+    for name, found in counts.items():
+        print(f"{name:18} {found['passed']} held, {found['failed']} broken")
+    missing = [name for name in backends.REQUIRED if name in absent] if os.environ.get("CI") else []
+    for name in missing:
+        print(f"{name:18} is absent, and CI requires it")
+    for name in broken:
+        counts[name] = {"passed": 0, "failed": 1, "skipped": 0}
+    print(json.dumps({"escape": counts}))
+    return int(bool(missing) or any(found["failed"] for found in counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The grant, the dial secret, and posing as somebody else. The kernel holds no credential: there is none to find."""
+
+from tests.escape.case import SHUT, Case, Harm, words
+
+_PATTERN = """
+import re
+pattern = re.compile(GRANT_PATTERN.encode())
+"""
+
+CASES = (
+    Case(
+        name="find the grant among all objects",
+        code="""
+import gc, re
+pattern = re.compile(GRANT_PATTERN)
+seen = set(); waiting = gc.get_objects(); found = 0
+while waiting:
+    value = waiting.pop()
+    if id(value) in seen: continue
+    seen.add(id(value))
+    if isinstance(value, str):
+        if pattern.search(value): found += 1
+    elif isinstance(value, (bytes, bytearray)):
+        if pattern.search(value.decode('latin-1')): found += 1
+    elif len(seen) < 400_000:
+        waiting.extend(gc.get_referents(value))
+say('found' if found else 'nothing')
+""",
+        held=words("nothing"),
+        is_heavy=True,
+    ),
+    Case(
+        name="find the grant in frames and closures",
+        code="""
+import re, types
+pattern = re.compile(GRANT_PATTERN); found = 0
+frame = sys._getframe()
+while frame is not None:
+    found += sum(bool(pattern.search(repr(v)[:100000])) for k, v in [*frame.f_locals.items()] if k != 'GRANT_PATTERN'); frame = frame.f_back
+for f in (llm_query, rlm_query, llm_query_batched, budget, FINAL, SUBMIT):
+    inner = getattr(f, '__func__', f)
+    for cell in getattr(inner, '__closure__', None) or (): found += bool(pattern.search(repr(cell.cell_contents)))
+    found += bool(pattern.search(repr(getattr(f, '__self__', None).__dict__ if hasattr(getattr(f, '__self__', None), '__dict__') else '')))
+say('found' if found else 'nothing')
+""",
+        held=words("nothing"),
+    ),
+    Case(
+        name="find the grant in all of its own memory",
+        code=_PATTERN
+        + """
+found = 0
+try: maps = open('/proc/self/maps').read().splitlines()
+except OSError: maps = []
+for line in maps:
+    words_ = line.split(); start, end = (int(x, 16) for x in words_[0].split('-'))
+    if not words_[1].startswith('r') or '[v' in line or '/contexts/' in line or end - start > 64 << 20: continue
+    for match in pattern.finditer(_c.string_at(start, end - start)): found += 1
+say('found' if found else 'nothing')
+""",
+        held=words("nothing"),
+        is_heavy=True,
+    ),
+    Case(
+        name="find the grant in the environment and arguments",
+        code="""
+import re
+text = repr(os.environ) + repr(sys.argv) + repr(sys.orig_argv)
+for name in ('environ', 'cmdline'):
+    for pid in ('self', '1', str(os.getppid())):
+        try: text += open(f'/proc/{pid}/{name}').read()
+        except OSError: pass
+say('found' if re.search(GRANT_PATTERN, text) else 'nothing')
+""",
+        held=words("nothing"),
+    ),
+    Case(
+        name="find a way to the gateway among its descriptors",
+        code="""
+import stat
+kinds = []
+for n in range(0, 256):
+    try: mode = os.fstat(n).st_mode
+    except OSError: continue
+    kinds.append('socket' if stat.S_ISSOCK(mode) else 'pipe' if stat.S_ISFIFO(mode) else 'null' if stat.S_ISCHR(mode) else 'file')
+say('own' if kinds.count('socket') <= 2 and 'file' not in kinds else '+'.join(kinds))
+""",
+        held=words("own"),
+        harm=Harm.SANDBOX,
+    ),
+    Case(
+        name="find names of the host in its environment",
+        code="say(*sorted(os.environ))",
+        held=words("HOME", "LANG", "PYTHONUTF8", "TMPDIR"),
+        harm=Harm.KERNEL,
+    ),
+    Case(
+        name="forge a host call of another cell",
+        code="""
+import socket, stat, struct, json
+say('sent')
+body = json.dumps({'prompts': ['forged'], 'model': None, 'schema': None}).encode()
+head = json.dumps({'do': 'call', 'id': 1, 'cell': 999, 'function': 'llm_query', 'grant': 'mine'}).encode()
+from sandbox_image.frames import encode_frame
+frame = encode_frame(json.loads(head), body)
+for n in range(3, 64):
+    try:
+        if stat.S_ISSOCK(os.fstat(n).st_mode): os.write(n, frame)
+    except OSError: pass
+""",
+        held=words("sent", "killed", "answers"),
+        then="say('answers')",
+        harm=Harm.SANDBOX,
+    ),
+    Case(
+        name="replace what the kernel is made of",
+        code="""
+import sandbox_image, hmac, builtins
+say('done')
+for name, module in list(sys.modules.items()):
+    if name.startswith('sandbox_image') and module:
+        for key, value in list(vars(module).items()):
+            if callable(value) and not key.startswith('__'):
+                try: setattr(module, key, lambda *a, **k: 'forged')
+                except Exception: pass
+""",
+        held=words("done", "killed", "answers"),
+        then="say('answers')",
+        harm=Harm.SANDBOX,
+    ),
+    Case(
+        name="replace builtins for the service's words",
+        code="""
+import builtins, json
+say('done')
+builtins.print_ = print
+json.loads = json.dumps = lambda *a, **k: {'status': 'ok', 'answer': 'forged'}
+for name in ('len', 'isinstance', 'type', 'repr', 'sorted'): setattr(builtins, name, lambda *a, **k: 0)
+""",
+        held=words("done", "killed", "raised:TypeError", "raised:unknown"),
+        harm=Harm.SANDBOX,
+    ),
+    Case(
+        name="keep a replaced llm_query for the next cell",
+        code="""
+globals()['llm_query'] = lambda *a: 'forged'
+globals()['FINAL'] = print
+say('done')
+""",
+        held=words("done", "restored"),
+        then="say('restored' if llm_query.__class__.__name__ != 'function' or llm_query.__name__ != '<lambda>' else 'forged')",
+        harm=Harm.KERNEL,
+    ),
+    Case(
+        name="ask for the attributes of the gateway's socket",
+        code="for top in ('/rlm/session', session): say(attempt(os.getxattr, top + '/gateway.sock', 'user.x'), attempt(os.setxattr, top + '/gateway.sock', 'user.x', b'1'))",
+        held=SHUT | {"ENODATA", "EOPNOTSUPP"},
+    ),
+)

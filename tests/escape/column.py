@@ -1,0 +1,253 @@
+"""All rows of one backend."""
+
+import os
+import random
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage
+from service.errors import RlmServiceError
+from service.ids import CellId
+from service.loop.values import CellResult, CellStatus
+from service.sandboxes.pool import Pool, open_pool
+from service.sandboxes.port import Template
+from service.sandboxes.processes import descendants
+from service.sandboxes.sandbox import Sandbox
+from tests import machine
+from tests.escape.attack import armed, said
+from tests.escape.backends import Backend, open_backend
+from tests.escape.case import BackendName, Case, Harm
+from tests.escape.ground import Ground, descriptors, open_ground, size_on_disk
+
+TEMPLATE = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=32, open_files=256, file_bytes=8 << 20)
+GRANT_PATTERN = "grant-[0-9a-f]{32}"
+_MOST_DISK_BYTES = 64 << 20
+_CONTEXT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What came of one attack on one backend."""
+
+    case: str
+    held: bool
+    found: tuple[str, ...]
+    expected: tuple[str, ...]
+    harm: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which rows to run, and in which order."""
+
+    seed: int
+    short: bool
+    only: str | None = None
+
+    def of(self, cases: Sequence[Case], backend: BackendName) -> list[Case]:
+        """Those with sandboxes of their own come last. A short run takes a sample of the heavy ones."""
+        dice = random.Random(self.seed)
+        chosen = [
+            case
+            for case in cases
+            if backend not in case.absent and (self.only is None or re.search(self.only, case.name))
+        ]
+        if self.short:
+            chosen = [case for case in chosen if not case.is_heavy or dice.random() < 0.2]
+        dice.shuffle(chosen)
+        return sorted(chosen, key=lambda case: case.harm is Harm.SANDBOX)
+
+
+async def run_column(name: BackendName, cases: Sequence[Case], choice: Choice) -> list[Row]:
+    """Every chosen attack, and at the end whether anything is left behind."""
+    directory = Path(tempfile.mkdtemp(prefix="rlm-escape-"))
+    directory.chmod(0o755)
+    try:
+        with open_backend(name, directory) as backend:
+            async with open_ground(directory) as ground:
+                return await _Column(backend, ground).rows(choice.of(cases, name))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Column:
+    def __init__(self, backend: Backend, ground: Ground) -> None:
+        self._backend = backend
+        self._ground = ground
+        self._context = backend.directory / "context"
+        self._context.write_bytes(b"begin" + b"." * (_CONTEXT_BYTES - 8) + b"end")
+        self._context.chmod(0o444)
+        self._grants: list[str] = []
+        self._cells = 0
+        self._neighbour = ""
+
+    async def rows(self, cases: Sequence[Case]) -> list[Row]:
+        rows: list[Row] = []
+        await self._backend.provider.isolation()
+        ours = {identity.pid for identity in descendants(os.getpid())}
+        before = descriptors()
+        async with open_pool(
+            self._backend.provider,
+            sessions=self._backend.sessions,
+            gateway_socket=self._ground.gateway_socket,
+            slots=3,
+            warm=0,
+            template=TEMPLATE,
+        ) as pool:
+            neighbour = await self._acquire(pool)
+            self._neighbour = str(neighbour.directory)
+            await self._run(
+                neighbour, "kept = 'mine'\nopen('mine', 'w').write('mine')", Case(name="", code="", held=frozenset())
+            )
+            await self._ground.remember()
+            shared = [case for case in cases if case.harm is not Harm.SANDBOX]
+            rows += await self._shared(pool, shared)
+            for case in cases[len(shared) :]:
+                rows += await self._shared(pool, [case])
+            rows.append(await self._neighbour_row(neighbour))
+            await pool.release(neighbour)
+        rows.append(self._afterwards(before, ours))
+        return rows
+
+    async def _shared(self, pool: Pool, cases: Sequence[Case]) -> list[Row]:
+        """In one sandbox, and in a new one whenever that is lost."""
+        rows: list[Row] = []
+        sandbox: Sandbox | None = None
+        for case in cases:
+            if sandbox is None or not sandbox.is_running:
+                if sandbox is not None:
+                    await pool.release(sandbox)
+                sandbox = await self._acquire(pool)
+            row, is_usable = await self._row(sandbox, case)
+            rows.append(row)
+            if not is_usable:
+                await pool.release(sandbox)
+                sandbox = None
+        if sandbox is not None:
+            await pool.release(sandbox)
+        return rows
+
+    async def _acquire(self, pool: Pool) -> Sandbox:
+        sandbox = await pool.acquire()
+        grant = f"grant-{secrets.token_hex(16)}"
+        self._grants.append(grant)
+        await sandbox.claim(generation=1, grant=grant, random_seed=1)
+        await self._bind(sandbox)
+        return sandbox
+
+    async def _bind(self, sandbox: Sandbox) -> None:
+        image = TextImage(file="bound.0", encoding="ascii", length=_CONTEXT_BYTES)
+        file = BoundFile(part="bound.0", file="bound.0", size_bytes=_CONTEXT_BYTES, image=image)
+        binding = Binding(name="bound", kind=BindingKind.TEXT, files=[file])
+        await sandbox.bind([binding], {"bound.0": self._context})
+
+    async def _row(self, sandbox: Sandbox, case: Case) -> tuple[Row, bool]:
+        """The row, and whether the sandbox can be used for another."""
+        found: list[str] = []
+        harm: list[str] = []
+        is_usable = True
+        try:
+            found += self._words(await self._run(sandbox, case.code, case))
+            if case.then:
+                found += self._words(await self._run(sandbox, case.then, case))
+            await sandbox.stats()
+            if case.harm is Harm.KERNEL or "killed" in found:
+                await sandbox.restart()
+                await self._bind(sandbox)
+        except RlmServiceError as error:
+            found.append("sandbox_gone")
+            is_usable = False
+            if "sandbox_gone" not in case.expected(self._backend.name):
+                harm.append(f"the sandbox was lost: {error}"[:300])
+        harm += await self._ground.harm()
+        if harm:
+            await self._ground.remember()
+        expected = case.expected(self._backend.name)
+        held = bool(found) and set(found) <= expected and not harm
+        row = Row(
+            case=case.name,
+            held=held,
+            found=tuple(dict.fromkeys(found)),
+            expected=tuple(sorted(expected)),
+            harm=tuple(harm),
+        )
+        return row, is_usable
+
+    async def _run(self, sandbox: Sandbox, code: str, case: Case) -> CellResult:
+        self._cells += 1
+        return await sandbox.run_cell(
+            CellId(f"run_1.t{self._cells}.b0"),
+            armed(code, self._given(sandbox), ends_itself=case.ends_itself and code == case.code),
+            active_limit_s=case.active_limit_s,
+            wall_limit_s=case.active_limit_s + 20,
+            grace_s=0.3,
+        )
+
+    def _given(self, sandbox: Sandbox) -> Mapping[str, object]:
+        session = self._backend.shows_session_at or str(sandbox.directory)
+        return {
+            **self._ground.given,
+            "session": str(sandbox.directory),
+            "neighbour": self._neighbour,
+            "CONTEXT": f"{session}/contexts/bound.0",
+            "TMP": "/tmp" if self._backend.shows_session_at else f"{sandbox.directory}.tmp",
+            "GRANT_PATTERN": GRANT_PATTERN,
+            "engine_socket": machine.DOCKER_HOST.removeprefix("unix://"),
+            "launcher_socket": str(self._backend.directory / "launcher.sock"),
+        }
+
+    def _words(self, result: CellResult) -> list[str]:
+        told = repr(result)
+        if any(grant in told for grant in self._grants):
+            return ["grant_shown"]
+        words = said(result.stdout.tail or result.stdout.head) or []
+        match result.status:
+            case CellStatus.OK:
+                return words or ["ended"]
+            case CellStatus.RAISED:
+                name = result.raised.type_name if result.raised else "unknown"
+                return [*words, f"raised:{name if name.isidentifier() and len(name) < 60 else 'other'}"]
+            case CellStatus.TIMED_OUT:
+                return [*words, "timed_out"]
+            case CellStatus.KILLED:
+                return [*words, "killed"]
+
+    async def _neighbour_row(self, neighbour: Sandbox) -> Row:
+        """The sandbox that stood beside all of it."""
+        result = await self._run(neighbour, "say(kept, open('mine').read())", Case(name="", code="", held=frozenset()))
+        found = self._words(result)
+        return Row(
+            case="a neighbour's variables and files",
+            held=set(found) == {"mine"},
+            found=tuple(found),
+            expected=("mine",),
+        )
+
+    def _afterwards(self, before: Mapping[str, int], ours: set[int]) -> Row:
+        """When all sandboxes have ended."""
+        harm = self._backend.left_behind()
+        harm += [f"a process {identity.pid}" for identity in descendants(os.getpid()) if identity.pid not in ours]
+        now = descriptors()
+        harm += [f"{now[kind] - before.get(kind, 0)} more {kind}" for kind in now if now[kind] > before.get(kind, 0)]
+        with suppress(OSError):
+            if (size := size_on_disk(self._backend.directory)) > _MOST_DISK_BYTES:
+                harm.append(f"{size >> 20} MiB on disk")
+        log = self._backend.directory / "launcher.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        if any(grant in text for grant in self._grants):
+            harm.append("a grant in the launcher's log")
+        return Row(
+            case="nothing is left behind", held=not harm, found=("clean",), expected=("clean",), harm=tuple(harm)
+        )
+
+
+def run(name: BackendName, cases: Sequence[Case], choice: Choice) -> list[Row]:
+    return anyio.run(run_column, name, cases, choice)

@@ -1,0 +1,53 @@
+"""Rows that need no backend: what the service itself does with a hostile peer. They are tests of the suite `tests`, so
+that they run with it too; here each is a row.
+
+    a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_listener.py, test_stream.py
+    a hostile launcher client    tests/sandboxes/test_launcher.py, test_launcher_directory.py
+    at the gateway               tests/gateway
+    through the API              (its modules belong into `MODULES` as soon as there is one)
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.escape.column import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = (
+    "tests/sandboxes/test_hostile_peer.py",
+    "tests/sandboxes/test_listener.py",
+    "tests/sandboxes/test_stream.py",
+    "tests/sandboxes/test_launcher.py",
+    "tests/sandboxes/test_launcher_directory.py",
+    "tests/gateway",
+)
+
+
+class _Tally:
+    """A pytest plugin that makes a row of every test."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            harm = () if report.passed else (str(report.longreprtext)[-600:],)
+            self.rows[report.nodeid] = Row(
+                case=report.nodeid.removeprefix("tests/"),
+                held=report.passed,
+                found=(report.outcome,),
+                expected=("passed",),
+                harm=harm,
+            )
+
+
+def rows() -> list[Row]:
+    """One a test. A skipped one has not held: it is there because this machine was to show it."""
+    tally = _Tally()
+    words = ["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *(str(ROOT / module) for module in MODULES)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(words, plugins=[tally])
+    return list(tally.rows.values())

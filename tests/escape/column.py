@@ -29,6 +29,8 @@ from tests.escape.ground import Ground, descriptors, open_ground, size_on_disk
 
 TEMPLATE = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=32, open_files=256, file_bytes=8 << 20)
 GRANT_PATTERN = "grant-[0-9a-f]{32}"
+_SAMPLE = 0.1
+"""How many of the heavy attacks a short run takes."""
 _MOST_DISK_BYTES = 64 << 20
 _CONTEXT_BYTES = 1 << 20
 
@@ -61,7 +63,7 @@ class Choice:
             if backend not in case.absent and (self.only is None or re.search(self.only, case.name))
         ]
         if self.short:
-            chosen = [case for case in chosen if not case.is_heavy or dice.random() < 0.2]
+            chosen = [case for case in chosen if not case.is_heavy or dice.random() < _SAMPLE]
         dice.shuffle(chosen)
         return sorted(chosen, key=lambda case: case.harm is Harm.SANDBOX)
 

@@ -97,7 +97,7 @@ def grow():
 found = attempt(grow); os.chdir('/')
 say('bounded', 'bounded' if found in ('done', 'ENOSPC', 'EACCES', 'KeyboardInterrupt', 'ENAMETOOLONG', 'EMLINK') else found)
 """,
-        held=words("bounded", "answers"),
+        held=words("bounded", "answers", "killed"),
         then="say('answers')",
         harm=Harm.SANDBOX,
         active_limit_s=5,  # Landlock walks up to the root at every one

@@ -80,17 +80,17 @@ say(attempt(fcntl.fcntl, near, fcntl.F_SETOWN, os.getppid()), attempt(fcntl.fcnt
     ),
     Case(
         name="open another process's descriptors",
-        code=f"import stat\n{_OTHERS}for pid in others:\n"
+        code=f"import stat\nown = os.open(tmp, os.O_RDONLY)\n{_OTHERS}for pid in others:\n"
         "    for n in range(0, 64):\n"
         "        for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):\n"
         "            try: opened = os.open(f'/proc/{pid}/fd/{n}', mode | os.O_NONBLOCK)\n"
         "            except OSError as error: say(_e.errorcode[error.errno]); continue\n"
-        "            mode = os.fstat(opened).st_mode; os.close(opened)\n"
-        "            say('pipe' if stat.S_ISFIFO(mode) else 'null' if stat.S_ISCHR(mode) else f'opened:{n}:{mode:o}')",
+        "            mode = os.fstat(opened).st_mode; is_tmp = os.path.sameopenfile(opened, own); os.close(opened)\n"
+        "            say('tmp' if is_tmp else 'pipe' if stat.S_ISFIFO(mode) else 'null' if stat.S_ISCHR(mode) else f'opened:{n}:{mode:o}')",
         held=SHUT | {"ESRCH"},
         # gVisor opens pipes of other processes by name: the supervisor's are this kernel's own output, and its own
         # standard streams, which lead nowhere. Sockets, the ways to host and gateway, cannot be opened (ENXIO).
-        but={RUNSC: SHUT | {"ESRCH", "ENXIO", "ENODEV", "null", "pipe"}},
+        but={RUNSC: SHUT | {"ESRCH", "ENXIO", "ENODEV", "EISDIR", "null", "pipe", "tmp"}},
     ),
     Case(
         name="take a descriptor from another process",

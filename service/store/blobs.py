@@ -9,8 +9,10 @@ threads, at most `WORKERS` at a time.
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -117,6 +119,15 @@ class Blobs:
         if _DIGEST.fullmatch(sha256) is None:
             raise StoreFailed("expected a SHA-256 of 64 lower-case hexadecimal digits")
         return self._payloads / sha256[:2] / sha256
+
+    async def erase(self) -> None:
+        """Delete every payload, for good: the tenant whose directory this is, is gone. Idempotent."""
+
+        def erase() -> None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._payloads.parent)
+
+        await self.in_thread(erase)
 
     async def has(self, sha256: str) -> bool:
         path = self.path(sha256)

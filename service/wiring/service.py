@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import structlog
@@ -30,6 +31,7 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
 from service.tenants.registry import Registry
+from service.wiring.blobs import open_blobs
 from service.wiring.data_directory import make_data_directory, sessions_directory
 from service.wiring.keys import open_registry_of
 from service.wiring.models import open_catalog
@@ -100,7 +102,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         )
         shared = SharedRooms(
             store=store,
-            blobs=Blobs(settings.data_directory / "blobs"),
+            blobs_of=partial(open_blobs, settings),
             catalog=catalog,
             packs=configuration.prompt_packs,
             provider=provider,
@@ -120,7 +122,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 settings=settings,
                 store=store,
                 registry=registry,
-                blobs=shared.blobs,
+                blobs=runs.rooms.blobs,
                 contexts=runs.rooms.contexts,
                 ledger=runs.rooms.ledger,
                 catalog=catalog,

@@ -1,7 +1,7 @@
 """The rooms of one tenant: its own journal, ledger, contexts and sessions, over adapters that all tenants share."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.contexts.redis_contexts import Contexts
@@ -29,7 +29,8 @@ class SharedRooms:
     """What every tenant's rooms stand on, opened once for each replica."""
 
     store: Store
-    blobs: Blobs
+    blobs_of: Callable[[TenantId], Blobs]
+    """Those of one tenant."""
     catalog: Catalog
     packs: Mapping[str, PromptPack]
     provider: Provider
@@ -45,12 +46,13 @@ class SharedRooms:
         Raises:
             BadRequest: this cannot be a tenant's id.
         """
-        journal = Journal(self.store, self.blobs, tenant_id)
+        blobs = self.blobs_of(tenant_id)
+        journal = Journal(self.store, blobs, tenant_id)
         ledger = Ledger(self.store, tenant_id, time.time)
-        contexts = Contexts(self.store, self.blobs, tenant_id)
+        contexts = Contexts(self.store, blobs, tenant_id)
         return RunsRooms(
             journal=journal,
-            blobs=self.blobs,
+            blobs=blobs,
             ledger=ledger,
             metered=MeteredCalls(ledger, time.time, self.health),
             now=time.time,
@@ -59,8 +61,8 @@ class SharedRooms:
                 template=self.template,
                 records=Sessions(self.store, tenant_id),
                 journal=journal,
-                cell_log=CellLog(self.store, self.blobs, tenant_id),
-                blobs=self.blobs,
+                cell_log=CellLog(self.store, blobs, tenant_id),
+                blobs=blobs,
                 contexts=BindsContexts(contexts),
             ),
             contexts=contexts,

@@ -1,0 +1,162 @@
+"""The use case: erase a tenant. Every step may be repeated, so what was killed half-way is finished by asking again.
+
+    1  the tenant's record says that it is being erased: no key works, none can be made, no model call is made
+    2  its API keys go
+    3  its unfinished runs are cancelled, and those that somebody drives are given `STOP_WITHIN_S` to end
+    4  what it has spent is added up by month, and kept with its id: the operator's books must go on adding up
+    5  its blobs go
+    6  its keys in the store go, again and again until a whole pass finds none
+    7  its record goes
+
+What stays: the figures of step 4, and in the operator's chain of the audit log its id with what the operator did to it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import anyio
+import structlog
+from pydantic import TypeAdapter
+
+from service.ids import RunId, TenantId
+from service.journal.redis_journal import Journal
+from service.ledger.redis_ledger import Ledger
+from service.store.blobs import Blobs
+from service.store.connection import Store
+from service.store.errors import StoreFailed
+from service.store.keys import Keys
+from service.tenants.records import KEYS
+from service.tenants.registry import Registry
+from service.tenants.values import Author
+
+STOP_WITHIN_S = 60.0
+LOOK_AGAIN_S = 0.5
+RUNS_AT_ONCE = 500
+KEYS_AT_ONCE = 500
+MOST_PASSES = 20
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedFigures:
+    """All that is kept of an erased tenant's use."""
+
+    erased_at: float
+    runs: int
+    calls: int
+    nano_usd_by_month: dict[str, int]
+    """`2026-11` → what was spent in it (UTC)."""
+
+
+_FIGURES = TypeAdapter(ErasedFigures)
+_KEPT = KEYS("erased")
+
+
+class Erasure:
+    """Erases one tenant after another; needs nothing but the store and the blobs."""
+
+    def __init__(
+        self, store: Store, registry: Registry, blobs_of: Callable[[TenantId], Blobs], now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._blobs_of = blobs_of
+        self._now = now
+
+    async def erase(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> ErasedFigures:
+        """Erase everything of a tenant. When it is broken off, call it again.
+
+        Raises:
+            NotFound: there is no such tenant (any more).
+            BadRequest: it is the tenant `default`.
+            StoreFailed: the store or the disk failed; nothing is half-erased that a second call would not finish.
+        """
+        await self._registry.tenants.begin_erasure(tenant_id, by=by)
+        await self._registry.api_keys.forget_all(tenant_id)
+        await self._stop_runs(tenant_id, stop_within_s)
+        figures = await self._keep_figures(tenant_id)
+        await self._blobs_of(tenant_id).erase()
+        await self._sweep(tenant_id)
+        await self._registry.tenants.forget(tenant_id, by=by)
+        _log.info("tenant_erased", tenant_id=tenant_id, runs=figures.runs)
+        return figures
+
+    async def figures(self) -> dict[TenantId, ErasedFigures]:
+        """What is kept of the tenants that were erased."""
+        flat = await self._store.read("HGETALL", _KEPT)
+        assert isinstance(flat, list)
+        parts = [each for each in flat if isinstance(each, bytes)]
+        return {
+            TenantId(tenant.decode()): _FIGURES.validate_json(figures)
+            for tenant, figures in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+    async def _stop_runs(self, tenant_id: TenantId, within_s: float) -> None:
+        """A run whose driver is gone has a lapsed lease and is not waited for."""
+        journal = Journal(self._store, self._blobs_of(tenant_id), tenant_id)
+        with anyio.move_on_after(within_s):
+            while unfinished := await journal.abandoned(math.inf):
+                for run_id in unfinished:
+                    await journal.request_cancel(run_id)
+                if not set(unfinished) - set(await journal.abandoned(self._now())):
+                    return
+                await anyio.sleep(LOOK_AGAIN_S)
+            return
+        _log.warning("runs_outlive_their_tenant", tenant_id=tenant_id)
+
+    async def _keep_figures(self, tenant_id: TenantId) -> ErasedFigures:
+        """Added up while everything is there; a second call finds the figures of the first."""
+        kept = await self._store.read("HGET", _KEPT, tenant_id)
+        if not isinstance(kept, bytes):
+            figures = await self._add_up(tenant_id)
+            await self._store.write("HSETNX", _KEPT, tenant_id, _FIGURES.dump_json(figures))
+            kept = await self._store.read("HGET", _KEPT, tenant_id)
+            assert isinstance(kept, bytes), "it was written just now"
+        return _FIGURES.validate_json(kept)
+
+    async def _add_up(self, tenant_id: TenantId) -> ErasedFigures:
+        journal = Journal(self._store, self._blobs_of(tenant_id), tenant_id)
+        ledger = Ledger(self._store, tenant_id, self._now)
+        spent: Counter[str] = Counter()
+        runs = calls = 0
+        before: RunId | None = None
+        while page := await journal.list_runs(RUNS_AT_ONCE, before):
+            before = page[-1]
+            for root in page:
+                family = [root]
+                for run_id in family:
+                    family += await journal.children_of(run_id)
+                    entries = await ledger.entries(run_id)
+                    calls += len(entries)
+                    for entry in entries:
+                        spent[datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m")] += entry.nano_usd
+                runs += len(family)
+        return ErasedFigures(erased_at=self._now(), runs=runs, calls=calls, nano_usd_by_month=dict(spent))
+
+    async def _sweep(self, tenant_id: TenantId) -> None:
+        """What somebody wrote while we were at it is found by the next pass."""
+        for _ in range(MOST_PASSES):
+            if not await self._sweep_once(Keys(tenant_id)("*")):
+                return
+        raise StoreFailed(f"something keeps writing for {tenant_id}: stop its runs and erase it again")
+
+    async def _sweep_once(self, pattern: str) -> int:
+        found, cursor = 0, b"0"
+        while True:
+            reply = await self._store.read("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_AT_ONCE)
+            assert isinstance(reply, list)
+            match reply:
+                case [bytes(following), list(names)]:
+                    keys = [name for name in names if isinstance(name, bytes)]
+                case _:
+                    raise AssertionError("SCAN answers with a cursor and names")
+            if keys:
+                await self._store.write("UNLINK", *keys)
+                found += len(keys)
+            cursor = following
+            if cursor == b"0":
+                return found

@@ -1,0 +1,172 @@
+"""Erasing a tenant over a real store and a real disk."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from service.contexts.redis_contexts import Contexts
+from service.errors import NotFound
+from service.ids import CallId, RunId, TenantId, new_id
+from service.journal.redis_journal import Journal
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import Account, Entry, Unit
+from service.runs.erasure.erasure import Erasure
+from service.store.blobs import Blobs
+from service.store.connection import Store, open_store
+from service.store.errors import StoreFailed
+from service.store.keys import Keys
+from service.tenants.audit import OPERATORS_CHAIN
+from service.tenants.key_files import KeyFile
+from service.tenants.key_plans import KeyRequest
+from service.tenants.registry import Registry, open_registry
+from service.tenants.values import OPERATOR, Scope
+from tests.journal.runs import submitted
+from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
+
+pytestmark = pytest.mark.anyio
+
+AT = 1_800_000_000.0  # 2027-01-15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """Two tenants that each have a bit of everything."""
+
+    directory: Path
+    store: Store
+    registry: Registry
+    ours: TenantId
+    theirs: TenantId
+
+    def blobs_of(self, tenant: TenantId) -> Blobs:
+        return Blobs(self.directory / tenant)
+
+    def erasure(self) -> Erasure:
+        return Erasure(self.store, self.registry, self.blobs_of, lambda: AT)
+
+    async def kept_of(self, tenant: TenantId) -> dict[bytes, object]:
+        """The dump of every key of a tenant."""
+        names = await self.store.read("KEYS", Keys(tenant)("*"))
+        assert isinstance(names, list)
+        return {name: await self.store.read("DUMP", name) for name in names if isinstance(name, bytes)}
+
+
+def registry_over(store: Store) -> Registry:
+    return open_registry(store, pepper=KeyFile(b"pepper"), vault=KeyFile(b"vault"), now=lambda: AT)
+
+
+async def notes() -> AsyncIterator[bytes]:
+    yield b"a" * 10_000
+
+
+async def fill(filled: Filled, tenant: TenantId) -> None:
+    blobs = filled.blobs_of(tenant)
+    journal, ledger = Journal(filled.store, blobs, tenant), Ledger(filled.store, tenant, lambda: AT)
+    await Contexts(filled.store, blobs, tenant).put_text("notes", notes())
+    run = submitted()
+    child = submitted(parent=run.run_id)
+    for each in (run, child):
+        await journal.open_run(each)
+        await book(ledger, each.run_id)
+    await filled.registry.api_keys.create(tenant, KeyRequest(name="k", scopes=frozenset({Scope.RUNS})), by=OPERATOR)
+    await filled.registry.provider_keys_of(tenant).put("openai", "sk-bait-0123456789", by=OPERATOR)
+
+
+async def book(ledger: Ledger, run_id: RunId) -> None:
+    account = Account(level="run", owner=run_id, unit=Unit.NANO_USD)
+    entry = Entry(
+        call_id=CallId(f"{run_id}/a0"),
+        run_id=run_id,
+        model="m",
+        purpose="root",
+        at=AT,
+        nano_usd=7,
+        input_tokens=1,
+        cached_input_tokens=0,
+        output_tokens=1,
+    )
+    await ledger.reserve(entry.call_id, {account: 10}, expires_at=AT + 60)
+    await ledger.settle(entry.call_id, {account: 7}, entry)
+
+
+@pytest.fixture
+async def filled(stored: Stored, tmp_path: Path) -> Filled:  # noqa: F811
+    registry = registry_over(stored.store)
+    ours = (await registry.tenants.create("ours", by=OPERATOR)).id
+    theirs = (await registry.tenants.create("theirs", by=OPERATOR)).id
+    filled = Filled(directory=tmp_path, store=stored.store, registry=registry, ours=ours, theirs=theirs)
+    await fill(filled, ours)
+    await fill(filled, theirs)
+    return filled
+
+
+async def check_erased(filled: Filled) -> None:
+    assert await filled.kept_of(filled.ours) == {}
+    assert not (filled.directory / filled.ours).exists()
+    assert await filled.registry.api_keys.of_tenant(filled.ours, by=OPERATOR) == []
+    with pytest.raises(NotFound):
+        await filled.registry.tenants.get(filled.ours)
+    figures = (await filled.erasure().figures())[filled.ours]
+    assert (figures.runs, figures.calls, figures.nano_usd_by_month) == (2, 2, {"2027-01": 14})
+
+
+async def test_nothing_of_the_tenant_is_left_and_nothing_of_others_is_touched(filled: Filled) -> None:
+    """Runs, contexts, blobs, keys and records are gone; the figures stay; another tenant is as it was."""
+    before = await filled.kept_of(filled.theirs)
+    files = sorted((filled.directory / filled.theirs).rglob("*"))
+    await filled.erasure().erase(filled.ours, by=OPERATOR)
+    await check_erased(filled)
+    assert await filled.kept_of(filled.theirs) == before
+    assert sorted((filled.directory / filled.theirs).rglob("*")) == files
+    log, last, actions = filled.registry.logs.of(OPERATORS_CHAIN), 0, []
+    while page := await log.page(after=last):
+        last = page[-1].number
+        actions += [record.deed.action for record in page if record.deed.target == filled.ours]
+    assert actions == ["tenant.created", "tenant.erasure_began", "tenant.erased"]
+
+
+async def test_an_unknown_tenant_cannot_be_erased(filled: Filled) -> None:
+    """What is not there is not found, also the second time."""
+    with pytest.raises(NotFound):
+        await filled.erasure().erase(TenantId(new_id("ten")), by=OPERATOR)
+
+
+async def test_broken_off_at_any_request_it_is_finished_by_asking_again(
+    filled: Filled,
+    store_directory: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever request to the store was its last, a second call erases what is left, and the figures are right."""
+    async with open_store(data_directory=store_directory, redis_url=None) as mortal:
+        execute = Store._execute
+        left = 0
+
+        async def count_down(self: Store, *given: object, **named: object) -> object:
+            nonlocal left
+            if self is mortal:
+                left -= 1
+                if left < 0:
+                    raise StoreFailed("killed here")
+            return await execute(self, *given, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Store, "_execute", count_down)
+        requests = 0
+        while True:
+            victim = replace(filled, store=mortal, registry=registry_over(mortal))
+            left = requests
+            try:
+                await victim.erasure().erase(filled.ours, by=OPERATOR)
+            except StoreFailed:
+                requests += 1
+            else:
+                break
+            if requests % 3 == 0:
+                await filled.erasure().erase(filled.ours, by=OPERATOR)
+                await check_erased(filled)
+                ours = (await filled.registry.tenants.create("ours", by=OPERATOR)).id
+                filled = replace(filled, ours=ours)
+                await fill(filled, ours)
+    assert requests > 10
+    await check_erased(filled)

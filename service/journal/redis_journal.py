@@ -10,8 +10,10 @@ append may be retried by the connection, because its batch carries a token that 
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+import anyio
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId, TenantId
@@ -29,6 +31,8 @@ from service.store.scripts import load_script
 PAGE = 500
 LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
+FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
+"""The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
 
 _OPEN = load_script("service.journal", "open.lua")
 _APPEND = load_script("service.journal", "append.lua")
@@ -125,19 +129,35 @@ class Journal:
         Raises:
             NotFound
         """
-        with self._store.listen(self._events(run_id)) as hint:
-            page = await self.read(run_id, after)
-            while True:
+        async with aclosing(self.pages(run_id, after, patience_s=FOLLOWERS_LOOK_AGAIN_AFTER_S)) as pages:
+            async for page in pages:
                 for recorded in page:
                     yield recorded
-                    after = recorded.seq
-                    if isinstance(recorded.event, RunFinished):
+
+    async def pages(self, run_id: RunId, after: int = 0, *, patience_s: float) -> AsyncGenerator[list[Recorded], None]:
+        """Every event after `after`, as many at once as there are, those to come as they come; the last page ends with
+        `RunFinished`. A page is empty when nothing has come for `patience_s`, and now and then for no reason: whoever
+        iterates may leave then.
+
+        Raises:
+            NotFound
+        """
+        with self._store.listen(self._events(run_id)) as hint:
+            page, looked_at = await self.read(run_id, after), anyio.current_time()
+            while True:
+                yield page
+                if page:
+                    after = page[-1].seq
+                    if isinstance(page[-1].event, RunFinished):
                         return
                 if len(page) < PAGE:
                     if not page and await self._is_over(run_id, after):
                         return
-                    await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
-                page = await self._page(run_id, after, PAGE)
+                    has_rung = await hint.wait(at_most_s=min(patience_s, FOLLOWERS_LOOK_AGAIN_AFTER_S))
+                    while not has_rung and anyio.current_time() < looked_at + FOLLOWERS_LOOK_AGAIN_AFTER_S:
+                        yield []
+                        has_rung = await hint.wait(at_most_s=patience_s)
+                page, looked_at = await self._page(run_id, after, PAGE), anyio.current_time()
 
     async def list_runs(self, limit: int = 100, before: RunId | None = None) -> list[RunId]:
         """Runs, newest first, beginning below `before`."""
@@ -149,6 +169,17 @@ class Journal:
     async def children_of(self, run_id: RunId) -> list[RunId]:
         """The child runs that were opened, oldest first."""
         return _run_ids(await self._store.read("ZRANGE", self._children(run_id), 0, -1))
+
+    async def keep_summary(self, run_id: RunId, summary: bytes) -> None:
+        """Keep, beside a finished run, what its events come to, so that nobody need read them all for it again."""
+        await self._store.write("HSET", self._run(run_id), "summary", summary)
+
+    async def summaries(self, run_ids: Sequence[RunId]) -> list[bytes | None]:
+        """What was kept of each run; None for one of which nothing was."""
+        if not run_ids:
+            return []
+        replies = await self._store.read_many([("HGET", self._run(run_id), "summary") for run_id in run_ids])
+        return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     async def exists(self, run_id: RunId) -> bool:
         return await self._store.read("EXISTS", self._run(run_id)) == 1
@@ -188,6 +219,30 @@ class Journal:
                 event = decode(await self._bodies.unpack(value))
                 return Recorded(seq=int(entry_id.partition(b"-")[0]), event=event)
         raise AssertionError("an entry of a run's stream has one field, e")
+
+    async def last_seq(self, run_id: RunId) -> tuple[int, bool]:
+        """Where the journal stands, and whether the run has finished; one cheap read.
+
+        Raises:
+            NotFound
+        """
+        reply = await self._store.read("HMGET", self._run(run_id), "seq", "finished")
+        assert isinstance(reply, list)
+        seq, finished = reply
+        if not isinstance(seq, bytes):
+            raise _absent(run_id)
+        return int(seq), finished is not None
+
+    async def wait_for_end(self, run_id: RunId, *, at_most_s: float, unless: Callable[[], bool]) -> bool:
+        """Whether the run has finished, waiting for it that long, or until `unless` (asked whenever woken) says no.
+
+        Raises:
+            NotFound
+        """
+        with self._store.listen(self._events(run_id)) as hint, anyio.move_on_after(at_most_s):
+            while not (await self.last_seq(run_id))[1] and not unless():
+                await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
+        return (await self.last_seq(run_id))[1]
 
     async def _is_over(self, run_id: RunId, after: int) -> bool:
         """Whether a reader who stands at `after` has `RunFinished` behind it already."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from service.contexts.redis_contexts import Contexts
 from service.ids import RunId
 from service.journal.redis_journal import Journal
+from service.journal.requests import Requests
 from service.journal.values import Recorded
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
@@ -26,6 +27,7 @@ class RunsRooms:
     blobs: Blobs
     ledger: Ledger
     metered: MeteredCalls
+    requests: Requests
     contexts: Contexts
     catalog: Catalog
     packs: Mapping[str, PromptPack]

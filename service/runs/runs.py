@@ -7,7 +7,7 @@ import anyio
 import anyio.abc
 
 from service.errors import BadRequest, NotFound, sole_failure
-from service.ids import RunId, SessionId
+from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded
 from service.runs.calls.purse import Purse
 from service.runs.driving.drives import Drives
@@ -15,9 +15,9 @@ from service.runs.driving.last_word import say_last_word
 from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request
-from service.runs.submitting import new_session, submitted_event
+from service.runs.submitting import keep_session, new_session, submitted_event
+from service.runs.summaries import Summaries
 from service.runs.values import RunRequest, RunView
-from service.runs.views import view_of
 from service.store.errors import StoreFailed
 
 STOP_WITHIN_S = 60.0
@@ -31,6 +31,7 @@ class Runs:
         self._tasks = tasks
         self._seats = Seats(rooms, kept)
         self._drives = Drives(rooms, self._seats)
+        self._summaries = Summaries(rooms)
         self._live: dict[RunId, anyio.Event] = {}
 
     def __repr__(self) -> str:
@@ -41,28 +42,34 @@ class Runs:
         """Which sessions stand on this replica, for whoever uses them between runs."""
         return self._seats
 
-    async def submit(self, request: RunRequest) -> RunId:
+    async def submit(self, request: RunRequest, run_id: RunId | None = None) -> RunId:
         """Check, price and journal a new run. It waits until somebody calls `start`.
+
+        Until it is known that the run can be, nothing is written. `run_id` is the id that it shall have, decided before
+        by whoever must find it again; None makes one.
 
         Raises:
             BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
             SandboxRefused, NoSandboxSlot: this machine cannot run it.
-            StoreFailed: nothing was submitted.
+            RunIdTaken: there is a run of this id already.
+            StoreFailed: whether anything was submitted is unknown.
         """
         check_request(request)
         self.rooms.slots.check(request.limits.depth + 1)
         await self.rooms.provider.isolation()
         session_id = request.session_id
-        if session_id is None:
-            session_id = await self.open_session()
-        else:
+        if session_id is not None:
             record = await self.rooms.session.records.get(session_id)
             if record.closed_at is not None:
                 raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
             if record.details.is_paused:
                 raise SessionPaused(f"session {session_id} is paused: resume it first")
-        submitted = await submitted_event(self.rooms, request, session_id)
+        submitted = await submitted_event(
+            self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
+        )
         check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
+        if session_id is None:
+            await keep_session(self.rooms, submitted.session_id)
         purse = Purse(submitted.run_id, submitted.limits)
         for account, limit in purse.limit_rows().items():
             if limit is not None:
@@ -86,11 +93,11 @@ class Runs:
 
     async def show(self, run_id: RunId) -> RunView:
         """Raises `NotFound`."""
-        return view_of(run_id, await self.rooms.events_of(run_id))
+        return await self._summaries.view(run_id)
 
-    async def ls(self, limit: int) -> list[RunView]:
-        """The newest root runs first."""
-        return [await self.show(run_id) for run_id in await self.rooms.journal.list_runs(limit)]
+    async def ls(self, limit: int, before: RunId | None = None) -> list[RunView]:
+        """Root runs, the newest first, beginning below `before`."""
+        return await self._summaries.views(await self.rooms.journal.list_runs(limit, before))
 
     async def answer_chunks(self, run_id: RunId) -> AsyncIterator[bytes]:
         """The answer as stored, of any size; nothing when there is none (yet)."""

@@ -12,7 +12,7 @@ from service.runs.values import RunRequest
 
 
 async def submitted_event(
-    rooms: RunsRooms, request: RunRequest, session_id: SessionId, family: Family | None = None
+    rooms: RunsRooms, request: RunRequest, session_id: SessionId, *, run_id: RunId, family: Family | None = None
 ) -> RunSubmitted:
     """The first event of a new run. Nothing is written yet.
 
@@ -23,7 +23,7 @@ async def submitted_event(
     return first_event(
         request,
         Submission(
-            run_id=RunId(new_id("run")),
+            run_id=run_id,
             session_id=session_id,
             contexts=contexts,
             root_route=rooms.catalog.resolve(request.root_model),
@@ -38,7 +38,12 @@ async def submitted_event(
 async def new_session(rooms: RunsRooms) -> SessionId:
     """A session's record, before it has a sandbox."""
     session_id = SessionId(new_id("ses"))
+    await keep_session(rooms, session_id)
+    return session_id
+
+
+async def keep_session(rooms: RunsRooms, session_id: SessionId) -> None:
+    """Keep the record of a new session under this id. Idempotent."""
     await rooms.session.records.create(
         SessionRecord(session_id=session_id, created_at=rooms.now(), random_seed=secrets.randbits(48))
     )
-    return session_id

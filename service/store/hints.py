@@ -39,11 +39,13 @@ class Hint:
     def ring(self) -> None:
         self._rung.set()
 
-    async def wait(self, *, at_most_s: float) -> None:
-        """Until the topic has been hinted at since the last `wait`, or the time is over."""
+    async def wait(self, *, at_most_s: float) -> bool:
+        """Until the topic has been hinted at since the last `wait`, or the time is over; whether it has been."""
         with anyio.move_on_after(at_most_s):
             await self._rung.wait()
+        has_rung = self._rung.is_set()
         self._rung = anyio.Event()
+        return has_rung
 
 
 class Hints:

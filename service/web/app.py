@@ -18,6 +18,7 @@ from service.web.contexts import stored as stored_contexts
 from service.web.operations import health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
+from service.web.runs import answer, events
 from service.web.runs import collection as run_collection
 from service.web.runs import single as single_run
 
@@ -27,6 +28,8 @@ ROUTERS = (
     stored_contexts.router,
     run_collection.router,
     single_run.router,
+    events.router,
+    answer.router,
 )
 """Every router of the API."""
 

@@ -14,6 +14,12 @@ from service.errors import RlmServiceError, sole_failure
 from service.web.problems import problem, problem_of, status_of
 
 LONGEST_REQUEST_ID = 128
+_UNLESS_SAID = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
+"""What is answered is some tenant's own, and written by models: no cache keeps it, no browser runs it."""
 _ID_CHARS = frozenset(string.ascii_letters + string.digits + "._-")
 
 log = structlog.get_logger(__name__)
@@ -70,6 +76,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.has_started = True
             headers = [*message.get("headers", []), (b"x-request-id", self._request_id.encode())]
+            present = {name for name, _ in headers}
+            headers += [(name, value) for name, value in _UNLESS_SAID if name not in present]
             if message["status"] >= 400 and not self._has_read_all:
                 # What is left of its body is not waited for.
                 headers.append((b"connection", b"close"))

@@ -32,11 +32,14 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "session_paused": 409,
     "not_a_file": 409,
     "file_changed": 409,
+    "run_not_finished": 409,
+    "request_in_progress": 409,
     "request_too_large": 413,
     "blob_too_large": 413,
     "value_too_large": 413,
     "file_too_large": 413,
     "unsupported_media_type": 415,
+    "idempotency_key_reused": 422,
     "unknown_model": 422,
     "unpriced_model": 422,
     "value_unserialisable": 422,
@@ -75,7 +78,7 @@ _OPENAI_TYPE_OF_STATUS = {
 FAILED = "the service failed; its log has more under this request id"
 """All that a client is told of a defect."""
 _TITLE_OF_CODE = {"unauthenticated": "API key required"}
-_RETRY_AFTER_S = {503: 1.0, 429: 1.0}
+_RETRY_AFTER_S = {409: 1.0, 429: 1.0, 503: 1.0}
 
 
 class OpenAIError(BaseModel):

@@ -9,6 +9,7 @@ from service.money import NanoUSD, format_usd
 MAX_QUESTION_CHARS = 32_000
 MAX_NAME_CHARS = 1000
 MAX_MODEL_CHARS = 200
+MAX_CURSOR_CHARS = 200
 USD = r"^[0-9]{1,7}(\.[0-9]{1,9})?$"
 
 UsdText = Annotated[str, StringConstraints(max_length=20, pattern=USD)]

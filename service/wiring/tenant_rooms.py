@@ -8,6 +8,7 @@ from service.contexts.redis_contexts import Contexts
 from service.ids import TenantId
 from service.journal.cell_log import CellLog
 from service.journal.redis_journal import Journal
+from service.journal.requests import Requests
 from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
@@ -55,6 +56,7 @@ class SharedRooms:
             blobs=blobs,
             ledger=ledger,
             metered=MeteredCalls(ledger, time.time, self.health),
+            requests=Requests(self.store, tenant_id, time.time),
             now=time.time,
             session=SessionRooms(
                 pool=self.pool,

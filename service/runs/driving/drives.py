@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 
 from service.errors import sole_failure
-from service.ids import CellId, RunId
+from service.ids import CellId, RunId, SessionId, new_id
 from service.journal.values import Recorded
 from service.ledger.values import Unit
 from service.loop.events import (
@@ -44,7 +44,7 @@ from service.runs.submission.first_event import (
     check_request,
     output_tokens,
 )
-from service.runs.submitting import new_session, submitted_event
+from service.runs.submitting import keep_session, submitted_event
 from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of
 from service.store.errors import StoreFailed
@@ -237,8 +237,11 @@ class Drives:
         )
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at)
-        submitted = await submitted_event(self._rooms, child_request, await new_session(self._rooms), family)
+        submitted = await submitted_event(
+            self._rooms, child_request, SessionId(new_id("ses")), run_id=RunId(new_id("run")), family=family
+        )
         await self._check_affordable(submitted, parent)
+        await keep_session(self._rooms, submitted.session_id)
         await self._rooms.journal.open_run(submitted)
         return submitted
 

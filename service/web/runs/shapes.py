@@ -13,6 +13,7 @@ from service.runs.values import RunRequest, RunView
 from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, money
 
 DEFAULT_COST = "1.00"
+MAX_SEQ = 2**53 - 1
 _CONTEXT_ID = r"^ctx_[0-9a-f]{32}$"
 _SESSION_ID = r"^ses_[0-9a-f]{32}$"
 

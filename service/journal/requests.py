@@ -1,0 +1,106 @@
+"""Requests that a client may send twice: what each stands for is decided, and kept, before it is done.
+
+So a client that lost the reply, or met a replica that died, sends the same request again and finds what the first one
+made, never a second one of it.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.errors import Fault, RlmServiceError
+from service.ids import TenantId
+from service.store.connection import Store
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+KEPT_S = 24 * 3600
+CLAIMED_S = 30.0
+"""How long a claim holds without a word of who made it: some ten times what doing a request takes."""
+
+_CLAIM = load_script("service.journal", "claim_request.lua")
+_SETTLE = load_script("service.journal", "settle_request.lua")
+
+
+class RequestInProgress(RlmServiceError):
+    """A request with the same idempotency key is being done right now."""
+
+    code = "request_in_progress"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
+class IdempotencyKeyReused(RlmServiceError):
+    """The idempotency key was used for a request with another body."""
+
+    code = "idempotency_key_reused"
+    fault = Fault.CALLER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a request stands for, and whether it is this caller's to do."""
+
+    target: str
+    """The id of what the request makes, or has made."""
+    is_ours: bool
+    """Whether it is yet to be done, by whoever has this claim."""
+    request: str
+    token: str
+
+
+class Requests:
+    """The requests of one tenant that carry an idempotency key."""
+
+    def __init__(self, store: Store, tenant: TenantId, now: Callable[[], float]) -> None:
+        self._store = store
+        self._keys = Keys(tenant)
+        self._now = now
+
+    async def claim(self, *, sender: str, route: str, key: str, body_sha256: str, target: str) -> Claim:
+        """Find what the request stands for; `target` when nobody has sent it before.
+
+        Called before the request is done. A claim that is ours ends with `done` or `refused`, else it runs out.
+
+        Args:
+            sender: whose key it is: the same key of somebody else is another one.
+            route: likewise.
+            key: the client's idempotency key.
+            body_sha256: of the request's body, which must be the same again.
+            target: the id of what the request is to make.
+
+        Raises:
+            RequestInProgress: somebody else is doing it.
+            IdempotencyKeyReused: it was another request.
+        """
+        request = self._keys("request", hashlib.sha256(f"{sender}\n{route}\n{key}".encode()).hexdigest())
+        token, now = secrets.token_hex(8), self._now()
+        reply = await self._store.run(
+            _CLAIM,
+            [request],
+            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000],
+            is_idempotent=True,
+        )
+        match reply:
+            case [b"claimed", bytes(found)]:
+                return Claim(target=found.decode(), is_ours=True, request=request, token=token)
+            case [b"done", bytes(found)]:
+                return Claim(target=found.decode(), is_ours=False, request=request, token=token)
+            case [b"busy", _]:
+                raise RequestInProgress(
+                    "a request with this Idempotency-Key is in progress: send it again in a moment",
+                    data={"retry_after_s": 1},
+                )
+            case _:
+                raise IdempotencyKeyReused(
+                    "this Idempotency-Key was used for a request with another body: use a new key for a new request"
+                )
+
+    async def done(self, claim: Claim) -> None:
+        """What the request stands for is there. Idempotent."""
+        await self._store.run(_SETTLE, [claim.request], [claim.token, "done"], is_idempotent=True)
+
+    async def refused(self, claim: Claim) -> None:
+        """Nothing was made and nothing will be: the same key may be used for another try. Idempotent."""
+        await self._store.run(_SETTLE, [claim.request], [claim.token, "refused"], is_idempotent=True)

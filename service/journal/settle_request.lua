@@ -1,0 +1,11 @@
+-- End a claim: the request is done, or it was refused and is forgotten. Nothing happens to a claim of somebody else.
+-- KEYS: the request
+-- ARGV: token of the claim, 'done' or 'refused'
+-- Replies 1 when the claim was this one.
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+if ARGV[2] == 'done' then
+  redis.call('HDEL', KEYS[1], 'token', 'until')
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1

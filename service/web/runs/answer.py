@@ -1,0 +1,54 @@
+"""`/v1/runs/{run_id}/answer`: the answer itself, of any size."""
+
+from fastapi import Response
+from fastapi.responses import FileResponse
+
+from service.errors import Fault, NotFound, RlmServiceError
+from service.loop.values import BlobRef
+from service.store.errors import BlobMissing
+from service.tenants.values import Scope
+from service.web.callers import RunsOfCaller
+from service.web.doors import open_router
+from service.web.paths import RunIdInPath
+
+router = open_router(Scope.RUNS, tag="runs")
+
+
+class RunNotFinished(RlmServiceError):
+    """The run has no answer yet; it may have one when it has ended."""
+
+    code = "run_not_finished"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
+@router.get(
+    "/v1/runs/{run_id}/answer",
+    summary="Read the answer",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The answer, byte for byte.",
+            "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {}}},
+        },
+        206: {"description": "The part of it that the header `range` asked for."},
+    },
+)
+async def answer(run_id: RunIdInPath, runs: RunsOfCaller) -> Response:
+    """As it was submitted, streamed. `application/json` when the run had an answer schema, text otherwise."""
+    view = await runs.show(run_id)
+    if view.answer is None and view.stop_reason is None:
+        raise RunNotFinished(f"run {run_id} is still running: wait for its end")
+    if view.answer is None:
+        raise NotFound(f"run {run_id} ended without an answer ({view.stop_reason})")
+    return await _streamed(runs, view.answer)
+
+
+async def _streamed(runs: RunsOfCaller, ref: BlobRef) -> Response:
+    if not await runs.rooms.blobs.has(ref.sha256):
+        raise BlobMissing(f"the answer {ref.sha256} is missing from the blob store")
+    return FileResponse(
+        runs.rooms.blobs.path(ref.sha256),
+        media_type="application/json" if ref.media == "json" else "text/plain; charset=utf-8",
+        headers={"etag": f'"{ref.sha256}"'},
+    )

@@ -1,0 +1,74 @@
+"""Requests that may come twice: what each stands for is decided once."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from service.journal.requests import CLAIMED_S, IdempotencyKeyReused, RequestInProgress, Requests
+from tests.store_fixture import Stored
+
+pytestmark = pytest.mark.anyio
+
+SENT = {"sender": "key_1", "route": "POST /v1/runs", "key": "k", "body_sha256": "d"}
+
+
+@dataclass(eq=False)
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    requests: Requests
+    clock: Clock = field(default_factory=Clock)
+
+
+@pytest.fixture
+def desk(stored: Stored) -> Desk:
+    clock = Clock()
+    return Desk(requests=Requests(stored.store, stored.tenant, clock), clock=clock)
+
+
+async def test_what_a_request_stands_for_stays_through_a_claim_that_ran_out(desk: Desk) -> None:
+    """While somebody does it, others are told to come back; when that one died, the next one does it under the same
+    id; and who was given up for dead ends nobody else's claim."""
+    first = await desk.requests.claim(**SENT, target="one")
+    with pytest.raises(RequestInProgress):
+        await desk.requests.claim(**SENT, target="two")
+    desk.clock.now += CLAIMED_S + 1
+    second = await desk.requests.claim(**SENT, target="two")
+    assert (second.is_ours, second.target) == (True, "one")
+    await desk.requests.done(first)
+    await desk.requests.refused(first)
+    with pytest.raises(RequestInProgress):
+        await desk.requests.claim(**SENT, target="three")
+    await desk.requests.done(second)
+    third = await desk.requests.claim(**SENT, target="three")
+    assert (third.is_ours, third.target) == (False, "one")
+
+
+async def test_a_refused_request_leaves_nothing(desk: Desk) -> None:
+    """The same key may be used for another try, with another body even."""
+    await desk.requests.refused(await desk.requests.claim(**SENT, target="one"))
+    again = await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two")
+    assert (again.is_ours, again.target) == (True, "two")
+
+
+@pytest.mark.parametrize("other", [{"sender": "key_2"}, {"route": "POST /v1/sessions"}, {"key": "l"}])
+async def test_only_sender_route_and_key_together_are_the_same_request(desk: Desk, other: dict[str, str]) -> None:
+    """Whoever else uses the key, or uses it elsewhere, makes another request."""
+    await desk.requests.claim(**SENT, target="one")
+    assert (await desk.requests.claim(**SENT | other, target="two")).target == "two"
+
+
+async def test_one_key_is_one_body(desk: Desk) -> None:
+    """Another body under a key is refused, while the first is being done and afterwards."""
+    claim = await desk.requests.claim(**SENT, target="one")
+    with pytest.raises(IdempotencyKeyReused):
+        await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two")
+    await desk.requests.done(claim)
+    with pytest.raises(IdempotencyKeyReused):
+        await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two")

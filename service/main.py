@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from service.sandboxes.capabilities import Exposure, check_exposure
 from service.settings import Settings
 from service.web.app import create_app
 from service.web.listener import Listening, serve_public
@@ -35,10 +36,12 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
     Raises:
         BadRequest: a setting cannot be used.
         StoreFailed: no store can be reached or started.
+        SandboxRefused: cells cannot be isolated here, or not well enough for those who would be served.
     """
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_service(settings) as service, anyio.create_task_group() as tasks:
             first_key_file, rooms = await _open_web(settings, service, tasks)
+            await _check_exposure(settings, service)
             listening = Listening(
                 host=settings.host,
                 port=settings.port,
@@ -49,6 +52,13 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
                 ready(Serving(address=address, first_key_file=first_key_file))
                 await anext(signals)
             tasks.cancel_scope.cancel()
+
+
+async def _check_exposure(settings: Settings, service: Service) -> None:
+    """Before anybody is let in. Raises `SandboxRefused`."""
+    tenants = await service.registry.tenants.page(limit=2)
+    exposure = Exposure(bind_host=settings.host, tenants_share=len(tenants) > 1)
+    check_exposure(await service.provider.isolation(), exposure)
 
 
 async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:

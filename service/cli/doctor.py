@@ -19,6 +19,7 @@ from service.contexts.documents.conversion import missing_confinement
 from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
 from service.sandboxes.capabilities import capabilities
+from service.sandboxes.docker_image import complaint, image_age
 from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
@@ -130,7 +131,9 @@ async def _docker(settings: Settings) -> Finding:
         for image in found.images
         if not image.present
     ]
-    usable = found.seccomp and all(image.present for image in found.images)
+    ages = {image.name: image_age(image.protocol, image.sources) for image in found.images if image.present}
+    missing += [remark for name, age in ages.items() if (remark := complaint(name, age)) is not None]
+    usable = found.seccomp and all(image.name in ages and ages[image.name].is_usable for image in found.images)
     return Finding(
         subject="docker",
         state=State.MISSING if not usable else State.WARNING if missing else State.OK,

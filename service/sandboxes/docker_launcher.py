@@ -44,7 +44,7 @@ from service.sandboxes.port import SandboxRefused, SandboxStartFailed
 
 CONNECT_DEADLINE_S = 5.0
 REPLY_DEADLINE_S = 150.0
-"""The launcher may wait for the engine twice, a minute each time."""
+"""The launcher may wait for the engine twice, a minute each time, and ask before whether it is there."""
 RETURN_DEADLINE_S = 30.0
 """For a launcher that went away to be there again."""
 _RETURN_PAUSE_S = 0.2
@@ -234,7 +234,7 @@ async def _exchange(stream: anyio.abc.SocketStream, request: BaseModel) -> BaseM
 
 def _failure(reply: BaseModel) -> SandboxRefused | SandboxStartFailed:
     if isinstance(reply, RefusedReply) and reply.why == "refused":
-        return SandboxRefused(f"{reply.message}: start Docker, or set RLM_DOCKER_HOST to where it is")
+        return SandboxRefused(reply.message)
     if isinstance(reply, RefusedReply):
         return SandboxStartFailed(f"the launcher could not do it: {reply.message}")
     return SandboxStartFailed(f"the launcher answered with a {type(reply).__name__}")

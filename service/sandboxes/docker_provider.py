@@ -14,6 +14,7 @@ import structlog
 from service.errors import RlmServiceError
 from service.ids import SandboxId
 from service.sandboxes.directory import disown
+from service.sandboxes.docker_image import complaint, image_age
 from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
 from service.sandboxes.levels import LevelName
@@ -133,17 +134,19 @@ class DockerProvider:
         async with self._one_probe:
             if self._found is None:
                 capabilities = await self._launcher.capabilities()
-                check_capabilities(capabilities, runtime=self._runtime, image=self._image)
+                remark = check_capabilities(capabilities, runtime=self._runtime, image=self._image)
                 described = self._described(capabilities.engine_version)
+                if remark is not None:
+                    described = replace(described, details=(*described.details, remark))
+                    _log.warning("sandbox_image_is_older", image=self._image)
                 # A container promises all that the namespaces level does.
                 unproven = _UnprovenProvider(self, described)
                 found = await probe(unproven, LevelName.NAMESPACES, self._sessions)
                 if found.faults:
-                    found_text = "; ".join(found.faults)[:800]
+                    found_text = "; ".join((*found.faults, *([] if remark is None else [remark])))[:1200]
                     raise SandboxRefused(
                         f"{self._runtime} with image {self._image} does not isolate here, or does not start: "
-                        f"{found_text} (an image of another version? Make it anew: "
-                        f"`sh deploy/make_sandbox_image.sh {self._image}`)"
+                        f"{found_text}"
                     )
                 described = replace(described, details=(*described.details, found.described))
                 self._found = described
@@ -195,8 +198,9 @@ class DockerProvider:
         return f"<DockerProvider {self._runtime} {self._image} {'proven' if self._found else 'not probed'}>"
 
 
-def check_capabilities(found: CapabilitiesReply, *, runtime: Runtime, image: str) -> None:
-    """Whether sandboxes can be started there. Raises `SandboxRefused` with the one thing to do."""
+def check_capabilities(found: CapabilitiesReply, *, runtime: Runtime, image: str) -> str | None:
+    """Whether sandboxes can be started there, and what is to be said of the image all the same, if anything. Raises
+    `SandboxRefused` with the one thing to do."""
     if runtime not in found.runtimes:
         fix = (
             "install gVisor and name it runsc in the engine's daemon.json (docs/docker.md shows how), or set "
@@ -209,16 +213,22 @@ def check_capabilities(found: CapabilitiesReply, *, runtime: Runtime, image: str
         )
     if not found.seccomp:
         raise SandboxRefused("the Docker engine has no seccomp, without which no sandbox is started: use one that has")
-    present = {offered.name: offered.present for offered in found.images}
-    if image not in present:
+    images = {offered.name: offered for offered in found.images}
+    if image not in images:
         raise SandboxRefused(
-            f"the launcher may start {', '.join(present)} and not {image}: start it with --image {image}"
+            f"the launcher may start {', '.join(images)} and not {image}: start it with --image {image}"
         )
-    if not present[image]:
+    offered = images[image]
+    if not offered.present:
         raise SandboxRefused(
             f"the engine has no image {image}: make it with `sh deploy/make_sandbox_image.sh {image}`, or set "
             "RLM_DOCKER_IMAGE to one that it has"
         )
+    age = image_age(offered.protocol, offered.sources)
+    remark = complaint(image, age)
+    if remark is not None and not age.is_usable:
+        raise SandboxRefused(remark)
+    return remark
 
 
 class _UnprovenProvider:

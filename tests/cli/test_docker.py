@@ -83,6 +83,7 @@ def test_doctor_tells_what_docker_has_and_lacks(with_docker: CommandLine) -> Non
     assert lacking["docker"]["state"] == "missing"
     assert "make_sandbox_image.sh nobody/has:this" in lacking["docker"]["details"][0]
     assert lacking["sandbox"]["state"] == "ok"
+    assert "make it anew" not in str(lacking)
     chosen = found({"RLM_DOCKER_IMAGE": "nobody/has:this", "RLM_SANDBOX": "docker"})
     assert chosen["sandbox"]["state"] == "broken"
     assert "make_sandbox_image.sh nobody/has:this" in chosen["sandbox"]["text"]

@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
+from sandbox_image import protocol
+from service.sandboxes.docker_image import our_sources
 from service.sandboxes.docker_launcher import Launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider, check_capabilities
 from service.sandboxes.launcher.protocol import CapabilitiesReply, OfferedImage, Runtime
@@ -241,12 +243,17 @@ class TestRunsc(DockerContract):
         assert (isolation.level, isolation.multi_tenant) == ("runsc", True)
 
 
+CURRENT_IMAGE = OfferedImage(
+    name="rlm-sandbox", present=True, protocol=str(protocol.PROTOCOL_VERSION), sources=our_sources()
+)
+
+
 def offer(**changes: Any) -> CapabilitiesReply:
     return CapabilitiesReply(
         engine_version="24.0",
         runtimes=changes.get("runtimes", ["runc", "runsc"]),
         seccomp=changes.get("seccomp", True),
-        images=changes.get("images", [OfferedImage(name="rlm-sandbox", present=True)]),
+        images=changes.get("images", [CURRENT_IMAGE]),
     )
 
 
@@ -258,13 +265,23 @@ def offer(**changes: Any) -> CapabilitiesReply:
         (offer(seccomp=False), "runc", "no seccomp"),
         (offer(images=[OfferedImage(name="other", present=True)]), "runc", "--image rlm-sandbox"),
         (offer(images=[OfferedImage(name="rlm-sandbox", present=False)]), "runsc", "make_sandbox_image"),
+        (offer(images=[OfferedImage(name="rlm-sandbox", present=True)]), "runc", "does not say what it was made from"),
+        (offer(images=[CURRENT_IMAGE.model_copy(update={"protocol": "0"})]), "runc", "speaks otherwise"),
     ],
 )
 def test_what_is_missing_is_refused_with_what_to_do(found: CapabilitiesReply, runtime: Runtime, says: str) -> None:
     """What the engine lacks is refused by a sentence that fixes it; nothing is downgraded."""
-    check_capabilities(offer(), runtime=runtime, image="rlm-sandbox")
+    assert check_capabilities(offer(), runtime=runtime, image="rlm-sandbox") is None
     with pytest.raises(SandboxRefused, match=says):
         check_capabilities(found, runtime=runtime, image="rlm-sandbox")
+
+
+def test_an_image_of_other_sources_is_told_of_and_used() -> None:
+    """One of the same wire format is no reason to refuse, and what is to be done about it is said."""
+    older = offer(images=[CURRENT_IMAGE.model_copy(update={"sources": "f" * 64})])
+    said = check_capabilities(older, runtime="runc", image="rlm-sandbox")
+    assert said is not None
+    assert "make it anew" in said
 
 
 @pytest.mark.anyio

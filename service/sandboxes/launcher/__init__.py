@@ -15,6 +15,7 @@ as a child of the service on the embedded default.
     owners       whose a sandbox is
     uids         a uid of its own for each sandbox
     engine       the Docker SDK: the only module that imports it; its types and errors do not leave
+    engine_faults  what the engine's refusals and silence mean
     program      the command line
 
 What a container is made of stands in `docker_profile`, one room up; the caller's side is `docker_launcher`. Imported

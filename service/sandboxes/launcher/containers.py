@@ -15,7 +15,7 @@ from service.ids import is_id
 from service.sandboxes.directory import is_disowned, orphaned
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, Usage
+from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, FoundImage, Usage
 from service.sandboxes.launcher.owners import is_same_owner, owner_of
 from service.sandboxes.launcher.protocol import StartRequest
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
@@ -87,10 +87,10 @@ class Containers:
     def label(self) -> str:
         return str(self._sessions)
 
-    async def capabilities(self) -> tuple[EngineFacts, list[tuple[str, bool]]]:
-        """The engine, and each permitted image with whether it is there."""
+    async def capabilities(self) -> tuple[EngineFacts, list[tuple[str, FoundImage | None]]]:
+        """The engine, and each permitted image, as far as it is there."""
         facts = await self._engine.facts()
-        return facts, [(image, await self._engine.has_image(image)) for image in self._bounds.images]
+        return facts, [(image, await self._engine.image(image)) for image in self._bounds.images]
 
     async def start(self, request: StartRequest) -> Held:
         """Create and start the container of a sandbox. Raises `Refused`, `EngineFailed`."""
@@ -179,7 +179,7 @@ class Containers:
                 try:
                     await (self._remove(container) if container in doomed else self._take_up(container))
                 except EngineFailed as exc:
-                    if exc.kind == "unreachable":
+                    if exc.fault.is_of_engine:
                         raise
                     # One that has vanished meanwhile, or that the engine cannot handle, must not keep the others.
                     _log.warning("sandbox_not_reconciled", sandbox_id=container.sandbox_id[:64], reason=exc.reason)

@@ -4,11 +4,13 @@ The SDK blocks, so every call runs in a thread, a bounded number at once. A call
 its own timeout ends it, and a container that was created is known.
 """
 
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -20,10 +22,18 @@ import requests
 import structlog
 import urllib3
 
+from service.sandboxes.docker_image import LABEL_PROTOCOL, LABEL_SOURCES
 from service.sandboxes.docker_profile import LABEL_DEADLINE, LABEL_OWNER, LABEL_SANDBOX, LABEL_SESSIONS, LABEL_UID
+from service.sandboxes.launcher.engine_faults import EngineFault, described, fault_of_answer, fault_of_silence
 from service.sandboxes.launcher.reconciling import FoundContainer
 
-CALL_DEADLINE_S = 60.0
+CALL_DEADLINE_S = 60
+"""Of what changes something."""
+QUESTION_DEADLINE_S = 10
+"""Of what does not: after that the engine is called silent."""
+CONVERSATION_S = 5.0
+"""An engine that has answered within this time is there. One that has not is asked, before it is given long work."""
+MOST_CAUSES = 16
 CALLS_AT_ONCE = 8
 EVENTS_PAUSE_S = 1.0
 """Before a broken stream of events is opened again."""
@@ -35,12 +45,20 @@ _T = TypeVar("_T")
 
 
 class EngineFailed(Exception):
-    """What the engine answered instead. `reason` is one line for people."""
+    """What the engine answered instead, if anything. `reason` is one line for people."""
 
-    def __init__(self, kind: Literal["missing", "unreachable", "failed"], reason: str) -> None:
+    def __init__(self, fault: EngineFault, reason: str) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.fault = fault
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """An image that the engine has, by its labels (`docker_image`)."""
+
+    protocol: str
+    sources: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +85,21 @@ class Ending:
     exit_status: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clients:
+    """The SDK's, which has one deadline a client."""
+
+    asking: docker.APIClient
+    working: docker.APIClient
+
+
 class Engine:
     """One engine. `host` is a URL such as `unix:///var/run/docker.sock`; None for the machine's usual one."""
 
     def __init__(self, host: str | None) -> None:
         self._host = host or "unix:///var/run/docker.sock"
-        self._client: docker.APIClient | None = None
+        self._found: _Clients | None = None
+        self._answered_s = -CONVERSATION_S
         self._one_client = threading.Lock()
         """The first calls may come from several threads; one of them makes the client."""
         self._calls = anyio.CapacityLimiter(CALLS_AT_ONCE)
@@ -89,16 +116,22 @@ class Engine:
                 own_uids=not names & {"name=userns", "name=rootless"},
             )
 
-        return await self._call(ask)
+        return await self._ask(ask)
 
-    async def has_image(self, name: str) -> bool:
+    async def image(self, name: str) -> FoundImage | None:
+        """None where the engine has none of this name."""
+
+        def look(client: docker.APIClient) -> FoundImage:
+            found: Mapping[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
+            labels: Mapping[str, str] = (found.get("Config") or {}).get("Labels") or {}
+            return FoundImage(protocol=labels.get(LABEL_PROTOCOL, "")[:40], sources=labels.get(LABEL_SOURCES, "")[:80])
+
         try:
-            await self._call(lambda client: client.inspect_image(name))  # type: ignore[no-untyped-call]
+            return await self._ask(look)
         except EngineFailed as exc:
-            if exc.kind == "missing":
-                return False
+            if exc.fault in (EngineFault.MISSING, EngineFault.IMAGE_MISSING):
+                return None
             raise
-        return True
 
     async def create(self, name: str, profile: Mapping[str, Any]) -> str:
         """The id of the new container."""
@@ -130,12 +163,12 @@ class Engine:
             except docker.errors.APIError as exc:
                 if exc.status_code != _CONFLICT:
                     raise
-                client.wait(container_id, timeout=int(CALL_DEADLINE_S), condition="removed")  # somebody is at it
+                client.wait(container_id, timeout=CALL_DEADLINE_S, condition="removed")  # somebody is at it
 
         try:
             await self._call(remove)
         except EngineFailed as exc:
-            if exc.kind != "missing":
+            if exc.fault is not EngineFault.MISSING:
                 raise
 
     async def pause(self, container_id: str) -> None:
@@ -153,7 +186,7 @@ class Engine:
                 processes=int(found.get("pids_stats", {}).get("current", 0)),
             )
 
-        return await self._call(measure)
+        return await self._ask(measure)
 
     async def found(self, sessions: str) -> list[FoundContainer]:
         """All containers that belong to a directory of sessions, ended ones too."""
@@ -163,7 +196,7 @@ class Engine:
             listed = client.containers(all=True, filters={"label": labels})
             return [_found(entry) for entry in listed]
 
-        return await self._call(find)
+        return await self._ask(find)
 
     @asynccontextmanager
     async def endings(self, sessions: str) -> AsyncIterator["Endings"]:
@@ -176,19 +209,59 @@ class Engine:
             finally:
                 endings.close()
 
+    async def _ask(self, question: Callable[[docker.APIClient], _T]) -> _T:
+        """What changes nothing, and is answered at once or not at all."""
+        return await self._in_thread(lambda: question(self._clients().asking))
+
     async def _call(self, call: Callable[[docker.APIClient], _T]) -> _T:
+        """What may take its time, of an engine that is there."""
+
         def run() -> _T:
-            with _translated():
-                return call(self.client())
+            clients = self._clients()
+            if time.monotonic() - self._answered_s > CONVERSATION_S:
+                clients.asking.ping()
+            return call(clients.working)
 
-        return await anyio.to_thread.run_sync(run, limiter=self._calls)
+        return await self._in_thread(run)
 
-    def client(self) -> docker.APIClient:
+    async def _in_thread(self, run: Callable[[], _T]) -> _T:
+        def translated() -> _T:
+            with self.translated():
+                answer = run()
+                self._answered_s = time.monotonic()
+                return answer
+
+        return await anyio.to_thread.run_sync(translated, limiter=self._calls)
+
+    def events(self, filters: dict[str, Any]) -> Any:
+        """The engine's events from now on, without a deadline. Call it from a thread only."""
+        clients = self._clients()
+        clients.asking.ping()  # one that is silent already would hold the thread for ever
+        return clients.working.events(decode=True, filters=filters)
+
+    def _clients(self) -> "_Clients":
         """Made at first need: an engine that comes up later is found later. Call it from a thread only."""
         with self._one_client:
-            if self._client is None:
-                self._client = docker.APIClient(base_url=self._host, version="auto", timeout=int(CALL_DEADLINE_S))
-            return self._client
+            if self._found is None:
+                _reach(self._host)
+                asking = docker.APIClient(base_url=self._host, version="auto", timeout=QUESTION_DEADLINE_S)
+                version = asking.api_version
+                working = docker.APIClient(base_url=self._host, version=version, timeout=CALL_DEADLINE_S)
+                self._found = _Clients(asking=asking, working=working)
+            return self._found
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Inside, whatever the SDK raises becomes `EngineFailed`."""
+        try:
+            yield
+        except docker.errors.APIError as exc:
+            words = _explanation(exc)
+            fault = fault_of_answer(exc.status_code or 0, words)
+            raise EngineFailed(fault, described(fault, host=self._host, said=words)) from exc
+        except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
+            fault = fault_of_silence(_causes(exc))
+            raise EngineFailed(fault, described(fault, host=self._host)) from exc
 
     def __repr__(self) -> str:
         return f"<Engine {self._host}: {self._calls.borrowed_tokens:g} of {CALLS_AT_ONCE} calls at work>"
@@ -228,8 +301,8 @@ class Endings:
     def _read(self) -> None:
         filters = {"type": "container", "event": "die", "label": f"{LABEL_SESSIONS}={self._sessions}"}
         try:
-            with _translated():
-                self._stream = self._engine.client().events(decode=True, filters=filters)
+            with self._engine.translated():
+                self._stream = self._engine.events(filters)
                 if self._closed:
                     return
                 self._broken = False
@@ -264,16 +337,26 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except docker.errors.NotFound as exc:
-        raise EngineFailed("missing", _explanation(exc)) from exc
-    except docker.errors.APIError as exc:
-        raise EngineFailed("failed", _explanation(exc)) from exc
-    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
-        raise EngineFailed("unreachable", f"the Docker engine cannot be reached ({type(exc).__name__})") from exc
+def _reach(host: str) -> None:
+    """Raises `OSError` where nothing lets us in at a unix socket. The SDK would say so as well, less clearly, and
+    leave a socket open for it."""
+    path = host.removeprefix("unix://")
+    if path != host:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(QUESTION_DEADLINE_S)
+            connection.connect(path)
+
+
+def _causes(exc: BaseException) -> tuple[BaseException, ...]:
+    """It and what it came of, as far as that goes back; a time-out of the SDK's client as the system's would be."""
+    found: list[BaseException] = []
+    each: BaseException | None = exc
+    while each is not None and len(found) < MOST_CAUSES:
+        found.append(TimeoutError() if isinstance(each, requests.Timeout | urllib3.exceptions.TimeoutError) else each)
+        # The SDK and requests wrap what was raised in an argument as often as in the chain.
+        inner = next((argument for argument in each.args if isinstance(argument, BaseException)), None)
+        each = each.__cause__ or inner or each.__context__
+    return tuple(found)
 
 
 def _explanation(exc: docker.errors.APIError) -> str:

@@ -126,6 +126,9 @@ class StatsReply(_Closed):
 class OfferedImage(_Closed):
     name: str
     present: bool
+    protocol: str = ""
+    """Which wire format it was made for and from what sources, by its labels; empty where it does not say."""
+    sources: str = ""
 
 
 class CapabilitiesReply(_Closed):

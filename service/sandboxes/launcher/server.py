@@ -118,7 +118,7 @@ class Server:
         except Refused as exc:
             reply = RefusedReply(why="unusable", message=str(exc)[:500])
         except EngineFailed as exc:
-            reply = RefusedReply(why="refused" if exc.kind == "unreachable" else "failed", message=exc.reason)
+            reply = RefusedReply(why="refused" if exc.fault.is_of_machine else "failed", message=exc.reason)
         if held is None:
             await send_message(stream, reply, REPLY_DEADLINE_S)
             return
@@ -150,7 +150,15 @@ class Server:
                     engine_version=facts.version,
                     runtimes=list(facts.runtimes),
                     seccomp=facts.seccomp,
-                    images=[OfferedImage(name=name, present=present) for name, present in images],
+                    images=[
+                        OfferedImage(
+                            name=name,
+                            present=image is not None,
+                            protocol="" if image is None else image.protocol,
+                            sources="" if image is None else image.sources,
+                        )
+                        for name, image in images
+                    ],
                 )
             case _:
                 assert_never(request)

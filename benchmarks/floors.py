@@ -105,8 +105,7 @@ class Floors:
             sandbox = await self.warm.service.pool.acquire()
             try:
                 started = time.perf_counter()
-                await claim(sandbox)
-                await self.warm.bind(sandbox, context)
+                await claim(sandbox, await self.warm.beginning(context))
                 await run_cell(sandbox, "print(len(context))", str(GB))
                 ours.append(milliseconds(time.perf_counter() - started))
             finally:

@@ -16,7 +16,7 @@ from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, CellStatus, ContextBinding, Limits
 from service.runs.sessions.bindings import BindsContexts, Wanted
 from service.runs.values import RunRequest
-from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.sandbox import Beginning, Sandbox
 from service.settings import read_settings
 from service.wiring.service import Service, open_service
 
@@ -85,18 +85,16 @@ class Side:
         """A claimed sandbox, with the context bound in it."""
         sandbox = await self.service.pool.acquire()
         try:
-            await claim(sandbox)
-            if context is not None:
-                await self.bind(sandbox, context)
+            await claim(sandbox, None if context is None else await self.beginning(context))
             yield sandbox
         finally:
             await self.service.pool.release(sandbox)
 
-    async def bind(self, sandbox: Sandbox, context: Context) -> None:
-        """As a run binds it."""
+    async def beginning(self, context: Context) -> Beginning:
+        """What a run over this context binds."""
         wanted = Wanted(contexts=(ContextBinding(context_id=context.context_id),), tools=(), is_child=False)
         bound = await BindsContexts(self.service.contexts).bound(wanted)
-        await sandbox.bind(bound.bindings, bound.files)
+        return Beginning(bindings=bound.bindings, files=bound.files, starts_run=True)
 
     async def run(self, root_model: str, sub_model: str, context: str, question: str) -> tuple[float, str]:
         """A whole run over a text that has to be taken in first; its seconds and its answer."""
@@ -161,8 +159,8 @@ async def open_side(
         yield Side(service=service, backend=backend)
 
 
-async def claim(sandbox: Sandbox) -> None:
-    await sandbox.claim(generation=1, grant="benchmark", random_seed=1)
+async def claim(sandbox: Sandbox, beginning: Beginning | None = None) -> None:
+    await sandbox.claim(generation=1, grant="benchmark", random_seed=1, beginning=beginning)
 
 
 async def run_cell(sandbox: Sandbox, code: str, expected: str) -> float:

@@ -41,6 +41,14 @@ def decode_value(cls: type[Value], value: Any) -> Value:
     return decoded
 
 
+def learn_shape(cls: type[Any]) -> None:
+    """Read the annotations of a dataclass, and of those that it is made of, before anybody waits for it."""
+    for hint in _fields_of(cls)[0].values():
+        for part in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(part):
+                learn_shape(typing.cast(type[Any], part))
+
+
 def _decode_dataclass(cls: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise NotThatShape(f"{where} must be an object, found {type(value).__name__}")

@@ -23,13 +23,13 @@ from . import confinement
 from .answers import NAME as ANSWER
 from .bindings import BindingRefused, ContextFiles, bind_all
 from .cells import CellRunner
-from .decoding import decode_value
+from .decoding import decode_value, learn_shape
 from .encoded_values import Form, Unserialisable
 from .encoded_values import encode_value as encode
 from .frames import Frame, FrameDecoder, encode_frame
 from .host_functions import CallChannel, HostFunctions
 from .interrupts import Interrupts
-from .kernel_birth import KernelBirth
+from .kernel_birth import KernelBirth, KernelTerms
 from .kernel_messages import MAX_VARIABLES_LISTED, CellOutcome, KernelReady, ValueOutcome
 from .memory_reserve import MemoryReserve
 from .namespace import Namespace
@@ -58,10 +58,9 @@ def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support) -> 
     try:
         kept = _move_descriptors(descriptors)
         confined = _confine_self(birth)
-        reserve = MemoryReserve(birth.memory_bytes)
-        shared = None if support.layout is None else SharedTexts(support.layout, reserve.make_room)
-        files = ContextFiles(birth.contexts_directory, shared)
-        Kernel(birth, *kept, context_files=files, reserve=reserve).serve([*confined, support.remark])
+        kernel = Kernel(birth, *kept)
+        if kernel.begin([*confined, support.remark], support):
+            kernel.serve()
         status = 0
     except BaseException:  # a fault of ours: the cell that met it shows where
         with suppress(BaseException):
@@ -90,12 +89,9 @@ def _move_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.soc
 def _confine_self(birth: KernelBirth) -> list[str]:
     os.setsid()
     in_force = confinement.prefer_as_oom_victim()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (birth.file_bytes, birth.file_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What the stack may grow to is memory that the limit on data does not count.
     _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
-    if birth.processes is not None:
-        _lower_limit(resource.RLIMIT_NPROC, birth.processes)
     bound_thread_starts(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += confinement.confine_kernel()
@@ -119,12 +115,8 @@ class Kernel:
         calls: socket.socket,
         output: int,
         errors: int,
-        *,
-        context_files: ContextFiles,
-        reserve: MemoryReserve,
     ) -> None:
         self._birth = birth
-        self._context_files = context_files
         self._connection = cells
         self._decoder = FrameDecoder(max_body_bytes=MAX_CONTROL_BODY_BYTES)
         self._interrupts = Interrupts()
@@ -133,17 +125,34 @@ class Kernel:
         self._calls = CallChannel(calls, self._interrupts, self._origins)
         self._output = output
         self._errors = errors
-        self._reserve = reserve
+        self._reserve = MemoryReserve()
         _prepare_interpreter(birth)
         self._namespace = Namespace(HostFunctions(self._calls))
         self._runner = CellRunner(self._namespace.names)
         self._stdout, self._stderr = _open_stream(1), _open_stream(2)
         self._input = builtins.input = _refuse_input
         self._restore_process()
+        _rehearse()
 
-    def serve(self, confined: list[str]) -> None:
-        """Until the supervisor closes the socket."""
+    def begin(self, confined: list[str], support: Support) -> bool:
+        """Stand by until the sandbox is claimed, then put in force what was wanted; False when it never is."""
         self._answer("ready", KernelReady(confinement=confined))
+        frame = self._next_frame()
+        if frame is None:
+            return False
+        terms = decode_value(KernelTerms, json.loads(frame.body))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (terms.file_bytes, terms.file_bytes))
+        if terms.processes is not None:
+            _lower_limit(resource.RLIMIT_NPROC, terms.processes)
+        self._reserve.limit(terms.memory_bytes)
+        shared = None if support.layout is None else SharedTexts(support.layout, self._reserve.make_room)
+        self._context_files = ContextFiles(self._birth.contexts_directory, shared)
+        random.seed(terms.random_seed)
+        self._connection.sendall(encode_frame({"did": "begin"}, b""))
+        return True
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket."""
         while (frame := self._next_frame()) is not None:
             self._restore_process()
             match frame.header["do"]:
@@ -299,7 +308,6 @@ class _TooLarge(Exception):
 
 def _prepare_interpreter(birth: KernelBirth) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    random.seed(birth.random_seed)
     os.environ.clear()
     os.environ.update(HOME=birth.tmp_directory, TMPDIR=birth.tmp_directory, LANG="C.UTF-8", PYTHONUTF8="1")
     os.chdir(birth.tmp_directory)
@@ -307,6 +315,13 @@ def _prepare_interpreter(birth: KernelBirth) -> None:
     if birth.confined:  # modes and times of files cannot be set here, and a copy of one shall not fail for that
         vars(shutil).update(copymode=_leave_attributes, copystat=_leave_attributes)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (for this process's life)
+
+
+def _rehearse() -> None:
+    """What the first bindings and the first cell would make and load, done while nobody waits for it."""
+    learn_shape(BindRequest)
+    runner = CellRunner({})
+    runner.run_cell(runner.compile_cell("0 if None else None"))
 
 
 def _open_stream(descriptor: int) -> TextIOWrapper:

@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any
 
@@ -20,7 +20,8 @@ from .decoding import NotThatShape, decode_value, parse_json
 from .file_watch import FileWatch
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
 from .host_calls import HostCalls
-from .kernel_birth import KernelBirth
+from .http_stream import encode_json
+from .kernel_birth import KernelBirth, KernelTerms
 from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
 from .memory_watch import WATCH_INTERVAL_S, MemoryWatch
 from .protocol import MAX_HOST_CALL_BODY_BYTES
@@ -53,7 +54,7 @@ class KernelLife:
     """A running kernel."""
 
     def __init__(self, zygote: Zygote, birth: KernelBirth, waker: "Waker") -> None:
-        """Fork one and wait until it is ready.
+        """Fork one and wait until it stands by, confined; `begin` comes before anything else is asked of it.
 
         Raises:
             KernelLost: it did not come up.
@@ -83,25 +84,39 @@ class KernelLife:
         self._calls_decoder = FrameDecoder(max_body_bytes=MAX_HOST_CALL_BODY_BYTES)
         self.ended_with: str | None = None
         self.confinement = self._await_ready()
-        self._memory_bytes = birth.memory_bytes
-        self._memory = MemoryWatch(self.pid, birth.memory_bytes)
-        if self._memory.is_possible:
-            self.confinement.append("memory-watch")
         self._files = FileWatch(birth.tmp_directory)
         if self._files.is_possible:
             self.confinement.append("file-watch")
 
+    def begin(self, terms: KernelTerms) -> None:
+        """Tell it what its session wants, and wait until it has put that in force.
+
+        Raises:
+            KernelLost: it could not.
+        """
+        self._memory_bytes = terms.memory_bytes
+        self._memory = MemoryWatch(self.pid, terms.memory_bytes)
+        if self._memory.is_possible:
+            self.confinement.append("memory-watch")
+        self._send_cells(encode_frame({"do": "begin"}, encode_json(asdict(terms))))
+        if self._await_first_words().header != {"did": "begin"}:
+            raise self.bury("the kernel broke the protocol: it did not begin")
+
     def _await_ready(self) -> list[str]:
+        frame = self._await_first_words()
+        try:
+            return decode_value(KernelReady, parse_json(frame.body)).confinement
+        except NotThatShape as error:
+            raise self.bury(f"the kernel broke the protocol: {error}") from None
+
+    def _await_first_words(self) -> Frame:
         waiting = select.poll()
         waiting.register(self.cells, select.POLLIN)
         while (frame := self._cells_decoder.next_frame()) is None:
             if not waiting.poll(_BIRTH_PATIENCE_MS):
                 raise self.bury("the kernel did not start in time")
             self._receive_cells()
-        try:
-            return decode_value(KernelReady, parse_json(frame.body)).confinement
-        except NotThatShape as error:
-            raise self.bury(f"the kernel broke the protocol: {error}") from None
+        return frame
 
     def ask(
         self,

@@ -1,8 +1,9 @@
 """What the supervisor asks a kernel and what a kernel answers, as JSON bodies of frames on the `cells` socket.
 
-    header `do`    `cell` · `bind` · `variables` · `value`        (supervisor → kernel)
+    header `do`    `begin`, once and before all else, with `KernelTerms`        (supervisor → kernel)
+                   `cell` · `bind` · `variables` · `value`
                    `interrupt`, without an answer: the cell of this number is to stop, if its SIGINT came too early
-    header `did`   the same word, or `failed` with an `ErrorReply`; `ready` once, at birth;
+    header `did`   the same word, or `failed` with an `ErrorReply`; `ready` once, when it stands by;
                    `chunk`, whose body is the next piece of the value that was answered
 
 On the `calls` socket: `{"do": "call", …}` from the kernel, `{"did": "call", …}` back. What a kernel says is hostile.

@@ -25,14 +25,20 @@ _NO_LIMIT = resource.RLIM_INFINITY
 class MemoryReserve:
     """Owns the soft limit."""
 
-    def __init__(self, memory_bytes: int) -> None:
-        """Where RLIMIT_DATA limits, sets its hard limit, for good."""
-        self._memory_bytes = memory_bytes
+    def __init__(self) -> None:
+        """`limit` comes before anything else."""
+        self._memory_bytes = 0
         self._is_exhausted = False
         self._ballast: list[bytes] = []
         self._mapped_bytes = 0
+        self._space_bytes = 0
         self._counts_mapped_files = not _data_is_limited()
         self._limited = resource.RLIMIT_AS if self._counts_mapped_files else resource.RLIMIT_DATA
+        self._load()
+
+    def limit(self, memory_bytes: int) -> None:
+        """Where RLIMIT_DATA limits, sets its hard limit, for good."""
+        self._memory_bytes = memory_bytes
         self._space_bytes = _address_space_bytes() if self._counts_mapped_files else 0
         self._make_tuples()
         _limit(self._limited, self._whole)
@@ -55,8 +61,11 @@ class MemoryReserve:
     def withhold(self) -> None:
         """Before foreign code runs. After a cell that ran out it leaves a little, for `del` to work with."""
         if not self._ballast:
-            self._ballast.extend(bytes(_BALLAST_PIECE_BYTES) for _ in range(_BALLAST_PIECES))
+            self._load()
         _limit(self._limited, self._after_exhaustion if self._is_exhausted else self._usual)
+
+    def _load(self) -> None:
+        self._ballast.extend(bytes(_BALLAST_PIECE_BYTES) for _ in range(_BALLAST_PIECES))
 
     def lift(self) -> None:
         """After it has run, first of all."""

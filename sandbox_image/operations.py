@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar
 from .capture import HeadTailRing
 from .cell_book import CellBook, Verdict
 from .clock import ActiveClock, Limits, Reason
-from .decoding import NotThatShape, decode_value, parse_json
+from .decoding import NotThatShape, decode_value, learn_shape, parse_json
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
-from .kernel_birth import KernelBirth
+from .kernel_birth import KernelBirth, KernelTerms
 from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
@@ -88,8 +88,8 @@ class Station:
 class Claim:
     """What the session that owns this sandbox asked for."""
 
-    request: ClaimRequest
-    birth: KernelBirth
+    generation: int
+    terms: KernelTerms
 
 
 class KernelOperations:
@@ -111,41 +111,60 @@ class KernelOperations:
         self._interrupted_cell: str | None = None
         self._host_calls = HostCalls(station.gateway_socket)
 
-    def claim(self, request: ClaimRequest) -> ClaimReply:
+    def stand_by(self) -> None:
+        """Have a kernel ready before anybody claims the sandbox. One that does not come up is tried again then.
+
+        Raises:
+            ZygoteLost: no kernel can come up any more.
+        """
+        for shape in (ClaimRequest, CellRequest, CellOutcome, BindReply):
+            learn_shape(shape)
+        with self._operation, suppress(KernelLost):
+            self._fork_life()
+
+    def claim(self, request: ClaimRequest, hang_up: HangUp) -> ClaimReply:
+        """The claim stands also where its bindings are refused."""
+        confinement = self._take_claim(request)
+        bound, refused = None, None
+        if request.bind is not None:
+            try:
+                bound = self.bind(request.bind, hang_up)
+            except Refused as error:
+                refused = error.reply
+        return ClaimReply(python=platform.python_version(), confinement=confinement, bound=bound, refused=refused)
+
+    def _take_claim(self, request: ClaimRequest) -> list[str]:
+        """What is in force."""
         _check_claim(request)
         if not self._operation.acquire(blocking=False):
             raise Refused(ErrorCode.BUSY, "the sandbox is being claimed")
         try:
             if self._claim is not None:
-                raise Refused(ErrorCode.ALREADY_CLAIMED, f"claimed as generation {self._claim.request.generation}")
-            birth = self._birth(request)
+                raise Refused(ErrorCode.ALREADY_CLAIMED, f"claimed as generation {self._claim.generation}")
+            terms = self._terms(request)
             try:
-                life = self._start_life(birth)
+                life = self._begin_life(terms)
             except KernelLost as error:
                 raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
             self._host_calls.replace_grant(request.grant)
-            self._claim = Claim(request, birth)
-            confinement = [*self._station.confinement, *life.confinement]
-            return ClaimReply(python=platform.python_version(), confinement=confinement)
+            self._claim = Claim(request.generation, terms)
+            return [*self._station.confinement, *life.confinement]
         finally:
             self._operation.release()
 
-    def _birth(self, request: ClaimRequest) -> KernelBirth:
+    def _terms(self, request: ClaimRequest) -> KernelTerms:
         beside = self._station.tasks_beside
-        return KernelBirth(
+        return KernelTerms(
             memory_bytes=request.memory_bytes,
             processes=None if beside is None else request.processes + _THREADS_BESIDE_KERNEL + beside,
             file_bytes=request.file_bytes,
             random_seed=request.random_seed,
-            contexts_directory=self._station.contexts_directory,
-            tmp_directory=self._station.tmp_directory,
-            confined=self._station.confined,
         )
 
     def check_generation(self, generation: str | None) -> None:
         if self._claim is None:
             raise Refused(ErrorCode.NOT_CLAIMED, "the sandbox has not been claimed")
-        claimed = self._claim.request.generation
+        claimed = self._claim.generation
         if generation != str(claimed):
             raise Refused(ErrorCode.STALE_GENERATION, f"this sandbox is of generation {claimed}")
 
@@ -364,8 +383,26 @@ class KernelOperations:
             assert self._life is not None
             raise self._life.bury(f"the kernel broke the protocol: {error}") from None
 
-    def _start_life(self, birth: KernelBirth) -> KernelLife:
+    def _begin_life(self, terms: KernelTerms) -> KernelLife:
+        """Of the kernel that stands by, or of a new one."""
+        try:
+            if self._life is None:
+                raise KernelLost("it did not come up")
+            self._life.check_alive()
+        except KernelLost:
+            life = self._fork_life()
+        else:
+            life = self._life
+        life.begin(terms)
+        return life
+
+    def _fork_life(self) -> KernelLife:
         self._lives += 1
+        birth = KernelBirth(
+            contexts_directory=self._station.contexts_directory,
+            tmp_directory=self._station.tmp_directory,
+            confined=self._station.confined,
+        )
         self._life = KernelLife(self._zygote, birth, self._waker)
         return self._life
 
@@ -394,7 +431,7 @@ class KernelOperations:
                 self._host_calls.abandon()
                 if not reported:
                     self._unreported_loss = f"the kernel was lost: {self._life.ended_with}"
-                self._start_life(self._claim.birth)
+                self._begin_life(self._claim.terms)
         except KernelLost:
             pass  # the life has ended already, so the next cell reports it and the one after tries again
         finally:

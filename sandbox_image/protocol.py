@@ -18,7 +18,7 @@ Requests (host → sandbox). Bodies are JSON of the dataclasses below unless sai
 every request carries `GENERATION_HEADER` (answered 409 when it is not the claimed one; not needed before the claim).
 An error is a status of 4xx or 5xx with an `ErrorReply`.
 
-    POST /claim              ClaimRequest → ClaimReply     once; forks the kernel
+    POST /claim              ClaimRequest → ClaimReply     once; the kernel that stands by begins, and binds
     POST /grant              GrantRequest → {}             replaces the grant (a session's next run)
     POST /bind               BindRequest → BindReply       contexts and tools into the namespace
     PUT  /cells/{cell_id}    CellRequest → CellReply       runs it; the same id again never runs twice but waits
@@ -118,6 +118,8 @@ class ClaimRequest:
     memory_bytes: int
     processes: int
     file_bytes: int
+    bind: "BindRequest | None" = None
+    """What the namespace begins with, so that it does not take a second exchange."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,9 @@ class ClaimReply:
     confinement: list[str]
     """What the supervisor could put in force on itself and the kernel, such as `seccomp`, `landlock:7`, `uid`; and how
     large texts arrive, `texts:mapped` or `texts:decoded (why)`."""
+    bound: "BindReply | None" = None
+    refused: ErrorReply | None = None
+    """Why what it was to begin with could not be bound. The sandbox is claimed all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@
 --unsafe-unconfined         no seccomp: for debugging this program, nothing else
 """
 
+import gc
 import os
 import signal
 import sys
@@ -20,8 +21,8 @@ from .dialling import Dialler
 from .files import WorkingFiles
 from .operations import KernelOperations, Station
 from .protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
-from .supervisor import Supervisor
-from .zygote import start_zygote
+from .supervisor import EXIT_ZYGOTE_LOST, Supervisor
+from .zygote import ZygoteLost, start_zygote
 
 EXIT_USAGE = 64
 EXIT_NOT_CONFINED = 77
@@ -92,6 +93,7 @@ def _confine(line: CommandLine) -> list[str]:
 def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     zygote = start_zygote()
+    gc.enable()  # `__main__` turned it off for the imports
     station = Station(
         gateway_socket=os.path.join(line.session_directory, GATEWAY_SOCKET),
         contexts_directory=os.path.join(line.session_directory, CONTEXTS_DIRECTORY),
@@ -102,7 +104,13 @@ def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> 
     )
     dialler = Dialler(os.path.join(line.session_directory, SANDBOX_SOCKET), line.host_patience_s)
     files = WorkingFiles(station.tmp_directory, station.contexts_directory)
-    code = Supervisor(KernelOperations(station, zygote), files, dialler, zygote).run()
+    operations = KernelOperations(station, zygote)
+    try:
+        operations.stand_by()
+    except ZygoteLost as error:
+        print(f"sandbox: {error}", file=sys.stderr)
+        return EXIT_ZYGOTE_LOST
+    code = Supervisor(operations, files, dialler, zygote).run()
     sys.stderr.flush()
     os._exit(code)  # lanes may be in the middle of something; nothing here needs tidying
 

@@ -204,7 +204,7 @@ class _LaneStream:
         path, _, query = target.partition("?")
         do = self._operations
         if (method, path) == ("POST", "/claim"):
-            return _encode_reply(asdict(do.claim(decode_value(ClaimRequest, parse_json(body)))))
+            return _encode_reply(asdict(do.claim(decode_value(ClaimRequest, parse_json(body)), hang_up)))
         do.check_generation(head.headers.get(GENERATION_HEADER))
         match method, path.split("/")[1:]:
             case "PUT", ["cells", cell_id] if cell_id:

@@ -144,8 +144,8 @@ class _ZygoteProcess:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         signal.set_wakeup_fd(wakeup_end.fileno(), warn_on_full_buffer=False)
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what was imported stays; collecting first would take longer than what it finds is worth
+        gc.enable()
         while True:
             readable, _, _ = select.select([self._channel, wakeup], [], [])
             if wakeup in readable:
@@ -196,6 +196,11 @@ class _ZygoteProcess:
 
 
 def _prepare() -> None:
+    # asyncio does without TLS where Python has none, and here is no network to speak it on. A cell may still import it.
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    import asyncio  # noqa: F401, PLC0415  (see above)
+
+    del sys.modules["ssl"]
     for name in _PREPARED_MODULES.split():
         with suppress(ImportError):  # a Python may be built without one of them
             importlib.import_module(name)

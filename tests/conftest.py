@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 
 from tests import machine
@@ -28,6 +29,9 @@ def pytest_configure() -> None:
     # start: programs that respect it would not hear the signals that the tests send them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # How long an example takes says how busy the machine is, and nothing of ours.
+    hypothesis.settings.register_profile("any machine", deadline=None)
+    hypothesis.settings.load_profile("any machine")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

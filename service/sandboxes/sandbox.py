@@ -88,6 +88,15 @@ class SandboxParts:
     process: Process
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What a namespace begins with; see `Sandbox.bind`."""
+
+    bindings: Sequence[Binding]
+    files: Mapping[str, Path]
+    starts_run: bool = False
+
+
 class Sandbox:
     """One sandbox from start to kill. Single use: claimed at most once, never returned to a pool."""
 
@@ -150,12 +159,21 @@ class Sandbox:
     def is_running(self) -> bool:
         return not self._ending and self._parts.process.is_running
 
-    async def claim(self, *, generation: int, grant: str, random_seed: int) -> None:
-        """Make a warm sandbox a session's: forks the kernel. Once.
+    async def claim(
+        self, *, generation: int, grant: str, random_seed: int, beginning: Beginning | None = None
+    ) -> list[Variable]:
+        """Make a warm sandbox a session's, with what its namespace begins with, in one exchange. Once.
 
         Raises:
+            BindRefused: it is claimed, but see `bind`.
+            BadRequest: see `bind`; it is not claimed.
             SandboxGone: it did not come up.
         """
+        bind, deadline_s = None, self._patience.fork_s
+        if beginning is not None:
+            await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(beginning.files))
+            bind = BindRequest(bindings=list(beginning.bindings), starts_run=beginning.starts_run)
+            deadline_s = self._deadline_for(_size_of(beginning.bindings))
         request = ClaimRequest(
             generation=generation,
             grant=grant,
@@ -163,11 +181,21 @@ class Sandbox:
             memory_bytes=self.template.memory_bytes,
             processes=self.template.processes,
             file_bytes=self.template.file_bytes,
+            bind=bind,
         )
         async with self._killed_when_broken("was claimed"):
-            body = await self._ask("POST", "/claim", asdict(request), deadline_s=self._patience.fork_s)
-            self._confinement = replies.confinement(replies.parse(replies.CLAIM, body))
+            reply = replies.parse(
+                replies.CLAIM, await self._ask("POST", "/claim", asdict(request), deadline_s=deadline_s)
+            )
+            self._confinement = replies.confinement(reply)
             self._generation = generation
+            if bind is None:
+                return []
+            if reply.refused is not None:
+                raise _bind_error(Refused(reply.refused.code, reply.refused.message))
+            if reply.bound is None:
+                raise ProtocolBroken("a claim without what it was to begin with")
+            return replies.variables(reply.bound.variables, replies.MAX_BOUND_VARIABLES)
 
     async def replace_grant(self, grant: str) -> None:
         """Put the grant of a session's next run in place of the last. Idempotent. Raises `SandboxGone`."""
@@ -194,15 +222,12 @@ class Sandbox:
             SandboxGone: the sandbox died or broke the protocol.
         """
         await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(files))
-        size_bytes = sum(file.size_bytes for binding in bindings for file in binding.files)
         request = asdict(BindRequest(bindings=list(bindings), starts_run=starts_run, as_variables=as_variables))
         async with self._killed_when_broken("bound contexts"):
             try:
-                body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(size_bytes))
+                body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(_size_of(bindings)))
             except Refused as exc:
-                if exc.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
-                    raise BindRefused(f"the sandbox could not bind what it was given: {exc.message}") from exc
-                raise
+                raise _bind_error(exc) from exc
             return replies.variables(replies.parse(replies.BIND, body).variables, replies.MAX_BOUND_VARIABLES)
 
     async def run_cell(
@@ -461,6 +486,16 @@ class Sandbox:
         state = "ended" if self._ended.is_set() else "ending" if self._ending else "running"
         claimed = "warm" if self._generation is None else f"generation {self._generation}"
         return f"<Sandbox {self.sandbox_id} {self.isolation.level} {state}, {claimed}, {self._parts.link!r}>"
+
+
+def _size_of(bindings: Sequence[Binding]) -> int:
+    return sum(file.size_bytes for binding in bindings for file in binding.files)
+
+
+def _bind_error(refused: Refused) -> BindRefused | Refused:
+    if refused.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
+        return BindRefused(f"the sandbox could not bind what it was given: {refused.message}")
+    return refused
 
 
 def _value_error(refused: Refused, name: str, limit_bytes: int) -> RlmServiceError | Refused:

@@ -198,6 +198,21 @@ async def test_a_new_sandbox_makes_the_old_grant_worthless(tmp_path: Path) -> No
         assert tokens == [1, 1]
 
 
+async def test_a_warm_sandbox_that_fails_its_claim_costs_no_run(tmp_path: Path) -> None:
+    """The run takes another one, and its events tell of no loss."""
+    async with stage(tmp_path, repl("FINAL(context)"), settings={"RLM_WARM_SANDBOXES": "1"}) as on:
+        pool = on.service.pool
+        with anyio.fail_after(60):
+            while not pool.state.warm:
+                await pool._changed.wait()
+        (warm,) = pool._warm.values()
+        await warm.claim(generation=99, grant="somebody-else", random_seed=1)
+        played = await on.play(await on.request("TEXT"))
+        assert played.answer == b"TEXT"
+        assert not [event for event in played.events if isinstance(event, SandboxLost | NamespaceRebuilt)]
+        assert not warm.is_running
+
+
 Kind = Literal["cell", "bind", "history"]
 
 

@@ -3,12 +3,13 @@
 import http.client
 import json
 import os
+import signal
 import socket
 from typing import Any
 
 import pytest
 
-from tests.sandbox_image.host import Answered, Host, start_host
+from tests.sandbox_image.host import Answered, Host, children, start_host
 
 
 def refused(answered: Answered) -> tuple[int, str]:
@@ -42,6 +43,40 @@ def test_nothing_works_before_the_claim() -> None:
                 },
             )
         ) == (409, "already_claimed")
+
+
+def test_a_claim_can_begin_the_namespace() -> None:
+    """Bindings that come with the claim are bound when it is answered, whatever the first cell does."""
+    with start_host() as host:
+        text = {"name": "context", "kind": "text", "files": [host.place("a", "dé".encode())], "aliases": ["c"]}
+        reply = host.claim(bind={"bindings": [text], "starts_run": True})
+        assert reply["refused"] is None
+        assert [variable["name"] for variable in reply["bound"]["variables"]] == ["context", "c"]
+        assert host.evaluate("[context, c]") == ["dé", "dé"]
+
+
+def test_a_claim_stands_where_its_bindings_are_refused() -> None:
+    """What cannot be bound is told in the answer; the sandbox is claimed and runs cells."""
+    with start_host() as host:
+        tool = {"name": "tool", "kind": "code", "code": "1/0"}
+        reply = host.claim(bind={"bindings": [tool]})
+        assert (reply["bound"], reply["refused"]["code"]) == (None, "bad_request")
+        assert "ZeroDivisionError" in reply["refused"]["message"]
+        assert host.evaluate("6 * 7") == 42
+
+
+def test_a_kernel_stands_by_before_the_claim() -> None:
+    """It is there, confined, before anybody claims the sandbox; one that has died by then is replaced."""
+    with start_host() as host:
+        host.stream("control")
+        (zygote,) = children(host.process.pid)
+        (kernel,) = children(zygote)
+        os.kill(kernel, signal.SIGKILL)
+        while kernel in children(zygote):
+            pass
+        host.claim()
+        assert host.evaluate("6 * 7") == 42
+        assert host.request("GET", "/stats").json["kernel_lives"] == 2
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def said(code: str) -> str:
 def test_linux_limits_private_memory() -> None:
     """Where RLIMIT_DATA limits, which is tried, it is the one that is set, hard limit included; the rest stays open."""
     code = (
-        "import resource\nfrom sandbox_image.memory_reserve import MemoryReserve\nreserve = MemoryReserve(256 << 20)\n"
+        "import resource\nfrom sandbox_image.memory_reserve import MemoryReserve\n"
+        "reserve = MemoryReserve()\nreserve.limit(256 << 20)\n"
         "print(resource.getrlimit(resource.RLIMIT_DATA), resource.getrlimit(resource.RLIMIT_AS))\n"
         "reserve.make_room(1 << 30)\nprint(resource.getrlimit(resource.RLIMIT_DATA))"
     )

@@ -17,7 +17,7 @@ from service.loop.values import CellResult, CellStatus
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, SandboxGone, Template
 from service.sandboxes.processes import descendants, identify
-from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.sandbox import Beginning, Sandbox
 from service.sandboxes.values import BindRefused, ValueMissing, ValueTooLarge, ValueUnserialisable
 
 SMALL = Template(memory_bytes=512 << 20, tmp_bytes=32 << 20, processes=32, file_bytes=16 << 20)
@@ -175,6 +175,22 @@ class SandboxContract:
         with pytest.raises(BindRefused):
             await sandbox.bind([Binding(name="t", kind=BindingKind.CODE, code="1/0")], {})
         assert await printed(sandbox, "kept") == "1\n"
+
+    async def test_a_namespace_can_begin_with_the_claim(self, pool: Pool, data: Path) -> None:
+        """What comes with the claim is bound in the same exchange; where it cannot be, the claim still stands."""
+        tool = Binding(name="double", kind=BindingKind.CODE, code="def double(n): return 2 * n")
+        broken = Binding(name="broken", kind=BindingKind.CODE, code="1/0")
+        sandbox, other = await pool.acquire(), await pool.acquire()
+        variables = await sandbox.claim(
+            generation=1, grant="g", random_seed=1, beginning=Beginning(bindings=[tool], files={})
+        )
+        assert [variable.name for variable in variables] == ["double"]
+        assert await printed(sandbox, "double(4)") == "8\n"
+        with pytest.raises(BindRefused, match="ZeroDivisionError"):
+            await other.claim(generation=1, grant="g", random_seed=1, beginning=Beginning(bindings=[broken], files={}))
+        assert await printed(other, "6 * 7") == "42\n"
+        await pool.release(sandbox)
+        await pool.release(other)
 
     async def test_variables_live_from_cell_to_cell(self, sandbox: Sandbox) -> None:
         """What a cell bound is there in the next, also what it bound before it raised."""

@@ -13,7 +13,7 @@ import pytest
 from service.ids import CellId
 from service.sandboxes.opening import open_sandbox
 from service.sandboxes.port import SandboxGone, Template
-from service.sandboxes.sandbox import Patience, Sandbox
+from service.sandboxes.sandbox import Beginning, Patience, Sandbox
 from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from tests.sandboxes.scripted import (
     CAPTURED,
@@ -368,6 +368,29 @@ async def test_what_cannot_be_bound_is_refused_in_one_clean_line(data: Path) -> 
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
         assert it.sandbox.is_running
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"refused": {"code": "busy", "message": "m"}},
+        {"bound": {"variables": [{"name": "x" * 1000, "type_name": "str", "size": -1}]}},
+    ],
+)
+async def test_a_claim_that_does_not_say_what_it_bound_ends_the_sandbox(data: Path, said: dict[str, object]) -> None:
+    """A sandbox that was to begin with bindings tells what it bound, or why not, in words of the protocol."""
+    claimed = ok({"python": "3.11", "confinement": [], **said})
+    async with anyio.create_task_group() as tasks:
+        provider = ScriptedProvider(tasks=tasks, script=on("POST", "/claim", claimed))
+        sandbox = await open_sandbox(
+            tasks, provider, Template(), sessions=data / "sessions", gateway_socket=None, hash_seed=1
+        )
+        beginning = Beginning(bindings=[], files={}, starts_run=True)
+        with pytest.raises(SandboxGone):
+            await sandbox.claim(generation=3, grant="g", random_seed=1, beginning=beginning)
+        assert not provider.processes[0].is_running
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_finished_cell_is_acknowledged_by_the_next_and_not_by_itself(data: Path) -> None:

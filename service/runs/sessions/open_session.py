@@ -21,7 +21,7 @@ from service.ids import CellId, RunId, SessionId
 from service.journal.cell_log import CellLog
 from service.journal.redis_journal import Journal
 from service.journal.sessions import Sessions
-from service.journal.values import CellRecord
+from service.journal.values import CellRecord, SessionRecord
 from service.loop.values import BlobRef, CellResult, CellStatus, Message
 from service.runs.host_calls.host_calls import HostCalls, OpenCell
 from service.runs.sessions.bindings import BindsContexts, Bound, Wanted
@@ -43,13 +43,15 @@ from service.runs.sessions.replaying import (
 from service.sandboxes.files import FileMissing, FileTooLarge, NotAFile
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
-from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.sandbox import Beginning, Sandbox
 from service.sandboxes.values import BindRefused
 from service.store.blobs import Blobs
 
 AnswerForm = Literal["text", "json"]
 
 FILE_REFUSALS = (BadRequest, FileTooLarge, NotAFile)
+CLAIM_TRIES = 3
+"""Sandboxes that a session tries to claim, one after the other, before it counts as lost."""
 MAX_HISTORIES = 20
 """Earlier conversations that a run of a session finds, the newest ones."""
 
@@ -92,29 +94,42 @@ class OpenSession:
     def __repr__(self) -> str:
         return f"<OpenSession {self.session_id} {self.sandbox!r}>"
 
-    async def open(self, grant: str) -> Sandbox:
-        """Give the session a sandbox of its own, or the one that it has a new grant.
+    async def open(self, grant: str, beginning: Beginning | None = None) -> Sandbox:
+        """Give the session a sandbox of its own, its namespace begun with what is given, or the one that it has a new
+        grant.
 
         Raises:
             SandboxRefused, SandboxStartFailed, SandboxGone: there is none to be had.
+            BindRefused: the namespace cannot begin like that; the session has no sandbox then.
         """
         if self.sandbox is not None and self.sandbox.is_running:
             await self.sandbox.replace_grant(grant)
             return self.sandbox
         await self.close()
         record = await self._rooms.records.get(self.session_id)
-        generation = await self._rooms.records.next_generation(self.session_id)
-        sandbox = await self._rooms.pool.acquire(self._rooms.template, hash_seed=record.hash_seed)
-        try:
-            await sandbox.claim(generation=generation, grant=grant, random_seed=record.random_seed)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._rooms.pool.release(sandbox)
-            raise
-        self.sandbox = sandbox
-        await self._rooms.records.set_hash_seed(self.session_id, sandbox.hash_seed)
+        self.sandbox = await self._claimed(record, grant, beginning)
+        await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed)
         self._is_fresh = True
-        return sandbox
+        return self.sandbox
+
+    async def _claimed(self, record: SessionRecord, grant: str, beginning: Beginning | None) -> Sandbox:
+        """One that dies of the claim, as a warm one may when the machine runs out of memory, costs a try and not the
+        run."""
+        for left in reversed(range(CLAIM_TRIES)):
+            generation = await self._rooms.records.next_generation(self.session_id)
+            sandbox = await self._rooms.pool.acquire(self._rooms.template, hash_seed=record.hash_seed)
+            try:
+                await sandbox.claim(
+                    generation=generation, grant=grant, random_seed=record.random_seed, beginning=beginning
+                )
+            except BaseException as exc:
+                with anyio.CancelScope(shield=True):
+                    await self._rooms.pool.release(sandbox)
+                if left and isinstance(exc, SandboxGone):
+                    continue
+                raise
+            return sandbox
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def close(self) -> None:
         """End the sandbox; nobody uses it again. The log stays, so the session can be opened in another one."""
@@ -142,18 +157,21 @@ class OpenSession:
             BindRefused, NotFound: a context or a tool of this run does not go in; the message says why.
         """
         self._run_id = run_id
-        await self.open(new_grant())
         records = await self._rooms.cell_log.read(self.session_id)
+        is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
+        binds = not is_bound and bool(wanted.begins_run or wanted.contexts or wanted.tools)
+        if binds and wanted.begins_run:
+            wanted = replace(wanted, histories=await self._histories(records))
+        begins = binds and not records and (self.sandbox is None or not self.sandbox.is_running)
+        await self.open(new_grant(), await self._beginning(wanted) if begins else None)
         rebuilt = None
         if self._is_fresh:
             open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
             plan = plan_for(record for record in records if record.cell_id not in open_cells)
             rebuilt = await self._replay(plan, new_grant, host_calls)
-        is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
-        if not is_bound and (wanted.begins_run or wanted.contexts or wanted.tools):
-            if wanted.begins_run:
-                wanted = replace(wanted, histories=await self._histories(records))
-            await self._bind(wanted)
+        if binds:
+            if not begins:
+                await self._bind(wanted)
             code = WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
         return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing) else None
@@ -333,6 +351,10 @@ class OpenSession:
             host_calls.close_cell()
 
     async def _bind(self, wanted: Wanted) -> None:
+        beginning = await self._beginning(wanted)
+        await self.opened.bind(beginning.bindings, beginning.files, starts_run=beginning.starts_run)
+
+    async def _beginning(self, wanted: Wanted) -> Beginning:
         bound = await self._rooms.contexts.bound(wanted)
         last = len(wanted.histories) - 1
         histories = [
@@ -343,7 +365,7 @@ class OpenSession:
         for history in histories:
             files |= history.files
         bindings = [*bound.bindings, *(binding for history in histories for binding in history.bindings)]
-        await self.opened.bind(bindings, files, starts_run=wanted.begins_run)
+        return Beginning(bindings=bindings, files=files, starts_run=wanted.begins_run)
 
     async def _write(self, written: WrittenVariable) -> None:
         value = written.value

@@ -113,6 +113,8 @@ class _LaneConnection:
         self._connection: httpcore.AsyncHTTP11Connection | None = None
         self._stream: DialledStream | None = None
         self._closed = False
+        self._is_unused = False
+        """The connection has not carried a request yet; httpcore does not count it as idle then."""
         self._one_request = anyio.Lock()
         """HTTP/1.1 without pipelining: one request at a time on the lane's connection."""
 
@@ -125,6 +127,7 @@ class _LaneConnection:
         async with self._one_request:
             with anyio.move_on_after(exchange.deadline_s) as deadline:
                 connection = await self._usable_connection()
+                self._is_unused = False
                 try:
                     response = await connection.handle_async_request(_request(exchange))
                 except _FAILURES as exc:
@@ -153,7 +156,7 @@ class _LaneConnection:
         if self._closed:
             raise ProtocolBroken("the sandbox is being killed")
         if connection is not None:
-            if connection.is_idle() and not connection.has_expired():
+            if self._is_unused or (connection.is_idle() and not connection.has_expired()):
                 return connection
             await connection.aclose()
         try:
@@ -161,6 +164,7 @@ class _LaneConnection:
         except anyio.ClosedResourceError as exc:
             raise ProtocolBroken("the sandbox's listener is closed") from exc
         self._connection = httpcore.AsyncHTTP11Connection(origin=_ORIGIN, stream=self._stream)
+        self._is_unused = True
         return self._connection
 
     def __str__(self) -> str:

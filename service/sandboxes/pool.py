@@ -7,6 +7,7 @@ Warm, starting and acquired sandboxes together are never more than the slots the
 `slots`, before.
 """
 
+import math
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -27,6 +28,9 @@ from service.sandboxes.sandbox import Sandbox
 STARTS_AT_ONCE = 2
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
+LULL_S = 0.1
+"""After a sandbox was given out, before the next is started to be kept warm: starting one takes a core for about as
+long, and whoever has just got one needs it for the claim and the first cell."""
 
 _log = structlog.get_logger(__name__)
 
@@ -105,6 +109,9 @@ class Pool:
         self._failures = 0
         self._pauses = 0
         self._closed = False
+        self._given_at = -math.inf
+        self._hurry = anyio.Event()
+        """Set, and replaced, when somebody begins to wait for a start that is under way."""
         self._changed = anyio.Event()
 
     @property
@@ -139,6 +146,7 @@ class Pool:
                 await self._make_room()
                 sandbox = await self._open(wanted, secrets.randbits(32) if hash_seed is None else hash_seed)
             self._acquired[sandbox.sandbox_id] = sandbox
+            self._given_at = anyio.current_time()
             return sandbox
         finally:
             self._starting_for_callers -= 1
@@ -185,6 +193,8 @@ class Pool:
             return None
         promise = _Promise()
         self._promises.append(promise)
+        self._hurry.set()
+        self._hurry = anyio.Event()
         try:
             await promise.resolved.wait()
         except BaseException:
@@ -208,6 +218,9 @@ class Pool:
 
     async def _start_warm(self) -> None:
         """One start for the pool itself; runs in the task group. A failure pauses all such starts for a while."""
+        if not self._promises:
+            with anyio.CancelScope(deadline=self._given_at + LULL_S):
+                await self._hurry.wait()
         try:
             sandbox = await self._open(self._template, secrets.randbits(32))
         except (RlmServiceError, OSError) as exc:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli import tenancy_entry
+
 if TYPE_CHECKING:
     from service.cli.exit_codes import ExitCode
 
@@ -26,6 +28,10 @@ runs = typer.Typer(help="Look at runs and cancel them.", no_args_is_help=True, r
 contexts = typer.Typer(help="Store contexts and list them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(runs, name="runs")
 app.add_typer(contexts, name="contexts")
+app.add_typer(tenancy_entry.tenants, name="tenants")
+app.add_typer(tenancy_entry.keys, name="keys")
+app.add_typer(tenancy_entry.provider_keys, name="provider-keys")
+app.add_typer(tenancy_entry.audit, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]

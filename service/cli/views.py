@@ -73,7 +73,7 @@ def run_row(view: RunView) -> str:
     """A run on one line."""
     state = view.stop_reason or "running"
     question = visible_line(view.question, QUESTION_WIDTH)
-    return f"{view.run_id}  {_day(view.submitted_at)}  {state:<16}  {format_usd(view.spent):>12}  {question}"
+    return f"{view.run_id}  {day(view.submitted_at)}  {state:<16}  {format_usd(view.spent):>12}  {question}"
 
 
 def run_page(view: RunView) -> str:
@@ -85,7 +85,7 @@ def run_page(view: RunView) -> str:
         ("session", view.session_id),
         ("question", visible_line(view.question, 1000)),
         ("models", f"root LM {visible_line(view.root_model)}, sub-calls {visible_line(view.sub_model)}"),
-        ("submitted", _day(view.submitted_at)),
+        ("submitted", day(view.submitted_at)),
         ("state", "running" if view.stop_reason is None else f"{view.stop_reason}{took}"),
         (
             "counted",
@@ -106,8 +106,9 @@ def context_row(context: Context) -> str:
     """A stored context on one line."""
     what = f"{context.kind}, {counted(context.length, context.unit.removesuffix('s'))}"
     name = visible_line(context.name, QUESTION_WIDTH)
-    return f"{context.context_id}  {_day(context.created_at)}  {what:<36}  {name}"
+    return f"{context.context_id}  {day(context.created_at)}  {what:<36}  {name}"
 
 
-def _day(at: float) -> str:
+def day(at: float) -> str:
+    """A moment for people."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 
 import anyio
 
@@ -23,9 +24,10 @@ from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.batching import Batch
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
-from service.store.connection import Part, Reply, Store
+from service.store.connection import Part, Reply, ScriptCall, Store
 from service.store.hints import CHANNEL
 from service.store.keys import Keys
+from service.store.riders import Fence, Rider, boarding
 from service.store.scripts import load_script
 
 PAGE = 500
@@ -100,8 +102,10 @@ class Journal:
             )
         )
 
-    async def append(self, run_id: RunId, epoch: int, event: Event) -> int:
+    async def append(self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None) -> int:
         """Append the event and return its sequence number. When it returns, the event has happened.
+
+        A rider is written right behind it, in the same round trip; it has landed when this returns.
 
         Not idempotent: after `StoreFailed` read the journal again under a new epoch. Cancelled before it is sent, it
         is not written; afterwards, it is.
@@ -110,7 +114,7 @@ class Journal:
             NotFound, StaleEpoch, RunAlreadyFinished
         """
         with self._lane(run_id, epoch) as lane:
-            return await lane.batch.put(event)
+            return await lane.batch.put(_Append(event, rider))
 
     async def read(self, run_id: RunId, after: int = 0, limit: int = PAGE) -> list[Recorded]:
         """Up to `limit` events after the sequence number `after`.
@@ -262,22 +266,26 @@ class Journal:
             if not lane.users:
                 del self._lanes[run_id, epoch]
 
-    async def flush(self, run_id: RunId, epoch: int, events: Sequence[Event]) -> list[int | RlmServiceError]:
+    async def flush(self, run_id: RunId, epoch: int, appends: "Sequence[_Append]") -> list[int | RlmServiceError]:
         """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
-        ends = next((at for at, event in enumerate(events, 1) if isinstance(event, RunFinished)), None)
-        values = await self._bodies.pack_many([encode(event) for event in events[:ends]])
-        keys = [self._run(run_id), self._events(run_id), self._keys("runs", "unfinished")]
+        ends = next((at for at, each in enumerate(appends, 1) if isinstance(each.event, RunFinished)), None)
+        written = appends[:ends]
+        values = await self._bodies.pack_many([encode(each.event) for each in written])
         token = os.urandom(12).hex()
-        topic = self._events(run_id)
-        reply = await self._store.run(
-            _APPEND,
-            keys,
-            [epoch, token, run_id, CHANNEL, topic, "finish" if ends else "", *values],
-            is_idempotent=True,
+        riders = [each.rider for each in written if each.rider is not None]
+        append = ScriptCall(
+            script=_APPEND,
+            keys=[self._run(run_id), self._events(run_id), self._keys("runs", "unfinished")],
+            arguments=[epoch, token, run_id, CHANNEL, self._events(run_id), "finish" if ends else "", *values],
         )
+        # append.lua leaves its token behind when it has appended: that is what the riders' scripts look for.
+        boarded = boarding(riders, Fence(key=self._run(run_id), field="token", value=token))
+        reply, *landings = await self._store.run_many([append, *(each.script_call for each in boarded)])
         match reply:
             case [b"appended", int(first)]:
-                refused = [_finished(run_id) for _ in events[len(values) :]]
+                for each, landing in zip(boarded, landings, strict=True):
+                    each.land(landing)
+                refused = [_finished(run_id) for _ in appends[len(values) :]]
                 return [*range(first, first + len(values)), *refused]
             case [word, _]:
                 raise _refusal(word, run_id, epoch)
@@ -298,7 +306,13 @@ class _Lane:
 
     def __init__(self, journal: Journal, run_id: RunId, epoch: int) -> None:
         self.users = 0
-        self.batch: Batch[Event, int] = Batch(lambda events: journal.flush(run_id, epoch, events))
+        self.batch: Batch[_Append, int] = Batch(lambda appends: journal.flush(run_id, epoch, appends))
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    event: Event
+    rider: Rider | None
 
 
 def _run_ids(reply: Reply) -> list[RunId]:

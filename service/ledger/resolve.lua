@@ -1,49 +1,123 @@
--- Resolve a reservation: once, one way. The theory stands in reserve.lua.
+-- Resolve holds: each once, one way. The theory stands in reserve.lua.
 --
--- KEYS: reservation, reservations by expiry, then (settle only) the run's entries and the rows that were spent from
--- ARGV: reservation id, 'settle' | 'release' | 'expire', seconds to remember the outcome,
---       settle: entry, then per row the amount spent
---       expire: now
--- Replies 'done' | 'resolved' | 'unknown' | 'early' | 'overflow'
+-- KEYS: holds by expiry, a hash that fences (or the first again), then per charge its hold
+-- ARGV: 'settle' | 'release' | 'expire', seconds to remember an outcome, now, field and value that the fence must have
+--       ('' for no fence), then per charge its id; and to settle also: entry, model, nano-USD, input tokens, cached input
+--       tokens, output tokens, sub-calls
+-- Replies 'fenced', or per charge 'done' | 'resolved' | 'unknown' | 'early' | 'overflow'
 --
--- Releasing and expiring touch rows that only the reservation knows; they stand in the same slot as the reservation.
-local id, how = ARGV[1], ARGV[2]
-local flat = redis.call('HGETALL', KEYS[1])
-local kept = {}
-for i = 1, #flat, 2 do kept[flat[i]] = flat[i + 1] end
-if not kept['state'] then
-  redis.call('ZREM', KEYS[2], id)
-  return 'unknown'
-end
-if kept['state'] ~= 'held' then return 'resolved' end
-if how == 'expire' and tonumber(kept['expires_at']) > tonumber(ARGV[4]) then return 'early' end
+-- The rows and reports that are written to are those that the hold names; they stand in the same slot as the hold.
+local UNITS = {'nano_usd', 'tokens', 'sub_calls'}
+local SAFE = 9007199254740991
+local how, remember = ARGV[1], ARGV[2]
+if ARGV[4] ~= '' and redis.call('HGET', KEYS[2], ARGV[4]) ~= ARGV[5] then return 'fenced' end
 
-local over = false
-if how == 'settle' then
-  for i = 4, #KEYS do
-    local spent = tonumber(redis.call('HGET', KEYS[i], 'spent') or '0')
-    if spent + tonumber(ARGV[i + 1]) > 9e18 then return 'overflow' end
-    if tonumber(ARGV[i + 1]) > tonumber(kept['held:' .. KEYS[i]] or '0') then over = true end
+local sums, order, kept_until, counters = {}, {}, {}, {}
+local function add(key, field, number)
+  -- One HINCRBY for all charges together; before a sum could become inexact, what there is of it is written.
+  local fields = sums[key]
+  if not fields then
+    fields = {}
+    sums[key] = fields
+    order[#order + 1] = key
   end
-  for i = 4, #KEYS do redis.call('HINCRBY', KEYS[i], 'spent', ARGV[i + 1]) end
-  if over then
-    redis.call('XADD', KEYS[3], '*', 'e', ARGV[4], 'f', 'over_estimate')
+  local sum = fields[field] or 0
+  if math.abs(sum + number) > SAFE then
+    redis.call('HINCRBY', key, field, string.format('%.0f', sum))
+    sum = 0
+  end
+  fields[field] = sum + number
+end
+
+local width = how == 'settle' and 8 or 1
+local known = redis.call('MGET', unpack(KEYS, 3))
+local replies, gone, booking = {}, {}, {}
+local seen = {}
+for c = 1, #known do
+  local base = 5 + width * (c - 1)
+  local id = ARGV[base + 1]
+  local state, canonical, facts
+  if known[c] then state, canonical, facts = string.match(known[c], '^(%a+) ([^\n]*)\n?(.*)$') end
+  if not state then
+    replies[c] = 'unknown'
+    gone[#gone + 1] = id
+  elseif state ~= 'held' or seen[id] then
+    replies[c] = 'resolved'
   else
-    redis.call('XADD', KEYS[3], '*', 'e', ARGV[4])
+    local hold = cjson.decode(facts)
+    if how == 'expire' and hold.expires_at > tonumber(ARGV[3]) then
+      replies[c] = 'early'
+    else
+      local spent = nil
+      if how == 'settle' then
+        spent = {tonumber(ARGV[base + 4]), tonumber(ARGV[base + 5]) + tonumber(ARGV[base + 7]), tonumber(ARGV[base + 8])}
+      elseif how == 'expire' then
+        spent = hold.amount
+      end
+      local fits = true
+      if spent then
+        for _, row in ipairs(hold.rows) do
+          local before = counters[row]
+          if not before then
+            before = redis.call('HMGET', row, 'spent:nano_usd', 'spent:tokens', 'spent:sub_calls')
+            counters[row] = before
+          end
+          for u = 1, 3 do
+            before[u] = tonumber(before[u] or '0') + spent[u]
+            if before[u] > 9e18 then fits = false end
+          end
+        end
+      end
+      if fits then
+        replies[c] = 'done'
+        seen[id] = true
+        booking[#booking + 1] = {c, hold, spent, canonical, id, base}
+      else
+        replies[c] = 'overflow'
+      end
+    end
   end
-elseif how == 'expire' then
-  redis.call('XADD', kept['entries'], '*', 'e', kept['if_lost'], 'f', 'uncertain')
 end
-for field, amount in pairs(kept) do
-  local row = string.match(field, '^back:(.*)$')
-  if row then
-    redis.call('HINCRBY', row, 'held', amount)
-    redis.call('SREM', row .. ':open', id)
-    if how == 'expire' then redis.call('HINCRBY', row, 'spent', kept['held:' .. row]) end
+
+for _, booked in ipairs(booking) do
+  local c, hold, spent, canonical, id, base = unpack(booked)
+  for _, row in ipairs(hold.rows) do
+    for u = 1, 3 do
+      if hold.amount[u] ~= 0 then add(row, 'held:' .. UNITS[u], -hold.amount[u]) end
+      if spent and spent[u] ~= 0 then add(row, 'spent:' .. UNITS[u], spent[u]) end
+    end
   end
+  if spent then
+    local entry, model, tokens, flag = hold.entry, hold.model, hold.tokens, 'uncertain'
+    if how == 'settle' then
+      entry, model, flag = ARGV[base + 2], ARGV[base + 3], nil
+      tokens = {tonumber(ARGV[base + 5]), tonumber(ARGV[base + 6]), tonumber(ARGV[base + 7])}
+      for u = 1, 3 do if spent[u] > hold.amount[u] then flag = 'over_estimate' end end
+    end
+    if flag then
+      redis.call('XADD', hold.entries, '*', 'e', entry, 'f', flag)
+    else
+      redis.call('XADD', hold.entries, '*', 'e', entry)
+    end
+    for i = 1, #hold.reports do
+      local cell = model .. '\31' .. hold.cells[i] .. '\31'
+      add(hold.reports[i], cell .. 'calls', 1)
+      add(hold.reports[i], cell .. 'nano_usd', spent[1])
+      add(hold.reports[i], cell .. 'input_tokens', tokens[1])
+      add(hold.reports[i], cell .. 'cached_input_tokens', tokens[2])
+      add(hold.reports[i], cell .. 'output_tokens', tokens[3])
+      add(hold.reports[i], cell .. 'sub_calls', spent[3])
+      kept_until[hold.reports[i]] = string.format('%.0f', hold.kept_until[i])
+    end
+  end
+  redis.call('SET', KEYS[2 + c], (how == 'release' and 'released ' or 'settled ') .. canonical, 'EX', remember)
+  gone[#gone + 1] = id
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'state', how == 'release' and 'released' or 'settled', 'amounts', kept['amounts'])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('ZREM', KEYS[2], id)
-return 'done'
+for _, key in ipairs(order) do
+  for field, sum in pairs(sums[key]) do
+    if sum ~= 0 then redis.call('HINCRBY', key, field, string.format('%.0f', sum)) end
+  end
+  if kept_until[key] then redis.call('EXPIREAT', key, kept_until[key]) end
+end
+if #gone > 0 then redis.call('ZREM', KEYS[1], unpack(gone)) end
+return replies

@@ -1,9 +1,10 @@
-"""What the ledger keeps: accounts with limits, reservations that resolve exactly once, entries that add up."""
+"""What the ledger keeps: accounts with limits, charges that are held and resolved exactly once, entries that add up."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from service.ids import CallId, RunId
+from service.money import NanoUSD
 
 
 class Unit(StrEnum):
@@ -14,37 +15,95 @@ class Unit(StrEnum):
     SUB_CALLS = "sub_calls"
 
 
+class Level(StrEnum):
+    """Whose money it is, from the nearest to the farthest."""
+
+    RUN = "run"
+    SESSION = "session"
+    KEY = "key"
+    TENANT = "tenant"
+
+
+class Period(StrEnum):
+    """How long an account counts before it begins again at zero, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A row that amounts are held against and spent from, such as (`run`, run id, `nano_usd`).
+    """What amounts are held against and spent from, such as a run, or a key on the day that it is.
 
-    A further level (session, key, tenant-day) is a further row in a reservation, not further code.
+    Its limits belong to the owner, not to one day or month of it: a limit that is changed holds at once.
     """
 
-    level: str
+    level: Level
     owner: str
-    unit: Unit
+    period: Period | None = None
+    """None counts for ever."""
+
+    @property
+    def scope(self) -> str:
+        """What people call it: `run`, `session`, `key_day`, `tenant_month` …"""
+        return self.level.value if self.period is None else f"{self.level}_{self.period}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """`spent + held ≤ limit` always holds, except where a provider billed more than its bound."""
+    """`spent + held ≤ limit` always holds, except where a provider billed more than its bound or the limit fell."""
 
     account: Account
+    unit: Unit
     limit: int | None
     spent: int
     held: int
+    resets_at: float | None = None
+    """When the account begins again at zero; None for one that counts for ever."""
+
+    @property
+    def left(self) -> int | None:
+        """What a call may still hold; None where there is no limit."""
+        return None if self.limit is None else max(0, self.limit - self.spent - self.held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The first account that could not hold its amount. Nothing was held anywhere."""
+    """The first account that could not hold its amount. Nothing was held anywhere for this charge."""
 
     account: Account
+    unit: Unit
     asked: int
     limit: int
     spent: int
     held: int
+    resets_at: float | None = None
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether only holds stand in the way: it fits once they are resolved below what they hold."""
+        return self.spent + self.asked <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """What one call holds or has used, in every unit."""
+
+    nano_usd: NanoUSD
+    tokens: int
+    sub_calls: int
+
+    def of(self, unit: Unit) -> int:
+        match unit:
+            case Unit.NANO_USD:
+                return self.nano_usd
+            case Unit.TOKENS:
+                return self.tokens
+            case Unit.SUB_CALLS:
+                return self.sub_calls
+
+
+NOTHING = Amount(nano_usd=NanoUSD(0), tokens=0, sub_calls=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +124,29 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenReservation:
-    """A hold that has not resolved yet, as one account sees it."""
+class Charge:
+    """One call's money: held before it is made as the most that it can cost, settled after it as what it did cost."""
 
-    reservation_id: str
-    amount: int
-    expires_at: float
+    entry: Entry
+    sub_calls: int
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(
+            nano_usd=NanoUSD(self.entry.nano_usd),
+            tokens=self.entry.input_tokens + self.entry.output_tokens,
+            sub_calls=self.sub_calls,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """What came of charges that asked to be held, in order."""
+
+    held: int
+    """How many, from the first on, are held."""
+    refusal: Refusal | None
+    """Why the next one is not, and with it all behind it; None when all are held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +155,8 @@ class UsageTotal:
 
     model: str
     purpose: str
-    calls: int
-    nano_usd: int
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
+    calls: int = 0
+    nano_usd: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0

@@ -70,10 +70,7 @@ class Runs:
         check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
         if session_id is None:
             await keep_session(self.rooms, submitted.session_id)
-        purse = Purse(submitted.run_id, submitted.limits)
-        for account, limit in purse.limit_rows().items():
-            if limit is not None:
-                await self.rooms.ledger.set_limit(account, limit)
+        await Purse(submitted, self.rooms.ledger).set_limits()
         await self.rooms.journal.open_run(submitted)
         return submitted.run_id
 

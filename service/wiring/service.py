@@ -19,7 +19,8 @@ from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
-from service.runs.calls.metered_call import ProviderHealth, keep_settling
+from service.runs.calls.expiry import keep_settling
+from service.runs.calls.metered_call import ProviderHealth
 from service.runs.host_calls.grants import Grants
 from service.runs.runs import Runs
 from service.runs.tenancy import Tenancy

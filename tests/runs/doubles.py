@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from service.ids import RunId, SessionId
+from service.ids import KeyId, RunId, SessionId
 from service.ledger.redis_ledger import Ledger
 from service.loop.events import CallFinished, RunSubmitted
 from service.loop.values import Limits, Message, Purpose, RenderedPrompt, Usage
@@ -13,9 +13,10 @@ from service.models.catalog import Route
 from service.models.port import ModelCard, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.calls.metered_call import MeteredCall
 from service.runs.calls.purse import Purse
+from service.runs.calls.values import MeteredCall
 from service.runs.standing import Standing
+from service.store.riders import Rider
 
 PRICE = Price(input=1_000_000_000, cached_input=1_000_000_000, cache_write=1_000_000_000, output=2_000_000_000)
 """$1 per million input tokens, $2 per million output tokens."""
@@ -80,14 +81,18 @@ def submitted_run(run_id: RunId, *, limits: Limits, deadline_at: float, depth: i
         prompt=RenderedPrompt(system="You answer.", pack="test@1", sha256="0" * 64),
         wrap_up=None,
         deadline_at=deadline_at,
+        key_id=KeyId("key_1"),
     )
 
 
-def standing_of(run_id: RunId, model: StandInModel, *, limits: Limits, deadline_at: float, depth: int = 0) -> Standing:
+def standing_of(
+    run_id: RunId, model: StandInModel, *, ledger: Ledger, limits: Limits, deadline_at: float, depth: int = 0
+) -> Standing:
+    submitted = submitted_run(run_id, limits=limits, deadline_at=deadline_at, depth=depth)
     return Standing(
-        submitted=submitted_run(run_id, limits=limits, deadline_at=deadline_at, depth=depth),
+        submitted=submitted,
         lineage=(run_id,),
-        purse=Purse(run_id, limits),
+        purse=Purse(submitted, ledger),
         root_route=route_to(model),
         sub_route=route_to(model),
         epoch=1,
@@ -116,14 +121,10 @@ class Journalled:
 
     calls: list[CallFinished] = field(default_factory=list)
 
-    async def append(self, event: CallFinished) -> None:
+    async def append(self, event: CallFinished, rider: Rider | None = None) -> None:
+        """Takes no rider along: who sent it writes it down by itself."""
         self.calls.append(event)
 
     @property
     def cost(self) -> NanoUSD:
         return NanoUSD(sum(call.cost for call in self.calls))
-
-
-async def set_limits(ledger: Ledger, purse: Purse) -> None:
-    for account, limit in purse.limit_rows().items():
-        await ledger.set_limit(account, limit)

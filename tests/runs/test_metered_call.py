@@ -11,16 +11,19 @@ import pytest
 
 from service.ids import RunId, TenantId, new_id
 from service.ledger.redis_ledger import Ledger
-from service.ledger.values import Account, Balance, Unit
+from service.ledger.values import Account, Balance, Level, Period, Unit
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Limits, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
-from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR, Hold, MeteredCalls, ProviderHealth, Refused, bound_of
+from service.runs.calls.charges import OUTPUT_TOKENS_FLOOR, bound_of
+from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.calls.purse import run_account
+from service.runs.calls.values import Hold, Refused
 from service.runs.standing import Standing
 from service.store.connection import open_store
-from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, set_limits, standing_of, with_fallbacks
+from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, standing_of, with_fallbacks
 
 pytestmark = pytest.mark.anyio
 
@@ -31,15 +34,18 @@ DEARER = Price(input=10_000_000_000, cached_input=10_000_000_000, cache_write=10
 class Bench:
     ledger: Ledger
     metered: MeteredCalls
+    health: ProviderHealth
     journalled: Journalled
 
     async def standing(self, model: StandInModel, limits: Limits) -> Standing:
-        standing = standing_of(RunId(new_id("run")), model, limits=limits, deadline_at=time.time() + 60)
-        await set_limits(self.ledger, standing.purse)
+        standing = standing_of(
+            RunId(new_id("run")), model, ledger=self.ledger, limits=limits, deadline_at=time.time() + 60
+        )
+        await standing.purse.set_limits()
         return standing
 
     async def balance(self, standing: Standing, unit: Unit = Unit.NANO_USD) -> Balance:
-        (balance,) = await self.ledger.balances([Account(level="run", owner=standing.run_id, unit=unit)])
+        (balance,) = await self.ledger.balances([run_account(standing.run_id)], [unit])
         return balance
 
 
@@ -47,7 +53,9 @@ class Bench:
 async def bench(directory: Path) -> AsyncIterator[Bench]:
     async with open_store(data_directory=directory, redis_url=None) as store:
         ledger = Ledger(store, TenantId(new_id("ten")), time.time)
-        yield Bench(ledger=ledger, metered=MeteredCalls(ledger, time.time, ProviderHealth()), journalled=Journalled())
+        health = ProviderHealth()
+        metered = MeteredCalls(ledger, time.time, health)
+        yield Bench(ledger=ledger, metered=metered, health=health, journalled=Journalled())
 
 
 async def test_two_hundred_racing_calls_never_spend_more_than_the_budget(tmp_path: Path) -> None:
@@ -184,7 +192,7 @@ async def test_settling_a_journalled_call_again_changes_nothing(tmp_path: Path) 
         finished = await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
         assert isinstance(finished, CallFinished)
         before = await b.balance(standing)
-        await b.metered.settle(finished, standing.lineage)
+        await b.metered.settle(finished, standing.run_id)
         assert await b.balance(standing) == before
 
 
@@ -349,9 +357,65 @@ async def test_a_call_cancelled_while_its_provider_is_shut_off_costs_nothing(tmp
         hold = await b.metered.reserve(call, standing.purse)
         assert not isinstance(hold, Refused)
         for number in range(3):
-            await b.metered.call(call_of(standing, f"c{number}", "x"), standing.purse, b.journalled.append)
+            hurried = replace(call_of(standing, f"c{number}", "x"), deadline_at=time.time() + 0.9)
+            await b.metered.call(hurried, standing.purse, b.journalled.append)
         with anyio.CancelScope() as scope:
             scope.cancel()
             await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
         balance = await b.balance(standing)
         assert (balance.spent, balance.held) == (0, 0)
+
+
+async def test_a_call_that_found_no_money_proves_nothing_about_its_provider(tmp_path: Path) -> None:
+    """A provider that was shut off stays so until somebody really asked it: a refused reservation is no probe."""
+    async with bench(tmp_path) as b:
+        model = StandInModel(down)
+        rich = await b.standing(model, Limits(cost=NanoUSD(100_000_000)))
+        poor = await b.standing(model, Limits(cost=NanoUSD(1)))
+        for index in range(2):
+            hurried = replace(call_of(rich, f"c{index}", "hello"), deadline_at=time.time() + 0.9)
+            await b.metered.call(hurried, rich.purse, b.journalled.append)
+        asked = len(model.requests)
+        refused = await b.metered.call(call_of(poor, "poor", "hello"), poor.purse, b.journalled.append)
+        assert refused.outcome is CallOutcome.BUDGET
+        assert "half_open" not in repr(b.health.breakers)
+        assert len(model.requests) == asked
+
+
+@pytest.mark.parametrize("level", [Level.SESSION, Level.KEY, Level.TENANT])
+async def test_whoever_pays_can_refuse_a_call(tmp_path: Path, level: Level) -> None:
+    """A limit of the session, the key or the tenant holds for a run that has none, and the refusal names it."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits())
+        account = next(each for each in standing.purse.outer_accounts if each.level is level)
+        await b.ledger.set_limit(account, Unit.NANO_USD, 1_000)
+        refused = await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+        assert isinstance(refused, Refused)
+        assert refused.refusal is not None
+        assert (refused.outcome, refused.refusal.account) == (CallOutcome.BUDGET, account)
+        assert level.value in refused.message
+        assert not model.requests
+
+
+async def test_two_runs_of_a_key_share_its_day(tmp_path: Path) -> None:
+    """However many runs race, what they spend together stays within their key's limit for the day."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        account = Account(level=Level.KEY, owner="key_1", period=Period.MONTH)
+        standings = [await b.standing(model, Limits()) for _ in range(4)]
+        assert all(account in each.purse.outer_accounts for each in standings)
+        await b.ledger.set_limit(account, Unit.NANO_USD, 10_000_000)
+
+        async def one(standing: Standing, index: int) -> None:
+            call = call_of(standing, f"c{index}", "x" * 100)
+            await b.metered.call(call, standing.purse, b.journalled.append)
+            (balance,) = await b.ledger.balances([account])
+            assert balance.spent + balance.held <= 10_000_000
+
+        async with anyio.create_task_group() as tasks:
+            for index in range(64):
+                tasks.start_soon(one, standings[index % 4], index)
+        (balance,) = await b.ledger.balances([account])
+        assert (balance.spent, balance.held) == (b.journalled.cost, 0)
+        assert balance.spent >= 7_000_000

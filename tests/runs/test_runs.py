@@ -12,12 +12,12 @@ from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, KeyId, RunId, cell_id, new_id
 from service.journal.cell_log import CellLog
 from service.journal.values import CellRecord
-from service.ledger.values import Account, Unit
 from service.loop.events import CallFinished, CellFinished, ChildRunFinished, NamespaceRebuilt
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.calls.purse import run_account
 from service.runs.driving.seats import KeptSessions
 from service.runs.runs import Runs
 from service.sandboxes.port import NoSandboxSlot
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 async def spent_in_ledger(on: Stage, run_id: RunId) -> tuple[int, int]:
     """What the run's account says is spent and held."""
-    (balance,) = await on.service.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    (balance,) = await on.service.ledger.balances([run_account(run_id)])
     return balance.spent, balance.held
 
 

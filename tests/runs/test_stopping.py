@@ -7,11 +7,11 @@ import anyio
 import pytest
 
 from service.ids import RunId
-from service.ledger.values import Account, Unit
 from service.loop.events import CallFinished, ChildRunFinished, RunFinished
 from service.loop.values import CallOutcome, Limits, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.money import parse_usd
+from service.runs.calls.purse import run_account
 from tests.runs.doubles import usage_of
 from tests.runs.playing import Stage, repl, stage
 
@@ -25,7 +25,7 @@ async def finished(on: Stage, run_id: RunId) -> RunFinished:
 
 
 async def held(on: Stage, run_id: RunId) -> int:
-    (balance,) = await on.service.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    (balance,) = await on.service.ledger.balances([run_account(run_id)])
     return balance.held
 
 

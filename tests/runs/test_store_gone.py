@@ -10,8 +10,8 @@ import anyio
 import anyio.abc
 import pytest
 
-from service.ledger.values import Account, Unit
 from service.models.port import ModelReply, ModelRequest
+from service.runs.calls.purse import run_account
 from service.store.embedded import find_server
 from service.store.errors import StoreFailed
 from tests.runs.doubles import usage_of
@@ -61,5 +61,5 @@ async def test_a_run_without_its_store_stops_and_keeps_what_was_written(tmp_path
         view = await on.service.runs.show(run_id)
         assert (view.turns, view.cells, view.stop_reason) == (2, 1, None)
         # The sub-call was reserved and never journalled: its hold is still there, to be settled as uncertain.
-        (balance,) = await on.service.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+        (balance,) = await on.service.ledger.balances([run_account(run_id)])
         assert balance.held > 0

@@ -1,59 +1,59 @@
-"""The purse: which ledger rows a run's calls are charged to, and the wake-up when a hold is resolved.
+"""The purse: which accounts a run's calls are charged to, and the wake-up when a hold is resolved.
 
-A child run shares its root's budget, so each call is a row for every run of its lineage, from itself up to the
-root run; only the root's rows have limits. A row's `spent` therefore covers the run with everything below it.
+A child run shares its root's budget, so a call is charged to every run of its lineage, from itself up to the root run,
+then to the session, the API key and the tenant that the root run belongs to. An account's `spent` therefore covers the
+run with everything below it. Of the runs only the root has limits.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import anyio
 
 from service.ids import RunId
-from service.ledger.values import Account, Unit
-from service.loop.values import Limits
-from service.money import NanoUSD
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import NOTHING, Account, Amount, Balance, Level, Unit
+from service.loop.events import RunSubmitted
 
 WAKE_UP_S = 1.0
 """Holds of this run are resolved in this process, which wakes waiters at once; polling covers the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """What one call holds or has used, in every unit that the ledger counts."""
-
-    nano_usd: NanoUSD
-    tokens: int
-    sub_calls: int
-
-
-NOTHING = Amount(nano_usd=NanoUSD(0), tokens=0, sub_calls=0)
-
-
 class Purse:
     """Shared by a root run and all its descendants in this process."""
 
-    def __init__(self, root_run_id: RunId, limits: Limits) -> None:
-        self.root_run_id = root_run_id
-        self.limits = limits
-        self.standing = NOTHING
+    def __init__(self, root: RunSubmitted, ledger: Ledger) -> None:
+        self.root_run_id = root.run_id
+        self.limits = root.limits
+        self.standing: Amount = NOTHING
         """Held for the wrap-up call: waiting for it to be released would be waiting for the run's end."""
+        self.own_account = run_account(root.run_id)
+        self.outer_accounts = (
+            Account(level=Level.SESSION, owner=root.session_id),
+            *ledger.outer_accounts(root.key_id),
+        )
+        self._ledger = ledger
         self._resolved = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Purse of {self.root_run_id} cost={self.limits.cost} standing={self.standing}>"
 
-    def limit_rows(self) -> dict[Account, int | None]:
-        """The root's rows with their limits."""
-        return {
-            Account(level="run", owner=self.root_run_id, unit=Unit.NANO_USD): self.limits.cost,
-            Account(level="run", owner=self.root_run_id, unit=Unit.TOKENS): self.limits.tokens,
-            Account(level="run", owner=self.root_run_id, unit=Unit.SUB_CALLS): self.limits.sub_calls,
-        }
+    def accounts(self, lineage: tuple[RunId, ...]) -> tuple[Account, ...]:
+        """What a call of this lineage is charged to, nearest first."""
+        return (*(run_account(run_id) for run_id in lineage), *self.outer_accounts)
 
-    def standing_in(self, unit: Unit) -> int:
-        """How much of a row's `held` is the wrap-up's."""
-        return _by_unit(self.standing)[unit]
+    async def set_limits(self) -> None:
+        """Write the root run's limits down. Idempotent."""
+        limits = {
+            Unit.NANO_USD: self.limits.cost,
+            Unit.TOKENS: self.limits.tokens,
+            Unit.SUB_CALLS: self.limits.sub_calls,
+        }
+        await self._ledger.set_limits(
+            {(self.own_account, unit): limit for unit, limit in limits.items() if limit is not None}
+        )
+
+    async def tightest(self) -> dict[Unit, Balance | None]:
+        """In each unit, the account that has least left, of all that the root run is charged to; None without limit."""
+        balances = await self._ledger.balances((self.own_account, *self.outer_accounts), tuple(Unit))
+        return {unit: tightest([balance for balance in balances if balance.unit is unit]) for unit in Unit}
 
     def announce_resolved(self) -> None:
         """Wake every call that waits for money: a hold was settled or released."""
@@ -67,13 +67,11 @@ class Purse:
             await resolved.wait()
 
 
-def rows(lineage: tuple[RunId, ...], amount: Amount) -> Mapping[Account, int]:
-    """One row per run of the lineage and unit. Zero amounts are left out."""
-    by_unit = _by_unit(amount)
-    return {
-        Account(level="run", owner=run, unit=unit): value for run in lineage for unit, value in by_unit.items() if value
-    }
+def run_account(run_id: RunId) -> Account:
+    return Account(level=Level.RUN, owner=run_id)
 
 
-def _by_unit(amount: Amount) -> dict[Unit, int]:
-    return {Unit.NANO_USD: int(amount.nano_usd), Unit.TOKENS: amount.tokens, Unit.SUB_CALLS: amount.sub_calls}
+def tightest(balances: list[Balance]) -> Balance | None:
+    """The one with least left; None when none has a limit."""
+    limited = [(balance.left, at) for at, balance in enumerate(balances) if balance.left is not None]
+    return balances[min(limited)[1]] if limited else None

@@ -17,7 +17,7 @@ import anyio.abc
 from service.errors import BadRequest, NotFound, RlmServiceError
 from service.ids import CallId, RunId
 from service.journal.values import RunAlreadyFinished
-from service.ledger.values import Account, Unit
+from service.ledger.values import NOTHING, Charge, Entry
 from service.loop.commands import (
     AskRoot,
     BindHistory,
@@ -42,8 +42,9 @@ from service.loop.events import (
 from service.loop.machine import decide, wants_interrupt
 from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
-from service.runs.calls.metered_call import Hold, MeteredCall, Refused, bound_of
-from service.runs.calls.purse import NOTHING
+from service.runs.calls.charges import bound_of
+from service.runs.calls.purse import run_account
+from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.driving.recorder import Recorder
 from service.runs.host_calls.host_calls import HostCalls
 from service.runs.rooms import RunsRooms
@@ -270,7 +271,7 @@ class RunDriver:
         return None
 
     async def _give_back(self, hold: Hold) -> None:
-        await self._rooms.metered.release(hold, self._standing.purse)
+        await self._rooms.metered.release([hold], self._standing.purse)
         self._standing.purse.standing = NOTHING
 
     async def _run_cell(self, session: OpenSession, command: RunCell) -> CellFinished:
@@ -385,8 +386,7 @@ class RunDriver:
             answer = await self._rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
         if self._has_wrap_up_hold:
             await self._give_back(wrap_up_hold(standing))
-        account = Account(level="run", owner=standing.run_id, unit=Unit.NANO_USD)
-        (balance,) = await self._rooms.ledger.balances([account])
+        (balance,) = await self._rooms.ledger.balances([run_account(standing.run_id)])
         await self._recorder.record(
             RunFinished(
                 at=self._now(),
@@ -450,6 +450,26 @@ def wrap_up_hold(standing: Standing) -> Hold:
     assert plan is not None, "only a planned wrap-up is reserved"
     amount = wrap_up_amount(standing.root_route.price, plan)
     return Hold(call_id=wrap_up_hold_id(standing.run_id), amount=amount, max_output_tokens=plan.max_output_tokens)
+
+
+def wrap_up_charge(standing: Standing, *, at: float) -> Charge:
+    """What is held for the wrap-up call, and booked if nobody comes back to it."""
+    hold = wrap_up_hold(standing)
+    return Charge(
+        entry=Entry(
+            call_id=hold.call_id,
+            run_id=standing.run_id,
+            model=standing.root_route.name,
+            purpose=Purpose.WRAP_UP.value,
+            at=at,
+            nano_usd=hold.amount.nano_usd,
+            input_tokens=hold.amount.tokens - hold.max_output_tokens,
+            cached_input_tokens=0,
+            output_tokens=hold.max_output_tokens,
+            flags=("uncertain",),
+        ),
+        sub_calls=0,
+    )
 
 
 def wrap_up_hold_id(run_id: RunId) -> CallId:

@@ -12,7 +12,7 @@ import anyio.abc
 from service.errors import sole_failure
 from service.ids import CellId, RunId, SessionId, new_id
 from service.journal.values import Recorded
-from service.ledger.values import Unit
+from service.ledger.values import NOTHING, Unit
 from service.loop.events import (
     CellFinished,
     ChildRunFinished,
@@ -24,8 +24,8 @@ from service.loop.events import (
 from service.loop.values import ChildShown, ContextBinding, HostCallKey, StopReason
 from service.money import NanoUSD
 from service.runs.calls.metered_call import HOLD_MARGIN_S
-from service.runs.calls.purse import NOTHING, Purse, rows
-from service.runs.driving.driver import PreparedSession, RunDriver, wrap_up_hold
+from service.runs.calls.purse import Purse
+from service.runs.driving.driver import PreparedSession, RunDriver, wrap_up_charge, wrap_up_hold
 from service.runs.driving.last_word import say_last_word
 from service.runs.driving.recorder import Recorder
 from service.runs.driving.seats import Levels, Seat, Seats
@@ -68,7 +68,7 @@ class Drives:
         recorded = await self._rooms.events_of(run_id)
         submitted = recorded[0].event
         assert isinstance(submitted, RunSubmitted)
-        purse = Purse(run_id, submitted.limits)
+        purse = Purse(submitted, self._rooms.ledger)
         standing = self._standing(submitted, (run_id,), purse, epoch)
         try:
             await self._reserve_wrap_up(standing)
@@ -140,9 +140,7 @@ class Drives:
             return await self._run_child(standing, seat.levels, recorder, key, request)
 
         children = Children(standing, sub_calls=sub_calls, run_child=run_child)
-        budget = BudgetReport(
-            standing, ledger=rooms.ledger, turns_taken=lambda: recorder.state.turn.number, now=rooms.now
-        )
+        budget = BudgetReport(standing, turns_taken=lambda: recorder.state.turn.number, now=rooms.now)
         return HostCalls(
             {
                 "llm_query": sub_calls,
@@ -247,11 +245,11 @@ class Drives:
 
     async def _check_affordable(self, submitted: RunSubmitted, parent: Standing) -> None:
         """Refuse a child whose first call what is left of the shared budget cannot cover, whatever is given back."""
-        balances = await self._rooms.ledger.balances(list(parent.purse.limit_rows()))
+        balances = await self._rooms.ledger.balances([parent.purse.own_account], tuple(Unit))
         left = {
-            balance.account.unit: None
+            balance.unit: None
             if balance.limit is None
-            else max(0, balance.limit - balance.spent - parent.purse.standing_in(balance.account.unit))
+            else max(0, balance.limit - balance.spent - parent.purse.standing.of(balance.unit))
             for balance in balances
         }
         cost, tokens = left[Unit.NANO_USD], left[Unit.TOKENS]
@@ -276,19 +274,19 @@ class Drives:
             return
         hold = wrap_up_hold(standing)
         with anyio.CancelScope(shield=True):
-            refusal = await self._rooms.ledger.reserve(
-                hold.call_id,
-                rows(standing.lineage, hold.amount),
+            reserved = await self._rooms.ledger.reserve(
+                [wrap_up_charge(standing, at=self._rooms.now())],
+                standing.purse.accounts(standing.lineage),
                 expires_at=standing.submitted.deadline_at + HOLD_MARGIN_S,
             )
-            if refusal is None:
+            if reserved.refusal is None:
                 standing.purse.standing = hold.amount
 
     async def _release_wrap_up(self, standing: Standing) -> None:
         """Give back what the run did not live to use, however it ended."""
         if standing.purse.standing is not NOTHING:
             with contextlib.suppress(StoreFailed):
-                await self._rooms.metered.release(wrap_up_hold(standing), standing.purse)
+                await self._rooms.metered.release([wrap_up_hold(standing)], standing.purse)
                 standing.purse.standing = NOTHING
 
 

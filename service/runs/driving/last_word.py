@@ -9,12 +9,12 @@ import structlog
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId
 from service.journal.values import RunAlreadyFinished, StaleEpoch
-from service.ledger.values import Account, Unit
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
 from service.loop.machine import decide
 from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
+from service.runs.calls.purse import run_account
 from service.runs.driving.driver import wrap_up_hold_id
 from service.runs.driving.recorder import Recorder
 from service.runs.rooms import RunsRooms
@@ -70,9 +70,9 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     epoch = await rooms.journal.take_over(run_id)
     recorded = await rooms.events_of(run_id)
     with contextlib.suppress(NotFound):
-        await rooms.ledger.release(wrap_up_hold_id(run_id))
+        await rooms.ledger.release([wrap_up_hold_id(run_id)])
     state = Recorder(rooms.journal, run_id, epoch, recorded).state
-    (balance,) = await rooms.ledger.balances([Account(level="run", owner=run_id, unit=Unit.NANO_USD)])
+    (balance,) = await rooms.ledger.balances([run_account(run_id)])
     finished = RunFinished(
         at=rooms.now(),
         stop_reason=reason,

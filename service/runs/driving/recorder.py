@@ -16,12 +16,13 @@ from service.journal.values import Recorded
 from service.loop.events import Event
 from service.loop.machine import evolve
 from service.loop.state import RunState
+from service.store.riders import Rider
 
 
 class Appends(Protocol):
     """The one method of the journal that is needed here; a double stands in for it in tests of ordering."""
 
-    async def append(self, run_id: RunId, epoch: int, event: Event) -> int:
+    async def append(self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None) -> int:
         """The fact's place in the journal, once it is kept."""
         ...
 
@@ -50,7 +51,7 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
 
-    async def record(self, event: Event) -> None:
+    async def record(self, event: Event, rider: Rider | None = None) -> None:
         """Append a fact; return once it, and everything before it, is applied.
 
         Raises:
@@ -60,7 +61,7 @@ class Recorder:
         # Shielded: were the task cancelled between the store's yes and the push, the sequence would have a hole.
         with anyio.CancelScope(shield=True):
             try:
-                seq = await self._journal.append(self._run_id, self._epoch, event)
+                seq = await self._journal.append(self._run_id, self._epoch, event, rider)
             except RlmServiceError as exc:
                 # The event may stand in the journal all the same, and those behind it would wait for it for ever.
                 self._broken = exc

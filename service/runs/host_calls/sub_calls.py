@@ -5,7 +5,7 @@ is held is at most the window's worth, and when the money ends it is the tail th
 """
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -17,7 +17,8 @@ from service.errors import BadRequest
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
-from service.runs.calls.metered_call import Hold, MeteredCall, MeteredCalls, Refused
+from service.runs.calls.metered_call import Append, MeteredCalls
+from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
@@ -48,7 +49,7 @@ class SubCalls:
         *,
         max_output_tokens: int,
         metered: MeteredCalls,
-        append: Callable[[CallFinished], Awaitable[None]],
+        append: Append,
     ) -> None:
         self._standing = standing
         self._max_output_tokens = max_output_tokens

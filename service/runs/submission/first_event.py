@@ -13,6 +13,7 @@ from sandbox_image.protocol import MAX_CODE_BYTES
 from service.contexts.values import Context
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import RunId, SessionId
+from service.ledger.values import NOTHING, Amount
 from service.loop.commands import AskRoot, RunCell
 from service.loop.events import RunSubmitted
 from service.loop.machine import decide, evolve
@@ -21,8 +22,7 @@ from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, RenderedPro
 from service.models.catalog import Route
 from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
-from service.runs.calls.metered_call import OUTPUT_TOKENS_FLOOR
-from service.runs.calls.purse import NOTHING, Amount
+from service.runs.calls.charges import OUTPUT_TOKENS_FLOOR
 from service.runs.submission.schemas import MAX_CHECKED_CHARS, check_schema
 from service.runs.values import LIMIT_RANGES, RunRequest
 

@@ -11,7 +11,7 @@ from service.errors import NotFound
 from service.ids import CallId, RunId, TenantId, new_id
 from service.journal.redis_journal import Journal
 from service.ledger.redis_ledger import Ledger
-from service.ledger.values import Account, Entry, Unit
+from service.ledger.values import Account, Charge, Entry, Level
 from service.runs.erasure.erasure import Erasure
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
@@ -75,7 +75,6 @@ async def fill(filled: Filled, tenant: TenantId) -> None:
 
 
 async def book(ledger: Ledger, run_id: RunId) -> None:
-    account = Account(level="run", owner=run_id, unit=Unit.NANO_USD)
     entry = Entry(
         call_id=CallId(f"{run_id}/a0"),
         run_id=run_id,
@@ -87,8 +86,10 @@ async def book(ledger: Ledger, run_id: RunId) -> None:
         cached_input_tokens=0,
         output_tokens=1,
     )
-    await ledger.reserve(entry.call_id, {account: 10}, expires_at=AT + 60)
-    await ledger.settle(entry.call_id, {account: 7}, entry)
+    charge = Charge(entry=entry, sub_calls=0)
+    accounts = (Account(level=Level.RUN, owner=run_id), *ledger.outer_accounts(None))
+    await ledger.reserve([charge], accounts, expires_at=AT + 60)
+    await ledger.settle(charge)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 from service.errors import BadRequest
 from service.ids import SessionId, new_id
 from service.journal.values import SessionDetails, SessionRecord
-from service.ledger.values import Account, Unit
+from service.ledger.values import Account, Level, Unit
 from service.runs.driving.seats import SessionPaused
 from service.runs.runs import Runs
 from service.runs.session_use.values import SessionChange, SessionState, SessionView, check_change
@@ -112,8 +112,8 @@ class SessionDesk:
 
     async def _limit(self, session_id: SessionId, change: SessionChange) -> None:
         if change.budget is not None:
-            account = Account(level="session", owner=session_id, unit=Unit.NANO_USD)
-            await self._runs.rooms.ledger.set_limit(account, change.budget)
+            account = Account(level=Level.SESSION, owner=session_id)
+            await self._runs.rooms.ledger.set_limit(account, Unit.NANO_USD, change.budget)
 
     def _view(self, record: SessionRecord) -> SessionView:
         sitting = self._runs.seats.sitting(record.session_id)

@@ -22,7 +22,7 @@ from service.contexts.images import LEAST_MAPPED_BYTES, Images
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
 from service.contexts.values import Context, ContextKind, LinkedPart, Part, TextListImage
-from service.errors import BadRequest, NotFound
+from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS, BlobRef
 from service.store.blob_batches import BlobBatch
@@ -47,6 +47,13 @@ Source = Path | AsyncIterator[bytes] | Document | Recoded
 _CREATE = load_script("service.contexts", "create.lua")
 _DELETE = load_script("service.contexts", "delete.lua")
 _RECORD = TypeAdapter(Context)
+
+
+class ContextOpen(RlmServiceError):
+    """The context is not sealed, so nothing can be asked about it yet."""
+
+    code = "context_open"
+    fault = Fault.CALLER
 
 
 class Contexts:
@@ -139,7 +146,7 @@ class Contexts:
             raise BadRequest(f"{name}: expected 1 to {MOST_PARTS} parts, found {len(parts)}")
         seen: set[str] = set()
         for part, _ in parts:
-            _check_name(part)
+            check_name(part)
             if part in seen:
                 raise BadRequest(f"{name}: two parts are named {part!r}; give each a name of its own")
             seen.add(part)
@@ -159,14 +166,35 @@ class Contexts:
                 if len(preview) < PREVIEW_CHARS:
                     preview[part] = text.preview
             await self._blobs.in_thread(batch.commit)
-        shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
-        facts = Facts(type_name="dict", length=len(kept), unit="keys", preview=shown)
-        return await self._keep(name, "named_texts", kept, facts)
+        return await self._keep(name, "named_texts", kept, _dict_facts(preview, len(kept)))
+
+    async def take_part(self, name: str, source: Source) -> tuple[Part, str]:
+        """Keep the payload of a part of a context that is yet to be; the part, and its first characters.
+
+        Raises:
+            BadRequest: it is not UTF-8 text.
+        """
+        part, facts = await self._text(name, source, may_be_empty=True)
+        return part, facts.preview
+
+    async def keep_parts(self, context_id: ContextId, name: str, parts: Sequence[tuple[Part, str]]) -> Context:
+        """Keep parts that were taken one by one as a context of named texts under this id. Idempotent.
+
+        Raises:
+            BadRequest: all are empty.
+        """
+        preview: dict[str, str] = {}
+        for part, text in parts[:PREVIEW_CHARS]:
+            preview[part.name] = text
+        facts = _dict_facts(preview, len(parts))
+        return await self._keep(name, "named_texts", [part for part, _ in parts], facts, context_id=context_id)
 
     async def get(self, context_id: ContextId) -> Context:
-        """Raises `NotFound`."""
+        """Raises `NotFound`, or `ContextOpen` while its parts are still coming."""
         value = await self._store.read("GET", self._record(context_id))
         if not isinstance(value, bytes):
+            if await self._store.read("EXISTS", self._keys("open_context", context_id)) == 1:
+                raise ContextOpen(f"context {context_id} is open: seal it when all its parts are there")
             raise _absent(context_id)
         return _RECORD.validate_json(await self._bodies.unpack(value))
 
@@ -189,7 +217,8 @@ class Contexts:
         """
         context = await self.get(context_id)
         keys = [self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")]
-        await self._store.run(_DELETE, keys, [context_id, _fingerprint(context)], is_idempotent=True)
+        known_by = [_fingerprint(context), context_id]  # the second when it was sealed
+        await self._store.run(_DELETE, keys, [context_id, *known_by], is_idempotent=True)
 
     def linked_parts(self, context: Context) -> tuple[LinkedPart, ...]:
         """The parts in order, each with the bare file name under which it is linked into a session's directory."""
@@ -247,7 +276,7 @@ class Contexts:
 
     async def _pour(self, name: str, source: Source, writer: BlobWriter, scan: Scan | Preview) -> None:
         """Lead the source past the scan into the blob, a few pieces at a time."""
-        _check_name(name)
+        check_name(name)
 
         def take(chunk: bytes) -> None:
             scan.feed(chunk)
@@ -268,13 +297,21 @@ class Contexts:
                 await self._blobs.in_thread(partial(take, gathered))
 
     async def _keep(
-        self, name: str, kind: ContextKind, parts: Sequence[Part], facts: Facts, *, is_listed: bool = True
+        self,
+        name: str,
+        kind: ContextKind,
+        parts: Sequence[Part],
+        facts: Facts,
+        *,
+        is_listed: bool = True,
+        context_id: ContextId | None = None,
     ) -> Context:
+        """Under the id that was given out before, or under that of the same content, or a new one."""
         size_bytes = sum(part.size_bytes for part in parts)
         if size_bytes == 0:
             raise _empty(name)
         context = Context(
-            context_id=ContextId(new_id("ctx")),
+            context_id=context_id or ContextId(new_id("ctx")),
             name=name,
             kind=kind,
             parts=tuple(parts),
@@ -289,14 +326,14 @@ class Contexts:
         arguments: list[str | bytes | int] = [
             context.context_id,
             await self._bodies.pack(_RECORD.dump_json(context)),
-            _fingerprint(context),
+            _fingerprint(context) if context_id is None else context_id,
             self._keys("context", ""),
             1 if is_listed else 0,
         ]
         kept = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
         assert isinstance(kept, bytes)
-        context_id = ContextId(kept.decode())
-        return context if context_id == context.context_id else await self.get(context_id)
+        kept_id = ContextId(kept.decode())
+        return context if kept_id == context.context_id else await self.get(kept_id)
 
     def _record(self, context_id: ContextId) -> str:
         return self._keys("context", context_id)
@@ -330,12 +367,18 @@ def _part(name: str, ref: BlobRef) -> Part:
     return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes)
 
 
+def _dict_facts(preview: dict[str, str], length: int) -> Facts:
+    shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
+    return Facts(type_name="dict", length=length, unit="keys", preview=shown)
+
+
 def _fingerprint(context: Context) -> str:
     content = [context.kind, context.name, [[part.name, part.sha256] for part in context.parts]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises `BadRequest` for what cannot name a context or a part."""
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
         raise BadRequest(f"a context's or part's name must be 1 to {LONGEST_NAME} printable characters")
 

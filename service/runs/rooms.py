@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
 from service.ids import RunId
 from service.journal.redis_journal import Journal
@@ -29,6 +30,7 @@ class RunsRooms:
     metered: MeteredCalls
     requests: Requests
     contexts: Contexts
+    open_contexts: OpenContexts
     catalog: Catalog
     packs: Mapping[str, PromptPack]
     """The operator's own; the shipped ones are always there."""

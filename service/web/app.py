@@ -13,7 +13,7 @@ from starlette.responses import Response
 from service.errors import RlmServiceError
 from service.web.bodies import Inbound
 from service.web.boundary import Boundary
-from service.web.contexts import inline as inline_contexts
+from service.web.contexts import parts, storing
 from service.web.contexts import stored as stored_contexts
 from service.web.operations import health
 from service.web.problems import InvalidRequest, problem, problem_of
@@ -24,8 +24,9 @@ from service.web.runs import single as single_run
 
 ROUTERS = (
     health.router,
-    inline_contexts.router,
+    storing.router,
     stored_contexts.router,
+    parts.router,
     run_collection.router,
     single_run.router,
     events.router,

@@ -2,17 +2,23 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
 from service.errors import BadRequest, Fault, RlmServiceError
 
+AnyShape = TypeVar("AnyShape", bound=BaseModel)
+
 NATIVE_BODY_BYTES = 8 << 20
 """Of a JSON body of the native API. What is larger is a context, and streams."""
+LARGEST_UPLOAD_BYTES = 64 << 30
+"""Of one stream. How much a tenant may keep in all is the tenant's limit."""
 PATIENCE_S = 30.0
 """For the next piece of a body."""
 LEAST_BYTES_PER_S = 1024
@@ -141,6 +147,28 @@ async def body_chunks(request: Request, *, limit_bytes: int | None) -> AsyncIter
         yield piece
 
 
+def is_json(request: Request) -> bool:
+    """Whether the body says that it is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+async def read_shape(request: Request, shape: type[AnyShape], *, limit_bytes: int = NATIVE_BODY_BYTES) -> AnyShape:
+    """A JSON body as this shape, for a route that takes other bodies too.
+
+    Raises:
+        RequestValidationError: it has another shape.
+        BadRequest, UnsupportedMediaType, RequestTooLarge, RequestTimeout, ReplicaBusy
+    """
+    with request.app.state.inbound.share() as share:
+        value = await (await read_json(request, share, limit_bytes=limit_bytes)).json()
+        try:
+            return shape.model_validate(value)
+        except ValidationError as exc:
+            errors = [{**each, "loc": ("body", *each["loc"])} for each in exc.errors(include_input=False)]
+            raise RequestValidationError(errors) from exc
+
+
 async def read_json(request: Request, share: InboundShare, *, limit_bytes: int) -> ReadRequest:
     """The request with its JSON body read.
 
@@ -149,8 +177,7 @@ async def read_json(request: Request, share: InboundShare, *, limit_bytes: int) 
         UnsupportedMediaType: it does not say that it is JSON.
         RequestTooLarge, RequestTimeout, ReplicaBusy
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not is_json(request):
         raise UnsupportedMediaType("send JSON, with content-type: application/json")
     pieces: list[bytes] = []
     async for piece in body_chunks(request, limit_bytes=limit_bytes):

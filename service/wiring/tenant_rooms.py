@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
 from service.ids import TenantId
 from service.journal.cell_log import CellLog
@@ -68,6 +69,7 @@ class SharedRooms:
                 contexts=BindsContexts(contexts),
             ),
             contexts=contexts,
+            open_contexts=OpenContexts(self.store, tenant_id, contexts),
             catalog=self.catalog,
             packs=self.packs,
             provider=self.provider,

@@ -4,14 +4,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from service.contexts.values import Context
+from service.contexts.open_contexts import OpenContext
+from service.contexts.values import Context, Part
 from service.web.shapes import MAX_NAME_CHARS, Shape, Shown
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS)]
+_CONTENTS = ("text", "texts", "value", "open")
 
 
-class InlineContext(Shape):
-    """A context that fits into a JSON body: exactly one of `text`, `texts` and `value`."""
+class GivenContext(Shape):
+    """A context that fits into a JSON body, or one whose parts are yet to come: exactly one of `text`, `texts`, `value`
+    and `open`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -19,29 +22,42 @@ class InlineContext(Shape):
                 {"name": "readme", "text": "The whole text."},
                 {"name": "tickets", "texts": ["first ticket", "second ticket"]},
                 {"name": "order", "value": {"id": 7, "lines": [1, 2]}},
+                {"name": "sources", "open": True},
             ]
         }
     )
 
     name: Name = Field(default="context", description="For people; shown in lists.")
-    text: str | None = Field(default=None, description="Becomes a `str`.")
-    texts: list[str] | None = Field(default=None, description="Becomes a `list` of `str`.")
+    text: str = Field(default="", description="Becomes a `str`.")
+    texts: list[str] = Field(default=[], description="Becomes a `list` of `str`.")
     value: Any = Field(default=None, description="JSON; becomes what it is in Python.")
+    open: Literal[True] = Field(default=True, description="Becomes a `dict` from name to text, once it is sealed.")
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        given = self.model_fields_set & {"text", "texts", "value"}
-        if len(given) != 1:
-            raise ValueError("expected exactly one of text, texts and value")
-        if getattr(self, next(iter(given))) is None and given != {"value"}:
-            raise ValueError(f"{next(iter(given))} must not be null")
+        if len(self.model_fields_set.intersection(_CONTENTS)) != 1:
+            raise ValueError("expected exactly one of text, texts, value and open")
         return self
+
+    @property
+    def content(self) -> str:
+        """Which of them it is."""
+        return next(name for name in _CONTENTS if name in self.model_fields_set)
+
+
+class ShownPart(Shown):
+    """One payload of a context."""
+
+    name: str
+    size_bytes: int
+    sha256: str
 
 
 class ShownContext(Shown):
     """A stored context: which value it becomes in the REPL, and how large it is."""
 
     context_id: str = Field(examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    status: Literal["open", "sealed"] = Field(description="`open`: its parts are still coming, no run can have it.")
     name: str
     kind: Literal["text", "json", "json_lines", "named_texts"]
     type: str = Field(description="Of the value in the REPL.", examples=["str"])
@@ -52,9 +68,14 @@ class ShownContext(Shown):
     created_at: float
 
 
+def shown_part(part: Part) -> ShownPart:
+    return ShownPart(name=part.name, size_bytes=part.size_bytes, sha256=part.sha256)
+
+
 def shown_context(context: Context) -> ShownContext:
     return ShownContext(
         context_id=context.context_id,
+        status="sealed",
         name=context.name,
         kind=context.kind,
         type=context.type_name,
@@ -63,4 +84,19 @@ def shown_context(context: Context) -> ShownContext:
         parts=len(context.parts),
         size_bytes=context.size_bytes,
         created_at=context.created_at,
+    )
+
+
+def shown_open_context(opened: OpenContext) -> ShownContext:
+    return ShownContext(
+        context_id=opened.context_id,
+        status="open",
+        name=opened.name,
+        kind="named_texts",
+        type="dict",
+        length=len(opened.parts),
+        unit="keys",
+        parts=len(opened.parts),
+        size_bytes=sum(taken.part.size_bytes for taken in opened.parts),
+        created_at=opened.created_at,
     )

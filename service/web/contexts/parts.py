@@ -1,0 +1,44 @@
+"""`/v1/contexts/{context_id}/parts/{name}`: the parts of an open context, streamed one by one, and its sealing."""
+
+from typing import Annotated
+
+from fastapi import Path, Request
+
+from service.tenants.values import Scope
+from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
+from service.web.callers import RunsOfCaller
+from service.web.contexts.digests import checked_chunks
+from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
+from service.web.doors import open_router
+from service.web.paths import ContextIdInPath
+from service.web.shapes import MAX_NAME_CHARS
+
+router = open_router(Scope.CONTEXTS, tag="contexts")
+
+
+@router.put(
+    "/v1/contexts/{context_id}/parts/{name:path}",
+    summary="Put a part into an open context",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def put_part(
+    context_id: ContextIdInPath,
+    name: Annotated[str, Path(min_length=1, max_length=MAX_NAME_CHARS, examples=["src/main.py"])],
+    request: Request,
+    runs: RunsOfCaller,
+) -> ShownPart:
+    """The body is the part: UTF-8 text of any size. A part of the same name is replaced. With `content-digest` it is
+    kept only when it arrived as it was sent."""
+    chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+    return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks))
+
+
+@router.post("/v1/contexts/{context_id}/seal", summary="Seal an open context")
+async def seal(context_id: ContextIdInPath, runs: RunsOfCaller) -> ShownContext:
+    """All parts are there: from now on runs can have it, and nothing of it changes. Idempotent."""
+    return shown_context(await runs.rooms.open_contexts.seal(context_id))

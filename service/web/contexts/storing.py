@@ -1,0 +1,79 @@
+"""`POST /v1/contexts`: a context that comes in a JSON body, or as a stream of its bytes."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import anyio.to_thread
+from fastapi import Query, Request, Response
+from pydantic_core import to_json
+
+from service.runs.runs import Runs
+from service.tenants.values import Scope
+from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape
+from service.web.callers import RunsOfCaller
+from service.web.contexts.digests import checked_chunks
+from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
+from service.web.doors import open_router
+from service.web.shapes import MAX_NAME_CHARS
+
+PIECE_BYTES = 1 << 20
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+router = open_router(Scope.CONTEXTS, tag="contexts")
+
+
+@router.post(
+    "/v1/contexts",
+    status_code=201,
+    summary="Store a context",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": GivenContext.model_json_schema()},
+                "text/plain": _BYTES,
+                "application/octet-stream": _BYTES,
+            },
+        }
+    },
+)
+async def store(
+    *,
+    request: Request,
+    response: Response,
+    runs: RunsOfCaller,
+    name: Annotated[
+        str, Query(min_length=1, max_length=MAX_NAME_CHARS, description="For people. Of a stream; JSON has its own.")
+    ] = "context",
+    kind: Annotated[
+        Literal["text", "json", "json_lines"], Query(description="What the bytes of a stream are.")
+    ] = "text",
+) -> ShownContext:
+    """With `content-type: application/json` the body says what it is, up to 8 MB. With any other type the body *is* the
+    context, of any size, and streams. Storing the same content under the same name again finds the context that is
+    there."""
+    if is_json(request):
+        shown = await _store_given(runs, await read_shape(request, GivenContext))
+    else:
+        chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+        shown = shown_context(await runs.rooms.contexts.put(name, kind, chunks))
+    response.headers["location"] = f"/v1/contexts/{shown.context_id}"
+    return shown
+
+
+async def _store_given(runs: Runs, given: GivenContext) -> ShownContext:
+    rooms = runs.rooms
+    if given.content == "open":
+        return shown_open_context(await rooms.open_contexts.open(given.name))
+    if given.content == "text":
+        data = await anyio.to_thread.run_sync(given.text.encode)
+        return shown_context(await rooms.contexts.put_text(given.name, _pieces(data)))
+    value = given.texts if given.content == "texts" else given.value
+    data = await anyio.to_thread.run_sync(to_json, value)
+    return shown_context(await rooms.contexts.put_json(given.name, _pieces(data)))
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    view = memoryview(data)
+    for start in range(0, len(view), PIECE_BYTES):
+        yield bytes(view[start : start + PIECE_BYTES])

@@ -1,0 +1,147 @@
+"""Contexts over HTTP: inline, streamed, in parts; shown, listed, deleted."""
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.runs.playing import ROOT
+from tests.web.serving import Served
+
+pytestmark = pytest.mark.anyio
+
+TEXT = {"content-type": "text/plain"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"text": "tä"}, {"type": "str", "length": 2, "unit": "characters", "size_bytes": 3}),
+        ({"texts": ["a", "b"]}, {"type": "list", "length": 2, "unit": "items"}),
+        ({"value": {"a": [1, 2.5, None]}}, {"type": "dict", "length": 1, "unit": "keys"}),
+        ({"value": None}, {"type": "NoneType", "length": 0}),
+    ],
+)
+async def test_what_fits_into_a_request_is_stored_from_it(
+    it: Served, content: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Text, a list of texts and JSON become what they are; the reply says where the context is shown."""
+    reply = await it.client.post("/v1/contexts", json={"name": "given", **content})
+    assert reply.status_code == 201, reply.text
+    assert expected.items() <= reply.json().items()
+    assert (await it.client.get(reply.headers["location"])).json() == reply.json()
+
+
+@pytest.mark.parametrize("content", [{}, {"text": "a", "texts": ["b"]}, {"text": None}, {"text": "a", "more": 1}])
+async def test_a_context_is_exactly_one_content(it: Served, content: dict[str, Any]) -> None:
+    """None, two, null or something unknown is refused, and the refusal does not repeat what was sent."""
+    reply = await it.client.post("/v1/contexts", json=content)
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_stream_of_any_type_is_the_context_itself(it: Served) -> None:
+    """Chunk by chunk, with the kind in the query; equal content under an equal name is one context."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        for number in range(1000):
+            yield b'{"n":%d}\n' % number
+
+    query = {"name": "numbers", "kind": "json_lines"}
+    first = await it.client.post("/v1/contexts", content=lines(), params=query, headers=TEXT)
+    assert first.status_code == 201, first.text
+    assert (first.json()["kind"], first.json()["length"]) == ("json_lines", 1000)
+    again = await it.client.post("/v1/contexts", content=lines(), params=query, headers=TEXT)
+    assert again.json() == first.json()
+
+
+async def test_what_is_no_text_is_refused_with_the_place(it: Served) -> None:
+    """Bytes that are not UTF-8, JSON lines that are none and an empty body say where, and nothing is kept."""
+    async with it.as_other_tenant() as client:
+        for content, kind in ((b"ok\xff", "text"), (b"", "text"), (b"{}\n{\n", "json_lines"), (b"[1,", "json")):
+            reply = await client.post("/v1/contexts", content=content, params={"kind": kind}, headers=TEXT)
+            assert (reply.status_code, reply.json()["code"]) == (400, "bad_request"), kind
+        assert (await client.get("/v1/contexts")).json()["contexts"] == []
+
+
+async def test_only_line_ends_cost_what_they_are_long(it: Served) -> None:
+    """Megabytes of empty lines are taken as text and refused as JSON lines of nothing, without a copy for each."""
+    data = b"\n" * (4 << 20)
+    kept = await it.client.post("/v1/contexts", content=data, headers=TEXT)
+    assert kept.json()["length"] == len(data)
+    refused = await it.client.post("/v1/contexts", content=data, headers=TEXT, params={"kind": "json_lines"})
+    assert refused.status_code == 400
+
+
+async def test_parts_come_one_by_one_and_a_run_has_them_all(it: Served) -> None:
+    """An open context takes parts, replaces one of the same name in its place, and is sealed into a dict; then it takes
+    no more, and sealing it again changes nothing."""
+    opened = (await it.client.post("/v1/contexts", json={"name": "sources", "open": True})).json()
+    place = f"/v1/contexts/{opened['context_id']}"
+    assert opened["status"] == "open"
+    for name, content in (("a/one.txt", b"old"), ("two.txt", b""), ("a/one.txt", b"one")):
+        reply = await it.client.put(f"{place}/parts/{name}", content=content)
+        assert (reply.status_code, reply.json()["size_bytes"]) == (200, len(content)), reply.text
+    run = {"question": "?", "contexts": [{"context_id": opened["context_id"]}], "root_model": ROOT}
+    early = await it.client.post("/v1/runs", json=run)
+    assert (early.status_code, early.json()["code"]) == (409, "context_open")
+    assert (await it.client.get(place)).json()["parts"] == 2
+    sealed = (await it.client.post(f"{place}/seal")).json()
+    assert sealed["context_id"] == opened["context_id"]
+    assert (sealed["status"], sealed["type"], sealed["length"], sealed["size_bytes"]) == ("sealed", "dict", 2, 3)
+    assert (await it.client.post(f"{place}/seal")).json() == sealed
+    assert (await it.client.put(f"{place}/parts/three.txt", content=b"3")).status_code == 404
+    ended = (await it.client.post("/v1/runs", json=run, headers={"prefer": "wait=60"})).json()
+    assert ended["answer"]["text"] == "2"
+
+
+async def test_a_part_arrives_as_it_was_sent_or_not_at_all(it: Served) -> None:
+    """With `content-digest` a changed byte is found, and the part is not there."""
+    opened = (await it.client.post("/v1/contexts", json={"open": True})).json()
+    place = f"/v1/contexts/{opened['context_id']}"
+    digest = base64.b64encode(hashlib.sha256(b"sent").digest()).decode()
+    header = {"content-digest": f"sha-256=:{digest}:, unknown=:AA==:"}
+    assert (await it.client.put(f"{place}/parts/p", content=b"sent", headers=header)).status_code == 200
+    changed = await it.client.put(f"{place}/parts/q", content=b"semt", headers=header)
+    assert (changed.status_code, changed.json()["code"]) == (422, "digest_mismatch")
+    unusable = await it.client.put(f"{place}/parts/q", content=b"x", headers={"content-digest": "sha-256=:?:"})
+    assert unusable.status_code == 400
+    assert (await it.client.get(place)).json()["parts"] == 1
+    empty = (await it.client.post("/v1/contexts", json={"open": True})).json()
+    assert (await it.client.post(f"/v1/contexts/{empty['context_id']}/seal")).status_code == 400
+
+
+async def test_contexts_are_listed_page_by_page_and_deleted(it: Served) -> None:
+    """The newest first, once each; what is deleted is gone, open ones too."""
+    async with it.as_other_tenant() as client:
+        made = [await it.stored(f"text {number}", client) for number in range(3)]
+        first = (await client.get("/v1/contexts", params={"limit": 2})).json()
+        rest = (await client.get("/v1/contexts", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+        assert [each["context_id"] for each in first["contexts"] + rest["contexts"]] == made[::-1]
+        assert rest["next_cursor"] is None
+        opened = (await client.post("/v1/contexts", json={"open": True})).json()["context_id"]
+        for context_id in (made[0], opened):
+            assert (await client.delete(f"/v1/contexts/{context_id}")).status_code == 204
+            assert (await client.delete(f"/v1/contexts/{context_id}")).status_code == 404
+            assert (await client.get(f"/v1/contexts/{context_id}")).status_code == 404
+
+
+async def test_contexts_of_another_tenant_are_not_there(it: Served) -> None:
+    """Whatever is tried with the id of a foreign context, open or sealed, is told what an id that nobody has is told,
+    and changes nothing."""
+    opened = (await it.client.post("/v1/contexts", json={"open": True})).json()["context_id"]
+    sealed = await it.stored("ours")
+    nobody = "ctx_" + "0" * 32
+    async with it.as_other_tenant() as client:
+        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/seal"), ("PUT", "/parts/x")):
+            replies = [await client.request(method, f"/v1/contexts/{each}{path}") for each in (opened, sealed, nobody)]
+            assert [reply.status_code for reply in replies] == [404, 404, 404]
+            bodies = [
+                json.dumps(reply.json()).replace(each, "ID").replace(reply.headers["x-request-id"], "REQUEST")
+                for reply, each in zip(replies, (opened, sealed, nobody), strict=True)
+            ]
+            assert bodies[0] == bodies[1] == bodies[2]
+    assert (await it.client.get(f"/v1/contexts/{opened}")).json()["parts"] == 0
+    assert (await it.client.get(f"/v1/contexts/{sealed}")).status_code == 200

@@ -14,7 +14,7 @@ from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
 from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
 from service.runs.rooms import RunsRooms
-from service.runs.submission.first_event import check_affordable, check_request
+from service.runs.submission.first_event import check_affordable, check_request, first_call_amount
 from service.runs.submitting import keep_session, new_session, submitted_event
 from service.runs.summaries import Summaries
 from service.runs.values import RunRequest, RunView
@@ -50,6 +50,8 @@ class Runs:
 
         Raises:
             BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
+            BudgetTooSmall: its own limits do not cover its first call.
+            BudgetExceeded, BudgetInFlight: nor does what is left to its session, key or tenant.
             SandboxRefused, NoSandboxSlot: this machine cannot run it.
             RunIdTaken: there is a run of this id already.
             StoreFailed: whether anything was submitted is unknown.
@@ -67,10 +69,13 @@ class Runs:
         submitted = await submitted_event(
             self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
         )
-        check_affordable(submitted, self.rooms.catalog.resolve(submitted.root_model))
+        route = self.rooms.catalog.resolve(submitted.root_model)
+        check_affordable(submitted, route)
+        purse = Purse(submitted, self.rooms.ledger)
+        await purse.check_covers(first_call_amount(submitted, route))
         if session_id is None:
             await keep_session(self.rooms, submitted.session_id)
-        await Purse(submitted, self.rooms.ledger).set_limits()
+        await purse.set_limits()
         await self.rooms.journal.open_run(submitted)
         return submitted.run_id
 

@@ -9,8 +9,9 @@ import anyio
 
 from service.ids import RunId
 from service.ledger.redis_ledger import Ledger
-from service.ledger.values import NOTHING, Account, Amount, Balance, Level, Unit
+from service.ledger.values import NOTHING, Account, Amount, Balance, Level, Refusal, Unit
 from service.loop.events import RunSubmitted
+from service.runs.calls.errors import budget_error
 
 WAKE_UP_S = 1.0
 """Holds of this run are resolved in this process, which wakes waiters at once; polling covers the rest."""
@@ -55,6 +56,17 @@ class Purse:
         balances = await self._ledger.balances((self.own_account, *self.outer_accounts), tuple(Unit))
         return {unit: tightest([balance for balance in balances if balance.unit is unit]) for unit in Unit}
 
+    async def check_covers(self, amount: Amount) -> None:
+        """Refuse what session, key or tenant cannot pay, before anything is written. It holds nothing yet.
+
+        Raises:
+            BudgetExceeded, BudgetInFlight: the account that would refuse.
+        """
+        for balance in await self._ledger.balances(self.outer_accounts, tuple(Unit)):
+            asked = amount.of(balance.unit)
+            if balance.left is not None and asked > balance.left:
+                raise budget_error(refusal_of(balance, asked))
+
     def announce_resolved(self) -> None:
         """Wake every call that waits for money: a hold was settled or released."""
         self._resolved.set()
@@ -75,3 +87,17 @@ def tightest(balances: list[Balance]) -> Balance | None:
     """The one with least left; None when none has a limit."""
     limited = [(balance.left, at) for at, balance in enumerate(balances) if balance.left is not None]
     return balances[min(limited)[1]] if limited else None
+
+
+def refusal_of(balance: Balance, asked: int) -> Refusal:
+    """How the account would refuse what it has not left."""
+    assert balance.limit is not None, "only a limit refuses"
+    return Refusal(
+        account=balance.account,
+        unit=balance.unit,
+        asked=asked,
+        limit=balance.limit,
+        spent=balance.spent,
+        held=balance.held,
+        resets_at=balance.resets_at,
+    )

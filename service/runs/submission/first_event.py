@@ -228,25 +228,32 @@ def check_affordable(submitted: RunSubmitted, route: Route) -> None:
     Raises:
         BudgetTooSmall: the message says what they must cover.
     """
+    least, limits = first_call_amount(submitted, route), submitted.limits
+    if limits.cost is not None and least.nano_usd > limits.cost:
+        raise BudgetTooSmall(
+            f"a budget of {format_usd(limits.cost)} does not cover one call of {route.name}, which can cost "
+            f"{format_usd(least.nano_usd)}: raise the budget or choose a cheaper model"
+        )
+    if limits.tokens is not None and least.tokens > limits.tokens:
+        raise BudgetTooSmall(
+            f"a limit of {limits.tokens} tokens does not cover one call of {route.name}, which can take "
+            f"{least.tokens}: raise the token limit"
+        )
+
+
+def first_call_amount(submitted: RunSubmitted, route: Route) -> Amount:
+    """What has to be there so that the run can begin: its first call with a short reply, and the wrap-up's share."""
     command = decide(evolve(None, submitted))
     if isinstance(command, RunCell):
-        return  # a direct cell need not call any model
+        return NOTHING  # a direct cell need not call any model
     assert isinstance(command, AskRoot), "a run begins by asking the root LM"
     input_tokens = input_token_bound(command.messages)
     kept = NOTHING if submitted.wrap_up is None else wrap_up_amount(route.price, submitted.wrap_up)
-    cost = bound(route.price, input_tokens, OUTPUT_TOKENS_FLOOR) + kept.nano_usd
-    tokens = input_tokens + OUTPUT_TOKENS_FLOOR + kept.tokens
-    limits = submitted.limits
-    if limits.cost is not None and cost > limits.cost:
-        raise BudgetTooSmall(
-            f"a budget of {format_usd(limits.cost)} does not cover one call of {route.name}, which can cost "
-            f"{format_usd(NanoUSD(cost))}: raise the budget or choose a cheaper model"
-        )
-    if limits.tokens is not None and tokens > limits.tokens:
-        raise BudgetTooSmall(
-            f"a limit of {limits.tokens} tokens does not cover one call of {route.name}, which can take {tokens}: "
-            "raise the token limit"
-        )
+    return Amount(
+        nano_usd=NanoUSD(bound(route.price, input_tokens, OUTPUT_TOKENS_FLOOR) + kept.nano_usd),
+        tokens=input_tokens + OUTPUT_TOKENS_FLOOR + kept.tokens,
+        sub_calls=0,
+    )
 
 
 def _check_direct_cell(request: RunRequest, code: str) -> None:

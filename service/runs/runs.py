@@ -85,6 +85,10 @@ class Runs:
             self._live[run_id] = anyio.Event()
             self._tasks.start_soon(self._drive_to_last_word, run_id)
 
+    def end_of(self, run_id: RunId) -> anyio.Event | None:
+        """Set once this replica has stopped driving the run; None for one that it does not drive."""
+        return self._live.get(run_id)
+
     def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
         """The run's events from behind `after`, as they come, ending with `RunFinished`."""
         return self.rooms.journal.follow(run_id, after)

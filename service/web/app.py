@@ -21,6 +21,10 @@ from service.web.rooms import WebRooms
 from service.web.runs import answer, events
 from service.web.runs import collection as run_collection
 from service.web.runs import single as single_run
+from service.web.sessions import cells as session_cells
+from service.web.sessions import collection as session_collection
+from service.web.sessions import files as session_files
+from service.web.sessions import variables as session_variables
 
 ROUTERS = (
     health.router,
@@ -31,6 +35,10 @@ ROUTERS = (
     single_run.router,
     events.router,
     answer.router,
+    session_collection.router,
+    session_cells.router,
+    session_variables.router,
+    session_files.router,
 )
 """Every router of the API."""
 

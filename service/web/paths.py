@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path
 
 from service.errors import NotFound
-from service.ids import ContextId, RunId, is_id
+from service.ids import ContextId, RunId, SessionId, is_id
 
 _LONGEST_ECHO = 80
 _SHAPE = "_[0-9a-f]{32}$"
@@ -36,5 +36,16 @@ def _context_id(
     return ContextId(context_id)
 
 
+def _session_id(
+    session_id: Annotated[
+        str, Path(json_schema_extra=_described("ses"), examples=["ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> SessionId:
+    if not is_id(session_id, "ses"):
+        raise NotFound(f"there is no session {session_id[:_LONGEST_ECHO]}")
+    return SessionId(session_id)
+
+
 RunIdInPath = Annotated[RunId, Depends(_run_id)]
 ContextIdInPath = Annotated[ContextId, Depends(_context_id)]
+SessionIdInPath = Annotated[SessionId, Depends(_session_id)]

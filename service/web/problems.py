@@ -41,6 +41,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "value_too_large": 413,
     "file_too_large": 413,
     "unsupported_media_type": 415,
+    "range_not_satisfiable": 416,
     "idempotency_key_reused": 422,
     "digest_mismatch": 422,
     "unknown_model": 422,

@@ -1,6 +1,7 @@
 """Sessions as their callers use them: cells, variables and files, over the whole service."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,8 @@ class Desk:
         return done.result.stdout.head
 
     async def value(self, session_id: SessionId, name: str) -> bytes:
-        async with self.contents.read_variable(session_id, name, as_="text", limit_bytes=1000) as stream:
-            return b"".join([chunk async for chunk in stream.chunks])
+        value = await self.contents.read_variable(session_id, name, as_="text", limit_bytes=1000)
+        return await self.on.service.blobs.read(value, 1000)
 
     async def lose_sandbox(self, session_id: SessionId) -> None:
         sitting = self.on.service.runs.seats.sitting(session_id)
@@ -147,7 +148,7 @@ async def test_output_comes_while_the_cell_runs(tmp_path: Path) -> None:
         run_id = await desk.cells.start(session_id, CellAsked(code=code))
         seen = {"stdout": "", "stderr": ""}
         done: CellDone | None = None
-        async with desk.cells.watched(session_id, run_id) as pieces:
+        async with aclosing(desk.cells.watch(session_id, run_id)) as pieces:
             async for piece in pieces:
                 match piece:
                     case Printed():
@@ -168,11 +169,11 @@ async def test_an_interrupt_ends_the_cell_and_keeps_the_variables(tmp_path: Path
         session_id = (await desk.sessions.open(SessionChange())).session_id
         await desk.run(session_id, "before = 1")
         run_id = await desk.cells.start(session_id, CellAsked(code="x = 2\nprint('on', flush=True)\nwhile True: pass"))
-        async with desk.cells.watched(session_id, run_id) as pieces:
+        async with aclosing(desk.cells.watch(session_id, run_id)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Printed):
                     await desk.cells.interrupt(session_id)
-                else:
+                if isinstance(piece, CellDone):
                     assert piece.stop_reason is StopReason.CANCELLED
                     assert piece.result is not None
                     assert piece.result.raised is not None
@@ -231,7 +232,7 @@ async def test_a_busy_session_says_so(tmp_path: Path) -> None:
         )
         run_id = await desk.cells.start(session_id, CellAsked(code=code))
         second = await desk.cells.start(session_id, CellAsked(code="print(first)"))
-        async with desk.cells.watched(session_id, run_id) as pieces:
+        async with aclosing(desk.cells.watch(session_id, run_id)) as pieces:
             assert isinstance(await anext(pieces), Printed)
             assert (await desk.sessions.get(session_id)).state == "busy"
             with pytest.raises(SessionBusy):

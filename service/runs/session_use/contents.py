@@ -16,11 +16,10 @@ from service.runs.sessions.replaying import PutFile, WrittenVariable
 from service.runs.submission.first_event import check_variable_name
 from service.sandboxes.files import FileList, FileStanding, FileTooLarge
 from service.sandboxes.port import SandboxGone
-from service.sandboxes.values import ValueStream
 from service.store.errors import BlobTooLarge
 
 MAX_VALUE_BYTES = 64 << 20
-"""Of a variable that is written."""
+"""Of a variable that is written or read out."""
 
 ValueForm = Literal["text", "json"]
 
@@ -37,11 +36,10 @@ class SessionContents:
         async with self._between_runs(session_id) as session:
             return await session.opened.variables()
 
-    @asynccontextmanager
     async def read_variable(
-        self, session_id: SessionId, name: str, *, as_: ValueForm, limit_bytes: int
-    ) -> AsyncIterator[ValueStream]:
-        """A variable's value as a stream.
+        self, session_id: SessionId, name: str, *, as_: ValueForm, limit_bytes: int = MAX_VALUE_BYTES
+    ) -> BlobRef:
+        """A variable's value, read out into a blob: whoever takes it slowly does not hold up the session.
 
         Raises:
             ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read.
@@ -51,7 +49,7 @@ class SessionContents:
             self._between_runs(session_id) as session,
             session.opened.read_value(name, as_=as_, limit_bytes=limit_bytes) as value,
         ):
-            yield value
+            return await self._runs.rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=as_)
 
     async def write_variable(
         self, session_id: SessionId, name: str, chunks: AsyncIterator[bytes], *, as_: ValueForm

@@ -2,8 +2,7 @@
 
 import codecs
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from typing import Literal
 
 import anyio
@@ -15,13 +14,15 @@ from service.loop.values import CellResult, Limits
 from service.runs.driving.seats import SessionBusy
 from service.runs.runs import Runs
 from service.runs.session_use.sessions import SessionDesk
-from service.runs.session_use.values import CellAsked, CellDone, Printed
+from service.runs.session_use.values import CellAsked, CellDone, Printed, Silence
 from service.runs.values import RunRequest
 from service.sandboxes.output import OutputOffsets, StreamPiece
 from service.sandboxes.port import SandboxGone
 
 LOOK_S = (0.02, 0.25)
 """How often a running cell's output is looked at: the shortest pause, and the longest while it prints nothing."""
+SILENCE_S = 10.0
+"""A cell that prints nothing is said to be silent this often."""
 WAKE_S = 600.0
 """For a sandbox to come up with everything that was in it; a cell log may take as long as its cells took."""
 STOP_WITHIN_S = 60.0
@@ -82,26 +83,35 @@ class DirectCells:
                         continue
         raise AssertionError("a journal is followed to its run's end")
 
-    @asynccontextmanager
-    async def watched(
-        self, session_id: SessionId, run_id: RunId
-    ) -> AsyncIterator[AsyncGenerator[Printed | CellDone, None]]:
+    async def watch(self, session_id: SessionId, run_id: RunId) -> AsyncGenerator[Printed | Silence | CellDone, None]:
         """What the cell prints, as it prints it, and at last how it ended.
 
         Whoever reads slowly misses the middle of what was printed meanwhile, and is told how much; the cell never
         waits for them. A cell that runs on another replica is only heard of at its end.
         """
-        async with anyio.create_task_group() as tasks:
-            watch = _Watch()
-            tasks.start_soon(self._await_end, run_id, watch)
-            reader = _OutputReader(self._runs, session_id, cell_id(run_id, 1, 0))
-            async with aclosing(_pieces(reader, watch)) as pieces:
-                yield pieces
-            tasks.cancel_scope.cancel()
-
-    async def _await_end(self, run_id: RunId, watch: "_Watch") -> None:
-        watch.done = await self.done(run_id)
-        watch.over.set()
+        reader = _OutputReader(self._runs, session_id, cell_id(run_id, 1, 0))
+        end = self._runs.end_of(run_id)
+        pause_s, silent_s = LOOK_S[0], 0.0
+        while end is not None and not reader.is_all:
+            is_over = end.is_set()
+            found = await reader.look()
+            for piece in found:
+                yield piece
+            if not found and is_over:
+                break
+            if found:
+                pause_s, silent_s = LOOK_S[0], 0.0
+                continue
+            with anyio.move_on_after(pause_s):
+                await end.wait()
+            silent_s, pause_s = silent_s + pause_s, min(pause_s * 1.5, LOOK_S[1])
+            if silent_s >= SILENCE_S:
+                silent_s = 0.0
+                yield Silence()
+        done = await self.done(run_id)
+        for piece in reader.rest():
+            yield piece
+        yield done
 
     async def interrupt(self, session_id: SessionId) -> None:
         """Stop the direct cell that runs in the session now, if one does; its variables stay. Idempotent.
@@ -145,14 +155,6 @@ class DirectCells:
             done = await self.done(await self.start(session_id, CellAsked(code="", wall_s=WAKE_S)))
             if done.result is None:
                 raise SandboxGone(f"session {session_id} has no sandbox: {done.message or done.stop_reason}")
-
-
-@dataclass(eq=False)
-class _Watch:
-    """Over a cell, for its end."""
-
-    over: anyio.Event = field(default_factory=anyio.Event)
-    done: CellDone | None = None
 
 
 class _OutputReader:
@@ -201,26 +203,6 @@ class _OutputReader:
         if text or piece.missed:
             found.append(Printed(stream=stream, text=text, missed_bytes=piece.missed))
         return found
-
-
-async def _pieces(reader: _OutputReader, watch: _Watch) -> AsyncGenerator[Printed | CellDone, None]:
-    pause_s, longest_s = LOOK_S
-    while not reader.is_all:
-        is_last = watch.over.is_set()
-        found = await reader.look()
-        for piece in found:
-            yield piece
-        if not found and is_last:
-            break
-        if not found:
-            with anyio.move_on_after(pause_s):
-                await watch.over.wait()
-        pause_s = LOOK_S[0] if found else min(pause_s * 1.5, longest_s)
-    await watch.over.wait()
-    for piece in reader.rest():
-        yield piece
-    assert watch.done is not None
-    yield watch.done
 
 
 _END = StreamPiece(data=b"", missed=0, next_byte=0, is_all=True)

@@ -65,6 +65,11 @@ class Printed:
     missed_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The cell goes on and has printed nothing for a while."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone:
     """How a direct cell ended. `result` is None where it never ran."""

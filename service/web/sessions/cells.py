@@ -1,0 +1,74 @@
+"""Cells that are run in a session directly: as one JSON result, or as events while they run."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import Request, Response
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.responses import JSONResponse
+
+from service.ids import RunId, SessionId
+from service.runs.session_use.values import CellDone, Printed, Silence
+from service.tenants.values import Scope
+from service.web.callers import CallerOfRequest
+from service.web.doors import open_router
+from service.web.paths import SessionIdInPath
+from service.web.preferences import EVENT_STREAM, wants_events
+from service.web.sessions.shapes import CellGiven, PrintedShown, ShownCell, ShownSession, shown_cell, shown_session
+from service.web.sessions.uses import SessionUses, SessionUsesOfCaller
+
+router = open_router(Scope.SESSIONS, tag="sessions")
+
+
+@router.post(
+    "/v1/sessions/{session_id}/cells",
+    summary="Run code in a session",
+    response_model=ShownCell,
+    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+)
+async def run_cell(
+    session_id: SessionIdInPath,
+    given: CellGiven,
+    request: Request,
+    caller: CallerOfRequest,
+    uses: SessionUsesOfCaller,
+) -> Response:
+    """Answers when the cell has ended. With `Accept: text/event-stream` it answers at once: events `stdout` and
+    `stderr` as the cell prints, and at last `result`. The cell goes on when the client goes away."""
+    model = given.sub_model or (await uses.desk.get(session_id)).sub_model
+    if model is not None:
+        caller.require_model(model)
+    run_id = await uses.cells.start(session_id, given.asked(caller.key.id))
+    headers = {"x-rlm-run-id": run_id}
+    if wants_events(request):
+        quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return EventSourceResponse(_events(uses, session_id, run_id), headers=headers | quiet)
+    return JSONResponse(shown_cell(await uses.cells.done(run_id)).model_dump(), headers=headers)
+
+
+@router.post("/v1/sessions/{session_id}/interrupt", status_code=202, summary="Interrupt the direct cell that runs")
+async def interrupt(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    """`KeyboardInterrupt` is raised in it; what ignores that is ended. Variables stay. No effect where none runs."""
+    await uses.cells.interrupt(session_id)
+    return shown_session(await uses.desk.get(session_id))
+
+
+@router.post("/v1/sessions/{session_id}/restart", summary="Empty the namespace")
+async def restart(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    """Ends the direct cell that runs. Variables are gone for good; files stay."""
+    await uses.cells.restart(session_id)
+    return shown_session(await uses.desk.get(session_id))
+
+
+async def _events(uses: SessionUses, session_id: SessionId, run_id: RunId) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment=f"cell {run_id}")
+    async with aclosing(uses.cells.watch(session_id, run_id)) as heard:
+        async for piece in heard:
+            match piece:
+                case Printed():
+                    data = PrintedShown(text=piece.text, missed_bytes=piece.missed_bytes)
+                    yield format_sse_event(data_str=data.model_dump_json(), event=piece.stream)
+                case Silence():
+                    yield KEEPALIVE_COMMENT
+                case CellDone():
+                    yield format_sse_event(data_str=shown_cell(piece).model_dump_json(), event="result")

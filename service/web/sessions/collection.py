@@ -1,0 +1,76 @@
+"""`/v1/sessions`, and `/v1/sessions/{session_id}` as a thing: opened, shown, changed, paused, closed."""
+
+from typing import Annotated
+
+from fastapi import Query, Response
+
+from service.ids import SessionId
+from service.tenants.values import Caller, Scope
+from service.web.callers import CallerOfRequest
+from service.web.doors import open_router
+from service.web.paths import SessionIdInPath
+from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session
+from service.web.sessions.uses import SessionUsesOfCaller
+
+MOST_LISTED = 100
+SESSION_ID = r"^ses_[0-9a-f]{32}$"
+
+router = open_router(Scope.SESSIONS, tag="sessions")
+
+
+@router.post("/v1/sessions", status_code=201, summary="Open a session")
+async def open_session(
+    given: SessionGiven, caller: CallerOfRequest, uses: SessionUsesOfCaller, response: Response
+) -> ShownSession:
+    """Its sandbox comes up with its first use."""
+    _check_model(given, caller)
+    view = await uses.desk.open(given.change())
+    response.headers["location"] = f"/v1/sessions/{view.session_id}"
+    return shown_session(view)
+
+
+@router.get("/v1/sessions", summary="List sessions")
+async def list_sessions(
+    uses: SessionUsesOfCaller,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
+    before: Annotated[str | None, Query(pattern=SESSION_ID, description="`next` of the page before.")] = None,
+) -> SessionPage:
+    views = await uses.desk.list(limit, None if before is None else SessionId(before))
+    return SessionPage(
+        sessions=[shown_session(view) for view in views], next=views[-1].session_id if len(views) == limit else None
+    )
+
+
+@router.get("/v1/sessions/{session_id}", summary="Show a session")
+async def show(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    return shown_session(await uses.desk.get(session_id))
+
+
+@router.patch("/v1/sessions/{session_id}", summary="Change a session")
+async def change(
+    session_id: SessionIdInPath, given: SessionGiven, caller: CallerOfRequest, uses: SessionUsesOfCaller
+) -> ShownSession:
+    _check_model(given, caller)
+    return shown_session(await uses.desk.change(session_id, given.change()))
+
+
+@router.post("/v1/sessions/{session_id}/pause", summary="Pause a session")
+async def pause(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    """It gives its sandbox up and takes no work. Variables and files come back with the first use after `resume`."""
+    return shown_session(await uses.desk.pause(session_id))
+
+
+@router.post("/v1/sessions/{session_id}/resume", summary="Resume a session")
+async def resume(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    return shown_session(await uses.desk.resume(session_id))
+
+
+@router.delete("/v1/sessions/{session_id}", status_code=204, summary="Close a session")
+async def close(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> None:
+    """For good, once the run that is in it has ended. Its record stays."""
+    await uses.desk.close(session_id)
+
+
+def _check_model(given: SessionGiven, caller: Caller) -> None:
+    if given.sub_model is not None:
+        caller.require_model(given.sub_model)

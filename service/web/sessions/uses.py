@@ -1,0 +1,29 @@
+"""The use cases of sessions, for the tenant of a request."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+
+from service.runs.session_use.contents import SessionContents
+from service.runs.session_use.direct_cells import DirectCells
+from service.runs.session_use.sessions import SessionDesk
+from service.web.callers import RunsOfCaller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionUses:
+    """They hold nothing of their own, so each request gets fresh ones."""
+
+    desk: SessionDesk
+    cells: DirectCells
+    contents: SessionContents
+
+
+def uses_of(runs: RunsOfCaller) -> SessionUses:
+    desk = SessionDesk(runs)
+    cells = DirectCells(runs, desk)
+    return SessionUses(desk=desk, cells=cells, contents=SessionContents(runs, cells))
+
+
+SessionUsesOfCaller = Annotated[SessionUses, Depends(uses_of)]

@@ -65,6 +65,17 @@ async def test_a_cell_streams_what_it_prints(tmp_path: Path) -> None:
         assert (events[-1][0], events[-1][1]["status"]) == ("result", "ok")
 
 
+async def test_a_repeated_cell_runs_once(tmp_path: Path) -> None:
+    """The same request under the same Idempotency-Key gets the first one's result, and the code runs once."""
+    async with served(tmp_path) as it:
+        session = await opened(it)
+        body, headers = {"code": "x = globals().get('x', 0) + 1\nx"}, {"idempotency-key": "k1"}
+        first, second = [await it.client.post(f"{session}/cells", json=body, headers=headers) for _ in range(2)]
+        assert first.json() == second.json()
+        assert first.json()["stdout"]["head"] == "1\n"
+        assert second.headers["idempotent-replayed"] == "true"
+
+
 async def test_a_sub_call_of_a_cell_is_charged(tmp_path: Path) -> None:
     """A cell's `llm_query` goes to the session's model, and the answer says what it cost."""
     async with served(tmp_path) as it:
@@ -166,10 +177,10 @@ async def test_sessions_are_listed_page_by_page(tmp_path: Path) -> None:
     async with served(tmp_path) as it:
         made = [(await opened(it)).rpartition("/")[2] for _ in range(3)]
         first = (await it.client.get("/v1/sessions?limit=2")).json()
-        second = (await it.client.get("/v1/sessions", params={"limit": 2, "before": first["next"]})).json()
+        second = (await it.client.get("/v1/sessions", params={"limit": 2, "cursor": first["next_cursor"]})).json()
         found = [each["session_id"] for each in first["sessions"] + second["sessions"]]
         assert found == made[::-1]
-        assert second["next"] is None
+        assert second["next_cursor"] is None
 
 
 async def test_another_tenant_finds_nothing(tmp_path: Path) -> None:

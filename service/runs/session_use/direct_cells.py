@@ -8,7 +8,7 @@ from typing import Literal
 import anyio
 
 from service.ids import CellId, RunId, SessionId, cell_id
-from service.journal.values import Recorded
+from service.journal.values import Recorded, RunIdTaken
 from service.loop.events import CellFinished, RunFinished, RunSubmitted
 from service.loop.values import CellResult, Limits
 from service.runs.driving.seats import SessionBusy
@@ -37,8 +37,10 @@ class DirectCells:
         self._runs = runs
         self._desk = desk
 
-    async def start(self, session_id: SessionId, asked: CellAsked) -> RunId:
-        """Begin the cell, once whatever is in the session has ended; `done` and `printed` tell how it goes.
+    async def start(self, session_id: SessionId, asked: CellAsked, run_id: RunId | None = None) -> RunId:
+        """Begin the cell, once whatever is in the session has ended; `done` and `watch` tell how it goes. `run_id` is
+        the id that it shall have, decided before by whoever must find it again; with one that has begun nothing is
+        begun again.
 
         Raises:
             NotFound, BadRequest: there is no such session, it is closed, or the cell cannot be.
@@ -48,20 +50,23 @@ class DirectCells:
         record = await self._desk.check_open(session_id)
         model = asked.sub_model or record.details.sub_model or NO_MODEL
         limits = Limits(depth=0, wall_s=asked.wall_s, cell_active_s=asked.active_s, cost=asked.cost)
-        run_id = await self._runs.submit(
-            RunRequest(
-                question="",
-                contexts=asked.contexts,
-                root_model=model,
-                sub_model=model,
-                limits=limits,
-                session_id=session_id,
-                code=asked.code,
-                key_id=asked.key_id,
-            )
+        request = RunRequest(
+            question="",
+            contexts=asked.contexts,
+            root_model=model,
+            sub_model=model,
+            limits=limits,
+            session_id=session_id,
+            code=asked.code,
+            key_id=asked.key_id,
         )
-        self._runs.start(run_id)
-        return run_id
+        try:
+            submitted = await self._runs.submit(request, run_id)
+        except RunIdTaken:
+            assert run_id is not None, "an id that was made just now is nobody else's"
+            return run_id
+        self._runs.start(submitted)
+        return submitted
 
     async def done(self, run_id: RunId) -> CellDone:
         """How the cell ended; waits for that. Raises `NotFound`."""

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from fastapi import Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.responses import JSONResponse
 
-from service.ids import RunId, SessionId
+from service.ids import RunId, SessionId, new_id
 from service.runs.session_use.values import CellDone, Printed, Silence
 from service.tenants.values import Scope
-from service.web.callers import CallerOfRequest
+from service.web.callers import CallerOfRequest, RunsOfCaller
 from service.web.doors import open_router
+from service.web.idempotency import REPLAYED, IdempotencyKey, once
 from service.web.paths import SessionIdInPath
 from service.web.preferences import EVENT_STREAM, wants_events
 from service.web.sessions.shapes import CellGiven, PrintedShown, ShownCell, ShownSession, shown_cell, shown_session
@@ -27,19 +29,31 @@ router = open_router(Scope.SESSIONS, tag="sessions")
     responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def run_cell(
+    *,
     session_id: SessionIdInPath,
     given: CellGiven,
     request: Request,
     caller: CallerOfRequest,
+    runs: RunsOfCaller,
     uses: SessionUsesOfCaller,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Answers when the cell has ended. With `Accept: text/event-stream` it answers at once: events `stdout` and
     `stderr` as the cell prints, and at last `result`. The cell goes on when the client goes away."""
     model = given.sub_model or (await uses.desk.get(session_id)).sub_model
     if model is not None:
         caller.require_model(model)
-    run_id = await uses.cells.start(session_id, given.asked(caller.key.id))
-    headers = {"x-rlm-run-id": run_id}
+    asked = given.asked(caller.key.id)
+
+    async def act(target: str) -> None:
+        await uses.cells.start(session_id, asked, RunId(target))
+
+    new_target = partial(new_id, "run")
+    begun = await once(runs.rooms.requests, request, caller, idempotency_key, new_target=new_target, act=act)
+    run_id = RunId(begun.target)
+    headers: dict[str, str] = {"x-rlm-run-id": run_id}
+    if begun.was_done_before:
+        headers[REPLAYED] = "true"
     if wants_events(request):
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return EventSourceResponse(_events(uses, session_id, run_id), headers=headers | quiet)

@@ -8,12 +8,13 @@ from service.ids import SessionId
 from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest
 from service.web.doors import open_router
+from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session
 from service.web.sessions.uses import SessionUsesOfCaller
+from service.web.shapes import MAX_CURSOR_CHARS
 
 MOST_LISTED = 100
-SESSION_ID = r"^ses_[0-9a-f]{32}$"
 
 router = open_router(Scope.SESSIONS, tag="sessions")
 
@@ -33,11 +34,14 @@ async def open_session(
 async def list_sessions(
     uses: SessionUsesOfCaller,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
-    before: Annotated[str | None, Query(pattern=SESSION_ID, description="`next` of the page before.")] = None,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> SessionPage:
-    views = await uses.desk.list(limit, None if before is None else SessionId(before))
+    before = None if cursor is None else SessionId(id_behind(cursor, "ses"))
+    views = await uses.desk.list(limit + 1, before)
+    more = len(views) > limit
     return SessionPage(
-        sessions=[shown_session(view) for view in views], next=views[-1].session_id if len(views) == limit else None
+        sessions=[shown_session(view) for view in views[:limit]],
+        next_cursor=cursor_after(views[limit - 1].session_id) if more else None,
     )
 
 

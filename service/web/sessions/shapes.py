@@ -83,7 +83,7 @@ class SessionPage(Shown):
     """Sessions, newest first."""
 
     sessions: list[ShownSession]
-    next: str | None = Field(description="`before` of the next page; null at the end.")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null when this is the last one.")
 
 
 class CellGiven(Shape):

@@ -66,6 +66,10 @@ class Settings:
     """`RLM_DRAIN_S`: how long requests may go on once `serve` was told to end."""
     most_connections: int
     """`RLM_MAX_CONNECTIONS`: of clients to `serve`, at once."""
+    session_pause_s: float | None
+    """`RLM_SESSION_PAUSE_S`: an idle session's sandbox is paused then, where it can be; None never."""
+    session_idle_s: float | None
+    """`RLM_SESSION_IDLE_S`: an idle session's sandbox is ended then; None only when its slot is wanted."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
     environment: Mapping[str, str]
@@ -112,6 +116,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         port=_whole_number(env, "RLM_PORT", default=8000, least=0, most=65_535),
         drain_s=float(_whole_number(env, "RLM_DRAIN_S", default=30, least=0, most=3600)),
         most_connections=_whole_number(env, "RLM_MAX_CONNECTIONS", default=4096, least=1, most=1_000_000),
+        session_pause_s=_whole_number(env, "RLM_SESSION_PAUSE_S", default=60, least=0, most=604_800) or None,
+        session_idle_s=_whole_number(env, "RLM_SESSION_IDLE_S", default=1800, least=0, most=604_800) or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )

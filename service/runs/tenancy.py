@@ -18,7 +18,8 @@ class Tenancy:
         """`rooms_of` makes the rooms of one tenant; `tasks` is where runs of all tenants are driven."""
         self._rooms_of = rooms_of
         self._tasks = tasks
-        self._kept = KeptSessions()
+        self.kept = KeptSessions()
+        """The idle sessions of all tenants."""
         self._opened: dict[TenantId, Runs] = {}
 
     def __repr__(self) -> str:
@@ -32,7 +33,7 @@ class Tenancy:
         """
         runs = self._opened.get(tenant_id)
         if runs is None:
-            runs = self._opened[tenant_id] = Runs(self._rooms_of(tenant_id), self._tasks, self._kept)
+            runs = self._opened[tenant_id] = Runs(self._rooms_of(tenant_id), self._tasks, self.kept)
         return runs
 
     def opened(self) -> Iterator[Runs]:

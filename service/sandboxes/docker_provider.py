@@ -80,11 +80,17 @@ class ContainerProcess:
                 self._how = "the launcher went away" if status is None else _described(status)
         return self._how
 
-    async def pause(self) -> None:
-        """Stop all of it where it stands; it then answers nothing. Raises as the port's `start`."""
-        await self._launcher.pause(self._sandbox_id)
+    async def pause(self) -> bool:
+        """See `port.Process.pause`."""
+        try:
+            await self._launcher.pause(self._sandbox_id)
+        except (SandboxRefused, SandboxStartFailed) as exc:
+            _log.warning("sandbox_not_paused", sandbox_id=self._sandbox_id, reason=str(exc))
+            return False
+        return True
 
     async def unpause(self) -> None:
+        """See `port.Process.unpause`."""
         await self._launcher.unpause(self._sandbox_id)
 
     async def cpu_s(self) -> float | None:

@@ -67,6 +67,13 @@ class LocalProcess:
         how = f"exit status {status}" if status >= 0 else f"signal {-status}"
         return f"{how}, {self._words() or 'without a word'}"
 
+    async def pause(self) -> bool:
+        """See `port.Process.pause`. One that waits takes no processor time; there is nothing to gain."""
+        return False
+
+    async def unpause(self) -> None:
+        """See `port.Process.unpause`. It is never paused."""
+
     async def cpu_s(self) -> float | None:
         """See `port.Process.cpu_s`."""
         return cpu_s(self.pids) if self.is_running else None

@@ -53,6 +53,15 @@ class Process(Protocol):
         """End it with everything in it, and wait until it is gone. Idempotent; never raises for a dead one."""
         ...
 
+    async def pause(self) -> bool:
+        """Stop all of it where it stands, so that it takes no processor time and answers nothing; False where the
+        provider has no such thing, or cannot do it now. Called when nothing is asked of it. Never raises."""
+        ...
+
+    async def unpause(self) -> None:
+        """Let it go on. Raises `SandboxRefused`, `SandboxStartFailed` when that cannot be done."""
+        ...
+
     async def cpu_s(self) -> float | None:
         """The CPU time that all of it has used so far, measured from outside; None when that cannot be told. Where
         its processes have ended, less than before. Never raises."""

@@ -6,6 +6,7 @@ half-trusted state. What the model's code does wrong is a `CellResult`.
 
 import hashlib
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ from service.sandboxes.files import SandboxFiles, SpeaksOfFiles
 from service.sandboxes.link import Answer, Exchange, Link
 from service.sandboxes.listener import Lane, Listener
 from service.sandboxes.output import CellOutput, OutputOffsets, output_of
-from service.sandboxes.port import Isolation, Process, SandboxGone, Template
+from service.sandboxes.port import Isolation, Process, SandboxGone, SandboxRefused, SandboxStartFailed, Template
 from service.sandboxes.refusals import Refused
 from service.sandboxes.values import (
     BindRefused,
@@ -123,6 +124,13 @@ class Sandbox:
         self._one_cell = anyio.Lock()
         """At most one cell is in flight; the next acknowledges its result."""
         self._one_kill = anyio.Lock()
+        self._in_use = 0
+        """Exchanges begun and not ended."""
+        self._used_s = time.monotonic()
+        """When the last of them ended."""
+        self._is_paused = False
+        self._one_pause = anyio.Lock()
+        """What is begun while it is paused or unpaused waits for that."""
         self._ending = False
         self._overrun: str | None = None
         """Why the host ended it, where it measured so."""
@@ -158,6 +166,37 @@ class Sandbox:
     @property
     def is_running(self) -> bool:
         return not self._ending and self._parts.process.is_running
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
+
+    def idle_s(self, now_s: float) -> float:
+        """For how long nothing has been asked of it, on the clock of `time.monotonic`; 0 while something is."""
+        return 0.0 if self._in_use else max(0.0, now_s - self._used_s)
+
+    async def pause(self) -> None:
+        """Stop it until something is asked of it, where its provider can and nothing is being asked. Never raises."""
+        async with self._one_pause:
+            if not self._in_use and not self._is_paused and self.is_running:
+                self._is_paused = await self._parts.process.pause()
+
+    @asynccontextmanager
+    async def _awake(self) -> AsyncIterator[None]:
+        """Inside it is not paused. Raises `ProtocolBroken` where it cannot be woken."""
+        self._in_use += 1
+        try:
+            async with self._one_pause:
+                if self._is_paused:
+                    try:
+                        await self._parts.process.unpause()
+                    except (SandboxRefused, SandboxStartFailed) as exc:
+                        raise ProtocolBroken("it could not be unpaused") from exc
+                    self._is_paused = False
+            yield
+        finally:
+            self._in_use -= 1
+            self._used_s = time.monotonic()
 
     async def claim(
         self, *, generation: int, grant: str, random_seed: int, beginning: Beginning | None = None
@@ -433,7 +472,7 @@ class Sandbox:
     ) -> AsyncIterator[Answer]:
         headers = {} if self._generation is None else {GENERATION_HEADER: str(self._generation)}
         exchange = Exchange(lane=lane, method=method, target=target, deadline_s=deadline_s, body=body, headers=headers)
-        async with self._parts.link.exchange(exchange) as answer:
+        async with self._awake(), self._parts.link.exchange(exchange) as answer:
             if answer.status == 200:
                 yield answer
             elif 400 <= answer.status < 600:

@@ -23,6 +23,7 @@ from service.runs.calls.expiry import keep_settling
 from service.runs.calls.metered_call import ProviderHealth
 from service.runs.host_calls.grants import Grants
 from service.runs.runs import Runs
+from service.runs.sessions.idling import IdlePatience
 from service.runs.tenancy import Tenancy
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, Template
@@ -117,6 +118,8 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         tenancy = Tenancy(shared.of, tasks)
         runs = tenancy.runs_of(EMBEDDED_TENANT)
         tasks.start_soon(keep_reaping, provider, sessions)
+        patience = IdlePatience(pause_s=settings.session_pause_s, end_s=settings.session_idle_s)
+        tasks.start_soon(tenancy.kept.keep_resting, patience)
         tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
         try:
             yield Service(

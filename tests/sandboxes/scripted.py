@@ -110,6 +110,7 @@ class ScriptedProcess:
         self.secret = ""
         self.scope = anyio.CancelScope()
         self.cpu_readings: Iterator[float | None] = itertools.repeat(None)
+        self.pauses = self.unpauses = 0
         self._gone = anyio.Event()
 
     @property
@@ -122,6 +123,13 @@ class ScriptedProcess:
 
     async def kill(self) -> None:
         self.end()
+
+    async def pause(self) -> bool:
+        self.pauses += 1
+        return True
+
+    async def unpause(self) -> None:
+        self.unpauses += 1
 
     async def cpu_s(self) -> float | None:
         return next(self.cpu_readings)

@@ -106,13 +106,16 @@ class DockerContract(SandboxContract, FilesContract):
         assert after.processes >= 3
 
     async def test_a_paused_sandbox_goes_on_where_it_was(self, sandbox: Sandbox, data: Path) -> None:
-        """Pausing stops all of it; unpaused it has its variables."""
+        """Pausing stops all of it; whoever asks something of it finds it awake, with its variables."""
         await printed(sandbox, "kept = 1; print(kept)")
-        await container_of(sandbox).pause()
+        await sandbox.pause()
         with engine() as client:
             assert [found["State"] for found in containers_of(client, data)] == ["paused"]
-        await container_of(sandbox).unpause()
-        assert await printed(sandbox, "kept") == "1\n"
+            assert await printed(sandbox, "kept") == "1\n"
+            assert not sandbox.is_paused
+            await sandbox.pause()
+            await sandbox.kill()
+            assert containers_of(client, data) == []
 
     async def test_no_sandbox_outlives_its_deadline(self, data: Path, runtime: Runtime) -> None:
         """The launcher ends a container at the deadline in its label, whatever its host does."""

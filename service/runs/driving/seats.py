@@ -6,6 +6,7 @@ then gives its sandbox up, and its log brings the variables back. So no two runs
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from service.errors import Fault, RlmServiceError
 from service.ids import RunId, SessionId
 from service.loop.events import RunSubmitted
 from service.runs.rooms import RunsRooms
+from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
 
@@ -120,6 +122,26 @@ class KeptSessions:
     def __repr__(self) -> str:
         return f"<KeptSessions {len(self.by_id)}>"
 
+    async def rest(self, patience: IdlePatience, now_s: float) -> None:
+        """Pause or end the sandboxes that have been idle for long enough, on the clock of `time.monotonic`."""
+        for kept in list(self.by_id.values()):
+            sandbox = kept.session.sandbox
+            if sandbox is None or kept.run_id is not None:
+                continue
+            match rest_of(sandbox.idle_s(now_s), is_paused=sandbox.is_paused, patience=patience):
+                case Rest.NONE:
+                    continue
+                case Rest.PAUSE:
+                    await sandbox.pause()
+                case Rest.END:
+                    await kept.keeper.end_idle(kept)
+
+    async def keep_resting(self, patience: IdlePatience) -> None:
+        """Until cancelled."""
+        while True:
+            await anyio.sleep(SWEEP_S)
+            await self.rest(patience, time.monotonic())
+
 
 class Seats:
     """The seats of one tenant on this replica."""
@@ -152,12 +174,7 @@ class Seats:
         if at_once is not None:
             return at_once
         for kept in list(self._kept.values()):
-            with contextlib.suppress(anyio.WouldBlock):
-                kept.turnstile.acquire_nowait()
-                try:
-                    await self._stand_up(kept)
-                finally:
-                    kept.turnstile.release()
+            await self.end_idle(kept)
         waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
         return await self._rooms.slots.guarantee(levels, deadline_s=waiting_s)
 
@@ -234,6 +251,15 @@ class Seats:
         async with self.between_runs(session_id) as session:
             if session is not None:
                 await self._stand_up(self._kept[session_id])
+
+    async def end_idle(self, kept: _Kept) -> None:
+        """End the sandbox of a session, unless somebody has come for it."""
+        with contextlib.suppress(anyio.WouldBlock):
+            kept.turnstile.acquire_nowait()
+            try:
+                await self._stand_up(kept)
+            finally:
+                kept.turnstile.release()
 
     async def close(self, session_id: SessionId) -> None:
         """End the session's sandbox, once the run that uses it has ended. Idempotent."""

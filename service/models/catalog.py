@@ -24,7 +24,15 @@ from service.models.entries import Api, ModelEntry
 from service.models.port import ModelAdapter, ModelCard
 from service.models.price_book import DEFAULT_OUTPUT_TOKENS, BookedModel, PriceBook
 from service.models.prices import Price
-from service.models.providers import Access, Providers, base_url_of, checked_key, endpoint_of, is_litellm_provider
+from service.models.providers import (
+    NO_KEYS,
+    Access,
+    Providers,
+    base_url_of,
+    checked_key,
+    endpoint_of,
+    is_litellm_provider,
+)
 from service.models.scripted import adapter as scripted
 from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.models.scripted.script import Script, ScriptUnknown, parse_script
@@ -119,10 +127,11 @@ class Catalog:
         await self._scripted.aclose()
         await self.providers.aclose()
 
-    def resolve(self, name: str) -> Route:
+    def resolve(self, name: str, tenants_keys: Mapping[str, str] = NO_KEYS) -> Route:
         """The route to a model and to its fallbacks. Pure but for two caches.
 
-        Call it again rather than keep its result across restarts.
+        Call it again rather than keep its result across restarts. `tenants_keys` are those that the tenant has left for
+        providers, by their names; they count before the operator's.
 
         Raises:
             UnknownModel: the name has a prefix that leads nowhere, or names no script.
@@ -131,18 +140,19 @@ class Catalog:
             PriceMapUnreadable: the installation lacks the price map.
         """
         own = self._own(name)
-        route = self._route(name, own)
-        return route if own is None else replace(route, fallbacks=tuple(map(self._fallback, own.fallbacks)))
-
-    def _fallback(self, name: str) -> Route:
-        """A fallback has no fallbacks of its own: a list says all there is to it."""
-        return self._route(name, self._own(name))
+        route = self._route(name, own, tenants_keys)
+        if own is None:
+            return route
+        # A fallback has no fallbacks of its own: a list says all there is to it.
+        return replace(
+            route, fallbacks=tuple(self._route(each, self._own(each), tenants_keys) for each in own.fallbacks)
+        )
 
     def _own(self, name: str) -> ModelEntry | None:
         bare = name.removeprefix(OPENAI_PREFIX)
         return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
 
-    def _route(self, name: str, own: ModelEntry | None) -> Route:
+    def _route(self, name: str, own: ModelEntry | None, tenants_keys: Mapping[str, str]) -> Route:
         if (
             not name
             or name.endswith("/")
@@ -158,7 +168,9 @@ class Catalog:
         booked = self._book.find(*_published_names(target, host), own=own, sold_by=_seller(target))
         if booked is None or booked.price is None:
             raise UnpricedModel(self._how_to_price(name, booked))
-        endpoint = endpoint_of(self._access, target.api, own, litellm_provider=target.litellm_provider)
+        endpoint = endpoint_of(
+            self._access, target.api, own, litellm_provider=target.litellm_provider, tenants_keys=tenants_keys
+        )
         return Route(
             name=name,
             adapter=self.providers.adapter(endpoint),

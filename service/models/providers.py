@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import assert_never
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from service.models.litellm_keys import key_variables, wants_key
 from service.models.litellm_process import LiteLLMProcess
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter
+from service.models.tenant_clients import TenantClients
 
 OPENAI_HOST = "api.openai.com"
 ANTHROPIC_HOST = "api.anthropic.com"
@@ -70,6 +72,8 @@ class Endpoint:
     litellm_provider: str = ""
     may_want_credentials: bool = False
     """Nothing was found to show there, and whether it is wanted, only LiteLLM finds out."""
+    is_tenants_key: bool = False
+    """Whether the key is a tenant's own, so that its client is one of a bounded number."""
 
     @property
     def name(self) -> str:
@@ -79,12 +83,23 @@ class Endpoint:
         return "/".join((*behind, host) if host else behind)
 
 
-def endpoint_of(access: Access, api: Api, own: ModelEntry | None, *, litellm_provider: str = "") -> Endpoint:
+NO_KEYS: Mapping[str, str] = MappingProxyType({})
+
+
+def endpoint_of(
+    access: Access,
+    api: Api,
+    own: ModelEntry | None,
+    *,
+    litellm_provider: str = "",
+    tenants_keys: Mapping[str, str] = NO_KEYS,
+) -> Endpoint:
     """Where a model is called, and with which key.
 
     A key goes to the server that it belongs to and nowhere else: OPENAI_API_KEY to OPENAI_BASE_URL, ANTHROPIC_API_KEY
     to ANTHROPIC_BASE_URL, a LiteLLM provider's to that provider's own address, and to the base URL of an entry only
-    what its `api_key_env` names.
+    what its `api_key_env` names. Where the operator's key would be sent, a tenant's own for the same provider
+    (`openai`, `anthropic`, or LiteLLM's name of it) is sent instead, if it has left one.
 
     Raises:
         MissingApiKey: the variable that should hold the key is not set.
@@ -92,13 +107,14 @@ def endpoint_of(access: Access, api: Api, own: ModelEntry | None, *, litellm_pro
     """
     base_url = base_url_of(access, api, own)
     own_variable = None if own is None else own.api_key_env
-    key = None
+    key, tenants_key = None, None
     if own_variable is not None:
         key = access.key(own_variable)
         if key is None:
             raise MissingApiKey(f"the model's api_key_env names {own_variable}, which is not set")
     elif base_url == _configured_url(access, api):
-        key = _default_key(access, api, litellm_provider)
+        tenants_key = tenants_keys.get(litellm_provider or api)
+        key = tenants_key or _default_key(access, api, litellm_provider)
     host = urlsplit(base_url or "").hostname
     if key is None and host in (OPENAI_HOST, ANTHROPIC_HOST):
         variable, instead = ("OPENAI_API_KEY", "OPENAI_BASE_URL") if host == OPENAI_HOST else _ANTHROPIC_VARIABLES
@@ -108,7 +124,12 @@ def endpoint_of(access: Access, api: Api, own: ModelEntry | None, *, litellm_pro
         names = " or ".join(key_variables(litellm_provider))
         raise MissingApiKey(f"LiteLLM's provider {litellm_provider} needs a key: set {names}")
     return Endpoint(
-        api=api, base_url=base_url, api_key=key, litellm_provider=litellm_provider, may_want_credentials=is_bare
+        api=api,
+        base_url=base_url,
+        api_key=key,
+        litellm_provider=litellm_provider,
+        may_want_credentials=is_bare,
+        is_tenants_key=tenants_key is not None,
     )
 
 
@@ -157,6 +178,7 @@ class Providers:
         self._concurrency = concurrency
         self._litellm = LiteLLMProcess(access.variables)
         self._adapters: dict[Endpoint, ModelAdapter] = {}
+        self._tenants: TenantClients[Endpoint] = TenantClients(self._opened)
 
     def __repr__(self) -> str:
         return f"<Providers {list(self._adapters.values())}>"
@@ -168,6 +190,8 @@ class Providers:
 
     def adapter(self, endpoint: Endpoint) -> ModelAdapter:
         """The endpoint's adapter; nothing is connected before its first call."""
+        if endpoint.is_tenants_key:
+            return self._tenants.adapter(endpoint)
         if (adapter := self._adapters.get(endpoint)) is None:
             adapter = self._adapters[endpoint] = self._opened(endpoint)
         return adapter
@@ -177,6 +201,7 @@ class Providers:
         while self._adapters:
             _, adapter = self._adapters.popitem()
             await adapter.aclose()
+        await self._tenants.aclose()
         await self._litellm.aclose()
 
     def _opened(self, endpoint: Endpoint) -> ModelAdapter:

@@ -1,6 +1,6 @@
 """What the use cases work with: every room below, as `wiring` opened it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from service.contexts.open_contexts import OpenContexts
@@ -11,7 +11,7 @@ from service.journal.requests import Requests
 from service.journal.values import Recorded
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
-from service.models.catalog import Catalog
+from service.models.catalog import Catalog, Route
 from service.runs.calls.metered_call import MeteredCalls
 from service.runs.host_calls.grants import Grants
 from service.runs.sessions.open_session import SessionRooms
@@ -32,6 +32,8 @@ class RunsRooms:
     contexts: Contexts
     open_contexts: OpenContexts
     catalog: Catalog
+    provider_keys: Callable[[], Awaitable[Mapping[str, str]]]
+    """The tenant's own keys for model providers, by provider."""
     packs: Mapping[str, PromptPack]
     """The operator's own; the shipped ones are always there."""
     provider: Provider
@@ -39,6 +41,15 @@ class RunsRooms:
     grants: Grants
     session: SessionRooms
     now: Callable[[], float]
+
+    async def route_to(self, model: str) -> Route:
+        """How a model is called for this tenant: with its own key where it has left one.
+
+        Raises:
+            UnknownModel, UnpricedModel, MissingApiKey: see `Catalog.resolve`.
+            StoreFailed: a key that it has left cannot be read.
+        """
+        return self.catalog.resolve(model, await self.provider_keys())
 
     async def events_of(self, run_id: RunId) -> list[Recorded]:
         """The run's whole journal so far."""

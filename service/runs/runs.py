@@ -69,7 +69,7 @@ class Runs:
         submitted = await submitted_event(
             self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
         )
-        route = self.rooms.catalog.resolve(submitted.root_model)
+        route = await self.rooms.route_to(submitted.root_model)
         check_affordable(submitted, route)
         purse = Purse(submitted, self.rooms.ledger)
         await purse.check_covers(first_call_amount(submitted, route))

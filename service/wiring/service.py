@@ -104,6 +104,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
         )
         shared = SharedRooms(
             store=store,
+            registry=registry,
             blobs_of=partial(open_blobs, settings),
             catalog=catalog,
             packs=configuration.prompt_packs,

@@ -24,6 +24,7 @@ from service.sandboxes.port import Provider, Template
 from service.sandboxes.slots import Slots
 from service.store.blobs import Blobs
 from service.store.connection import Store
+from service.tenants.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class SharedRooms:
     """What every tenant's rooms stand on, opened once for each replica."""
 
     store: Store
+    registry: Registry
     blobs_of: Callable[[TenantId], Blobs]
     """Those of one tenant."""
     catalog: Catalog
@@ -71,6 +73,7 @@ class SharedRooms:
             contexts=contexts,
             open_contexts=OpenContexts(self.store, tenant_id, contexts),
             catalog=self.catalog,
+            provider_keys=self.registry.provider_keys_of(tenant_id).opened,
             packs=self.packs,
             provider=self.provider,
             slots=self.slots,

@@ -8,6 +8,7 @@ from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId
 from service.loop.values import ContextBinding, Limits
 from service.runs.values import RunRequest
+from service.tenants.values import OPERATOR
 from tests.runs.playing import ROOT, SUB, repl, stage
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +61,19 @@ async def test_an_idle_session_of_one_tenant_makes_way_for_the_run_of_another(tm
         async for _ in other.follow(run_id):
             pass
         assert b"".join([chunk async for chunk in other.answer_chunks(run_id)]) == b"6"
+
+
+async def test_a_tenants_runs_call_with_the_key_that_it_left(tmp_path: Path) -> None:
+    """Root calls and sub-calls of a tenant that left a key for the provider carry that key; its blobs are its own."""
+    turn = repl("answer['content'] = llm_query('x')\nanswer['ready'] = True")
+    async with stage(tmp_path, turn) as on:
+        keys = on.service.registry.provider_keys_of(EMBEDDED_TENANT)
+        await keys.put("openai", "sk-of-the-tenant", by=OPERATOR)
+        await on.play(await on.request("four"))
+        assert len(on.server.calls) == 2
+        assert {call.headers["authorization"] for call in on.server.calls} == {"Bearer sk-of-the-tenant"}
+        other = on.service.tenancy.runs_of(OTHER).rooms.blobs
+        assert other.path("0" * 64).is_relative_to(tmp_path / "data/blobs/tenants/other")
 
 
 async def test_rooms_are_opened_once_and_only_for_what_can_be_a_tenant(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Drives:
         submitted = recorded[0].event
         assert isinstance(submitted, RunSubmitted)
         purse = Purse(submitted, self._rooms.ledger)
-        standing = self._standing(submitted, (run_id,), purse, epoch)
+        standing = await self._standing(submitted, (run_id,), purse, epoch)
         try:
             await self._reserve_wrap_up(standing)
             await self._drive(standing, recorded, self._seats.seat_for(submitted))
@@ -170,7 +170,7 @@ class Drives:
             try:
                 epoch = await self._rooms.journal.take_over(submitted.run_id)
                 recorded = await self._rooms.events_of(submitted.run_id)
-                standing = self._standing(submitted, (submitted.run_id, *parent.lineage), parent.purse, epoch)
+                standing = await self._standing(submitted, (submitted.run_id, *parent.lineage), parent.purse, epoch)
                 await self._drive(standing, recorded, self._seats.child_seat(submitted, levels))
             except BaseException as exc:
                 # Whatever ends the child ends it in its own journal too, and its parent learns what it has spent.
@@ -255,16 +255,18 @@ class Drives:
         cost, tokens = left[Unit.NANO_USD], left[Unit.TOKENS]
         limits = replace(submitted.limits, cost=None if cost is None else NanoUSD(cost), tokens=tokens)
         check_affordable(
-            replace(submitted, limits=limits, wrap_up=None), self._rooms.catalog.resolve(submitted.root_model)
+            replace(submitted, limits=limits, wrap_up=None), await self._rooms.route_to(submitted.root_model)
         )
 
-    def _standing(self, submitted: RunSubmitted, lineage: tuple[RunId, ...], purse: Purse, epoch: int) -> Standing:
+    async def _standing(
+        self, submitted: RunSubmitted, lineage: tuple[RunId, ...], purse: Purse, epoch: int
+    ) -> Standing:
         return Standing(
             submitted=submitted,
             lineage=lineage,
             purse=purse,
-            root_route=self._rooms.catalog.resolve(submitted.root_model),
-            sub_route=self._rooms.catalog.resolve(submitted.sub_model),
+            root_route=await self._rooms.route_to(submitted.root_model),
+            sub_route=await self._rooms.route_to(submitted.sub_model),
             epoch=epoch,
         )
 

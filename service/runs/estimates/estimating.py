@@ -21,7 +21,7 @@ async def estimate(rooms: RunsRooms, request: RunRequest) -> Estimate:
     check_request(request)
     session_id = request.session_id or SessionId(new_id("ses"))
     submitted = await submitted_event(rooms, request, session_id, run_id=RunId(new_id("run")))
-    root, sub = rooms.catalog.resolve(submitted.root_model), rooms.catalog.resolve(submitted.sub_model)
+    root, sub = await rooms.route_to(submitted.root_model), await rooms.route_to(submitted.sub_model)
     check_affordable(submitted, root)
     views = await Summaries(rooms).views(await rooms.journal.list_runs(LOOKED_AT))
     prices = [route.price for each in (root, sub) for route in (each, *each.fallbacks)]

@@ -30,7 +30,7 @@ class SessionDesk:
         """
         check_change(asked)
         session_id = SessionId(new_id("ses"))
-        details = self._changed(SessionDetails(), asked)
+        details = await self._changed(SessionDetails(), asked)
         await self._limit(session_id, asked)
         record = SessionRecord(
             session_id=session_id,
@@ -53,7 +53,7 @@ class SessionDesk:
         """Raises `NotFound`, `BadRequest`, and as `open` for a model."""
         check_change(change)
         record = await self._records.get(session_id)
-        details = self._changed(record.details, change)
+        details = await self._changed(record.details, change)
         await self._limit(session_id, change)
         await self._records.change(session_id, details)
         return self._view(replace(record, details=details))
@@ -99,9 +99,9 @@ class SessionDesk:
         await self._records.change(session_id, details)
         return self._view(replace(record, details=details))
 
-    def _changed(self, details: SessionDetails, change: SessionChange) -> SessionDetails:
+    async def _changed(self, details: SessionDetails, change: SessionChange) -> SessionDetails:
         if change.sub_model is not None:
-            self._runs.rooms.catalog.resolve(change.sub_model)
+            await self._runs.rooms.route_to(change.sub_model)
         return replace(
             details,
             name=details.name if change.name is None else change.name,

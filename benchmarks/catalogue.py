@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["docker", "process", "floors"]
+Stage = Literal["docker", "process", "floors", "hardships", "idle_runc", "idle_runsc", "idle_process"]
 """What has to be opened for it: both sides on a backend, or ours and a bare process."""
+IDLE_STAGES: tuple[Stage, ...] = ("idle_runc", "idle_runsc", "idle_process")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,27 @@ _FLOORS = (
     ("import_time", "ms", "a Python that imports the whole service; floor: a bare Python"),
     ("cli_help", "ms", "rlm-service --help; floor: a bare Python"),
 )
+_HARDSHIPS = (
+    ("interrupt", "ms", "from interrupting a spinning cell to its result; floor: SIGINT to a bare Python"),
+    ("kill_respawn", "ms", "a cell ends its interpreter, to the next one's first result; floor: fork a bare Python"),
+    ("rebuild_100_cells", "ms", "a lost session of 100 cells, to its next result; floor: the cells in a bare Python"),
+    ("sessions_active_200", "ms", "p99 of a cell among 200 active sessions; other: of one session alone"),
+    ("noisy_neighbour", "ms", "a trivial cell beside a session that spins; other: without it"),
+)
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(Benchmark(name=f"{name}_docker", unit=unit, stage="docker", what=what) for name, unit, what in _DUELS),
     *(Benchmark(name=f"{name}_process", unit=unit, stage="process", what=what) for name, unit, what in _DUELS),
     *(Benchmark(name=name, unit=unit, stage="floors", what=what) for name, unit, what in _FLOORS),
+    *(Benchmark(name=name, unit=unit, stage="hardships", what=what) for name, unit, what in _HARDSHIPS),
+    *(
+        Benchmark(
+            name=f"sandbox_{stage.replace('idle', 'idle_memory')}",
+            unit="MB",
+            stage=stage,
+            what="memory of a sandbox that waits to be claimed; floor: a bare Python",
+        )
+        for stage in IDLE_STAGES
+    ),
 )
 NAMES: tuple[str, ...] = tuple(benchmark.name for benchmark in BENCHMARKS)
 

@@ -4,6 +4,7 @@ the process, the lower and the more honest the floors."""
 import hashlib
 import mmap
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -95,5 +96,47 @@ def copy_and_hash(count: int, source: str, target: str) -> list[float]:
     return seconds
 
 
+def interrupt(count: int) -> list[float]:
+    """Send SIGINT to a child that spins and wait until it is gone."""
+    seconds = []
+    for _ in range(count):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writing, b"x")
+                while True:
+                    pass
+            except KeyboardInterrupt:
+                os._exit(0)
+        os.read(reading, 1)
+        started = time.perf_counter()
+        os.kill(child, signal.SIGINT)
+        os.waitpid(child, 0)
+        seconds.append(time.perf_counter() - started)
+        os.close(reading)
+        os.close(writing)
+    return seconds
+
+
+def cells(count: int, code: str, cells: int) -> list[float]:
+    """Compile and execute the same code so many times, in one namespace."""
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        namespace: dict[str, object] = {}
+        for _ in range(cells):
+            exec(compile(code, "<cell>", "exec"), namespace)  # noqa: S102  # the benchmark's own line
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def memory() -> int:
+    """What this process holds, as Linux shares it out (PSS)."""
+    with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("Pss:"))
+    return int(line.split()[1]) << 10
+
+
 if __name__ == "__main__":
-    serve({"fork": fork, "echo": echo, "run": run, "map_file": map_file, "copy_and_hash": copy_and_hash})
+    serve({each.__name__: each for each in (fork, echo, run, map_file, copy_and_hash, interrupt, cells, memory)})

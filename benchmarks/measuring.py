@@ -4,19 +4,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from benchmarks import duels, floors
-from benchmarks.catalogue import Benchmark, Selection, Stage, select, stages
+from benchmarks import duels, floors, hardships
+from benchmarks.catalogue import IDLE_STAGES, Benchmark, Selection, Stage, select, stages
+from benchmarks.idle import Idle
 from benchmarks.reference import CACHE, ReferenceAbsent, install, open_reference
 from benchmarks.reference_image import ImageAbsent, provide_image
 from benchmarks.rows import Row, as_line, table
-from benchmarks.service_side import Backend, BackendAbsent, open_side
-from benchmarks.worker import ROOT, bare_python, started
+from benchmarks.service_side import Backend, BackendAbsent, Side, open_side
+from benchmarks.worker import ROOT, Worker, bare_python, started
 from service.errors import RlmServiceError, sole_failure
 
 MakeRow = Callable[[str, str], Awaitable[Row]]
@@ -31,6 +33,7 @@ class Measuring:
         self._only = only
         self._duel_effort = duels.QUICK if is_quick else duels.FULL
         self._floor_effort = floors.QUICK if is_quick else floors.FULL
+        self._hard_effort = hardships.QUICK if is_quick else hardships.FULL
         self._scratch = scratch
         self._rows: list[Row] = []
         self._failures: list[str] = []
@@ -44,6 +47,9 @@ class Measuring:
             await self._stage("docker", selection, lambda: self._duel("docker", model_url))
             await self._stage("process", selection, lambda: self._duel("process", model_url))
             await self._stage("floors", selection, lambda: self._floors(model_url))
+            await self._stage("hardships", selection, lambda: self._hardships(model_url))
+            for stage in IDLE_STAGES:
+                await self._stage(stage, selection, partial(self._idle, stage, model_url))
         if self._rows:
             sys.stdout.write(f"\n{table(self._rows)}\n")
         for reason in dict.fromkeys(reason for _, reason in selection.absent):
@@ -65,6 +71,9 @@ class Measuring:
         for backend in wanted:
             if backend not in missing and (reason := await self._why_no_backend(backend)) is not None:
                 missing[backend] = reason
+        for stage in set(IDLE_STAGES).intersection(stages(self._only)):
+            if (reason := await self._why_not_idle(stage)) is not None:
+                missing[stage] = reason
         for stage, reason in missing.items():
             _say(f"ABSENT  every benchmark of {stage}: {reason}")
         return missing
@@ -77,6 +86,13 @@ class Measuring:
             async with open_side(backend, model_url="http://127.0.0.1:9/v1", scratch=scratch, warm=0):
                 return None
         except (ImageAbsent, BackendAbsent, RlmServiceError) as error:
+            return str(error)
+
+    async def _why_not_idle(self, stage: Stage) -> str | None:
+        try:
+            async with self._idle_side(stage, "http://127.0.0.1:9/v1"):
+                return None
+        except (BackendAbsent, RlmServiceError) as error:
             return str(error)
 
     async def _stage(
@@ -137,11 +153,40 @@ class Measuring:
                     memory_mb=4096,
                 )
             )
-            command = bare_python("benchmarks.floor_worker")
-            bare = await stack.enter_async_context(
-                started("the bare process", command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=CACHE / "bare.log")
-            )
+            bare = await stack.enter_async_context(bare_process())
             yield floors.Floors(warm=warm, cold=cold, bare=bare, scratch=scratch, effort=self._floor_effort).row
+
+    @asynccontextmanager
+    async def _hardships(self, model_url: str) -> AsyncIterator[MakeRow]:
+        slots = hardships.ACTIVE_SESSIONS + 1
+        scratch = self._scratch / "hardships"
+        async with (
+            open_side("process", model_url=model_url, scratch=scratch, slots=slots, warm=0) as side,
+            bare_process() as bare,
+        ):
+            yield hardships.Hardships(side=side, bare=bare, effort=self._hard_effort).row
+
+    @asynccontextmanager
+    async def _idle(self, stage: Stage, model_url: str) -> AsyncIterator[MakeRow]:
+        async with self._idle_side(stage, model_url) as side, bare_process() as bare:
+            yield Idle(side=side, bare=bare).row
+
+    def _idle_side(self, stage: Stage, model_url: str) -> AbstractAsyncContextManager[Side]:
+        kind = stage.removeprefix("idle_")
+        backend: Backend = "process" if kind == "process" else "docker"
+        return open_side(
+            backend,
+            model_url=model_url,
+            scratch=self._scratch / stage,
+            warm=0,
+            runtime=None if backend == "process" else kind,
+        )
+
+
+def bare_process() -> AbstractAsyncContextManager[Worker]:
+    """What measures what the machine itself can do."""
+    command = bare_python("benchmarks.floor_worker")
+    return started("the bare process", command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=CACHE / "bare.log")
 
 
 @asynccontextmanager

@@ -8,17 +8,34 @@ from pathlib import Path
 
 def memory_of_descendants() -> int:
     """Bytes in use by all processes below this one; a page that several of them share is counted once (PSS)."""
-    parents: dict[int, list[int]] = {}
+    children = _children_by_parent()
+    return _total(children.get(os.getpid(), ()), children)
+
+
+def _children_by_parent() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                parents.setdefault(parent, []).append(int(entry.name))
+                children.setdefault(parent, []).append(int(entry.name))
+    return children
+
+
+def memory_of(pids: Sequence[int]) -> int:
+    """The same of these processes and all below them."""
+    return _total(pids, _children_by_parent())
+
+
+def _total(pids: Sequence[int], children: dict[int, list[int]]) -> int:
     total = 0
-    waiting = list(parents.get(os.getpid(), ()))
+    waiting, seen = list(pids), set[int]()
     while waiting:
         pid = waiting.pop()
-        waiting += parents.get(pid, ())
+        if pid in seen:
+            continue
+        seen.add(pid)
+        waiting += children.get(pid, ())
         with contextlib.suppress(OSError):  # it may have ended
             total += field_bytes(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
     return total

@@ -131,6 +131,7 @@ async def open_side(
     slots: int = 8,
     warm: int = 4,
     memory_mb: int = 2048,
+    runtime: str | None = None,
 ) -> AsyncIterator[Side]:
     """The service on this backend.
 
@@ -152,6 +153,8 @@ async def open_side(
         "RLM_WARM_SANDBOXES": str(warm),
         "RLM_SANDBOX_MEMORY_MB": str(memory_mb),
     }
+    if runtime is not None:
+        environment["RLM_DOCKER_RUNTIME"] = runtime
     async with open_service(read_settings(environment)) as service:
         if service.provider.name != backend:
             raise BackendAbsent(f"this version has no {backend} sandboxes")

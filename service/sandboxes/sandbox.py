@@ -164,6 +164,11 @@ class Sandbox:
         return self._parts.directory.path
 
     @property
+    def process(self) -> Process:
+        """The handle to measure it by, from outside."""
+        return self._parts.process
+
+    @property
     def is_running(self) -> bool:
         return not self._ending and self._parts.process.is_running
 

@@ -92,6 +92,7 @@ def _confine(line: CommandLine) -> list[str]:
 
 def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    gc.freeze()  # a collection writes to what it looks at, and pages that nobody writes to are shared with the zygote
     zygote = start_zygote()
     gc.enable()  # `__main__` turned it off for the imports
     station = Station(

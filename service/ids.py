@@ -14,17 +14,18 @@ SessionId = NewType("SessionId", str)
 ContextId = NewType("ContextId", str)
 SandboxId = NewType("SandboxId", str)
 TenantId = NewType("TenantId", str)
+UploadId = NewType("UploadId", str)
 CellId = NewType("CellId", str)
 CallId = NewType("CallId", str)
 KeyId = NewType("KeyId", str)
 """Of an API key: public, part of what its holder shows; never the secret."""
 
-Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key"]
+Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key", "upl"]
 
 EMBEDDED_TENANT = TenantId("default")
 """The tenant that is there from the first start, and that the command line asks for."""
 
-_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key)_[0-9a-f]{32}$")
+_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key|upl)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

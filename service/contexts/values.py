@@ -4,10 +4,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox_image.protocol import ImageEncoding
+from service.errors import Fault, RlmServiceError
 from service.ids import ContextId
 
 ContextKind = Literal["text", "json", "json_lines", "named_texts"]
 ContextUnit = Literal["characters", "items", "keys"]
+
+
+class DigestMismatch(RlmServiceError):
+    """What came is not what was said to be sent; nothing of it was kept."""
+
+    code = "digest_mismatch"
+    fault = Fault.CALLER
+    may_be_retried = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
+from service.contexts.uploads import Uploads
 from service.ids import RunId
 from service.journal.redis_journal import Journal
 from service.journal.requests import Requests
@@ -31,6 +32,7 @@ class RunsRooms:
     requests: Requests
     contexts: Contexts
     open_contexts: OpenContexts
+    uploads: Uploads
     catalog: Catalog
     provider_keys: Callable[[], Awaitable[Mapping[str, str]]]
     """The tenant's own keys for model providers, by provider."""

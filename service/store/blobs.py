@@ -47,10 +47,13 @@ class Blobs:
         """
         self._payloads = directory / "sha256"
         self._unfinished = directory / "unfinished"
+        self.uploads = directory / "uploads"
+        """Where payloads stand that come in several requests, under names that their owners give them."""
         self._workers = anyio.CapacityLimiter(WORKERS)
         try:
             self._payloads.mkdir(parents=True, exist_ok=True)
             self._unfinished.mkdir(exist_ok=True)
+            self.uploads.mkdir(exist_ok=True)
             for leftover in self._unfinished.iterdir():
                 if leftover.stat().st_mtime < time.time() - UNFINISHED_FOR_S:
                     leftover.unlink(missing_ok=True)

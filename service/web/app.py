@@ -13,7 +13,8 @@ from starlette.responses import Response
 from service.errors import RlmServiceError
 from service.web.bodies import Inbound
 from service.web.boundary import Boundary
-from service.web.contexts import parts, storing
+from service.web.contexts import content as context_content
+from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
 from service.web.operations import health
 from service.web.problems import InvalidRequest, problem, problem_of
@@ -35,6 +36,8 @@ ROUTERS = (
     single_run.router,
     events.router,
     answer.router,
+    context_content.router,
+    uploads.router,
     session_collection.router,
     session_cells.router,
     session_variables.router,

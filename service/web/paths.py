@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path
 
 from service.errors import NotFound
-from service.ids import ContextId, RunId, SessionId, is_id
+from service.ids import ContextId, RunId, SessionId, UploadId, is_id
 
 _LONGEST_ECHO = 80
 _SHAPE = "_[0-9a-f]{32}$"
@@ -46,6 +46,17 @@ def _session_id(
     return SessionId(session_id)
 
 
+def _upload_id(
+    upload_id: Annotated[
+        str, Path(json_schema_extra=_described("upl"), examples=["upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> UploadId:
+    if not is_id(upload_id, "upl"):
+        raise NotFound(f"there is no upload {upload_id[:_LONGEST_ECHO]}")
+    return UploadId(upload_id)
+
+
+UploadIdInPath = Annotated[UploadId, Depends(_upload_id)]
 RunIdInPath = Annotated[RunId, Depends(_run_id)]
 ContextIdInPath = Annotated[ContextId, Depends(_context_id)]
 SessionIdInPath = Annotated[SessionId, Depends(_session_id)]

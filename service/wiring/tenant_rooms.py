@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
+from service.contexts.uploads import Uploads
 from service.ids import TenantId
 from service.journal.cell_log import CellLog
 from service.journal.redis_journal import Journal
@@ -72,6 +73,7 @@ class SharedRooms:
             ),
             contexts=contexts,
             open_contexts=OpenContexts(self.store, tenant_id, contexts),
+            uploads=Uploads(self.store, blobs, tenant_id, contexts, time.time),
             catalog=self.catalog,
             provider_keys=self.registry.provider_keys_of(tenant_id).opened,
             packs=self.packs,

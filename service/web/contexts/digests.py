@@ -7,17 +7,10 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from service.errors import BadRequest, Fault, RlmServiceError
+from service.contexts.values import DigestMismatch
+from service.errors import BadRequest
 
 _ALGORITHMS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
-
-
-class DigestMismatch(RlmServiceError):
-    """What came is not what the header `Content-Digest` says was sent; nothing was kept."""
-
-    code = "digest_mismatch"
-    fault = Fault.CALLER
-    may_be_retried = True
 
 
 async def checked_chunks(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,0 +1,315 @@
+"""Uploads: a context whose bytes come in several requests, each going on where the last one ended.
+
+The bytes stand in a file of their own until all are there; then they become a context like any other. How far an
+upload has come is the length of its file and nothing else: it is forced to disk before it is told, so whatever a
+client has heard survives the end of this process, and of the machine. One request at a time writes to it, by a lock on
+the file. An upload that nobody goes on with for `OPEN_FOR_S` is forgotten, and its file removed when somebody begins
+another one.
+
+Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids by that end.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+from pydantic import TypeAdapter
+
+from service.contexts.detection import FileKind
+from service.contexts.redis_contexts import Contexts, check_name
+from service.contexts.values import Context, DigestMismatch
+from service.errors import BadRequest, Fault, NotFound, RlmServiceError
+from service.ids import ContextId, TenantId, UploadId, is_id, new_id
+from service.store.blobs import Blobs, gather
+from service.store.connection import Store
+from service.store.keys import Keys
+from service.store.scripts import load_script
+
+OPEN_FOR_S = 24 * 3600
+MOST_OPEN = 100
+"""Uploads of one tenant at once."""
+LARGEST_BYTES = 64 << 30
+_HASHED_AT_ONCE = 4 << 20
+
+_OPEN = load_script("service.contexts", "open_upload.lua")
+
+
+class UploadOffsetMismatch(RlmServiceError):
+    """The upload stands elsewhere than where these bytes would go; `data["offset"]` says where."""
+
+    code = "upload_offset_mismatch"
+    fault = Fault.CALLER
+
+
+class UploadBusy(RlmServiceError):
+    """Another request is writing to this upload."""
+
+    code = "upload_busy"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
+class TooManyUploads(RlmServiceError):
+    """The tenant has as many open uploads as it may have."""
+
+    code = "too_many_uploads"
+    fault = Fault.POLICY
+
+
+class UploadDigestMismatch(RlmServiceError):
+    """All bytes came, and are not what was announced; the upload is gone."""
+
+    code = "upload_digest_mismatch"
+    fault = Fault.CALLER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPlan:
+    """What is to come."""
+
+    name: str
+    kind: FileKind
+    size_bytes: int
+    sha256: str | None = None
+    """Of the whole; None where the client does not know it beforehand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    plan: UploadPlan
+    context_id: ContextId | None = None
+    """Once all bytes came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An upload as it stands."""
+
+    upload_id: UploadId
+    plan: UploadPlan
+    offset: int
+    """Bytes that have come, and are on disk."""
+    context_id: ContextId | None
+    """What it became; None until all bytes came."""
+
+
+_RECORD = TypeAdapter(_Record)
+
+
+class Uploads:
+    """The uploads of one tenant."""
+
+    def __init__(
+        self, store: Store, blobs: Blobs, tenant: TenantId, contexts: Contexts, now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._keys = Keys(tenant)
+        self._contexts = contexts
+        self._now = now
+
+    async def open(self, plan: UploadPlan) -> Upload:
+        """Begin an upload. Where the tenant has stored these very bytes before, it is complete at once.
+
+        Raises:
+            BadRequest: the plan cannot be.
+            TooManyUploads
+        """
+        check_name(plan.name)
+        if not 0 < plan.size_bytes <= LARGEST_BYTES:
+            raise BadRequest(f"an upload may have 1 to {LARGEST_BYTES} bytes, found {plan.size_bytes}")
+        upload_id = UploadId(new_id("upl"))
+        record = _Record(plan=plan)
+        keys = [self._record(upload_id), self._keys("uploads")]
+        arguments: list[str | bytes | int] = [
+            upload_id,
+            _RECORD.dump_json(record),
+            repr(self._now()),
+            OPEN_FOR_S,
+            MOST_OPEN,
+        ]
+        if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"full":
+            raise TooManyUploads(f"at most {MOST_OPEN} uploads can be open at once: end or delete some first")
+        await self._collect()
+        if plan.sha256 is not None and await self.holds(plan.sha256, plan.size_bytes):
+            record = await self._become(upload_id, record, self._blobs.path(plan.sha256))
+            return self._shown(upload_id, record, 0)
+        path = self._path(upload_id)
+        await self._blobs.in_thread(lambda: path.touch(mode=0o600))
+        return self._shown(upload_id, record, 0)
+
+    async def holds(self, sha256: str, size_bytes: int | None = None) -> bool:
+        """Whether this tenant has stored a payload of this digest; what others have stored cannot be told."""
+        path = self._blobs.path(sha256)
+
+        def look() -> bool:
+            with suppress(FileNotFoundError):
+                return size_bytes in (None, path.stat().st_size)
+            return False
+
+        return await self._blobs.in_thread(look)
+
+    async def get(self, upload_id: UploadId) -> Upload:
+        """How far it has come. Raises `NotFound`."""
+        record = await self._get(upload_id)
+        offset = await self._blobs.in_thread(lambda: _length_on_disk(self._path(upload_id)))
+        return self._shown(upload_id, record, offset)
+
+    async def add(self, upload_id: UploadId, offset: int, chunks: AsyncIterator[bytes]) -> Upload:
+        """Write what comes from `offset` on, and make a context of it once all is there. What came before the
+        chunks broke off is kept, unless they are known to be wrong.
+
+        Raises:
+            NotFound
+            UploadOffsetMismatch: nothing was written.
+            UploadBusy: nothing was written.
+            BadRequest: more came than was announced; nothing of it was written. Or what came in all is not what its
+                kind says; then the upload is gone.
+            DigestMismatch: these bytes are not the ones that were sent; nothing of them was written.
+            UploadDigestMismatch: all of it is not what was announced; then the upload is gone.
+        """
+        record = await self._get(upload_id)
+        if record.context_id is not None:
+            self._check_offset(offset, record.plan.size_bytes)
+            return self._shown(upload_id, record, record.plan.size_bytes)
+        path = self._path(upload_id)
+        async with self._written(path) as descriptor:
+            self._check_offset(offset, os.fstat(descriptor).st_size)
+            try:
+                await self._write(descriptor, record.plan.size_bytes - offset, chunks)
+            except (BadRequest, DigestMismatch):
+                await self._blobs.in_thread(partial(os.ftruncate, descriptor, offset))
+                raise
+            finally:
+                await self._store.write("EXPIRE", self._record(upload_id), OPEN_FOR_S)
+                await self._store.write("ZADD", self._keys("uploads"), repr(self._now() + OPEN_FOR_S), upload_id)
+            length = os.fstat(descriptor).st_size
+            if length == record.plan.size_bytes:
+                record = await self._complete(upload_id, record, path)
+        return self._shown(upload_id, record, length)
+
+    async def delete(self, upload_id: UploadId) -> None:
+        """Forget it; what it has become stays. Raises `NotFound`."""
+        await self._get(upload_id)
+        await self._forget(upload_id)
+
+    async def _write(self, descriptor: int, room: int, chunks: AsyncIterator[bytes]) -> None:
+        async for gathered in gather(chunks):
+            room -= len(gathered)
+            if room < 0:
+                raise BadRequest("more bytes came than the upload was announced to have: nothing of them was kept")
+            await self._blobs.in_thread(partial(_append, descriptor, gathered))
+
+    async def _complete(self, upload_id: UploadId, record: _Record, path: Path) -> _Record:
+        try:
+            wanted = record.plan.sha256
+            if wanted is not None and await self._blobs.in_thread(lambda: _digest_of(path)) != wanted:
+                raise UploadDigestMismatch(f"upload {upload_id} does not have the announced sha256: begin it again")
+            return await self._become(upload_id, record, path)
+        except (BadRequest, UploadDigestMismatch):
+            await self._forget(upload_id)
+            raise
+
+    async def _become(self, upload_id: UploadId, record: _Record, path: Path) -> _Record:
+        context: Context = await self._contexts.put(record.plan.name, record.plan.kind, path)
+        record = replace(record, context_id=context.context_id)
+        await self._store.write("SET", self._record(upload_id), _RECORD.dump_json(record), "EX", OPEN_FOR_S)
+        await self._store.write("ZREM", self._keys("uploads"), upload_id)
+        await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
+        return record
+
+    async def _forget(self, upload_id: UploadId) -> None:
+        await self._store.write("DEL", self._record(upload_id))
+        await self._store.write("ZREM", self._keys("uploads"), upload_id)
+        await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
+
+    async def _collect(self) -> None:
+        """Remove the files of uploads that were given up. A record is written before its file, and forgotten first."""
+        directory = self._blobs.uploads
+        for name in await self._blobs.in_thread(lambda: os.listdir(directory)):
+            if is_id(name, "upl") and await self._store.read("EXISTS", self._record(UploadId(name))) != 1:
+                await self._blobs.in_thread(partial((directory / name).unlink, missing_ok=True))
+
+    async def _get(self, upload_id: UploadId) -> _Record:
+        value = await self._store.read("GET", self._record(upload_id))
+        if not isinstance(value, bytes):
+            raise NotFound(f"there is no upload {upload_id}: it was never begun, was deleted, or has expired")
+        return _RECORD.validate_json(value)
+
+    @asynccontextmanager
+    async def _written(self, path: Path) -> AsyncIterator[int]:
+        """The upload's file, for one writer at a time; forced to disk when the block is left, whatever ends it."""
+        descriptor = await self._blobs.in_thread(lambda: _locked(path))
+        try:
+            yield descriptor
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self._blobs.in_thread(lambda: os.fsync(descriptor))
+                finally:
+                    os.close(descriptor)
+
+    def _check_offset(self, offset: int, stands_at: int) -> None:
+        if offset != stands_at:
+            raise UploadOffsetMismatch(
+                f"the upload stands at {stands_at}, not at {offset}: go on from there", data={"offset": stands_at}
+            )
+
+    def _shown(self, upload_id: UploadId, record: _Record, offset: int) -> Upload:
+        is_done = record.context_id is not None
+        return Upload(
+            upload_id=upload_id,
+            plan=record.plan,
+            offset=record.plan.size_bytes if is_done else offset,
+            context_id=record.context_id,
+        )
+
+    def _record(self, upload_id: UploadId) -> str:
+        return self._keys("upload", upload_id)
+
+    def _path(self, upload_id: UploadId) -> Path:
+        if not is_id(upload_id, "upl"):
+            raise NotFound("this is not an upload's id")
+        return self._blobs.uploads / upload_id
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UploadBusy("another request is writing to this upload: wait for its end") from None
+    return descriptor
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _length_on_disk(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # it has become a context, or a crash came between its record and its file
+        return 0
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""`/v1/uploads`: a context whose bytes come in several requests, each going on where the last one ended."""
+
+from typing import Annotated, Literal
+
+from fastapi import Header, Request, Response
+from pydantic import ConfigDict, Field, StringConstraints
+
+from service.contexts.uploads import LARGEST_BYTES, Upload, UploadPlan
+from service.tenants.values import Scope
+from service.web.bodies import body_chunks
+from service.web.callers import RunsOfCaller
+from service.web.contexts.digests import checked_chunks
+from service.web.contexts.shapes import Name
+from service.web.doors import open_router
+from service.web.paths import UploadIdInPath
+from service.web.shapes import Shape, Shown
+
+UPLOAD_OFFSET = "upload-offset"
+
+router = open_router(Scope.CONTEXTS, tag="contexts")
+
+
+class UploadGiven(Shape):
+    """What is to come."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "corpus.txt", "kind": "text", "size_bytes": 1_073_741_824}]}
+    )
+
+    name: Name = Field(default="context", description="For people; shown in lists.")
+    kind: Literal["text", "json", "json_lines"] = Field(default="text", description="What the bytes are.")
+    size_bytes: Annotated[int, Field(ge=1, le=LARGEST_BYTES)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Of the whole, lower-case hex. What is stored already need not be sent again."
+    )
+
+
+class ShownUpload(Shown):
+    """An upload as it stands."""
+
+    upload_id: str = Field(examples=["upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    offset: int = Field(description="Bytes that have come, and are on disk.")
+    size_bytes: int
+    context_id: str | None = Field(description="The context that it has become; null until all bytes came.")
+
+
+@router.post("/v1/uploads", status_code=201, summary="Begin an upload")
+async def begin(given: UploadGiven, runs: RunsOfCaller, response: Response) -> ShownUpload:
+    """Open for 24 hours after the last byte. What is stored already (`sha256`) has its `context_id` at once."""
+    plan = UploadPlan(name=given.name, kind=given.kind, size_bytes=given.size_bytes, sha256=given.sha256)
+    upload = await runs.rooms.uploads.open(plan)
+    response.headers["location"] = f"/v1/uploads/{upload.upload_id}"
+    return _shown(upload, response)
+
+
+@router.head("/v1/uploads/{upload_id}", summary="Ask how far an upload has come")
+async def how_far(upload_id: UploadIdInPath, runs: RunsOfCaller) -> Response:
+    """`upload-offset` bytes are on disk, and `upload-length` are expected in all."""
+    upload = await runs.rooms.uploads.get(upload_id)
+    return Response(headers=_headers(upload))
+
+
+@router.get("/v1/uploads/{upload_id}", summary="Show an upload")
+async def show(upload_id: UploadIdInPath, runs: RunsOfCaller, response: Response) -> ShownUpload:
+    return _shown(await runs.rooms.uploads.get(upload_id), response)
+
+
+@router.patch(
+    "/v1/uploads/{upload_id}",
+    summary="Go on with an upload",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def go_on(
+    upload_id: UploadIdInPath,
+    request: Request,
+    response: Response,
+    runs: RunsOfCaller,
+    upload_offset: Annotated[int, Header(ge=0, le=LARGEST_BYTES, description="Where these bytes go.")],
+) -> ShownUpload:
+    """What came before the connection broke is kept. With the last byte the upload becomes a context. With
+    `content-digest` (of this request's bytes) they are kept only when they arrived as they were sent."""
+    chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_BYTES))
+    return _shown(await runs.rooms.uploads.add(upload_id, upload_offset, chunks), response)
+
+
+@router.delete("/v1/uploads/{upload_id}", status_code=204, summary="Give an upload up")
+async def give_up(upload_id: UploadIdInPath, runs: RunsOfCaller) -> None:
+    """What it has become stays."""
+    await runs.rooms.uploads.delete(upload_id)
+
+
+def _shown(upload: Upload, response: Response) -> ShownUpload:
+    response.headers.update(_headers(upload))
+    return ShownUpload(
+        upload_id=upload.upload_id,
+        offset=upload.offset,
+        size_bytes=upload.plan.size_bytes,
+        context_id=upload.context_id,
+    )
+
+
+def _headers(upload: Upload) -> dict[str, str]:
+    return {
+        UPLOAD_OFFSET: str(upload.offset),
+        "upload-length": str(upload.plan.size_bytes),
+        "cache-control": "no-store",
+    }

@@ -1,0 +1,152 @@
+"""Uploads that are broken off and gone on with, and what is stored already, over HTTP."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+import pytest
+
+from service.contexts.uploads import MOST_OPEN
+from tests.web.serving import Served
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "line é\n".encode() * 300_000
+
+
+async def begun(it: Served, **given: object) -> str:
+    reply = await it.client.post("/v1/uploads", json={"name": "u", "size_bytes": len(TEXT)} | given)
+    assert reply.status_code == 201, reply.text
+    location: str = reply.headers["location"]
+    return location
+
+
+async def sent(it: Served, upload: str, offset: int, data: bytes, **headers: str) -> httpx.Response:
+    return await it.client.patch(upload, content=data, headers={"upload-offset": str(offset)} | headers)
+
+
+async def test_an_upload_comes_in_pieces_and_becomes_a_context(it: Served) -> None:
+    """Each request goes on where the last one ended; with the last byte there is a context of those very bytes."""
+    upload = await begun(it)
+    assert (await it.client.head(upload)).headers["upload-offset"] == "0"
+    first = await sent(it, upload, 0, TEXT[:1_000_001])
+    assert (first.json()["offset"], first.json()["context_id"]) == (1_000_001, None)
+    head = await it.client.head(upload)
+    assert (head.headers["upload-offset"], head.headers["upload-length"]) == ("1000001", str(len(TEXT)))
+    wrong = await sent(it, upload, 7, b"x")
+    assert (wrong.status_code, wrong.json()["data"]) == (409, {"offset": 1_000_001})
+    last = (await sent(it, upload, 1_000_001, TEXT[1_000_001:])).json()
+    assert last["offset"] == len(TEXT)
+    content = f"/v1/contexts/{last['context_id']}/content"
+    whole = await it.client.get(content)
+    assert whole.content == TEXT
+    part = await it.client.get(content, headers={"range": "bytes=100-109"})
+    assert (part.status_code, part.content) == (206, TEXT[100:110])
+    assert (await sent(it, upload, len(TEXT), b"")).json() == last
+    assert (await it.client.delete(upload)).status_code == 204
+    assert (await it.client.head(upload)).status_code == 404
+    assert (await it.client.get(content)).status_code == 200
+
+
+async def test_what_came_before_a_broken_connection_is_kept(it: Served) -> None:
+    """A request that breaks off in the middle leaves what had come, and the next goes on from there."""
+    upload = await begun(it)
+    half = len(TEXT) // 2
+
+    class Gone(Exception):
+        """The client's."""
+
+    async def breaking_off() -> AsyncIterator[bytes]:
+        yield TEXT[:half]
+        raise Gone
+
+    headers = {"upload-offset": "0", "content-length": str(len(TEXT))}
+    with pytest.raises(Gone):
+        await it.client.patch(upload, content=breaking_off(), headers=headers)
+    with anyio.fail_after(60):
+        offset = 0
+        while not 0 < offset <= half:  # until the service has noticed, and let go of it
+            reply = await sent(it, upload, offset, b"")
+            offset = reply.json()["offset"] if reply.status_code == 200 else reply.json()["data"].get("offset", 0)
+    done = (await sent(it, upload, offset, TEXT[offset:])).json()
+    assert (await it.client.get(f"/v1/contexts/{done['context_id']}/content")).content == TEXT
+
+
+async def test_bytes_that_changed_on_their_way_are_not_kept(it: Served) -> None:
+    """A request whose digest does not fit, or that is longer than announced, leaves the upload where it was."""
+    upload = await begun(it)
+    await sent(it, upload, 0, TEXT[:10])
+    digest = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    wrong = await sent(it, upload, 10, TEXT[10:20], **{"content-digest": f"sha-256=:{digest}:"})
+    assert wrong.json()["code"] == "digest_mismatch"
+    assert (await sent(it, upload, 10, TEXT)).status_code == 400
+    assert (await it.client.head(upload)).headers["upload-offset"] == "10"
+
+
+async def test_a_whole_that_is_not_what_was_announced_is_gone(it: Served) -> None:
+    """Where all bytes make another digest than announced, or are no text, the upload is refused and forgotten."""
+    for given, data in (({"sha256": "0" * 64}, b"abc"), ({}, b"\xff\xfe\xff")):
+        upload = await begun(it, size_bytes=3, **given)
+        refused = await sent(it, upload, 0, data)
+        assert refused.status_code in (400, 422)
+        assert (await it.client.head(upload)).status_code == 404
+
+
+async def test_what_is_stored_need_not_be_sent(it: Served) -> None:
+    """A tenant finds its own bytes by their digest, and an upload announced with it is complete at once; another
+    tenant is told nothing of them."""
+    text = "only mine, and stored once"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    plan = {"name": "n", "size_bytes": len(text), "sha256": digest}
+    async with it.as_other_tenant() as other:
+        assert (await it.client.head(f"/v1/blobs/sha256:{digest}")).status_code == 404
+        await it.stored(text)
+        assert (await it.client.head(f"/v1/blobs/sha256:{digest}")).status_code == 200
+        assert (await other.head(f"/v1/blobs/sha256:{digest}")).status_code == 404
+        mine = (await it.client.post("/v1/uploads", json=plan)).json()
+        assert mine["offset"] == len(text)
+        assert (await it.client.get(f"/v1/contexts/{mine['context_id']}/content")).text == text
+        theirs = (await other.post("/v1/uploads", json=plan)).json()
+        assert (theirs["offset"], theirs["context_id"]) == (0, None)
+
+
+async def test_two_tenants_with_the_same_bytes_do_not_share_them(it: Served) -> None:
+    """What one tenant deletes the other keeps, and neither sees the other's upload or context."""
+    async with it.as_other_tenant() as other:
+        mine, theirs = await it.stored("same"), await it.stored("same", other)
+        assert mine != theirs
+        assert (await other.get(f"/v1/contexts/{mine}/content")).status_code == 404
+        assert (await it.client.delete(f"/v1/contexts/{mine}")).status_code == 204
+        assert (await other.get(f"/v1/contexts/{theirs}/content")).text == "same"
+        upload = await begun(it)
+        for reply in (
+            await other.head(upload),
+            await other.patch(upload, content=b"x", headers={"upload-offset": "0"}),
+            await other.delete(upload),
+        ):
+            assert reply.status_code == 404
+        assert (await it.client.head(upload)).headers["upload-offset"] == "0"
+
+
+async def test_parts_are_read_by_name(it: Served) -> None:
+    """Of a context with several parts each can be read; without a name it is asked for."""
+    context = (await it.client.post("/v1/contexts", json={"name": "p", "open": True})).headers["location"]
+    for name in ("a/b.txt", "c"):
+        await it.client.put(f"{context}/parts/{name}", content=f"text of {name}".encode())
+    assert (await it.client.post(f"{context}/seal")).status_code == 200
+    assert (await it.client.get(f"{context}/content", params={"part": "a/b.txt"})).text == "text of a/b.txt"
+    assert (await it.client.get(f"{context}/content")).status_code == 400
+    assert (await it.client.get(f"{context}/content", params={"part": "x"})).status_code == 404
+
+
+async def test_open_uploads_are_bounded(it: Served) -> None:
+    """One more than a tenant may have open is refused, until one is ended."""
+    async with it.as_other_tenant() as other:
+        plan = {"size_bytes": 10}
+        opened = [(await other.post("/v1/uploads", json=plan)).headers["location"] for _ in range(MOST_OPEN)]
+        refused = await other.post("/v1/uploads", json=plan)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_uploads")
+        await other.delete(opened[0])
+        assert (await other.post("/v1/uploads", json=plan)).status_code == 201

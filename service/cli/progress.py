@@ -328,6 +328,7 @@ _PURPOSE = {
     Purpose.WRAP_UP: "wrap-up call",
     Purpose.COMPACTION: "compaction call",
     Purpose.SUB_CALL: "sub-call",
+    Purpose.DIRECT: "direct call",
 }
 
 _STOPPED = {

@@ -116,6 +116,16 @@ class Journal:
         with self._lane(run_id, epoch) as lane:
             return await lane.batch.put(_Append(event, rider))
 
+    async def append_last(
+        self, run_id: RunId, epoch: int, event: Event, finished: RunFinished, rider: Rider | None = None
+    ) -> None:
+        """Append the event, with its rider, and the end of the run behind it, in one flush. Else like `append`."""
+        with anyio.CancelScope(shield=True):
+            outcomes = await self.flush(run_id, epoch, [_Append(event, rider), _Append(finished, None)])
+        for outcome in outcomes:
+            if isinstance(outcome, RlmServiceError):
+                raise outcome
+
     async def read(self, run_id: RunId, after: int = 0, limit: int = PAGE) -> list[Recorded]:
         """Up to `limit` events after the sequence number `after`.
 

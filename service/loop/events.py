@@ -59,6 +59,8 @@ class RunSubmitted:
     """Of a direct cell: the one cell of a run without a root LM. None for every other run."""
     key_id: KeyId | None = None
     """The API key whose money pays; a child run has its parent's. None where there are no keys."""
+    is_direct: bool = False
+    """One plain completion, without a loop: nobody drives it but the one who asked, and its reply is its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,8 @@ class CallFinished:
     estimated: bool = False
     """The provider reported no usage, or the attempt broke off: `cost` is the reservation's bound."""
     duration_s: float = 0.0
+    finish_reason: str = "stop"
+    """Why the model stopped, in the words of OpenAI's protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,8 @@ class Purpose(StrEnum):
     WRAP_UP = "wrap_up"
     COMPACTION = "compaction"
     SUB_CALL = "sub_call"
+    DIRECT = "direct"
+    """The one call of a run that has no loop."""
 
 
 class CallOutcome(StrEnum):

@@ -101,6 +101,8 @@ class CompletionReader:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._asked = 0
+        """How many parts `new_text` has given out."""
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._refused = False
@@ -140,6 +142,10 @@ class CompletionReader:
         self._usage = read_usage(document.get("usage"))
         finish = choice.get("finish_reason")
         self._finish_reason = finish if isinstance(finish, str) else "stop"
+
+    def new_text(self) -> str:
+        new, self._asked = self._parts[self._asked :], len(self._parts)
+        return without_surrogates("".join(new))
 
     def reply(self) -> ModelReply:
         """A stream that ends before the model said why it stopped is broken."""

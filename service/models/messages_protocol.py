@@ -90,6 +90,8 @@ class MessageReader:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._asked = 0
+        """How many parts `new_text` has given out."""
         self._stop_reason: str | None = None
         self._counts: dict[str, object] = {}
         self._is_done = False
@@ -132,6 +134,10 @@ class MessageReader:
             self._add_text(block, "text")
         self._add_stop_reason(document)
         self._add_usage(document.get("usage"))
+
+    def new_text(self) -> str:
+        new, self._asked = self._parts[self._asked :], len(self._parts)
+        return without_surrogates("".join(new))
 
     def reply(self) -> ModelReply:
         """A stream that ends before the model said why it stopped is broken."""

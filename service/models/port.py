@@ -4,6 +4,7 @@ Implemented by the adapters of the two protocols that are spoken natively, by Li
 pass `tests/models/contract.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ class ModelRequest:
     """Whether a later request will begin with all of these messages: writing them to a prefix cache then pays."""
     timeout_s: float = 300.0
     """Total, from the first byte sent to the last received."""
+    on_text: Callable[[str], None] | None = None
+    """Told each piece of the reply's text as it comes, by adapters that see it coming; must not block or raise. What
+    was told may be less than the whole, never other than its beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

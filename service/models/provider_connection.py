@@ -4,7 +4,7 @@ aiohttp, because it costs a tenth of the CPU of the official clients, and becaus
 idle bound between bytes, byte caps, identity encoding, no redirects, no cookies, no proxies from the environment.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NoReturn, Protocol
@@ -57,6 +57,10 @@ class ReplyReader(Protocol):
         Raises:
             Malformed: it is not what the protocol says.
         """
+        ...
+
+    def new_text(self) -> str:
+        """What of the reply's text came since this was asked last."""
         ...
 
     def reply(self) -> ModelReply:
@@ -133,7 +137,7 @@ class ProviderConnection:
             content = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
             try:
                 if response.content_type == "text/event-stream":
-                    await self._read_stream(content, reader)
+                    await self._read_stream(content, reader, request.on_text)
                 else:
                     document = parse_json(await content.read_all())
                     self._raise_if_error(document)
@@ -177,7 +181,7 @@ class ProviderConnection:
             )
         return self._session
 
-    async def _read_stream(self, body: "_Body", reader: ReplyReader) -> None:
+    async def _read_stream(self, body: "_Body", reader: ReplyReader, on_text: Callable[[str], None] | None) -> None:
         parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
         while chunk := await body.read():
             is_done = False
@@ -189,6 +193,8 @@ class ProviderConnection:
                 self._raise_if_error(document)
                 reader.add(document)
                 is_done = reader.is_done
+            if on_text is not None:
+                on_text(reader.new_text())
             if parser.overflowed:
                 _invalid(f"an event of the reply is longer than {EVENT_LIMIT_BYTES} bytes")
             if is_done:

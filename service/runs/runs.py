@@ -9,6 +9,8 @@ import anyio.abc
 from service.errors import BadRequest, NotFound, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded
+from service.loop.events import CallFinished
+from service.loop.values import AnswerSource, CallOutcome
 from service.runs.calls.purse import Purse
 from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
@@ -111,6 +113,11 @@ class Runs:
         if view.answer is not None:
             async for chunk in self.rooms.blobs.stream(view.answer):
                 yield chunk
+        elif view.answer_source is AnswerSource.SUBMITTED:
+            # A direct call's reply is its answer, and stands in the journal only.
+            for recorded in await self.rooms.events_of(run_id):
+                if isinstance(recorded.event, CallFinished) and recorded.event.outcome is CallOutcome.OK:
+                    yield recorded.event.text.encode()
 
     async def open_session(self) -> SessionId:
         """A session that runs can be submitted to one after the other, keeping its variables between them."""

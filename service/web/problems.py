@@ -57,6 +57,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "too_many_uploads": 429,
     "rate_limited": 429,
     "sandbox_busy": 409,
+    "model_failed": 502,
     "no_sandbox_slot": 503,
     "sandbox_refused": 503,
     "sandbox_start_failed": 503,

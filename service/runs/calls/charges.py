@@ -89,6 +89,7 @@ def finished_event(call: MeteredCall, hold: Hold, fact: CallFact, *, at: float, 
         origin=call.origin,
         estimated=is_estimated,
         duration_s=max(0.0, at - started),
+        finish_reason="stop" if fact.reply is None else fact.reply.finish_reason,
     )
 
 

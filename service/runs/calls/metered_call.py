@@ -114,7 +114,7 @@ class MeteredCalls:
                     await self.release([hold], purse)
                     hold, course = None, replace(course, attempts=course.attempts + 1)
                 onward = after_refusal(course, wait_s, call.deadline_at - self._now())
-            if onward is None:
+            if onward is None or (last is not None and call.listener is not None and call.listener.was_told):
                 return last or _refused_by_breaker(here, wait_s)
             course = onward.course
             await anyio.sleep(onward.pause_s)
@@ -247,6 +247,7 @@ class MeteredCalls:
             cache_key=call.cache_key,
             is_continued=call.purpose is Purpose.TURN,
             timeout_s=max(1.0, min(600.0, call.deadline_at - started)),
+            on_text=None if call.listener is None else call.listener.tell,
         )
         retry_after_s: float | None = None
         cancelled = True

@@ -26,10 +26,8 @@ class Purse:
         self.standing: Amount = NOTHING
         """Held for the wrap-up call: waiting for it to be released would be waiting for the run's end."""
         self.own_account = run_account(root.run_id)
-        self.outer_accounts = (
-            Account(level=Level.SESSION, owner=root.session_id),
-            *ledger.outer_accounts(root.key_id),
-        )
+        session = () if root.is_direct else (Account(level=Level.SESSION, owner=root.session_id),)
+        self.outer_accounts = (*session, *ledger.outer_accounts(root.key_id))
         self._ledger = ledger
         self._resolved = anyio.Event()
 

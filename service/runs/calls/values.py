@@ -1,5 +1,6 @@
 """What the metered call takes and gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,29 @@ class MeteredCall:
     schema: dict[str, Any] | None = None
     cache_key: str | None = None
     origin: HostCallKey | None = None
+    listener: "TextListener | None" = None
+
+
+class TextListener:
+    """Hears a reply's text as it comes. Once it has heard something, the call is not tried again."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        """`hear` must neither block nor raise."""
+        self._hear = hear
+        self._told_chars = 0
+
+    @property
+    def was_told(self) -> bool:
+        return self._told_chars > 0
+
+    def tell(self, text: str) -> None:
+        if text:
+            self._told_chars += len(text)
+            self._hear(text)
+
+    def tell_rest(self, whole: str) -> None:
+        """What of the whole reply was not told while it came."""
+        self.tell(whole[self._told_chars :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

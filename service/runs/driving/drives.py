@@ -27,6 +27,7 @@ from service.runs.calls.metered_call import HOLD_MARGIN_S
 from service.runs.calls.purse import Purse
 from service.runs.driving.driver import PreparedSession, RunDriver, wrap_up_charge, wrap_up_hold
 from service.runs.driving.last_word import say_last_word
+from service.runs.driving.lost_direct import end_lost_direct
 from service.runs.driving.recorder import Recorder
 from service.runs.driving.seats import Levels, Seat, Seats
 from service.runs.host_calls.budget import BudgetReport
@@ -68,6 +69,9 @@ class Drives:
         recorded = await self._rooms.events_of(run_id)
         submitted = recorded[0].event
         assert isinstance(submitted, RunSubmitted)
+        if submitted.is_direct:
+            await end_lost_direct(self._rooms, run_id, epoch, recorded)
+            return
         purse = Purse(submitted, self._rooms.ledger)
         standing = await self._standing(submitted, (run_id,), purse, epoch)
         try:

@@ -1,0 +1,28 @@
+"""A direct call whose replica died under it: what is journalled is settled, and the run ends. Nothing is asked again,
+because whoever asked is gone; what was in flight is booked when its hold expires."""
+
+from collections.abc import Sequence
+
+from service.ids import RunId
+from service.journal.values import Recorded
+from service.loop.events import CallFinished, RunFinished
+from service.loop.values import AnswerSource, CallOutcome, StopReason
+from service.money import NanoUSD
+from service.runs.rooms import RunsRooms
+
+
+async def end_lost_direct(rooms: RunsRooms, run_id: RunId, epoch: int, recorded: Sequence[Recorded]) -> None:
+    """End the run, as the holder of an epoch. Idempotent up to its last event."""
+    calls = [entry.event for entry in recorded if isinstance(entry.event, CallFinished)]
+    for call in calls:
+        await rooms.metered.settle(call, run_id)
+    is_answered = any(call.outcome is CallOutcome.OK for call in calls)
+    finished = RunFinished(
+        at=rooms.now(),
+        stop_reason=StopReason.ANSWERED if is_answered else StopReason.MODEL_FAILED,
+        answer_source=AnswerSource.SUBMITTED if is_answered else AnswerSource.PARTIAL,
+        answer=None,
+        spent=NanoUSD(sum(call.cost for call in calls)),
+        message="" if is_answered else "the service was restarted while the call was under way",
+    )
+    await rooms.journal.append(run_id, epoch, finished)

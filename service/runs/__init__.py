@@ -9,6 +9,7 @@
     grants         which token stands for which run
     sessions       a sandbox with its cell log: opened, bound, rebuilt, closed
     purse          the ledger rows that one run's calls are charged to
+    trajectories   a run's events in the forms that other programs read
     schemas        JSON Schema, checked before it is used on anything
 
 The journal is the only truth about a run: the driver appends what happened before it acts on it.

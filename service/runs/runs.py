@@ -1,7 +1,7 @@
 """The door to everything that can be done with a run, and the boundary at which a driver's failure ends."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import anyio
 import anyio.abc
@@ -94,6 +94,14 @@ class Runs:
     def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
         """The run's events from behind `after`, as they come, ending with `RunFinished`."""
         return self.rooms.journal.follow(run_id, after)
+
+    async def recorded(self, run_id: RunId) -> AsyncGenerator[Recorded, None]:
+        """The run's events so far. Raises `NotFound`."""
+        after = 0
+        while page := await self.rooms.journal.read(run_id, after):
+            for entry in page:
+                yield entry
+            after = page[-1].seq
 
     async def cancel(self, run_id: RunId) -> None:
         """Ask for the run to be stopped, wherever it is driven. Idempotent; a finished run stays as it is."""

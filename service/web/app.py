@@ -16,10 +16,10 @@ from service.web.boundary import Boundary
 from service.web.contexts import content as context_content
 from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
-from service.web.operations import health
+from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
-from service.web.runs import answer, events
+from service.web.runs import answer, calls, estimates, events, trajectory
 from service.web.runs import collection as run_collection
 from service.web.runs import single as single_run
 from service.web.sessions import cells as session_cells
@@ -29,15 +29,19 @@ from service.web.sessions import variables as session_variables
 
 ROUTERS = (
     health.router,
+    capabilities.router,
     storing.router,
     stored_contexts.router,
     parts.router,
     run_collection.router,
+    estimates.router,
     single_run.router,
     events.router,
     answer.router,
     context_content.router,
     uploads.router,
+    calls.router,
+    trajectory.router,
     session_collection.router,
     session_cells.router,
     session_variables.router,

@@ -4,7 +4,7 @@ The key is checked before a byte of the body is read: whoever has none costs one
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -23,11 +23,17 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def open_router(scope: Scope | None, *, tag: str, body_limit_bytes: int = NATIVE_BODY_BYTES) -> APIRouter:
+ANY_KEY: Literal["any key"] = "any key"
+"""Instead of a scope: every API key will do."""
+
+
+def open_router(
+    scope: Scope | Literal["any key"] | None, *, tag: str, body_limit_bytes: int = NATIVE_BODY_BYTES
+) -> APIRouter:
     """A router whose routes need an API key with this scope; None lets everybody in.
 
     Args:
-        scope: what the key must be for.
+        scope: what the key must be for; `ANY_KEY` when that does not matter.
         tag: the group in the OpenAPI document.
         body_limit_bytes: of JSON bodies. Routes that stream bound them by themselves (`bodies.body_chunks`).
     """
@@ -40,7 +46,8 @@ def open_router(scope: Scope | None, *, tag: str, body_limit_bytes: int = NATIVE
             async def guarded(request: Request) -> Response:
                 if scope is not None:
                     caller = await rooms_of(request).api_keys.authenticate(credential_of(request))
-                    caller.require(scope)
+                    if isinstance(scope, Scope):
+                        caller.require(scope)
                     request.state.caller = caller
                 if not takes_json:
                     return await handle(request)

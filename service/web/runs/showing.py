@@ -1,6 +1,7 @@
 """A run as a response: its facts, and the answer where it is small."""
 
 from service.ids import RunId
+from service.loop.values import BlobRef
 from service.runs.runs import Runs
 from service.runs.values import RunView
 from service.web.runs.shapes import ShownRun, shown_run
@@ -16,8 +17,11 @@ async def show_run(runs: Runs, run_id: RunId) -> ShownRun:
 
 async def with_answer(runs: Runs, view: RunView) -> ShownRun:
     """The run, and its answer's text where that is small enough."""
-    text = None
-    if view.answer is not None and view.answer.size_bytes <= SHOWN_ANSWER_BYTES:
-        payload = await runs.rooms.blobs.read(view.answer, SHOWN_ANSWER_BYTES)
-        text = payload.decode("utf-8", "replace")
-    return shown_run(view, text)
+    return shown_run(view, await answer_text(runs, view.answer))
+
+
+async def answer_text(runs: Runs, answer: BlobRef | None) -> str | None:
+    """The text of an answer; None when there is none, or it is too large to stand in something else."""
+    if answer is None or answer.size_bytes > SHOWN_ANSWER_BYTES:
+        return None
+    return (await runs.rooms.blobs.read(answer, SHOWN_ANSWER_BYTES)).decode("utf-8", "replace")

@@ -1,0 +1,63 @@
+"""`/v1/capabilities`: what this service can do, and what it keeps code of models in."""
+
+from importlib.metadata import version
+
+from pydantic import Field
+
+from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS
+from service.web.bodies import LARGEST_UPLOAD_BYTES, NATIVE_BODY_BYTES
+from service.web.callers import RunsOfCaller
+from service.web.doors import ANY_KEY, open_router
+from service.web.preferences import LONGEST_WAIT_S
+from service.web.shapes import Shown
+
+router = open_router(ANY_KEY, tag="capabilities")
+
+
+class SandboxCapability(Shown):
+    """What runs the code of models here, found by trying it."""
+
+    provider: str = Field(examples=["docker"])
+    level: str = Field(examples=["runsc"])
+    may_serve_strangers: bool = Field(description="Whether it may serve tenants who do not trust each other.")
+    details: list[str] = Field(description="For people.")
+
+
+class RequestBounds(Shown):
+    """How large what is sent may be."""
+
+    json_body_bytes: int
+    upload_bytes: int
+    question_chars: int
+    contexts_per_run: int
+    wait_s: float
+
+
+class Capabilities(Shown):
+    """What this service can do."""
+
+    version: str
+    sandbox: SandboxCapability
+    bounds: RequestBounds
+
+
+@router.get("/v1/capabilities", summary="What this service can do")
+async def capabilities(runs: RunsOfCaller) -> Capabilities:
+    """Any API key may ask."""
+    isolation = await runs.rooms.provider.isolation()
+    return Capabilities(
+        version=version("rlm-service"),
+        sandbox=SandboxCapability(
+            provider=isolation.provider,
+            level=isolation.level,
+            may_serve_strangers=isolation.multi_tenant,
+            details=list(isolation.details),
+        ),
+        bounds=RequestBounds(
+            json_body_bytes=NATIVE_BODY_BYTES,
+            upload_bytes=LARGEST_UPLOAD_BYTES,
+            question_chars=MAX_QUESTION_CHARS,
+            contexts_per_run=MAX_CONTEXTS,
+            wait_s=LONGEST_WAIT_S,
+        ),
+    )

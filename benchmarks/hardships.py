@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 
 from benchmarks.rows import Row, row_of
-from benchmarks.service_side import Side, WrongAnswer, run_cell
+from benchmarks.service_side import Side, WrongAnswer, claim, run_cell
 from benchmarks.worker import Worker, milliseconds
 from service.ids import CellId, SessionId
 from service.loop.values import CellStatus
@@ -19,6 +19,7 @@ from service.runs.session_use.values import CellAsked, SessionChange
 from service.sandboxes.sandbox import Sandbox
 
 ACTIVE_SESSIONS = 200
+STARTS_AT_ONCE = 4
 THINK_S = 1.0
 """Between two cells of an active session."""
 REBUILT_CELLS = 100
@@ -123,12 +124,34 @@ class Hardships:
                 among.append(milliseconds(await run_cell(sandbox, "print(1)", "1")))
                 await anyio.sleep(THINK_S)
 
-        async with AsyncExitStack() as stack:
-            sandboxes = [await stack.enter_async_context(self.side.session()) for _ in range(ACTIVE_SESSIONS)]
-            async with anyio.create_task_group() as tasks:
-                for index, sandbox in enumerate(sandboxes):
-                    tasks.start_soon(be_active, sandbox, THINK_S * index / ACTIVE_SESSIONS)
+        async with self._many_sessions() as sandboxes, anyio.create_task_group() as tasks:
+            for index, sandbox in enumerate(sandboxes):
+                tasks.start_soon(be_active, sandbox, THINK_S * index / ACTIVE_SESSIONS)
         return row_of(name, unit, [percentile(among, 0.99)], [percentile(alone, 0.99)], n=len(among))
+
+    @asynccontextmanager
+    async def _many_sessions(self) -> AsyncIterator[list[Sandbox]]:
+        """Claimed sandboxes, `ACTIVE_SESSIONS` of them, a few started at a time."""
+        pool = self.side.service.pool
+        limiter = anyio.CapacityLimiter(STARTS_AT_ONCE)
+        sandboxes: list[Sandbox] = []
+
+        async def open_one() -> None:
+            async with limiter:
+                sandbox = await pool.acquire()
+                sandboxes.append(sandbox)
+                await claim(sandbox)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(ACTIVE_SESSIONS):
+                    tasks.start_soon(open_one)
+            yield sandboxes
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    for sandbox in sandboxes:
+                        tasks.start_soon(pool.release, sandbox)
 
     async def _noisy_neighbour(self, name: str, unit: str) -> Row:
         """Cells beside a session that spins, against the same cells without it."""

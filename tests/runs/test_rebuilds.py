@@ -65,6 +65,27 @@ async def test_a_diverged_cell_leaves_nothing_and_the_run_its_own_context(tmp_pa
         assert len(on.model.sub_requests) == 1
 
 
+@pytest.mark.parametrize(
+    "death",
+    [
+        "import os\nos._exit(0)",
+        "import ctypes\nctypes.string_at(0)",
+        "import os\nos.abort()",
+        pytest.param("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", id="as-out-of-memory"),
+    ],
+)
+async def test_however_a_kernel_dies_its_namespace_comes_back(tmp_path: Path, death: str) -> None:
+    """Variables and sub-calls made before are there again, nothing is paid twice, and what a cell that depends on the
+    clock left behind is told as lost."""
+    turns = (repl("early = llm_query('one')"), repl(ASKS_ANEW.replace("kept.append('poison')\n", "")), repl(death))
+    async with stage(tmp_path, *turns, repl(f"FINAL(early + ' ' + {NAMES})")) as on:
+        played = await on.play(await on.request("TEXT"))
+        assert played.answer == b"one early"
+        assert rebuilds(played.events) == [(1, ("asked", "fake", "time"))]
+        assert "lost and must be made again: asked, fake" in on.model.last_observation
+        assert len(on.model.sub_requests) == 2
+
+
 async def test_a_cell_that_kills_the_rebuilt_kernel_is_left_out(tmp_path: Path) -> None:
     """The rest of the namespace comes back, the context with it; the model is told what does not."""
     async with stage(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
@@ -59,7 +60,9 @@ class SharedRooms:
             journal=journal,
             blobs=blobs,
             ledger=ledger,
-            metered=MeteredCalls(ledger, time.time, self.health),
+            metered=MeteredCalls(
+                ledger, time.time, self.health, partial(self.registry.suspensions.require_active, tenant_id)
+            ),
             requests=Requests(self.store, tenant_id, time.time),
             now=time.time,
             session=SessionRooms(

@@ -23,11 +23,23 @@ from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, Refused
 from service.runs.standing import Standing
 from service.store.connection import open_store
+from service.tenants.errors import TenantSuspended
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, standing_of, with_fallbacks
 
 pytestmark = pytest.mark.anyio
 
 DEARER = Price(input=10_000_000_000, cached_input=10_000_000_000, cache_write=10_000_000_000, output=20_000_000_000)
+
+
+@dataclass
+class Suspension:
+    """Whether the tenant is suspended."""
+
+    is_suspended: bool = False
+
+    async def require_active(self) -> None:
+        if self.is_suspended:
+            raise TenantSuspended("the tenant is suspended")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +48,7 @@ class Bench:
     metered: MeteredCalls
     health: ProviderHealth
     journalled: Journalled
+    suspension: Suspension
 
     async def standing(self, model: StandInModel, limits: Limits) -> Standing:
         standing = standing_of(
@@ -54,8 +67,25 @@ async def bench(directory: Path) -> AsyncIterator[Bench]:
     async with open_store(data_directory=directory, redis_url=None) as store:
         ledger = Ledger(store, TenantId(new_id("ten")), time.time)
         health = ProviderHealth()
-        metered = MeteredCalls(ledger, time.time, health)
-        yield Bench(ledger=ledger, metered=metered, health=health, journalled=Journalled())
+        suspension = Suspension()
+        metered = MeteredCalls(ledger, time.time, health, suspension.require_active)
+        yield Bench(ledger=ledger, metered=metered, health=health, journalled=Journalled(), suspension=suspension)
+
+
+async def test_a_suspended_tenant_makes_no_call_and_holds_nothing(tmp_path: Path) -> None:
+    """When its tenant is suspended a call is not made although its money was held, and the hold is given back."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        call = call_of(standing, "c", "x")
+        hold = await b.metered.reserve(call, standing.purse)
+        assert not isinstance(hold, Refused)
+        b.suspension.is_suspended = True
+        refused = await b.metered.call(call, standing.purse, b.journalled.append, hold=hold)
+        assert isinstance(refused, Refused)
+        assert "suspended" in refused.message
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held, model.requests) == (0, 0, [])
 
 
 async def test_two_hundred_racing_calls_never_spend_more_than_the_budget(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -433,7 +434,12 @@ async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> No
             return time.time()
 
         rooms = on.service.runs.rooms
-        metered = MeteredCalls(on.service.ledger, clock_that_breaks, ProviderHealth())
+        metered = MeteredCalls(
+            on.service.ledger,
+            clock_that_breaks,
+            ProviderHealth(),
+            partial(on.service.registry.suspensions.require_active, EMBEDDED_TENANT),
+        )
         async with anyio.create_task_group() as tasks:
             runs = Runs(replace(rooms, metered=metered), tasks, KeptSessions())
             run_id = await runs.submit(await on.request("x"))

@@ -44,7 +44,7 @@ async def test_an_idle_session_of_one_tenant_makes_way_for_the_run_of_another(tm
         limits = Limits(depth=0)
         session_id = await on.service.runs.open_session()
         await on.play(await on.request("four", limits, session_id))
-        other = on.service.tenancy.runs_of(OTHER)
+        other = on.service.tenancy.runs_of((await on.service.registry.tenants.create("other", by=OPERATOR)).id)
         path = tmp_path / "theirs.txt"
         path.write_text("eleven")
         stored = await other.rooms.contexts.put_path(path)

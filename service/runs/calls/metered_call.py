@@ -42,6 +42,7 @@ from service.runs.calls.charges import (
 from service.runs.calls.purse import Purse
 from service.runs.calls.values import CallFact, Hold, MeteredCall, Refused
 from service.store.riders import Rider
+from service.tenants.errors import TenantSuspended
 
 HOLD_MARGIN_S = 120.0
 """A hold outlives its call's deadline by this much before it counts as lost."""
@@ -67,8 +68,16 @@ class ProviderHealth:
 class MeteredCalls:
     """Makes metered calls for all runs of one tenant on this replica."""
 
-    def __init__(self, ledger: Ledger, now: Callable[[], float], health: ProviderHealth) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        now: Callable[[], float],
+        health: ProviderHealth,
+        require_active: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`require_active` raises `TenantSuspended` when the tenant may not spend; asked before every attempt."""
         self._ledger = ledger
+        self._require_active = require_active
         self._now = now
         self._breakers = health.breakers
         self._overbilling = health.overbilling
@@ -99,6 +108,8 @@ class MeteredCalls:
                 hold = held
             if hold is not None:
                 await self._give_back_if_cancelled(hold, purse)
+                if (suspended := await self._give_back_if_suspended(hold, purse)) is not None:
+                    return last or suspended
                 # Asked again, because reserving takes its time; and only who is about to call may be a shut provider's
                 # probe. Between this and the attempt nothing is awaited.
                 wait_s = self._admit(here)
@@ -188,6 +199,15 @@ class MeteredCalls:
             for call, charge in zip(calls, charges[: reserved.held], strict=False)
         ]
         return holds, reserved.refusal
+
+    async def _give_back_if_suspended(self, hold: Hold, purse: Purse) -> Refused | None:
+        """A suspension stops calls for which money is held already, too."""
+        try:
+            await self._require_active()
+        except TenantSuspended as suspended:
+            await self.release([hold], purse)
+            return Refused(outcome=CallOutcome.REFUSED, message=str(suspended))
+        return None
 
     def _refused_beforehand(self, call: MeteredCall) -> Refused | None:
         if call.route.name in self._overbilling:

@@ -140,6 +140,8 @@ class CellFinished:
 
     at: float
     result: CellResult
+    outer_left: NanoUSD | None = None
+    """What the run's session, API key or tenant had left then, whichever had least; None when none is limited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

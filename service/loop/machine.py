@@ -267,6 +267,8 @@ def _compact(state: RunState, summary: str) -> RunState:
 
 
 def _sandbox_answered(state: RunState, event: CellFinished | ValueRead | NamespaceRebuilt) -> RunState:
+    if isinstance(event, CellFinished):
+        state = replace(state, outer_left=event.outer_left)
     match state.phase, event:
         case Running() as running, CellFinished(result=result) if running.cell_id == result.cell_id:
             return turn.cell_finished(state, running, result)

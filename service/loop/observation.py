@@ -127,12 +127,19 @@ def join(observations: Sequence[str], limit_chars: int) -> str:
     return clip("\n\n".join(blocks), limit_chars)
 
 
-def budget_line(limits: Limits, spent: Spent, *, turns_left: int, seconds_left: float) -> str:
-    """What is left, in one line of its own; kinds without a limit say what was used."""
+def budget_line(
+    limits: Limits, spent: Spent, *, turns_left: int, seconds_left: float, outer_left: NanoUSD | None = None
+) -> str:
+    """What is left, in one line of its own; kinds without a limit say what was used.
+
+    Of the run's own money and that of its session, API key and tenant (`outer_left`) the smaller is told.
+    """
     parts = [f"{max(turns_left, 0)} turns", f"{max(int(seconds_left), 0)} s"]
-    if limits.cost is not None:
-        left = NanoUSD(max(limits.cost - spent.nano_usd, 0))
-        parts.append(f"{format_usd(left)} of {format_usd(limits.cost)}")
+    own_left = None if limits.cost is None else NanoUSD(max(limits.cost - spent.nano_usd, 0))
+    if outer_left is not None and (own_left is None or outer_left < own_left):
+        parts.append(f"{format_usd(outer_left)} (all that this run's session, key or tenant has left)")
+    elif limits.cost is not None and own_left is not None:
+        parts.append(f"{format_usd(own_left)} of {format_usd(limits.cost)}")
     else:
         parts.append(f"{format_usd(spent.nano_usd)} spent so far")
     if limits.tokens is not None:

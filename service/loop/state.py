@@ -13,6 +13,7 @@ from service.loop.events import RunSubmitted
 from service.loop.observation import Spent, SubCallFailures
 from service.loop.reply import Reply
 from service.loop.values import BlobRef, CellResult, Message, Purpose, StopReason
+from service.money import NanoUSD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ class RunState:
     notes: tuple[str, ...] = ()
     """What the root LM is to be told with the next observation."""
     spent: Spent = field(default_factory=Spent)
+    outer_left: NanoUSD | None = None
+    """What whoever pays for the run had left after its last cell; None where nothing limits them."""
     stops: Stops = field(default_factory=Stops)
     failures: SubCallFailures = field(default_factory=SubCallFailures)
     """Of the newest cell's host calls."""

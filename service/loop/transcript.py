@@ -17,6 +17,7 @@ from service.loop import notices
 from service.loop.events import RunSubmitted
 from service.loop.observation import Spent, budget_line
 from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, Message
+from service.money import NanoUSD
 
 LENGTH_FIELD_CHARS = 20
 MESSAGE_OVERHEAD_BYTES = 16
@@ -67,12 +68,19 @@ def reply_message(text: str) -> Message:
 
 
 def observation_message(
-    observation: str, notes: Sequence[str], limits: Limits, spent: Spent, *, turns_left: int, seconds_left: float
+    observation: str,
+    notes: Sequence[str],
+    limits: Limits,
+    spent: Spent,
+    *,
+    outer_left: NanoUSD | None,
+    turns_left: int,
+    seconds_left: float,
 ) -> Message:
     """What the root LM sees after a turn: what its cells did, what the loop has to say, what is left."""
     parts = [f"{_OUTPUT_IS_DATA}\n{observation}"] if observation else []
     parts += notes
-    parts.append(budget_line(limits, spent, turns_left=turns_left, seconds_left=seconds_left))
+    parts.append(budget_line(limits, spent, outer_left=outer_left, turns_left=turns_left, seconds_left=seconds_left))
     return message("user", "\n\n".join(parts))
 
 

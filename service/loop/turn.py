@@ -302,6 +302,7 @@ def told(state: RunState) -> RunState:
         state.notes,
         state.submitted.limits,
         state.spent,
+        outer_left=state.outer_left,
         turns_left=state.submitted.limits.turns - turn.number,
         seconds_left=state.submitted.deadline_at - state.now,
     )

@@ -52,6 +52,16 @@ async def test_code_sees_the_tightest_of_all_budgets(tmp_path: Path) -> None:
         assert 0 < float(played.answer) <= 0.30
 
 
+async def test_each_turn_shows_the_tightest_budget(tmp_path: Path) -> None:
+    """The budget line tells what the key has left, once that is less than what the run has, in dollars and cents."""
+    async with stage(tmp_path, repl("x = 1"), repl("FINAL(x)")) as on:
+        await on.service.ledger.set_limit(KEY_DAY, Unit.NANO_USD, parse_usd("0.30"))
+        await on.play(replace(await on.request("x", Limits(cost=parse_usd("1"))), key_id=KEY))
+        assert "(all that this run's session, key or tenant has left)" in on.model.last_observation
+        await on.play(replace(await on.request("x", Limits(cost=parse_usd("0.1"))), key_id=KEY))
+        assert "has left)" not in on.model.last_observation
+
+
 async def test_a_run_ends_with_an_answer_when_its_key_runs_dry(tmp_path: Path) -> None:
     """Reaching the key's limit stops the run like its own budget would, and the limit holds to the nano-USD."""
     async with stage(tmp_path, repl("answer['content'] = 'so far'\nprint(llm_query('word ' * 2000)[:4])")) as on:

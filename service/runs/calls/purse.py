@@ -11,6 +11,7 @@ from service.ids import RunId
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import NOTHING, Account, Amount, Balance, Level, Refusal, Unit
 from service.loop.events import RunSubmitted
+from service.money import NanoUSD
 from service.runs.calls.errors import budget_error
 
 WAKE_UP_S = 1.0
@@ -53,6 +54,11 @@ class Purse:
         """In each unit, the account that has least left, of all that the root run is charged to; None without limit."""
         balances = await self._ledger.balances((self.own_account, *self.outer_accounts), tuple(Unit))
         return {unit: tightest([balance for balance in balances if balance.unit is unit]) for unit in Unit}
+
+    async def outer_left(self) -> NanoUSD | None:
+        """What session, key or tenant has left, whichever has least; None when none of them is limited."""
+        least = tightest(await self._ledger.balances(self.outer_accounts))
+        return None if least is None or least.left is None else NanoUSD(least.left)
 
     async def check_covers(self, amount: Amount) -> None:
         """Refuse what session, key or tenant cannot pay, before anything is written. It holds nothing yet.

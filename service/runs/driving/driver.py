@@ -299,7 +299,8 @@ class RunDriver:
             finally:
                 self._interrupt = _nothing
                 stopping.cancel_scope.cancel()
-        return CellFinished(at=self._now(), result=result)
+        outer_left = await self._standing.purse.outer_left()
+        return CellFinished(at=self._now(), result=result, outer_left=outer_left)
 
     async def _stop_cell(self, session: OpenSession, command: RunCell) -> None:
         """Calls in flight first, so that code waiting for them is released; then the code; then the sandbox."""

@@ -60,14 +60,15 @@ def sole_failure(failure: BaseException) -> BaseException:
     Task groups wrap whatever leaves them, so an error that crosses a few rooms arrives wrapped as often, and one
     cause (a store that is gone) arrives once for every task that met it. Several defects stay a group.
     """
-    leaves = _leaves(failure)
+    leaves = failures_in(failure)
     ours = [leaf for leaf in leaves if isinstance(leaf, RlmServiceError)]
     if ours:
         return ours[0]
     return leaves[0] if len(leaves) == 1 else failure
 
 
-def _leaves(failure: BaseException) -> list[BaseException]:
+def failures_in(failure: BaseException) -> list[BaseException]:
+    """Every exception in a nest of exception groups; of one that is no group, itself."""
     if not isinstance(failure, BaseExceptionGroup):
         return [failure]
-    return [leaf for inner in failure.exceptions for leaf in _leaves(inner)]
+    return [leaf for inner in failure.exceptions for leaf in failures_in(inner)]

@@ -20,12 +20,12 @@ CallId = NewType("CallId", str)
 KeyId = NewType("KeyId", str)
 """Of an API key: public, part of what its holder shows; never the secret."""
 
-Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key", "upl"]
+Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key", "upl", "rep"]
 
 EMBEDDED_TENANT = TenantId("default")
 """The tenant that is there from the first start, and that the command line asks for."""
 
-_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key|upl)_[0-9a-f]{32}$")
+_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key|upl|rep)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

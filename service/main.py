@@ -39,7 +39,7 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
         SandboxRefused: cells cannot be isolated here, or not well enough for those who would be served.
     """
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_service(settings) as service, anyio.create_task_group() as tasks:
+        async with open_service(settings, serves=True) as service, anyio.create_task_group() as tasks:
             first_key_file, rooms = await _open_web(settings, service, tasks)
             await _check_exposure(settings, service)
             listening = Listening(
@@ -51,6 +51,8 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
             async with serve_public(create_app(rooms), listening, before_end=rooms.drain.begin) as address:
                 ready(Serving(address=address, first_key_file=first_key_file))
                 await anext(signals)
+                # While requests end: other replicas go on with the runs at once.
+                tasks.start_soon(service.let_go)
             tasks.cancel_scope.cancel()
 
 

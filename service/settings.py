@@ -70,6 +70,8 @@ class Settings:
     """`RLM_SESSION_PAUSE_S`: an idle session's sandbox is paused then, where it can be; None never."""
     session_idle_s: float | None
     """`RLM_SESSION_IDLE_S`: an idle session's sandbox is ended then; None only when its slot is wanted."""
+    lease_s: float
+    """`RLM_LEASE_S`: how long a replica that has died keeps its runs from being taken over by others."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
     environment: Mapping[str, str]
@@ -118,6 +120,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         most_connections=_whole_number(env, "RLM_MAX_CONNECTIONS", default=4096, least=1, most=1_000_000),
         session_pause_s=_whole_number(env, "RLM_SESSION_PAUSE_S", default=60, least=0, most=604_800) or None,
         session_idle_s=_whole_number(env, "RLM_SESSION_IDLE_S", default=1800, least=0, most=604_800) or None,
+        lease_s=float(_whole_number(env, "RLM_LEASE_S", default=15, least=1, most=3600)),
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )

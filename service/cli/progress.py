@@ -27,6 +27,7 @@ from service.loop.events import (
     RootUnavailable,
     RunFinished,
     RunSubmitted,
+    RunTakenOver,
     SandboxAcquired,
     SandboxLost,
     ValueRead,
@@ -134,6 +135,11 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
         case NamespaceRebuilt():
             lost = f"; lost: {_short(', '.join(event.missing))}" if event.missing else ""
             return progress, (Line(f"namespace rebuilt from {_count(event.cells, 'cell')}{lost}", Style.WARNING),)
+        case RunTakenOver():
+            uncertain = (
+                f"; charged though lost: {_count(event.uncertain_calls, 'call')}" if event.uncertain_calls else ""
+            )
+            return progress, (Line(f"taken over by another replica{uncertain}", Style.WARNING),)
         case SandboxLost():
             return progress, (Line(f"sandbox lost: {_short(event.message)}", Style.WARNING),)
         case DeadlineNeared():

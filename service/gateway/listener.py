@@ -51,6 +51,10 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
             finally:
                 server.should_exit = True
     finally:
+        if server.started:
+            # It does so itself unless it was cancelled: then the loop would go on watching a descriptor of others.
+            for accepting in server.servers:
+                accepting.close()
         listening.close()
         path.unlink(missing_ok=True)
 

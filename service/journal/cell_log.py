@@ -7,12 +7,14 @@ from service.journal.values import CellRecord
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Store
+from service.store.errors import StaleEpoch
+from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.keys import Keys
-from service.store.scripts import load_script
+from service.store.scripts import load_fenced_script
 
 PAGE = 500
 
-_APPEND = load_script("service.journal", "log_append.lua")
+_APPEND = load_fenced_script("service.journal", "log_append.lua")
 _RECORD = TypeAdapter(CellRecord)
 
 
@@ -24,11 +26,17 @@ class CellLog:
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
 
-    async def append(self, session_id: SessionId, record: CellRecord) -> int:
-        """Append the record and return its place, from 1. Idempotent by cell id: a cell has one place, the first."""
+    async def append(self, session_id: SessionId, record: CellRecord, within: Fence = NO_FENCE) -> int:
+        """Append the record and return its place, from 1. Idempotent by cell id: a cell has one place, the first.
+
+        Raises:
+            StaleEpoch: the fence does not stand: the run or the session has been taken over.
+        """
         packed = await self._bodies.pack(_RECORD.dump_json(record))
         keys = [self._log(session_id), self._keys("session", session_id, "places")]
-        place = await self._store.run(_APPEND, keys, [record.cell_id, packed], is_idempotent=True)
+        place = await self._store.run(_APPEND, keys, [record.cell_id, packed], is_idempotent=True, fence=within)
+        if place == STALE:
+            raise StaleEpoch(f"session {session_id} has been taken over by another replica; stop using it")
         assert isinstance(place, int)
         return place
 

@@ -1,7 +1,8 @@
 """The journal over Redis: one stream per run, whose ids are the events' sequence numbers.
 
-Keys (all under the tenant's tag): `run:{id}` a hash (epoch, seq, finished, cancel), `run:{id}:events` the stream,
-`run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (with the time until which somebody drives them).
+Keys (all under the tenant's tag): `run:{id}` a hash (epoch, keeper, seq, finished, cancel), `run:{id}:events` the
+stream, `run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (root runs, with the time until which each is
+kept, by the server's clock). A child run has no lease of its own: it is kept with its root.
 Events over `INLINE_BYTES` stand as blobs; nothing is ever trimmed.
 
 Appends to one run that are asked for concurrently travel in one script call, in the order they were asked for. An
@@ -19,27 +20,33 @@ import anyio
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId, TenantId
 from service.journal.codec import decode, encode
-from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, StaleEpoch
+from service.journal.values import Claimed, Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.batching import Batch
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Part, Reply, ScriptCall, Store
+from service.store.errors import StaleEpoch
+from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.hints import CHANNEL
 from service.store.keys import Keys
-from service.store.riders import Fence, Rider, boarding
-from service.store.scripts import load_script
+from service.store.riders import AppendMark, Rider, boarding
+from service.store.scripts import load_fenced_script, load_script
 
 PAGE = 500
+TENANTS = "rlm:tenants_with_runs"
+"""A set under no tenant's tag: whose abandoned runs there are to look for."""
 LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 """The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
 
-_OPEN = load_script("service.journal", "open.lua")
-_APPEND = load_script("service.journal", "append.lua")
-_TAKE_OVER = load_script("service.journal", "take_over.lua")
+_OPEN = load_fenced_script("service.journal", "open.lua")
+_APPEND = load_fenced_script("service.journal", "append.lua")
+_CLAIM = load_script("service.journal", "claim.lua")
+_TAKE_OVER = load_fenced_script("service.journal", "take_over.lua")
 _LEASE = load_script("service.journal", "lease.lua")
+_ABANDONED = load_script("service.journal", "abandoned.lua")
 
 
 class Journal:
@@ -49,63 +56,117 @@ class Journal:
         self._store = store
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
-        self._lanes: dict[tuple[RunId, int], _Lane] = {}
+        self._is_known = False
+        """Whether the tenant stands in `TENANTS`."""
+        self._lanes: dict[tuple[RunId, int, Fence], _Lane] = {}
 
     def __repr__(self) -> str:
         return f"<Journal {self._keys.tenant} appending_to={len(self._lanes)}>"
 
-    async def open_run(self, submitted: RunSubmitted) -> int:
+    async def open_run(
+        self, submitted: RunSubmitted, *, keeper: str = "", for_s: float = 0.0, within: Fence = NO_FENCE
+    ) -> int:
         """Create the run with its first event and return its first epoch, 1. Idempotent.
+
+        A root run that is given a keeper may be claimed by nobody else for so many seconds; without one, by anybody.
 
         Raises:
             RunIdTaken: the id exists with another first event.
+            StaleEpoch: the fence does not stand (a child run's: its root's).
         """
+        if not self._is_known:
+            await self._store.write("SADD", TENANTS, self._keys.tenant)
+            self._is_known = True
         run_id = submitted.run_id
         line = encode(submitted)
         parent = submitted.parent_run_id
         index = self._keys("runs") if parent is None else self._children(parent)
-        keys = [self._run(run_id), self._events(run_id), index, self._keys("runs", "unfinished")]
+        keys = [self._run(run_id), self._events(run_id), index, self._unfinished]
         digest = hashlib.sha256(line).hexdigest()
-        arguments: list[Part] = [run_id, await self._bodies.pack(line), digest, submitted.session_id]
-        if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"taken":
-            raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
-        return 1
+        lease = "" if parent is not None else _seconds(for_s)
+        arguments: list[Part] = [
+            *(run_id, await self._bodies.pack(line), digest, submitted.session_id),
+            *(keeper, lease),
+        ]
+        match await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within):
+            case b"taken":
+                raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
+            case b"stale":
+                raise _stale(run_id)
+            case _:
+                return 1
 
-    async def take_over(self, run_id: RunId) -> int:
+    async def claim(self, run_id: RunId, keeper: str, *, for_s: float) -> Claimed:
+        """Take an unfinished root run to drive it: a new epoch, and a lease for so many seconds.
+
+        Whoever drove it before can write no more. The same keeper may claim again at any time. Not to be retried by
+        the caller: each claim shuts out the one before.
+
+        Raises:
+            RunKept: somebody else keeps it still.
+            NotFound, RunAlreadyFinished
+        """
+        reply = await self._store.run(
+            _CLAIM, [self._run(run_id), self._unfinished], [run_id, keeper, _seconds(for_s)], is_idempotent=True
+        )
+        match reply:
+            case [b"claimed", int(epoch), int(again)]:
+                return Claimed(epoch=epoch, was_driven=again == 1)
+            case [b"kept", *_]:
+                raise RunKept(f"run {run_id} is driven by another replica")
+            case [word, *_]:
+                raise _refusal(word, run_id)
+        raise AssertionError("claim.lua replies three values")
+
+    async def take_over(self, run_id: RunId, *, within: Fence = NO_FENCE) -> int:
         """Begin a new epoch of an unfinished run and return it: whoever drove the run before can append no more.
+
+        For runs that are the caller's anyway: a child's, within its root's fence; its own, to begin afresh.
 
         Raises:
             NotFound, RunAlreadyFinished
+            StaleEpoch: the fence does not stand.
         """
-        epoch = await self._store.run(_TAKE_OVER, [self._run(run_id)], [], is_idempotent=True)
+        epoch = await self._store.run(_TAKE_OVER, [self._run(run_id)], [], is_idempotent=True, fence=within)
+        if epoch == STALE:
+            raise _stale(run_id)
         assert isinstance(epoch, int)
         if epoch < 0:
             raise _absent(run_id) if epoch == -1 else _finished(run_id)
         return epoch
 
-    async def keep(self, run_id: RunId, epoch: int, *, until: float) -> None:
-        """Say that the run is being driven until then. Idempotent.
+    async def keep(self, leases: Sequence[tuple[RunId, int]], *, for_s: float) -> list[RunId]:
+        """Renew the leases of runs under their epochs; those that are not the caller's (any more). Idempotent."""
+        calls = [self._lease(run_id, epoch, for_s) for run_id, epoch in leases]
+        replies = await self._store.run_many(calls) if calls else []
+        return [run_id for (run_id, _), reply in zip(leases, replies, strict=True) if reply != b"kept"]
 
-        Raises:
-            NotFound, StaleEpoch, RunAlreadyFinished
+    async def let_go(self, run_id: RunId, epoch: int) -> None:
+        """Give the lease up, so that any replica may claim the run at once. Idempotent; nothing happens to a run that
+        is not the caller's or has finished.
         """
-        keys = [self._run(run_id), self._keys("runs", "unfinished")]
-        reply = await self._store.run(_LEASE, keys, [epoch, run_id, repr(until)], is_idempotent=True)
-        if reply != b"kept":
-            raise _refusal(reply, run_id, epoch)
+        await self._store.run_many([self._lease(run_id, epoch, 0)])
+        await self._store.hint(self._unfinished)
 
-    async def abandoned(self, now: float) -> list[RunId]:
-        """The unfinished runs that nobody says to be driving now, oldest first: candidates for `take_over`."""
-        return _run_ids(
-            await self._store.read(
-                "ZRANGE", self._keys("runs", "unfinished"), "-inf", f"({now!r}", "BYSCORE", "LIMIT", 0, PAGE
-            )
-        )
+    async def abandoned(self, limit: int = PAGE) -> list[RunId]:
+        """The unfinished root runs that nobody keeps now, longest abandoned first: candidates for `claim`."""
+        return _run_ids(await self._store.run(_ABANDONED, [self._unfinished], [limit], is_idempotent=True))
 
-    async def append(self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None) -> int:
+    async def unfinished(self, limit: int = PAGE) -> list[RunId]:
+        """Unfinished root runs, whoever keeps them."""
+        return _run_ids(await self._store.read("ZRANGE", self._unfinished, 0, limit - 1))
+
+    def fence(self, run_id: RunId, epoch: int) -> Fence:
+        """What a write is given that is only to happen while this epoch of the run stands."""
+        return Fence(((self._run(run_id), epoch),))
+
+    async def append(
+        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+    ) -> int:
         """Append the event and return its sequence number. When it returns, the event has happened.
 
-        A rider is written right behind it, in the same round trip; it has landed when this returns.
+        A rider is written right behind it, in the same round trip; it has landed when this returns. `within` is what
+        has to stand besides the run's own epoch: for a child run, its root's.
 
         Not idempotent: after `StoreFailed` read the journal again under a new epoch. Cancelled before it is sent, it
         is not written; afterwards, it is.
@@ -113,7 +174,7 @@ class Journal:
         Raises:
             NotFound, StaleEpoch, RunAlreadyFinished
         """
-        with self._lane(run_id, epoch) as lane:
+        with self._lane(run_id, epoch, within) as lane:
             return await lane.batch.put(_Append(event, rider))
 
     async def append_last(
@@ -136,6 +197,19 @@ class Journal:
         if not recorded and not await self.exists(run_id):
             raise _absent(run_id)
         return recorded
+
+    async def read_all(self, run_id: RunId) -> list[Recorded]:
+        """The whole journal so far; nothing for a run that is not there."""
+        recorded: list[Recorded] = []
+        while page := await self._page(run_id, recorded[-1].seq if recorded else 0, PAGE):
+            recorded.extend(page)
+        return recorded
+
+    async def wait_until_finished(self, run_id: RunId) -> None:
+        """Return when the run has finished, or is not there (any more); until then wait, without bound."""
+        with self._store.listen(self._events(run_id)) as hint:
+            while await self._is_unfinished(run_id):
+                await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
 
     async def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
         """Every event after `after`, those to come as they come, ending with `RunFinished`.
@@ -258,6 +332,12 @@ class Journal:
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
         return (await self.last_seq(run_id))[1]
 
+    async def _is_unfinished(self, run_id: RunId) -> bool:
+        reply = await self._store.read("HMGET", self._run(run_id), "epoch", "finished")
+        assert isinstance(reply, list)
+        epoch, finished = reply
+        return epoch is not None and finished is None
+
     async def _is_over(self, run_id: RunId, after: int) -> bool:
         """Whether a reader who stands at `after` has `RunFinished` behind it already."""
         reply = await self._store.read("HMGET", self._run(run_id), "finished", "seq")
@@ -266,17 +346,19 @@ class Journal:
         return finished is not None and isinstance(seq, bytes) and int(seq) <= after
 
     @contextmanager
-    def _lane(self, run_id: RunId, epoch: int) -> Iterator["_Lane"]:
-        lane = self._lanes.setdefault((run_id, epoch), _Lane(self, run_id, epoch))
+    def _lane(self, run_id: RunId, epoch: int, within: Fence) -> Iterator["_Lane"]:
+        lane = self._lanes.setdefault((run_id, epoch, within), _Lane(self, run_id, epoch, within))
         lane.users += 1
         try:
             yield lane
         finally:
             lane.users -= 1
             if not lane.users:
-                del self._lanes[run_id, epoch]
+                del self._lanes[run_id, epoch, within]
 
-    async def flush(self, run_id: RunId, epoch: int, appends: "Sequence[_Append]") -> list[int | RlmServiceError]:
+    async def flush(
+        self, run_id: RunId, epoch: int, appends: "Sequence[_Append]", within: Fence = NO_FENCE
+    ) -> list[int | RlmServiceError]:
         """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
         ends = next((at for at, each in enumerate(appends, 1) if isinstance(each.event, RunFinished)), None)
         written = appends[:ends]
@@ -285,21 +367,32 @@ class Journal:
         riders = [each.rider for each in written if each.rider is not None]
         append = ScriptCall(
             script=_APPEND,
-            keys=[self._run(run_id), self._events(run_id), self._keys("runs", "unfinished")],
+            keys=[self._run(run_id), self._events(run_id), self._unfinished],
             arguments=[epoch, token, run_id, CHANNEL, self._events(run_id), "finish" if ends else "", *values],
+            fence=within,
         )
         # append.lua leaves its token behind when it has appended: that is what the riders' scripts look for.
-        boarded = boarding(riders, Fence(key=self._run(run_id), field="token", value=token))
+        boarded = boarding(riders, AppendMark(key=self._run(run_id), field="token", value=token))
         reply, *landings = await self._store.run_many([append, *(each.script_call for each in boarded)])
         match reply:
+            case b"stale":
+                raise _stale(run_id)
             case [b"appended", int(first)]:
                 for each, landing in zip(boarded, landings, strict=True):
                     each.land(landing)
                 refused = [_finished(run_id) for _ in appends[len(values) :]]
                 return [*range(first, first + len(values)), *refused]
             case [word, _]:
-                raise _refusal(word, run_id, epoch)
+                raise _refusal(word, run_id)
         raise AssertionError("append.lua replies a pair")
+
+    def _lease(self, run_id: RunId, epoch: int, for_s: float) -> ScriptCall:
+        keys = [self._run(run_id), self._unfinished]
+        return ScriptCall(script=_LEASE, keys=keys, arguments=[epoch, run_id, _seconds(for_s)])
+
+    @property
+    def _unfinished(self) -> str:
+        return self._keys("runs", "unfinished")
 
     def _run(self, run_id: RunId) -> str:
         return self._keys("run", run_id)
@@ -311,12 +404,24 @@ class Journal:
         return self._keys("run", run_id, "children")
 
 
+async def tenants_with_runs(store: Store) -> list[TenantId]:
+    """Every tenant that has ever submitted a run."""
+    reply = await store.read("SMEMBERS", TENANTS)
+    assert isinstance(reply, list)
+    return [TenantId(member.decode()) for member in reply if isinstance(member, bytes)]
+
+
+async def forget_tenant(store: Store, tenant: TenantId) -> None:
+    """Look for runs of a tenant that is erased no more. Idempotent."""
+    await store.write("SREM", TENANTS, tenant)
+
+
 class _Lane:
     """The appends to one run under one epoch that are under way."""
 
-    def __init__(self, journal: Journal, run_id: RunId, epoch: int) -> None:
+    def __init__(self, journal: Journal, run_id: RunId, epoch: int, within: Fence) -> None:
         self.users = 0
-        self.batch: Batch[_Append, int] = Batch(lambda appends: journal.flush(run_id, epoch, appends))
+        self.batch: Batch[_Append, int] = Batch(lambda appends: journal.flush(run_id, epoch, appends, within))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +443,19 @@ def _finished(run_id: RunId) -> RunAlreadyFinished:
     return RunAlreadyFinished(f"run {run_id} is finished; submit a new one")
 
 
-def _refusal(word: Reply, run_id: RunId, epoch: int) -> RlmServiceError:
+def _refusal(word: Reply, run_id: RunId) -> RlmServiceError:
     match word:
         case b"unknown":
             return _absent(run_id)
         case b"finished":
             return _finished(run_id)
         case _:
-            return StaleEpoch(f"run {run_id} has been taken over since epoch {epoch}; stop driving it")
+            return _stale(run_id)
+
+
+def _stale(run_id: RunId) -> StaleEpoch:
+    return StaleEpoch(f"run {run_id} has been taken over by another replica; stop driving it")
+
+
+def _seconds(for_s: float) -> str:
+    return f"{for_s:.3f}" if for_s > 0 else "0"

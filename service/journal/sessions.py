@@ -3,13 +3,16 @@
 from pydantic import TypeAdapter
 
 from service.errors import NotFound
-from service.ids import SessionId, TenantId
-from service.journal.values import SessionDetails, SessionRecord
+from service.ids import RunId, SessionId, TenantId
+from service.journal.values import SessionDetails, SessionRecord, SessionUsed
 from service.store.connection import Part, Store
+from service.store.errors import StaleEpoch
+from service.store.fences import Fence
 from service.store.keys import Keys
-from service.store.scripts import load_script
+from service.store.scripts import load_fenced_script, load_script
 
 _CREATE = load_script("service.journal", "session_create.lua")
+_CLAIM = load_fenced_script("service.journal", "session_claim.lua")
 _CHANGE = load_script("service.journal", "session_change.lua")
 _DETAILS = TypeAdapter(SessionDetails)
 
@@ -75,6 +78,34 @@ class Sessions:
         Not idempotent and never retried: a number that was lost with its reply is skipped, which is harmless.
         """
         return await self._change(session_id, "HINCRBY", "generation", "1")
+
+    async def claim(self, session_id: SessionId, run_id: RunId, within: Fence) -> int:
+        """Give the session to a run, which alone may write to its cell log until it has finished; the session's epoch.
+
+        The epoch counts claims: one more than at the caller's last claim means that nobody used the session since.
+
+        Raises:
+            SessionUsed: another run that has not finished uses it.
+            StaleEpoch: the run's fence does not stand.
+            NotFound
+        """
+        arguments: list[Part] = [run_id, self._keys("run", "")]
+        reply = await self._store.run(_CLAIM, [self._key(session_id)], arguments, is_idempotent=True, fence=within)
+        match reply:
+            case [b"claimed", int(epoch)]:
+                return epoch
+            case [b"used", bytes(holder)]:
+                raise SessionUsed(
+                    f"session {session_id} is used by run {holder.decode()}", data={"run_id": holder.decode()}
+                )
+            case [b"unknown", *_]:
+                raise _absent(session_id)
+            case _:
+                raise StaleEpoch(f"run {run_id} has been taken over by another replica; stop driving it")
+
+    def fence(self, session_id: SessionId, epoch: int) -> Fence:
+        """What a write is given that is only to happen while this claim of the session stands."""
+        return Fence(((self._key(session_id), epoch),))
 
     async def _change(self, session_id: SessionId, command: str, field: str, value: str) -> int:
         reply = await self._store.run(_CHANGE, [self._key(session_id)], [command, field, value], is_idempotent=False)

@@ -20,6 +20,15 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A root run that the caller drives from now on."""
+
+    epoch: int
+    was_driven: bool
+    """Whether somebody has claimed it before: then it may have calls in flight that nobody waits for any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellRecord:
     """One thing that shaped a session's namespace, in the order in which it did."""
 
@@ -74,11 +83,19 @@ class SessionRecord:
     details: SessionDetails = SessionDetails()
 
 
-class StaleEpoch(RlmServiceError):
-    """Somebody else has taken the run over; whoever gets this stops driving it and touches nothing more."""
+class RunKept(RlmServiceError):
+    """Another replica drives the run, and says so in time: it is not to be taken over."""
 
-    code = "stale_epoch"
+    code = "run_kept"
     fault = Fault.PLATFORM
+
+
+class SessionUsed(RlmServiceError):
+    """Another run uses the session; `data` names it. One at a time: wait until it has finished."""
+
+    code = "session_used"
+    fault = Fault.CALLER
+    may_be_retried = True
 
 
 class RunAlreadyFinished(RlmServiceError):

@@ -19,6 +19,7 @@ from service.ledger.script_calls import (
     checked_amount,
     checked_figures,
     limit_field,
+    lost_entry,
     outcomes,
     reserved,
     reserving,
@@ -30,7 +31,8 @@ from service.ledger.values import Account, Balance, Charge, Entry, Level, Period
 from service.store.batching import Batch
 from service.store.connection import Command, Reply, ScriptCall, Store
 from service.store.errors import StoreFailed
-from service.store.riders import Fence, Rider
+from service.store.fences import NO_FENCE, Fence
+from service.store.riders import AppendMark, Rider
 
 PAGE = 1000
 
@@ -85,7 +87,14 @@ class Ledger:
         if commands:
             await self._store.write_many(commands)
 
-    async def reserve(self, charges: Sequence[Charge], accounts: Sequence[Account], *, expires_at: float) -> Reserved:
+    async def reserve(
+        self,
+        charges: Sequence[Charge],
+        accounts: Sequence[Account],
+        *,
+        expires_at: float,
+        within: Fence = NO_FENCE,
+    ) -> Reserved:
         """Hold the charges in order, each on all accounts or on none; the first that does not fit ends it.
 
         Called before every model call, and once for all calls of a batch that are made together. Idempotent: the same
@@ -94,9 +103,10 @@ class Ledger:
         Raises:
             ReservationConflict: an id was used with other amounts or accounts, or is resolved.
             BadRequest: an amount is negative or above `LARGEST_AMOUNT`, or there are more than `MOST_AT_ONCE`.
+            StaleEpoch: the fence does not stand: nothing may be spent for a run that was lost.
         """
         at = self._now()
-        call = reserving(self._keys, charges, accounts, expires_at=expires_at, at=at)
+        call = reserving(self._keys, charges, accounts, expires_at=expires_at, at=at, within=within)
         return reserved(await self._calls.put(call), charges, accounts, at)
 
     async def settle(self, charge: Charge) -> bool:
@@ -118,13 +128,14 @@ class Ledger:
         checked_figures(settlement.charge)
         return Rider(item=settlement, script_call=self._settle_behind, landed=_land)
 
-    async def release(self, call_ids: Sequence[CallId]) -> int:
+    async def release(self, call_ids: Sequence[CallId], *, within: Fence = NO_FENCE) -> int:
         """Give holds back: certainly nothing was used. Returns how many had not been resolved before. Idempotent.
 
         Raises:
             NotFound: there is no such reservation (or its outcome is forgotten). The others are given back.
+            StaleEpoch: the fence does not stand; whoever took the run over decides about its holds.
         """
-        found = await self._resolve("release", call_ids)
+        found = await self._resolve("release", call_ids, within=within)
         for outcome in found:
             if isinstance(outcome, RlmServiceError):
                 raise outcome
@@ -148,6 +159,16 @@ class Ledger:
     async def open_holds(self) -> list[CallId]:
         """The calls whose holds are not resolved yet, soonest to expire first."""
         return _call_ids(await self._store.read("ZRANGE", self._keys.holds, 0, -1))
+
+    async def lost_entries(self, run_ids: Sequence[RunId]) -> list[Entry]:
+        """Of the calls of these runs whose holds are not resolved yet: what is booked if nobody comes back to them.
+
+        Looks through all holds of the tenant, so it is for taking a run over and not for every day.
+        """
+        call_ids = [call_id for call_id in await self.open_holds() if call_id.startswith(tuple(run_ids))]
+        holds = await self._store.read_many([("GET", self._keys.hold(each)) for each in call_ids]) if call_ids else []
+        entries = [lost_entry(hold) for hold in holds if isinstance(hold, bytes)]
+        return [entry for entry in entries if entry is not None]
 
     async def balances(self, accounts: Sequence[Account], units: Sequence[Unit] = (Unit.NANO_USD,)) -> list[Balance]:
         """What each account has spent and held in each unit (zero for one that was never touched), account by account.
@@ -218,20 +239,25 @@ class Ledger:
         return sorted(totals.values(), key=lambda total: (-total.nano_usd, total.model, total.purpose))
 
     async def _resolve(
-        self, how: Literal["release", "expire"], call_ids: Sequence[CallId], *, now: float = 0.0
+        self,
+        how: Literal["release", "expire"],
+        call_ids: Sequence[CallId],
+        *,
+        now: float = 0.0,
+        within: Fence = NO_FENCE,
     ) -> list[bool | RlmServiceError]:
         found: list[bool | RlmServiceError] = []
         for start in range(0, len(call_ids), MOST_AT_ONCE):
             some = call_ids[start : start + MOST_AT_ONCE]
-            found += outcomes(await self._calls.put(resolving(self._keys, how, some, now=now)), some)
+            found += outcomes(await self._calls.put(resolving(self._keys, how, some, now=now, within=within)), some)
         return found
 
     async def _settle_together(self, charges: Sequence[Charge]) -> list[bool | RlmServiceError]:
         (reply,) = await self._store.run_many([settling(self._keys, charges)])
         return outcomes(reply, [charge.entry.call_id for charge in charges])
 
-    def _settle_behind(self, settlements: Sequence[Settlement], fence: Fence) -> ScriptCall:
-        return settling(self._keys, [settlement.charge for settlement in settlements], fence)
+    def _settle_behind(self, settlements: Sequence[Settlement], mark: AppendMark) -> ScriptCall:
+        return settling(self._keys, [settlement.charge for settlement in settlements], mark)
 
     async def _flush(self, calls: Sequence[ScriptCall]) -> list[Reply | RlmServiceError]:
         return [*await self._store.run_many(calls)]

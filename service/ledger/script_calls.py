@@ -7,11 +7,11 @@ Keys (all under the tenant's tag): `account:{level}:{owner}[:{day or month}]` a 
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import TypeAdapter
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from service.errors import BadRequest, NotFound, RlmServiceError
 from service.ids import CallId, RunId, TenantId
@@ -21,9 +21,11 @@ from service.ledger.reports import ReportKeys
 from service.ledger.values import Account, Charge, Entry, Refusal, Reserved, Unit
 from service.money import MAX_NANO_USD
 from service.store.connection import Part, Reply, ScriptCall
+from service.store.errors import StaleEpoch
+from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.keys import Keys
-from service.store.riders import Fence
-from service.store.scripts import load_script
+from service.store.riders import AppendMark
+from service.store.scripts import load_fenced_script
 
 LARGEST_AMOUNT = MAX_NANO_USD
 """Of any unit: the scripts compute in doubles."""
@@ -34,9 +36,15 @@ REMEMBERED_S = 30 * 24 * 3600
 UNITS = tuple(Unit)
 ENTRY = TypeAdapter(Entry)
 
-_RESERVE = load_script("service.ledger", "reserve.lua")
-_RESOLVE = load_script("service.ledger", "resolve.lua")
+_RESERVE = load_fenced_script("service.ledger", "reserve.lua")
+_RESOLVE = load_fenced_script("service.ledger", "resolve.lua")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def lost_entry(hold: bytes) -> Entry | None:
+    """What is booked for a hold when nobody comes back to it; None when it is resolved."""
+    head, _, facts = hold.partition(b"\n")
+    return ENTRY.validate_json(from_json(facts)["entry"]) if head.startswith(b"held ") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,13 @@ def resets_at(account: Account, at: float) -> float | None:
 
 
 def reserving(
-    keys: LedgerKeys, charges: Sequence[Charge], accounts: Sequence[Account], *, expires_at: float, at: float
+    keys: LedgerKeys,
+    charges: Sequence[Charge],
+    accounts: Sequence[Account],
+    *,
+    expires_at: float,
+    at: float,
+    within: Fence = NO_FENCE,
 ) -> ScriptCall:
     """The call that holds the charges in order, as far as they fit.
 
@@ -112,7 +126,7 @@ def reserving(
         }
         named.append(keys.hold(entry.call_id))
         arguments += [entry.call_id, *figures, f"{figures} {digest}", to_json(own)[:-1] + b"," + shared_json]
-    return ScriptCall(script=_RESERVE, keys=named, arguments=arguments)
+    return ScriptCall(script=_RESERVE, keys=named, arguments=arguments, fence=within)
 
 
 def reserved(reply: Reply, charges: Sequence[Charge], accounts: Sequence[Account], at: float) -> Reserved:
@@ -120,8 +134,11 @@ def reserved(reply: Reply, charges: Sequence[Charge], accounts: Sequence[Account
 
     Raises:
         ReservationConflict: an id was used with other amounts or accounts, or is resolved.
+        StaleEpoch: the fence of the call did not stand.
     """
     match reply:
+        case b"stale":
+            raise StaleEpoch("nothing may be held: the run has been taken over by another replica")
         case [int(held), b"all"]:
             return Reserved(held=held, refusal=None)
         case [int(held), b"refused", int(place), int(unit), bytes(limit), bytes(spent), bytes(before)]:
@@ -145,21 +162,26 @@ def reserved(reply: Reply, charges: Sequence[Charge], accounts: Sequence[Account
     raise AssertionError("reserve.lua says how many are held, and what is the matter with the next")
 
 
-def settling(keys: LedgerKeys, charges: Sequence[Charge], fence: Fence | None = None) -> ScriptCall:
-    """The call that books the charges, if the fence is found as it should be."""
+def settling(keys: LedgerKeys, charges: Sequence[Charge], mark: AppendMark | None = None) -> ScriptCall:
+    """The call that books the charges, if the mark of their append is found as it should be."""
     arguments: list[Part] = []
     for charge in charges:
         entry = charge.entry
         arguments += [entry.call_id, ENTRY.dump_json(entry), entry.model, entry.nano_usd]
         arguments += [entry.input_tokens, entry.cached_input_tokens, entry.output_tokens, charge.sub_calls]
-    return _resolving(keys, "settle", [charge.entry.call_id for charge in charges], arguments, fence=fence)
+    return _resolving(keys, "settle", [charge.entry.call_id for charge in charges], arguments, mark=mark)
 
 
 def resolving(
-    keys: LedgerKeys, how: Literal["release", "expire"], call_ids: Sequence[CallId], *, now: float = 0.0
+    keys: LedgerKeys,
+    how: Literal["release", "expire"],
+    call_ids: Sequence[CallId],
+    *,
+    now: float = 0.0,
+    within: Fence = NO_FENCE,
 ) -> ScriptCall:
     """The call that gives holds back, or books those whose time is over."""
-    return _resolving(keys, how, call_ids, call_ids, now=now)
+    return replace(_resolving(keys, how, call_ids, call_ids, now=now), fence=within)
 
 
 def _resolving(
@@ -169,19 +191,25 @@ def _resolving(
     arguments: Sequence[Part],
     *,
     now: float = 0.0,
-    fence: Fence | None = None,
+    mark: AppendMark | None = None,
 ) -> ScriptCall:
     holds = [keys.hold(call_id) for call_id in call_ids]
-    fenced: list[Part] = ["", ""] if fence is None else [fence.field, fence.value]
+    fenced: list[Part] = ["", ""] if mark is None else [mark.field, mark.value]
     return ScriptCall(
         script=_RESOLVE,
-        keys=[keys.holds, keys.holds if fence is None else fence.key, *holds],
+        keys=[keys.holds, keys.holds if mark is None else mark.key, *holds],
         arguments=[how, REMEMBERED_S, repr(float(now)), *fenced, *arguments],
     )
 
 
 def outcomes(reply: Reply, call_ids: Sequence[CallId]) -> list[bool | RlmServiceError]:
-    """Per hold whether it was resolved now (False: before), or what is wrong with it."""
+    """Per hold whether it was resolved now (False: before), or what is wrong with it.
+
+    Raises:
+        StaleEpoch: the fence of the call did not stand.
+    """
+    if reply == STALE:
+        raise StaleEpoch("nothing was resolved: the run has been taken over by another replica")
     assert isinstance(reply, list), "resolve.lua replies a word for each hold, unless it is fenced off"
     return [_outcome(call_id, word) for call_id, word in zip(call_ids, reply, strict=True)]
 

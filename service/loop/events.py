@@ -57,6 +57,8 @@ class RunSubmitted:
     """Whether the session outlives the run."""
     code: str | None = None
     """Of a direct cell: the one cell of a run without a root LM. None for every other run."""
+    origin: HostCallKey | None = None
+    """Of a child run: the host call of its parent that asked for it. None in journals from before it was recorded."""
     key_id: KeyId | None = None
     """The API key whose money pays; a child run has its parent's. None where there are no keys."""
     is_direct: bool = False
@@ -166,6 +168,16 @@ class NamespaceRebuilt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunTakenOver:
+    """The run goes on under a new epoch, after whoever drove it has died, lost it or handed it over."""
+
+    at: float
+    epoch: int
+    uncertain_calls: int = 0
+    """Model calls that were in flight, of the run and those below it: charged in full, and perhaps made once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxLost:
     """The sandbox is gone and could not be replaced."""
 
@@ -213,6 +225,7 @@ Event = (
     | CellFinished
     | ValueRead
     | NamespaceRebuilt
+    | RunTakenOver
     | SandboxLost
     | DeadlineNeared
     | DeadlinePassed

@@ -79,6 +79,7 @@ from service.loop.events import (
     RootUnavailable,
     RunFinished,
     RunSubmitted,
+    RunTakenOver,
     SandboxAcquired,
     SandboxLost,
     ValueRead,
@@ -129,7 +130,7 @@ def evolve(state: RunState | None, event: Event) -> RunState:
             return _stop_requested(state, event)
         case RunFinished():
             return replace(state, phase=Ended())
-        case RunSubmitted() | SandboxAcquired():
+        case RunSubmitted() | RunTakenOver() | SandboxAcquired():
             return state
         case unreachable:
             assert_never(unreachable)

@@ -15,6 +15,7 @@ from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog, Route
 from service.runs.calls.metered_call import MeteredCalls
 from service.runs.host_calls.grants import Grants
+from service.runs.recovery.leases import Leases
 from service.runs.sessions.open_session import SessionRooms
 from service.sandboxes.port import Provider
 from service.sandboxes.slots import Slots
@@ -42,6 +43,7 @@ class RunsRooms:
     slots: Slots
     grants: Grants
     session: SessionRooms
+    leases: Leases
     now: Callable[[], float]
 
     async def route_to(self, model: str) -> Route:

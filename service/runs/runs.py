@@ -2,19 +2,22 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+import structlog
 
-from service.errors import BadRequest, NotFound, sole_failure
+from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
-from service.journal.values import Recorded
+from service.journal.values import Recorded, RunAlreadyFinished, RunKept
 from service.loop.events import CallFinished
 from service.loop.values import AnswerSource, CallOutcome
 from service.runs.calls.purse import Purse
 from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
 from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
+from service.runs.driving.tenure import Tenure
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request, first_call_amount
 from service.runs.submitting import keep_session, new_session, submitted_event
@@ -23,6 +26,19 @@ from service.runs.values import RunRequest, RunView
 from service.store.errors import StoreFailed
 
 STOP_WITHIN_S = 60.0
+LET_GO_WITHIN_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Live:
+    """A run that this replica drives, or is about to."""
+
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    """Set when it is neither."""
+    tenure: Tenure | None = None
+    """Once it is claimed."""
 
 
 class Runs:
@@ -34,7 +50,8 @@ class Runs:
         self._seats = Seats(rooms, kept)
         self._drives = Drives(rooms, self._seats)
         self._summaries = Summaries(rooms)
-        self._live: dict[RunId, anyio.Event] = {}
+        self._live: dict[RunId, _Live] = {}
+        self._is_leaving = False
 
     def __repr__(self) -> str:
         return f"<Runs live={len(self._live)} {self._seats!r}>"
@@ -45,7 +62,8 @@ class Runs:
         return self._seats
 
     async def submit(self, request: RunRequest, run_id: RunId | None = None) -> RunId:
-        """Check, price and journal a new run. It waits until somebody calls `start`.
+        """Check, price and journal a new run. It waits until somebody calls `start`; for the time of a lease that can
+        only be this replica, afterwards any.
 
         Until it is known that the run can be, nothing is written. `run_id` is the id that it shall have, decided before
         by whoever must find it again; None makes one.
@@ -78,18 +96,35 @@ class Runs:
         if session_id is None:
             await keep_session(self.rooms, submitted.session_id)
         await purse.set_limits()
-        await self.rooms.journal.open_run(submitted)
+        leases = self.rooms.leases
+        await self.rooms.journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
         return submitted.run_id
 
     def start(self, run_id: RunId) -> None:
-        """Drive a submitted run in this replica's task group. Calling it for a live run changes nothing."""
+        """Claim a run and drive it in this replica's task group, from wherever it stands. Calling it for a live run
+        changes nothing; neither does it for one that another replica drives, or that has finished.
+        """
         if run_id not in self._live:
-            self._live[run_id] = anyio.Event()
-            self._tasks.start_soon(self._drive_to_last_word, run_id)
+            live = self._live[run_id] = _Live()
+            self._tasks.start_soon(self._drive, run_id, live)
+
+    def is_live(self, run_id: RunId) -> bool:
+        """Whether this replica drives the run, or is about to, or is still letting it go."""
+        return run_id in self._live
+
+    @property
+    def live(self) -> int:
+        """How many runs that are."""
+        return len(self._live)
+
+    async def abandoned(self, limit: int) -> list[RunId]:
+        """Unfinished runs that no replica drives, longest abandoned first: any may `start` them."""
+        return await self.rooms.journal.abandoned(limit)
 
     def end_of(self, run_id: RunId) -> anyio.Event | None:
         """Set once this replica has stopped driving the run; None for one that it does not drive."""
-        return self._live.get(run_id)
+        live = self._live.get(run_id)
+        return None if live is None else live.ended
 
     def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
         """The run's events from behind `after`, as they come, ending with `RunFinished`."""
@@ -138,20 +173,67 @@ class Runs:
         await self._seats.close(session_id)
 
     async def stop(self) -> None:
-        """Cancel every live run and wait until each has settled and said its last word. Called before closing, when
-        every tenant's runs stop."""
+        """Called before closing. Where runs are handed over, `let_go`; otherwise cancel every live run and wait until
+        each has settled and said its last word.
+        """
+        if self.rooms.leases.hands_over:
+            await self.let_go()
+            return
         for run_id in list(self._live):
             with contextlib.suppress(StoreFailed, NotFound):  # a run without its store is stopping by itself
                 await self.cancel(run_id)
+        await self._wait_until_ended()
+
+    async def let_go(self) -> None:
+        """Hand every live run over at its next safe point, without cancelling it: its lease is given up, and whoever
+        claims it goes on from there. None is begun here any more. Idempotent.
+        """
+        self._is_leaving = True
+        async with anyio.create_task_group() as leaving:
+            for live in list(self._live.values()):
+                if live.tenure is not None:
+                    leaving.start_soon(live.tenure.hand_over)
+        await self._wait_until_ended()
+
+    async def _wait_until_ended(self) -> None:
         with anyio.move_on_after(STOP_WITHIN_S):
-            for ended in list(self._live.values()):
-                await ended.wait()
+            for live in list(self._live.values()):
+                await live.ended.wait()
         await self._seats.close_all()
 
-    async def _drive_to_last_word(self, run_id: RunId) -> None:
+    async def _drive(self, run_id: RunId, live: _Live) -> None:
         try:
-            await self._drives.drive_root(run_id)
-        except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: a run's failure must not end the others
-            await say_last_word(self.rooms, run_id, sole_failure(exc))
+            tenure = live.tenure = await self._drives.claim_root(run_id)
+        except (RunKept, RunAlreadyFinished):
+            log.info("run_not_claimed", run_id=run_id)
+        except RlmServiceError as exc:
+            await self._end(run_id, exc)
+        else:
+            if self._is_leaving:
+                tenure.end()
+            await self._drive_to_last_word(tenure)
         finally:
-            self._live.pop(run_id).set()
+            self._live.pop(run_id).ended.set()
+
+    async def _drive_to_last_word(self, tenure: Tenure) -> None:
+        try:
+            await self._drives.drive_root(tenure)
+        except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: a run's failure must not end the others
+            if not tenure.is_left_after(exc):
+                await self._end(tenure.run_id, sole_failure(exc))
+                return
+            log.warning("run_left", run_id=tenure.run_id, epoch=tenure.epoch, why=str(sole_failure(exc)))
+        else:
+            if not tenure.is_over:
+                return
+            log.info("run_handed_over", run_id=tenure.run_id, epoch=tenure.epoch)
+        # Without effect on a run that somebody else has by now; without a store, the lease runs out by itself.
+        with anyio.move_on_after(LET_GO_WITHIN_S, shield=True), contextlib.suppress(StoreFailed):
+            await self.rooms.journal.let_go(tenure.run_id, tenure.epoch)
+
+    async def _end(self, run_id: RunId, failure: BaseException) -> None:
+        """The last word of a run that cannot go on anywhere, or that nobody else would drive."""
+        if isinstance(failure, StoreFailed) and self.rooms.leases.hands_over:
+            log.warning("run_left", run_id=run_id, why=str(failure))
+            return
+        await say_last_word(self.rooms, run_id, failure, None)

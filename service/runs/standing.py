@@ -6,6 +6,7 @@ from service.ids import RunId
 from service.loop.events import RunSubmitted
 from service.models.catalog import Route
 from service.runs.calls.purse import Purse
+from service.store.fences import NO_FENCE, Fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Standing:
     root_route: Route
     sub_route: Route
     epoch: int
+    fence: Fence = NO_FENCE
+    """What every write for the run is fenced by: the epoch of its root run."""
 
     @property
     def run_id(self) -> RunId:

@@ -37,7 +37,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
     calls = [event for event in events if isinstance(event, CallFinished)]
     answered = [call for call in calls if call.outcome is CallOutcome.OK]
     children = [event.child for event in events if isinstance(event, ChildRunFinished)]
-    spent = sum(call.cost for call in calls) + sum(child.spent for child in children)
+    so_far = sum(call.cost for call in calls) + sum(child.spent for child in children)
     return RunView(
         run_id=run_id,
         session_id=submitted.session_id,
@@ -59,7 +59,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         input_tokens=sum(call.usage.input_tokens for call in calls)
         + sum(child.tokens - child.output_tokens for child in children),
         output_tokens=sum(call.usage.output_tokens for call in calls) + sum(child.output_tokens for child in children),
-        spent=NanoUSD(spent) if finished is None else finished.spent,
+        spent=NanoUSD(so_far) if finished is None else finished.spent,
         cost_limit=submitted.limits.cost,
         stop_reason=None if finished is None else finished.stop_reason,
         answer_source=None if finished is None else finished.answer_source,

@@ -38,6 +38,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from service.errors import BadRequest
 from service.store.embedded import embedded_server
 from service.store.errors import StoreFailed
+from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL, Hint, Hints
 from service.store.scripts import Script
 
@@ -179,10 +180,16 @@ class Store:
         return executed
 
     async def run(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Part], *, is_idempotent: bool
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Part],
+        *,
+        is_idempotent: bool,
+        fence: Fence = NO_FENCE,
     ) -> Reply:
         """Run a script atomically; retried once when the connection breaks, if it is idempotent."""
-        call = ScriptCall(script=script, keys=keys, arguments=arguments)
+        call = ScriptCall(script=script, keys=keys, arguments=arguments, fence=fence)
         return (await self._run([call], is_idempotent=is_idempotent))[0]
 
     async def run_many(self, calls: Sequence["ScriptCall"]) -> list[Reply]:
@@ -190,9 +197,7 @@ class Store:
         return await self._run(calls, is_idempotent=True)
 
     async def _run(self, calls: Sequence["ScriptCall"], *, is_idempotent: bool) -> list[Reply]:
-        commands: list[Command] = [
-            ("EVALSHA", call.script.sha1, len(call.keys), *call.keys, *call.arguments) for call in calls
-        ]
+        commands = [call.command() for call in calls]
         try:
             return await self._execute(commands, is_idempotent=is_idempotent)
         except _ScriptUnknown:
@@ -268,6 +273,15 @@ class ScriptCall:
     script: Script
     keys: Sequence[str]
     arguments: Sequence[Part]
+    fence: Fence = NO_FENCE
+    """For a fenced script: what it checks first."""
+
+    def command(self) -> Command:
+        keys, arguments = [*self.keys], [*self.arguments]
+        if self.script.is_fenced:
+            keys = [*(key for key, _ in self.fence.epochs), *keys]
+            arguments = [len(self.fence.epochs), *(epoch for _, epoch in self.fence.epochs), *arguments]
+        return ("EVALSHA", self.script.sha1, len(keys), *keys, *arguments)
 
 
 class _ScriptUnknown(StoreFailed):

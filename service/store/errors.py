@@ -13,6 +13,13 @@ class StoreFailed(RlmServiceError):
     may_be_retried = True
 
 
+class StaleEpoch(RlmServiceError):
+    """Somebody else has taken the run or session over; whoever gets this stops driving it and touches nothing more."""
+
+    code = "stale_epoch"
+    fault = Fault.PLATFORM
+
+
 class BlobTooLarge(RlmServiceError):
     """A payload is larger than its reader or writer allows."""
 

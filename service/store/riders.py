@@ -1,6 +1,6 @@
 """Riders: what is written behind an append, in the same round trip and the same flush of the disk, if it took place.
 
-The room that appends knows nothing of the room that rides: it hands over a fence, and gives back the store's reply.
+The room that appends knows nothing of the room that rides: it hands over a mark, and gives back the store's reply.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,8 @@ from service.store.connection import Reply, ScriptCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fence:
-    """What holds in the store just after the append, and at no other time: a script that does not find it so does
-    nothing."""
+class AppendMark:
+    """What an append leaves in the store, and nothing else does: a script that does not find it so does nothing."""
 
     key: str
     field: str
@@ -25,8 +24,8 @@ class Rider:
     """One item on its way."""
 
     item: Any
-    script_call: Callable[[Sequence[Any], Fence], ScriptCall]
-    """The idempotent call that writes items behind the fence. Riders for which it is the same one share a call."""
+    script_call: Callable[[Sequence[Any], AppendMark], ScriptCall]
+    """The idempotent call that writes items behind the append. Riders for which it is the same one share a call."""
     landed: Callable[[Sequence[Any], Reply], None]
     """Takes in what the store replied about these items; it must not raise."""
 
@@ -44,13 +43,13 @@ class Boarded:
         self.landed(self.items, reply)
 
 
-def boarding(riders: Sequence[Rider], fence: Fence) -> list[Boarded]:
+def boarding(riders: Sequence[Rider], mark: AppendMark) -> list[Boarded]:
     """The script calls for all riders, in the order in which their kinds first come."""
-    kinds: dict[Callable[[Sequence[Any], Fence], ScriptCall], list[Rider]] = {}
+    kinds: dict[Callable[[Sequence[Any], AppendMark], ScriptCall], list[Rider]] = {}
     for rider in riders:
         kinds.setdefault(rider.script_call, []).append(rider)
     found = []
     for script_call, alike in kinds.items():
         items = [rider.item for rider in alike]
-        found.append(Boarded(items=items, script_call=script_call(items, fence), landed=alike[0].landed))
+        found.append(Boarded(items=items, script_call=script_call(items, mark), landed=alike[0].landed))
     return found

@@ -30,6 +30,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "run_already_finished": 409,
     "run_id_taken": 409,
     "session_busy": 409,
+    "session_used": 409,
     "session_paused": 409,
     "upload_offset_mismatch": 409,
     "upload_busy": 409,
@@ -74,6 +75,8 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "grant_refused": 500,
     "host_call_refused": 500,
     "reservation_conflict": 500,
+    "run_kept": 500,
+    "run_stalled": 500,
     "stale_epoch": 500,
 }
 """Every code of the tree (a test holds the two together), in the order of their statuses."""

@@ -3,10 +3,11 @@ here, in reverse order.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 import structlog
@@ -16,12 +17,15 @@ from service.contexts.redis_contexts import Contexts
 from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
-from service.ids import EMBEDDED_TENANT
+from service.ids import EMBEDDED_TENANT, new_id
+from service.journal.redis_journal import tenants_with_runs
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
 from service.runs.calls.expiry import keep_settling
 from service.runs.calls.metered_call import ProviderHealth
 from service.runs.host_calls.grants import Grants
+from service.runs.recovery.adopting import keep_adopting
+from service.runs.recovery.leases import Leases
 from service.runs.runs import Runs
 from service.runs.sessions.idling import IdlePatience
 from service.runs.tenancy import Tenancy
@@ -59,18 +63,23 @@ class Service:
     runs: Runs
     """Of the tenant `default`, which the command line acts for; `contexts` and `ledger` are its own too."""
     tenancy: Tenancy
+    let_go: Callable[[], Coroutine[Any, Any, None]]
+    """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Service]:
-    """The whole service on this machine, for the time of the block. On leaving it, live runs are cancelled and settle.
+async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIterator[Service]:
+    """The whole service on this machine, for the time of the block.
+
+    A replica that `serves` adopts runs that nobody drives, and on leaving hands its own over; otherwise they are
+    cancelled and settle.
 
     Raises:
         BadRequest: the data directory cannot be used, or the configuration file is wrong.
         StoreFailed: no store can be reached or started.
     """
     try:
-        async with _open_rooms(settings) as service:
+        async with _open_rooms(settings, serves=serves) as service:
             yield service
     except BaseExceptionGroup as group:
         # Every task group on the way out wraps; callers catch what was raised, not how deep.
@@ -78,7 +87,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
+async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Service]:
     make_data_directory(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
@@ -102,6 +111,7 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 template=template,
             )
         )
+        leases = Leases(new_id("rep"), for_s=settings.lease_s, hands_over=serves)
         shared = SharedRooms(
             store=store,
             registry=registry,
@@ -114,14 +124,35 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
             slots=Slots(settings.sandbox_slots),
             grants=grants,
             health=ProviderHealth(),
+            leases=leases,
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tenancy = Tenancy(shared.of, tasks)
         runs = tenancy.runs_of(EMBEDDED_TENANT)
+        tasks.start_soon(leases.keep_renewing)
         tasks.start_soon(keep_reaping, provider, sessions)
         patience = IdlePatience(pause_s=settings.session_pause_s, end_s=settings.session_idle_s)
         tasks.start_soon(tenancy.kept.keep_resting, patience)
         tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
+        adopting = anyio.CancelScope()
+
+        async def let_go() -> None:
+            adopting.cancel()
+            await tenancy.stop()
+
+        if serves:
+
+            async def tenants() -> list[Runs]:
+                return [tenancy.runs_of(tenant) for tenant in await tenants_with_runs(store)]
+
+            def room() -> int:
+                return settings.sandbox_slots - sum(each.live for each in tenancy.opened())
+
+            async def adopt() -> None:
+                with adopting:
+                    await keep_adopting(tenants, room)
+
+            tasks.start_soon(adopt)
         try:
             yield Service(
                 settings=settings,
@@ -135,8 +166,9 @@ async def _open_rooms(settings: Settings) -> AsyncIterator[Service]:
                 pool=pool,
                 runs=runs,
                 tenancy=tenancy,
+                let_go=let_go,
             )
         finally:
             with anyio.CancelScope(shield=True):
-                await tenancy.stop()
+                await let_go()
             tasks.cancel_scope.cancel()

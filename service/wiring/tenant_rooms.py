@@ -18,6 +18,7 @@ from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
 from service.runs.host_calls.grants import Grants
+from service.runs.recovery.leases import Leases
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.bindings import BindsContexts
 from service.runs.sessions.open_session import SessionRooms
@@ -45,6 +46,7 @@ class SharedRooms:
     slots: Slots
     grants: Grants
     health: ProviderHealth
+    leases: Leases
 
     def of(self, tenant_id: TenantId) -> RunsRooms:
         """The rooms of one tenant. Whatever they keep stands under the tenant's own keys.
@@ -83,4 +85,5 @@ class SharedRooms:
             provider=self.provider,
             slots=self.slots,
             grants=self.grants,
+            leases=self.leases,
         )

@@ -9,10 +9,11 @@ from anyio.lowlevel import checkpoint
 from service.errors import NotFound
 from service.ids import RunId, TenantId, new_id
 from service.journal.redis_journal import PAGE, Journal
-from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, StaleEpoch
+from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import DeadlineNeared, Event, SandboxLost
 from service.store.connection import open_store
 from service.store.embedded import SOCKET
+from service.store.errors import StaleEpoch
 from tests.cutting_proxy import cutting_proxy
 from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored
@@ -96,8 +97,7 @@ async def test_a_run_that_was_taken_over_shuts_out_its_old_driver(journal: Journ
     assert await journal.take_over(run_id) == 2
     with pytest.raises(StaleEpoch):
         await journal.append(run_id, 1, tick(3))
-    with pytest.raises(StaleEpoch):
-        await journal.keep(run_id, 1, until=99.0)
+    assert await journal.keep([(run_id, 1), (run_id, 2)], for_s=60) == [run_id]
     assert await journal.append(run_id, 2, tick(4)) == 3
     assert [each.event.at for each in await journal.read(run_id)] == [1.0, 2.0, 4.0]
 
@@ -211,16 +211,91 @@ async def test_a_parent_knows_its_children(journal: Journal) -> None:
 
 
 async def test_runs_that_nobody_drives_are_found(journal: Journal) -> None:
-    """A run is abandoned when its driver's word has run out, and never once it is finished."""
+    """A run is abandoned while nobody keeps it, and never once it is finished; a child run never is."""
     run_id = await opened(journal)
-    assert await journal.abandoned(now=100.0) == [run_id]
-    await journal.keep(run_id, 1, until=110.0)
-    assert await journal.abandoned(now=110.0) == []
-    assert await journal.abandoned(now=110.5) == [run_id]
+    await journal.open_run(submitted(RunId("run_" + "c" * 32), parent=run_id))
+    assert await journal.abandoned() == [run_id]
+    assert await journal.keep([(run_id, 1)], for_s=600) == []
+    assert await journal.abandoned() == []
+    await journal.let_go(run_id, 1)
+    assert await journal.abandoned() == [run_id]
     await journal.append(run_id, 1, finished())
-    assert await journal.abandoned(now=1e9) == []
+    assert await journal.abandoned() == []
+    assert await journal.keep([(run_id, 1)], for_s=600) == [run_id]
+    await journal.let_go(run_id, 1)
+    assert await journal.abandoned() == []
+
+
+async def test_one_replica_drives_a_run_at_a_time(journal: Journal) -> None:
+    """What another keeps cannot be claimed until its word has run out or it lets go; then the old epoch is void."""
+    first = submitted()
+    run_id = first.run_id
+    await journal.open_run(first, keeper="a", for_s=600)
+    with pytest.raises(RunKept, match=run_id):
+        await journal.claim(run_id, "b", for_s=600)
+    mine = await journal.claim(run_id, "a", for_s=600)
+    assert (mine.epoch, mine.was_driven) == (2, False)
+    with pytest.raises(RunKept):
+        await journal.claim(run_id, "b", for_s=600)
+    await journal.let_go(run_id, 1)
+    with pytest.raises(RunKept):  # letting go takes the epoch that holds it
+        await journal.claim(run_id, "b", for_s=600)
+    await journal.let_go(run_id, mine.epoch)
+    theirs = await journal.claim(run_id, "b", for_s=600)
+    assert (theirs.epoch, theirs.was_driven) == (3, True)
+    with pytest.raises(StaleEpoch):
+        await journal.append(run_id, mine.epoch, tick(2))
+    await journal.append(run_id, theirs.epoch, finished())
     with pytest.raises(RunAlreadyFinished):
-        await journal.keep(run_id, 1, until=120.0)
+        await journal.claim(run_id, "b", for_s=600)
+
+
+async def test_of_many_claims_at_once_one_succeeds(journal: Journal) -> None:
+    """However many replicas see an abandoned run at the same time, exactly one drives it."""
+    run_id = await opened(journal)
+    claimed: list[str] = []
+
+    async def claim(replica: str) -> None:
+        try:
+            await journal.claim(run_id, replica, for_s=600)
+            claimed.append(replica)
+        except RunKept:
+            pass
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(claim, f"r{number}")
+    assert len(claimed) == 1
+
+
+async def test_a_child_is_fenced_by_its_root(journal: Journal) -> None:
+    """Once the root run has been taken over, its old driver writes nothing for a child, and opens and takes over none,
+    although the child's own epoch has not changed."""
+    run_id = await opened(journal)
+    child, further = RunId("run_" + "d" * 32), RunId("run_" + "e" * 32)
+    stands = journal.fence(run_id, 1)
+    await journal.open_run(submitted(child, parent=run_id), within=stands)
+    assert await journal.append(child, 1, tick(2), within=stands) == 2
+    mine = await journal.claim(run_id, "b", for_s=600)
+    for attempt in (
+        journal.append(child, 1, tick(3), within=stands),
+        journal.take_over(child, within=stands),
+        journal.open_run(submitted(further, parent=run_id), within=stands),
+    ):
+        with pytest.raises(StaleEpoch):
+            await attempt
+    assert await journal.append(child, 1, tick(4), within=journal.fence(run_id, mine.epoch)) == 3
+    assert not await journal.exists(further)
+
+
+async def test_waiting_for_a_run_ends_with_it(journal: Journal) -> None:
+    """Whoever waits for a run of another replica goes on once it has finished; for one that is not there, at once."""
+    run_id = await opened(journal)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(journal.wait_until_finished, run_id)
+            await journal.append(run_id, 1, finished())
+        await journal.wait_until_finished(RunId(new_id("run")))
 
 
 async def test_a_cancel_reaches_whoever_waits_for_it(journal: Journal) -> None:
@@ -244,7 +319,7 @@ async def test_an_unknown_run_is_not_found(journal: Journal) -> None:
         journal.read(unknown),
         journal.append(unknown, 1, tick(1)),
         journal.take_over(unknown),
-        journal.keep(unknown, 1, until=1.0),
+        journal.claim(unknown, "a", for_s=600),
         journal.request_cancel(unknown),
         anext(journal.follow(unknown)),
     ):

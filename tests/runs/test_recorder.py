@@ -13,6 +13,7 @@ from service.loop.values import CallOutcome, Limits, Purpose, Usage
 from service.money import NanoUSD
 from service.runs.driving.recorder import Recorder
 from service.store.errors import StoreFailed
+from service.store.fences import NO_FENCE, Fence
 from service.store.riders import Rider
 from tests.runs.doubles import submitted_run
 
@@ -29,7 +30,9 @@ class SlowJournal:
         self._fails_at = fails_at
         self.events: list[Event] = []
 
-    async def append(self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None) -> int:
+    async def append(
+        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+    ) -> int:
         self.events.append(event)
         seq = len(self.events) + 1
         for _ in range(self._random.randrange(20)):

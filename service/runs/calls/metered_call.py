@@ -116,7 +116,8 @@ class MeteredCalls:
             if wait_s is None:
                 assert hold is not None, "no provider is asked without a reservation"
                 attempt, hold = hold, None
-                last, retry_after_s = await self._attempt(here, attempt, purse, append)
+                with purse.gate.passed():
+                    last, retry_after_s = await self._attempt(here, attempt, purse, append)
                 course = replace(course, tries=course.tries + 1, attempts=course.attempts + 1)
                 pause_s = pause_after(course, retry_after_s)
                 onward = after_attempt(course, last.outcome, pause_s, call.deadline_at - self._now())
@@ -154,6 +155,7 @@ class MeteredCalls:
         max_output_tokens = call.max_output_tokens
         others_until = self._now() + OTHERS_PATIENCE_S
         while True:
+            await purse.gate.wait_until_open()
             if (refused := self._refused_beforehand(call)) is not None:
                 return refused
             asked = replace(call, max_output_tokens=max_output_tokens)
@@ -175,6 +177,7 @@ class MeteredCalls:
         All are of one lineage and deadline, and held by one script: money ends at the tail of a batch, never in its
         middle.
         """
+        await purse.gate.wait_until_open()
         if any(self._refused_beforehand(call) is not None or self._shut_s(call) is not None for call in calls):
             return []
         holds, _ = await self._hold(calls, purse, attempt=0)
@@ -193,6 +196,7 @@ class MeteredCalls:
                 charges,
                 purse.accounts(calls[0].lineage),
                 expires_at=calls[0].deadline_at + HOLD_MARGIN_S,
+                within=purse.fence,
             )
         holds = [
             Hold(call_id=charge.entry.call_id, amount=charge.amount, max_output_tokens=call.max_output_tokens)
@@ -233,7 +237,7 @@ class MeteredCalls:
     async def release(self, holds: Sequence[Hold], purse: Purse) -> None:
         """Give back holds whose calls were never made. Shielded: what nobody resolves is charged when it expires."""
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
-            await self._ledger.release([hold.call_id for hold in holds])
+            await self._ledger.release([hold.call_id for hold in holds], within=purse.fence)
         purse.announce_resolved()
 
     async def settle(self, finished: CallFinished, run_id: RunId) -> None:

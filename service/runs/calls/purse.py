@@ -13,6 +13,8 @@ from service.ledger.values import NOTHING, Account, Amount, Balance, Level, Refu
 from service.loop.events import RunSubmitted
 from service.money import NanoUSD
 from service.runs.calls.errors import budget_error
+from service.runs.calls.gate import CallGate
+from service.store.fences import NO_FENCE, Fence
 
 WAKE_UP_S = 1.0
 """Holds of this run are resolved in this process, which wakes waiters at once; polling covers the rest."""
@@ -21,7 +23,9 @@ WAKE_UP_S = 1.0
 class Purse:
     """Shared by a root run and all its descendants in this process."""
 
-    def __init__(self, root: RunSubmitted, ledger: Ledger) -> None:
+    def __init__(
+        self, root: RunSubmitted, ledger: Ledger, *, fence: Fence = NO_FENCE, gate: CallGate | None = None
+    ) -> None:
         self.root_run_id = root.run_id
         self.limits = root.limits
         self.standing: Amount = NOTHING
@@ -29,6 +33,9 @@ class Purse:
         self.own_account = run_account(root.run_id)
         session = () if root.is_direct else (Account(level=Level.SESSION, owner=root.session_id),)
         self.outer_accounts = (*session, *ledger.outer_accounts(root.key_id))
+        self.fence = fence
+        """Of every hold for the run, or one below it: nobody may spend for a run that was taken over."""
+        self.gate = gate or CallGate()
         self._ledger = ledger
         self._resolved = anyio.Event()
 

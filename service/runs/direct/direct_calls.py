@@ -40,6 +40,7 @@ class DirectCalls:
         self._ledger = rooms.ledger
         self._metered = rooms.metered
         self._catalog = rooms.catalog
+        self._leases = rooms.leases
         self._now = rooms.now
 
     async def complete(
@@ -72,16 +73,20 @@ class DirectCalls:
                 raise budget_error(hold.refusal)
             raise _failed(submitted.run_id, hold.outcome, hold.message)
         try:
-            epoch = await self._journal.open_run(submitted)
+            leases = self._leases
+            epoch = await self._journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
         except BaseException:
             await self._metered.release([hold], purse)
             raise
+        purse.fence = self._journal.fence(submitted.run_id, epoch)
         run = _DirectRun(self._journal, submitted.run_id, epoch, self._now)
-        try:
-            result = await self._metered.call(call, purse, run.append, hold=hold)
-        finally:
-            with anyio.move_on_after(CLEAN_UP_S, shield=True):
-                await run.end()
+        # Who has lost the run is refused at its next write; until then there is nothing to stop.
+        with leases.kept(self._journal, submitted.run_id, epoch, _nothing):
+            try:
+                result = await self._metered.call(call, purse, run.append, hold=hold)
+            finally:
+                with anyio.move_on_after(CLEAN_UP_S, shield=True):
+                    await run.end()
         if isinstance(result, Refused) or result.outcome is not CallOutcome.OK:
             message = result.message if isinstance(result, Refused) else result.text
             raise _failed(submitted.run_id, result.outcome, message)
@@ -95,6 +100,10 @@ class DirectCalls:
             usage=result.usage,
             spent=run.spent,
         )
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 class _DirectRun:

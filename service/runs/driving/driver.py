@@ -136,7 +136,10 @@ class RunDriver:
         rooms: RunsRooms,
         tasks: anyio.abc.TaskGroup,
         rebuild_grant: Callable[[], str],
+        ends_when_cancelled: Callable[[], bool],
+        end_forsaken: Callable[[], Awaitable[None]],
     ) -> None:
+        """`end_forsaken` ends what an earlier driver began for this run and nobody asked for again."""
         self._standing = standing
         self._recorder = recorder
         self._prepared = prepared
@@ -144,6 +147,8 @@ class RunDriver:
         self._rooms = rooms
         self._tasks = tasks
         self._rebuild_grant = rebuild_grant
+        self._ends_when_cancelled = ends_when_cancelled
+        self._end_forsaken = end_forsaken
         self._interrupt: Callable[[], None] = _nothing
         self._asked = 0
         recorder.on_applied = self._interrupt_if_wanted
@@ -154,8 +159,9 @@ class RunDriver:
     async def drive(self) -> None:
         """Perform commands until the run has finished.
 
-        Cancelling it from outside finishes the run as cancelled, within `CLEAN_UP_S`. When a task of the run's own has
-        failed, it leaves at once: what ended the run is for whoever catches the failure to say.
+        Cancelling it from outside finishes the run as cancelled, within `CLEAN_UP_S`, where a run ends with the task
+        that drives it. Otherwise, and when a task of the run's own has failed, it leaves at once: what becomes of the
+        run is for whoever catches the failure or the cancellation to say.
         """
         try:
             async with anyio.create_task_group() as watchers:
@@ -165,7 +171,7 @@ class RunDriver:
                     await self._perform(command)
                 watchers.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
-            if self._tasks.cancel_scope.cancel_called:
+            if self._tasks.cancel_scope.cancel_called or not self._ends_when_cancelled():
                 raise
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLEAN_UP_S):
                 await self._finish_as_cancelled()
@@ -381,6 +387,7 @@ class RunDriver:
     async def _finish(self, command: Finish) -> None:
         self._host_calls.cancel()
         await self._host_calls.wait_until_idle()
+        await self._end_forsaken()
         standing = self._standing
         answer = command.answer
         if command.answer_text is not None:

@@ -8,7 +8,7 @@ import structlog
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId
-from service.journal.values import RunAlreadyFinished, StaleEpoch
+from service.journal.values import RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
 from service.loop.machine import decide
@@ -19,7 +19,8 @@ from service.runs.driving.driver import wrap_up_hold_id
 from service.runs.driving.recorder import Recorder
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
-from service.store.errors import StoreFailed
+from service.store.errors import StaleEpoch, StoreFailed
+from service.store.fences import Fence
 
 LAST_WORD_S = 5.0
 TRY_AGAIN_AFTER_S = 0.5
@@ -27,32 +28,32 @@ TRY_AGAIN_AFTER_S = 0.5
 log = structlog.get_logger(__name__)
 
 
-async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException) -> None:
+async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException | None, within: Fence | None) -> None:
     """End the run in its journal, if the store lets us within `LAST_WORD_S`; otherwise it stays unfinished.
 
-    A run that another replica has taken over goes on there: nothing is written.
+    `failure` is None for a run that nobody wants any more; a cancellation counts as that too. `within` is what fences
+    a child run, None for a root run. Nothing is written for a run that another replica has taken over.
     """
-    if isinstance(failure, StaleEpoch):
-        log.info("run_taken_over", run_id=run_id)
-        return
     reason, message = _reason(failure)
     if reason is not StopReason.CANCELLED:
         log.error("run_broke_off", run_id=run_id, stop_reason=reason.value, exc_info=failure)
     with anyio.move_on_after(LAST_WORD_S, shield=True):
         while True:
             try:
-                await _append(rooms, run_id, reason, message)
+                await _append(rooms, run_id, reason, message, within)
             except StoreFailed:
                 await anyio.sleep(TRY_AGAIN_AFTER_S)
                 continue
             except RunAlreadyFinished:
                 pass  # it has said its last word itself
+            except (StaleEpoch, RunKept):
+                log.info("run_lost", run_id=run_id)
             except RlmServiceError as exc:
                 log.warning("last_word_refused", run_id=run_id, code=exc.code)
             return
 
 
-def _reason(failure: BaseException) -> tuple[StopReason, str]:
+def _reason(failure: BaseException | None) -> tuple[StopReason, str]:
     match failure:
         case StoreFailed():
             return StopReason.STORE_FAILED, str(failure)
@@ -66,11 +67,15 @@ def _reason(failure: BaseException) -> tuple[StopReason, str]:
             return StopReason.CANCELLED, ""
 
 
-async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: str) -> None:
-    epoch = await rooms.journal.take_over(run_id)
+async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: str, within: Fence | None) -> None:
+    # A new epoch, because nobody here knows what has become of the last append under the old one.
+    if within is None:
+        epoch = (await rooms.journal.claim(run_id, rooms.leases.replica, for_s=rooms.leases.for_s)).epoch
+    else:
+        epoch = await rooms.journal.take_over(run_id, within=within)
     recorded = await rooms.events_of(run_id)
     with contextlib.suppress(NotFound):
-        await rooms.ledger.release([wrap_up_hold_id(run_id)])
+        await rooms.ledger.release([wrap_up_hold_id(run_id)], within=rooms.journal.fence(run_id, epoch))
     state = Recorder(rooms.journal, run_id, epoch, recorded).state
     (balance,) = await rooms.ledger.balances([run_account(run_id)])
     finished = RunFinished(

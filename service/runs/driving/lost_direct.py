@@ -1,5 +1,5 @@
 """A direct call whose replica died under it: what is journalled is settled, and the run ends. Nothing is asked again,
-because whoever asked is gone; what was in flight is booked when its hold expires."""
+because whoever asked is gone; what was in flight has been journalled, and booked, as uncertain before."""
 
 from collections.abc import Sequence
 

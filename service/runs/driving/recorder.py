@@ -16,13 +16,16 @@ from service.journal.values import Recorded
 from service.loop.events import Event
 from service.loop.machine import evolve
 from service.loop.state import RunState
+from service.store.fences import NO_FENCE, Fence
 from service.store.riders import Rider
 
 
 class Appends(Protocol):
     """The one method of the journal that is needed here; a double stands in for it in tests of ordering."""
 
-    async def append(self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None) -> int:
+    async def append(
+        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+    ) -> int:
         """The fact's place in the journal, once it is kept."""
         ...
 
@@ -30,7 +33,9 @@ class Appends(Protocol):
 class Recorder:
     """Appends and applies the events of one run, of which this replica is the only writer (`epoch`)."""
 
-    def __init__(self, journal: Appends, run_id: RunId, epoch: int, recorded: list[Recorded]) -> None:
+    def __init__(
+        self, journal: Appends, run_id: RunId, epoch: int, recorded: list[Recorded], *, within: Fence = NO_FENCE
+    ) -> None:
         state: RunState | None = None
         for entry in recorded:
             state = evolve(state, entry.event)
@@ -42,6 +47,7 @@ class Recorder:
         self._journal = journal
         self._run_id = run_id
         self._epoch = epoch
+        self._within = within
         self._next_seq = recorded[-1].seq + 1
         self._early: list[tuple[int, Event]] = []
         self._applied = anyio.Event()
@@ -61,7 +67,7 @@ class Recorder:
         # Shielded: were the task cancelled between the store's yes and the push, the sequence would have a hole.
         with anyio.CancelScope(shield=True):
             try:
-                seq = await self._journal.append(self._run_id, self._epoch, event, rider)
+                seq = await self._journal.append(self._run_id, self._epoch, event, rider, within=self._within)
             except RlmServiceError as exc:
                 # The event may stand in the journal all the same, and those behind it would wait for it for ever.
                 self._broken = exc

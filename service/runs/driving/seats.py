@@ -1,8 +1,9 @@
 """Seats: what a run needs on this replica before its first command is performed, and until its last.
 
-A run's seat is its sandbox slots, guaranteed for every level of its depth at once, and its session. A session that
-outlives its runs keeps its own slot between them, but never while it waits for more, and never while others wait: it
-then gives its sandbox up, and its log brings the variables back. So no two runs ever hold and wait for each other.
+A run's seat is its sandbox slots, guaranteed for every level of its depth at once, and its session. Among replicas a
+session belongs to one run at a time: the one that claimed it, until it has finished. A session that outlives its runs
+keeps its own slot between them, but never while it waits for more, and never while others wait: it then gives its
+sandbox up, and its log brings the variables back. So no two runs ever hold and wait for each other.
 """
 
 import contextlib
@@ -15,11 +16,13 @@ import anyio
 
 from service.errors import Fault, RlmServiceError
 from service.ids import RunId, SessionId
+from service.journal.values import SessionUsed
 from service.loop.events import RunSubmitted
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
+from service.store.fences import Fence
 
 
 @dataclass(eq=False)
@@ -38,14 +41,18 @@ class _Kept:
     slot: Chain | None = None
     in_slot: AsyncExitStack = field(default_factory=AsyncExitStack)
     is_in_slot: bool = False
+    epoch: int = 0
+    """Of its last claim by a run of this replica."""
 
 
 class Seat:
     """One run's seat. Made by `Seats`; taken once, left once, from whatever task."""
 
-    def __init__(self, seats: "Seats", submitted: RunSubmitted, levels: "Levels | None" = None) -> None:
+    def __init__(self, seats: "Seats", submitted: RunSubmitted, fence: Fence, levels: "Levels | None" = None) -> None:
         self._seats = seats
         self._submitted = submitted
+        self.fence = fence
+        """Of what the run logs for its session: the run's, or in a kept session that of its claim."""
         self.levels = levels
         """The slots below this run, once it is seated. A child run shares its root's."""
         self._leave = AsyncExitStack()
@@ -157,13 +164,13 @@ class Seats:
     def slots(self) -> Slots:
         return self._rooms.slots
 
-    def seat_for(self, submitted: RunSubmitted) -> Seat:
+    def seat_for(self, submitted: RunSubmitted, fence: Fence) -> Seat:
         """A root run's seat, yet to be taken."""
-        return Seat(self, submitted)
+        return Seat(self, submitted, fence)
 
-    def child_seat(self, submitted: RunSubmitted, levels: Levels) -> Seat:
+    def child_seat(self, submitted: RunSubmitted, fence: Fence, levels: Levels) -> Seat:
         """The seat of a child run, whose slot its parent's side holds already."""
-        return Seat(self, submitted, levels)
+        return Seat(self, submitted, fence, levels)
 
     def new_session(self, session_id: SessionId) -> OpenSession:
         return OpenSession(session_id, rooms=self._rooms.session)
@@ -187,6 +194,7 @@ class Seats:
         kept.run_id = submitted.run_id
         leave.callback(self._rise, kept)
         leave.push_async_callback(self._make_way, kept)
+        await self._claim(kept, submitted, seat)
         record = await self._rooms.session.records.get(session_id)
         kept.is_closed = kept.is_closed or record.closed_at is not None
         depth = submitted.limits.depth
@@ -201,6 +209,22 @@ class Seats:
             kept.is_in_slot = True
         seat.levels = Levels(below, first_depth=1)
         return kept.session
+
+    async def _claim(self, kept: _Kept, submitted: RunSubmitted, seat: Seat) -> None:
+        """Make the session this run's among all replicas, waiting for a run elsewhere that uses it."""
+        records, session_id = self._rooms.session.records, submitted.session_id
+        while True:
+            try:
+                epoch = await records.claim(session_id, submitted.run_id, seat.fence)
+                break
+            except SessionUsed as exc:
+                await self._rooms.journal.wait_until_finished(RunId(str(exc.data["run_id"])))
+        if epoch != kept.epoch + 1:
+            # A run elsewhere has used it since: what stands in this sandbox is not what its log says.
+            await kept.session.close()
+        kept.epoch = epoch
+        # The run's own epoch need not stand: whoever takes the run over claims the session before reading its log.
+        seat.fence = records.fence(session_id, epoch)
 
     async def _make_way(self, kept: _Kept) -> None:
         """At the end of a run: the session keeps its sandbox, unless somebody waits for a slot or it is closed."""

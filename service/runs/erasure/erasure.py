@@ -11,7 +11,6 @@
 What stays: the figures of step 4, and in the operator's chain of the audit log its id with what the operator did to it.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from service.ids import RunId, TenantId
-from service.journal.redis_journal import Journal
+from service.journal.redis_journal import Journal, forget_tenant
 from service.ledger.redis_ledger import Ledger
 from service.store.blobs import Blobs
 from service.store.connection import Store
@@ -81,6 +80,7 @@ class Erasure:
         figures = await self._keep_figures(tenant_id)
         await self._blobs_of(tenant_id).erase()
         await self._sweep(tenant_id)
+        await forget_tenant(self._store, tenant_id)
         await self._registry.tenants.forget(tenant_id, by=by)
         _log.info("tenant_erased", tenant_id=tenant_id, runs=figures.runs)
         return figures
@@ -99,10 +99,10 @@ class Erasure:
         """A run whose driver is gone has a lapsed lease and is not waited for."""
         journal = Journal(self._store, self._blobs_of(tenant_id), tenant_id)
         with anyio.move_on_after(within_s):
-            while unfinished := await journal.abandoned(math.inf):
+            while unfinished := await journal.unfinished():
                 for run_id in unfinished:
                     await journal.request_cancel(run_id)
-                if not set(unfinished) - set(await journal.abandoned(self._now())):
+                if not set(unfinished) - set(await journal.abandoned()):
                     return
                 await anyio.sleep(LOOK_AGAIN_S)
             return

@@ -143,10 +143,11 @@ class SubCalls:
         item, complaint = await _judge(finished, checked)
         if complaint is None or not isinstance(finished, CallFinished):
             return item
+        repair_origin = replace(call.origin, function=f"{call.origin.function}/repair")
         repair = replace(
             call,
             stem=f"{call.stem}/repair",
-            origin=None,
+            origin=repair_origin,
             messages=(
                 *call.messages,
                 Message(role="assistant", content=finished.text),
@@ -155,7 +156,10 @@ class SubCalls:
                 ),
             ),
         )
-        item, _ = await _judge(await self._metered.call(repair, self._standing.purse, self._append), checked)
+        repaired = self._finished.get(repair_origin) or await self._metered.call(
+            repair, self._standing.purse, self._append
+        )
+        item, _ = await _judge(repaired, checked)
         return item
 
     def _call(self, batch: _Batch, index: int, *, attempt_from: int) -> MeteredCall:

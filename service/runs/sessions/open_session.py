@@ -46,6 +46,7 @@ from service.sandboxes.port import SandboxGone, Template
 from service.sandboxes.sandbox import Beginning, Sandbox
 from service.sandboxes.values import BindRefused
 from service.store.blobs import Blobs
+from service.store.fences import NO_FENCE, Fence
 
 AnswerForm = Literal["text", "json"]
 
@@ -88,6 +89,10 @@ class OpenSession:
         """Whether the sandbox has not seen the session's log yet."""
         self._run_id: RunId | None = None
         """The run that uses the session."""
+        self._fence = NO_FENCE
+        """What may be logged for that run is fenced by."""
+        self._rebuilt: Rebuilt | None = None
+        """How the namespace came back, as long as nothing has changed it since."""
         self._attempts = 0
         """To replay; they tell re-run cells apart on the wire."""
 
@@ -145,18 +150,21 @@ class OpenSession:
         finished: frozenset[CellId],
         new_grant: Callable[[], str],
         host_calls: HostCalls,
+        *,
+        fence: Fence,
     ) -> Rebuilt | None:
         """Open the session and make it ready for a run: what earlier cells left, then the run's own bindings. Returns
         how the earlier cells came back, when there were any to be done again.
 
         `finished` are the run's cells that its journal knows the end of. A cell that was logged just before a crash,
-        but not journalled, is the run's open cell still: it is about to run, and must not have run already.
+        but not journalled, is the run's open cell still: it is about to run, and must not have run already. `fence` is
+        that of everything that is logged for the run.
 
         Raises:
             SandboxRefused, SandboxStartFailed, SandboxGone: there is no sandbox to be had, or it died of it.
             BindRefused, NotFound: a context or a tool of this run does not go in; the message says why.
         """
-        self._run_id = run_id
+        self._run_id, self._fence = run_id, fence
         records = await self._rooms.cell_log.read(self.session_id)
         is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
         binds = not is_bound and bool(wanted.begins_run or wanted.contexts or wanted.tools)
@@ -164,11 +172,11 @@ class OpenSession:
             wanted = replace(wanted, histories=await self._histories(records))
         begins = binds and not records and (self.sandbox is None or not self.sandbox.is_running)
         await self.open(new_grant(), await self._beginning(wanted) if begins else None)
-        rebuilt = None
+        rebuilt = self._rebuilt = None
         if self._is_fresh:
             open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
             plan = plan_for(record for record in records if record.cell_id not in open_cells)
-            rebuilt = await self._replay(plan, new_grant, host_calls)
+            rebuilt = self._rebuilt = await self._replay(plan, new_grant, host_calls)
         if binds:
             if not begins:
                 await self._bind(wanted)
@@ -178,6 +186,7 @@ class OpenSession:
 
     async def bind_history(self, run_id: RunId, cell_id: CellId, messages: tuple[Message, ...]) -> None:
         """Offload a part of the root's conversation into `history`."""
+        self._rebuilt = None
         blob = await self._rooms.blobs.put(MESSAGES.dump_json(messages), media="json")
         await self._bind_offloaded(blob)
         await self._log(CellRecord(cell_id=cell_id, run_id=run_id, kind="history", code=BLOB.dump_json(blob).decode()))
@@ -242,12 +251,15 @@ class OpenSession:
 
     async def rebuild(self, new_grant: Callable[[], str], host_calls: HostCalls) -> Rebuilt:
         """Bring the namespace back in a fresh kernel, in a new sandbox if the old one is gone. Broken off by a
-        cancellation or a failure, it leaves no sandbox: the next `prepare` begins it anew.
+        cancellation or a failure, it leaves no sandbox: the next `prepare` begins it anew. Nothing is done where
+        `prepare` has just brought it back (a run that was taken over while its namespace was lost).
 
         Raises:
             SandboxRefused, SandboxStartFailed, SandboxGone: there is no sandbox to rebuild in.
             BindRefused, NotFound: what the run itself had bound cannot be bound again.
         """
+        if self._rebuilt is not None and self.sandbox is not None and self.sandbox.is_running:
+            return self._rebuilt
         if self.sandbox is None or not self.sandbox.is_running:
             await self.open(new_grant())
         return await self._replay(plan_for(await self._rooms.cell_log.read(self.session_id)), new_grant, host_calls)
@@ -337,6 +349,7 @@ class OpenSession:
     async def _run(
         self, cell: OpenCell, code: str, limits: CellLimits, answer_form: AnswerForm, host_calls: HostCalls
     ) -> CellResult:
+        self._rebuilt = None
         host_calls.open(cell)
         try:
             return await self.opened.run_cell(
@@ -404,7 +417,7 @@ class OpenSession:
         return (*earlier, blob)[-MAX_HISTORIES:]
 
     async def _log(self, record: CellRecord) -> None:
-        await self._rooms.cell_log.append(self.session_id, record)
+        await self._rooms.cell_log.append(self.session_id, record, self._fence)
 
     def _history(self, blob: BlobRef, name: str, aliases: list[str]) -> Bound:
         link = f"history-{blob.sha256}.json"

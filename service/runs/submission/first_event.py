@@ -18,7 +18,7 @@ from service.loop.commands import AskRoot, RunCell
 from service.loop.events import RunSubmitted
 from service.loop.machine import decide, evolve
 from service.loop.prompts import PromptFigures, PromptPack, render
-from service.loop.values import PREVIEW_CHARS, ContextShown, Limits, RenderedPrompt, Tool, WrapUp
+from service.loop.values import PREVIEW_CHARS, ContextShown, HostCallKey, Limits, RenderedPrompt, Tool, WrapUp
 from service.models.catalog import Route
 from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
@@ -67,6 +67,7 @@ class Family:
     parent_run_id: RunId
     depth: int
     deadline_at: float
+    origin: HostCallKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +169,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         tools=request.tools,
         keeps_session=request.session_id is not None,
         key_id=request.key_id,
+        origin=None if family is None else family.origin,
     )
 
 

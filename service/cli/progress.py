@@ -339,6 +339,7 @@ _PURPOSE = {
 
 _STOPPED = {
     StopReason.ANSWERED: "answered",
+    StopReason.CELL_DONE: "the cell has run",
     StopReason.TURN_LIMIT: "stopped at the turn limit",
     StopReason.BUDGET: "stopped: what is left of the budget does not cover another call",
     StopReason.TOKEN_LIMIT: "stopped at the token limit",

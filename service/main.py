@@ -69,6 +69,7 @@ async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskG
     rooms = WebRooms(
         tenancy=service.tenancy,
         api_keys=api_keys,
+        registry=service.registry,
         drain=Drain(service.store.wake_listeners),
         probe=StoreProbe(lambda: service.store.read("PING"), tasks),
         now=time.time,

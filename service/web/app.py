@@ -19,7 +19,7 @@ from service.web.contexts import stored as stored_contexts
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
-from service.web.runs import answer, calls, estimates, events, trajectory
+from service.web.runs import answer, artifacts, calls, estimates, events, trajectory
 from service.web.runs import collection as run_collection
 from service.web.runs import single as single_run
 from service.web.sessions import cells as session_cells
@@ -38,6 +38,7 @@ ROUTERS = (
     single_run.router,
     events.router,
     answer.router,
+    artifacts.router,
     context_content.router,
     uploads.router,
     calls.router,

@@ -7,6 +7,7 @@ import anyio
 
 from service.runs.tenancy import Tenancy
 from service.tenants.api_keys import ApiKeys
+from service.tenants.registry import Registry
 from service.web.store_probe import StoreProbe
 
 
@@ -34,6 +35,7 @@ class WebRooms:
 
     tenancy: Tenancy
     api_keys: ApiKeys
+    registry: Registry
     drain: Drain
     probe: StoreProbe
     now: Callable[[], float]

@@ -92,6 +92,7 @@ async def served(
         rooms = WebRooms(
             tenancy=service.tenancy,
             api_keys=api_keys,
+            registry=service.registry,
             drain=Drain(service.store.wake_listeners),
             probe=StoreProbe(lambda: service.store.read("PING"), tasks),
             now=time.time,

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.runs.playing import SUB
+from tests.runs.playing import SUB, repl
 from tests.web.serving import Served, served
 
 pytestmark = pytest.mark.anyio
@@ -170,6 +170,21 @@ async def test_a_session_is_interrupted_restarted_paused_and_closed(tmp_path: Pa
         assert (await it.client.delete(session)).status_code == 204
         assert (await it.client.get(session)).json()["state"] == "closed"
         assert (await it.client.post(f"{session}/cells", json={"code": "1"})).status_code == 400
+
+
+async def test_a_runs_artifacts_are_its_sessions_files(tmp_path: Path) -> None:
+    """What code of a run wrote into its session's working directory is listed with the run; without one, nothing is."""
+    writes = repl(
+        "import tempfile\nwith open(tempfile.gettempdir() + '/out.csv', 'w') as f: f.write('1,2')\nFINAL('x')"
+    )
+    async with served(tmp_path, writes) as it:
+        session_id = (await opened(it)).rpartition("/")[2]
+        for more, files in (({"session_id": session_id}, [{"path": "out.csv", "size_bytes": 3}]), ({}, [])):
+            wait = {"prefer": "wait=60"}
+            run = (await it.client.post("/v1/runs", json=await it.submission(**more), headers=wait)).json()
+            assert run["stop_reason"] == "answered", run
+            found = (await it.client.get(f"/v1/runs/{run['run_id']}/artifacts")).json()
+            assert found == {"session_id": run["session_id"], "files": files, "is_complete": True}
 
 
 async def test_sessions_are_listed_page_by_page(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.contexts.uploads import MOST_OPEN
+from service.tenants.values import CallerLimits
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -150,3 +151,35 @@ async def test_open_uploads_are_bounded(it: Served) -> None:
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_uploads")
         await other.delete(opened[0])
         assert (await other.post("/v1/uploads", json=plan)).status_code == 201
+
+
+async def test_what_a_tenant_may_keep_is_bounded(it: Served) -> None:
+    """One context, byte or session more than a key may have is refused, leaves nothing, and fits once one is gone."""
+    limits = CallerLimits(open_contexts=2, storage_bytes=100, open_sessions=1)
+    async with it.client_with(await it.secret(limits=limits)) as client:
+
+        async def store(text: str) -> httpx.Response:
+            return await client.post("/v1/contexts", json={"text": text})
+
+        first = (await store("a" * 60)).headers["location"]
+        large = await store("b" * 60)
+        assert (large.status_code, large.json()["code"], large.json()["data"]["limit_name"]) == (
+            429,
+            "quota_exceeded",
+            "storage_bytes",
+        )
+        assert (await store("a" * 60)).headers["location"] == first  # it is there: nothing is added
+        assert (await store("c")).status_code == 201
+        assert (await store("d")).json()["data"]["limit_name"] == "open_contexts"
+        assert (await client.post("/v1/contexts", json={"open": True})).status_code == 429
+        upload = (await client.post("/v1/uploads", json={"name": "u", "size_bytes": 3})).headers["location"]
+        patched = await client.patch(upload, content=b"xyz", headers={"upload-offset": "0"})
+        assert patched.status_code == 429
+        assert (await client.head(upload)).status_code == 404
+        assert (await client.delete(first)).status_code == 204
+        assert (await store("b" * 60)).status_code == 201
+        session = (await client.post("/v1/sessions", json={})).headers["location"]
+        refused = await client.post("/v1/sessions", json={})
+        assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "open_sessions")
+        assert (await client.delete(session)).status_code == 204
+        assert (await client.post("/v1/sessions", json={})).status_code == 201

@@ -53,7 +53,7 @@ class SessionContents:
 
     async def write_variable(
         self, session_id: SessionId, name: str, chunks: AsyncIterator[bytes], *, as_: ValueForm
-    ) -> None:
+    ) -> BlobRef:
         """Give a variable a text, or a JSON value. The last write counts.
 
         Raises:
@@ -68,6 +68,7 @@ class SessionContents:
             raise BadRequest(f"a variable may have {MAX_VALUE_BYTES} bytes: make it a context") from exc
         async with self._between_runs(session_id) as session:
             await session.write_variable(WrittenVariable(name=name, value=value))
+        return value
 
     async def files(self, session_id: SessionId) -> FileList:
         """The regular files of the working directory; beside a running cell too."""

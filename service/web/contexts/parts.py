@@ -10,6 +10,7 @@ from service.web.callers import RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
 from service.web.doors import open_router
+from service.web.holdings import HoldingsOfCaller
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_NAME_CHARS
 
@@ -27,15 +28,19 @@ router = open_router(Scope.CONTEXTS, tag="contexts")
     },
 )
 async def put_part(
+    *,
     context_id: ContextIdInPath,
     name: Annotated[str, Path(min_length=1, max_length=MAX_NAME_CHARS, examples=["src/main.py"])],
     request: Request,
     runs: RunsOfCaller,
+    holdings: HoldingsOfCaller,
 ) -> ShownPart:
     """The body is the part: UTF-8 text of any size. A part of the same name is replaced. With `content-digest` it is
     kept only when it arrived as it was sent."""
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
-    return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks))
+    part = await runs.rooms.open_contexts.put_part(context_id, name, chunks)
+    await holdings.keep_part(context_id, part)
+    return shown_part(part)
 
 
 @router.post("/v1/contexts/{context_id}/seal", summary="Seal an open context")

@@ -11,6 +11,7 @@ from service.tenants.values import Scope
 from service.web.callers import RunsOfCaller
 from service.web.contexts.shapes import ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
+from service.web.holdings import HoldingsOfCaller
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_CURSOR_CHARS, Shown
@@ -48,9 +49,10 @@ async def show(context_id: ContextIdInPath, runs: RunsOfCaller) -> ShownContext:
 
 
 @router.delete("/v1/contexts/{context_id}", status_code=204, summary="Delete a context")
-async def delete(context_id: ContextIdInPath, runs: RunsOfCaller) -> None:
+async def delete(context_id: ContextIdInPath, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> None:
     """Runs that have begun with it go on; none can begin with it any more."""
     try:
         await runs.rooms.contexts.delete(context_id)
     except ContextOpen:
         await runs.rooms.open_contexts.delete(context_id)
+    await holdings.drop_context(context_id)

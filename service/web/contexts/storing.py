@@ -1,5 +1,6 @@
 """`POST /v1/contexts`: a context that comes in a JSON body, or as a stream of its bytes."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -8,12 +9,14 @@ from fastapi import Query, Request, Response
 from pydantic_core import to_json
 
 from service.runs.runs import Runs
+from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape
 from service.web.callers import RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
+from service.web.holdings import Holdings, HoldingsOfCaller
 from service.web.shapes import MAX_NAME_CHARS
 
 PIECE_BYTES = 1 << 20
@@ -42,6 +45,7 @@ async def store(
     request: Request,
     response: Response,
     runs: RunsOfCaller,
+    holdings: HoldingsOfCaller,
     name: Annotated[
         str, Query(min_length=1, max_length=MAX_NAME_CHARS, description="For people. Of a stream; JSON has its own.")
     ] = "context",
@@ -53,24 +57,34 @@ async def store(
     context, of any size, and streams. Storing the same content under the same name again finds the context that is
     there."""
     if is_json(request):
-        shown = await _store_given(runs, await read_shape(request, GivenContext))
+        shown = await _store_given(runs, holdings, await read_shape(request, GivenContext))
     else:
         chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
-        shown = shown_context(await runs.rooms.contexts.put(name, kind, chunks))
+        since = time.time()
+        context = await runs.rooms.contexts.put(name, kind, chunks)
+        shown = shown_context(await holdings.keep_context(context, since=since))
     response.headers["location"] = f"/v1/contexts/{shown.context_id}"
     return shown
 
 
-async def _store_given(runs: Runs, given: GivenContext) -> ShownContext:
-    rooms = runs.rooms
+async def _store_given(runs: Runs, holdings: Holdings, given: GivenContext) -> ShownContext:
+    rooms, since = runs.rooms, time.time()
     if given.content == "open":
-        return shown_open_context(await rooms.open_contexts.open(given.name))
+        opened = await rooms.open_contexts.open(given.name)
+        try:
+            await holdings.count_context(opened.context_id)
+        except QuotaExceeded:
+            await rooms.open_contexts.delete(opened.context_id)
+            raise
+        return shown_open_context(opened)
     if given.content == "text":
         data = await anyio.to_thread.run_sync(given.text.encode)
-        return shown_context(await rooms.contexts.put_text(given.name, _pieces(data)))
-    value = given.texts if given.content == "texts" else given.value
-    data = await anyio.to_thread.run_sync(to_json, value)
-    return shown_context(await rooms.contexts.put_json(given.name, _pieces(data)))
+        context = await rooms.contexts.put_text(given.name, _pieces(data))
+    else:
+        value = given.texts if given.content == "texts" else given.value
+        data = await anyio.to_thread.run_sync(to_json, value)
+        context = await rooms.contexts.put_json(given.name, _pieces(data))
+    return shown_context(await holdings.keep_context(context, since=since))
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

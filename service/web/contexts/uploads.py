@@ -1,17 +1,21 @@
 """`/v1/uploads`: a context whose bytes come in several requests, each going on where the last one ended."""
 
+import time
 from typing import Annotated, Literal
 
 from fastapi import Header, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from service.contexts.uploads import LARGEST_BYTES, Upload, UploadPlan
+from service.runs.runs import Runs
+from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks
 from service.web.callers import RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
 from service.web.doors import open_router
+from service.web.holdings import Holdings, HoldingsOfCaller
 from service.web.paths import UploadIdInPath
 from service.web.shapes import Shape, Shown
 
@@ -45,10 +49,11 @@ class ShownUpload(Shown):
 
 
 @router.post("/v1/uploads", status_code=201, summary="Begin an upload")
-async def begin(given: UploadGiven, runs: RunsOfCaller, response: Response) -> ShownUpload:
+async def begin(given: UploadGiven, runs: RunsOfCaller, holdings: HoldingsOfCaller, response: Response) -> ShownUpload:
     """Open for 24 hours after the last byte. What is stored already (`sha256`) has its `context_id` at once."""
     plan = UploadPlan(name=given.name, kind=given.kind, size_bytes=given.size_bytes, sha256=given.sha256)
-    upload = await runs.rooms.uploads.open(plan)
+    since = time.time()
+    upload = await _kept(await runs.rooms.uploads.open(plan), runs, holdings, since)
     response.headers["location"] = f"/v1/uploads/{upload.upload_id}"
     return _shown(upload, response)
 
@@ -76,22 +81,38 @@ async def show(upload_id: UploadIdInPath, runs: RunsOfCaller, response: Response
     },
 )
 async def go_on(
+    *,
     upload_id: UploadIdInPath,
     request: Request,
     response: Response,
     runs: RunsOfCaller,
+    holdings: HoldingsOfCaller,
     upload_offset: Annotated[int, Header(ge=0, le=LARGEST_BYTES, description="Where these bytes go.")],
 ) -> ShownUpload:
     """What came before the connection broke is kept. With the last byte the upload becomes a context. With
     `content-digest` (of this request's bytes) they are kept only when they arrived as they were sent."""
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_BYTES))
-    return _shown(await runs.rooms.uploads.add(upload_id, upload_offset, chunks), response)
+    since = time.time()
+    upload = await runs.rooms.uploads.add(upload_id, upload_offset, chunks)
+    return _shown(await _kept(upload, runs, holdings, since), response)
 
 
 @router.delete("/v1/uploads/{upload_id}", status_code=204, summary="Give an upload up")
 async def give_up(upload_id: UploadIdInPath, runs: RunsOfCaller) -> None:
     """What it has become stays."""
     await runs.rooms.uploads.delete(upload_id)
+
+
+async def _kept(upload: Upload, runs: Runs, holdings: Holdings, since: float) -> Upload:
+    """Count what the upload has become. Raises `QuotaExceeded`: then it has become nothing, and is gone."""
+    if upload.context_id is not None:
+        context = await runs.rooms.contexts.get(upload.context_id)
+        try:
+            await holdings.keep_context(context, since=since)
+        except QuotaExceeded:
+            await runs.rooms.uploads.delete(upload.upload_id)
+            raise
+    return upload
 
 
 def _shown(upload: Upload, response: Response) -> ShownUpload:

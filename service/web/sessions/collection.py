@@ -5,9 +5,11 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from service.ids import SessionId
+from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest
 from service.web.doors import open_router
+from service.web.holdings import HoldingsOfCaller
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session
@@ -21,11 +23,21 @@ router = open_router(Scope.SESSIONS, tag="sessions")
 
 @router.post("/v1/sessions", status_code=201, summary="Open a session")
 async def open_session(
-    given: SessionGiven, caller: CallerOfRequest, uses: SessionUsesOfCaller, response: Response
+    *,
+    given: SessionGiven,
+    caller: CallerOfRequest,
+    uses: SessionUsesOfCaller,
+    holdings: HoldingsOfCaller,
+    response: Response,
 ) -> ShownSession:
     """Its sandbox comes up with its first use."""
     _check_model(given, caller)
     view = await uses.desk.open(given.change())
+    try:
+        await holdings.count_session(view.session_id)
+    except QuotaExceeded:
+        await uses.desk.close(view.session_id)
+        raise
     response.headers["location"] = f"/v1/sessions/{view.session_id}"
     return shown_session(view)
 
@@ -70,9 +82,10 @@ async def resume(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Show
 
 
 @router.delete("/v1/sessions/{session_id}", status_code=204, summary="Close a session")
-async def close(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> None:
+async def close(session_id: SessionIdInPath, uses: SessionUsesOfCaller, holdings: HoldingsOfCaller) -> None:
     """For good, once the run that is in it has ended. Its record stays."""
     await uses.desk.close(session_id)
+    await holdings.drop_session(session_id)
 
 
 def _check_model(given: SessionGiven, caller: Caller) -> None:

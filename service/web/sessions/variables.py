@@ -10,6 +10,7 @@ from service.tenants.values import Scope
 from service.web.bodies import body_chunks
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
+from service.web.holdings import HoldingsOfCaller
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import ShownVariable, ValueForm, Variables
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -55,10 +56,16 @@ async def read_variable(
 
 @router.put("/v1/sessions/{session_id}/variables/{name}", status_code=204, summary="Write a variable")
 async def write_variable(
-    session_id: SessionIdInPath, name: VariableName, request: Request, uses: SessionUsesOfCaller
+    *,
+    session_id: SessionIdInPath,
+    name: VariableName,
+    request: Request,
+    uses: SessionUsesOfCaller,
+    holdings: HoldingsOfCaller,
 ) -> None:
     """With `content-type: application/json` the body's value, else its text (UTF-8). A rebuilt session has it again."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: ValueForm = "json" if kind == "application/json" else "text"
     chunks = body_chunks(request, limit_bytes=MAX_VALUE_BYTES)
-    await uses.contents.write_variable(session_id, name, chunks, as_=form)
+    value = await uses.contents.write_variable(session_id, name, chunks, as_=form)
+    await holdings.keep_in_session(session_id, {value.sha256: value.size_bytes})

@@ -1,0 +1,94 @@
+"""What a caller keeps: contexts and sessions are counted, and their bytes, at every level that has a limit.
+
+Something is kept first and counted then, before its id is given out: what does not fit is taken away again. What was
+made by other ways than this API (the command line, which belongs to the operator) is not counted.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from sandbox_image.protocol import ImageEncoding
+from service.contexts.values import Context, Part
+from service.ids import ContextId, SessionId
+from service.runs.runs import Runs
+from service.tenants.errors import QuotaExceeded
+from service.tenants.quotas import Counted, Quotas
+from service.tenants.storage import Storage
+from service.tenants.values import Level
+from service.web.callers import caller_of, rooms_of, runs_of
+
+
+class Holdings:
+    """Those of the tenant of one request, counted at the levels of its key."""
+
+    def __init__(self, runs: Runs, quotas: Quotas, storage: Storage, levels: tuple[Level, ...]) -> None:
+        self._runs = runs
+        self._quotas = quotas
+        self._storage = storage
+        self._levels = levels
+
+    async def keep_context(self, context: Context, *, since: float) -> Context:
+        """Count a stored context and return it. Idempotent: one that was counted stays so.
+
+        Raises:
+            QuotaExceeded: there are too many, or too many bytes; one that was made `since` is deleted again.
+        """
+        digests = dict(blob for part in context.parts for blob in _blobs(part))
+        try:
+            await self.count_context(context.context_id)
+            await self._storage.hold(context.context_id, digests, self._levels)
+        except QuotaExceeded:
+            if context.created_at >= since:
+                await self._runs.rooms.contexts.delete(context.context_id)
+                await self.drop_context(context.context_id)
+            raise
+        return context
+
+    async def count_context(self, context_id: ContextId) -> None:
+        """Count one whose parts are yet to come. Raises `QuotaExceeded`."""
+        await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, lapses_at=None)
+
+    async def keep_part(self, context_id: ContextId, part: Part) -> None:
+        """Count the bytes of a part. Raises `QuotaExceeded`: the part is there, the context must be deleted."""
+        await self._storage.hold(context_id, dict(_blobs(part)), self._levels)
+
+    async def drop_context(self, context_id: ContextId) -> None:
+        """It was deleted. Idempotent."""
+        await self._quotas.release(Counted.OPEN_CONTEXTS, context_id)
+        await self._storage.drop(context_id)
+
+    async def count_session(self, session_id: SessionId) -> None:
+        """Raises `QuotaExceeded`."""
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
+
+    async def keep_in_session(self, session_id: SessionId, blobs: Mapping[str, int]) -> None:
+        """Count what was put into a session. Raises `QuotaExceeded`."""
+        await self._storage.hold(session_id, blobs, self._levels)
+
+    async def drop_session(self, session_id: SessionId) -> None:
+        """It was closed. Idempotent."""
+        await self._quotas.release(Counted.OPEN_SESSIONS, session_id)
+        await self._storage.drop(session_id)
+
+
+def holdings_of(request: Request) -> Holdings:
+    caller, registry = caller_of(request), rooms_of(request).registry
+    tenant = caller.tenant.id
+    return Holdings(runs_of(request), registry.quotas_of(tenant), registry.storage_of(tenant), caller.levels)
+
+
+_WIDTH_OF: Mapping[ImageEncoding, int] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}
+
+HoldingsOfCaller = Annotated[Holdings, Depends(holdings_of)]
+
+
+def _blobs(part: Part) -> list[tuple[str, int]]:
+    """The part's payloads, images included; where one is the original itself, it counts once."""
+    found = [(part.sha256, part.size_bytes)]
+    if part.image is not None and part.image.sha256 != part.sha256:
+        found.append((part.image.sha256, part.image.length * _WIDTH_OF[part.image.encoding]))
+    if part.list_image is not None:
+        found.append((part.list_image.sha256, part.list_image.size_bytes))
+    return found

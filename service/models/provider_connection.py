@@ -232,11 +232,13 @@ class _Body:
         self._size_bytes = 0
 
     async def read(self) -> bytes:
-        """The next piece; empty at the end."""
-        with anyio.move_on_after(self._idle_s if self._size_bytes else None) as idle:
-            chunk = await self._content.readany()
-        if idle.cancelled_caught:
-            raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
+        """The next piece; empty at the end. What has come already is not waited for."""
+        chunk = self._content.read_nowait()
+        if not chunk and not self._content.at_eof():
+            with anyio.move_on_after(self._idle_s if self._size_bytes else None) as idle:
+                chunk = await self._content.readany()
+            if idle.cancelled_caught:
+                raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
         self._size_bytes += len(chunk)
         if self._size_bytes > self._limit_bytes:
             _invalid(f"the reply is longer than {self._limit_bytes} bytes")
@@ -250,6 +252,8 @@ class _Body:
 
     async def drain(self) -> None:
         """Read what follows the end of a stream, briefly: only a body read to its end keeps its connection."""
+        if self._content.at_eof():
+            return
         with anyio.move_on_after(DRAIN_S):
             while await self.read():
                 pass

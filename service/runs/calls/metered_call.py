@@ -118,6 +118,8 @@ class MeteredCalls:
                 attempt, hold = hold, None
                 with purse.gate.passed():
                     last, retry_after_s = await self._attempt(here, attempt, purse, append)
+                if last.outcome is CallOutcome.OK:
+                    return last
                 course = replace(course, tries=course.tries + 1, attempts=course.attempts + 1)
                 pause_s = pause_after(course, retry_after_s)
                 onward = after_attempt(course, last.outcome, pause_s, call.deadline_at - self._now())

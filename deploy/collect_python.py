@@ -24,8 +24,8 @@ import sysconfig
 from pathlib import Path
 
 NOT_NEEDED = {
-    "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests",
-    "tkinter", "turtledemo",
+    "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages",
+    "sitecustomize.py", "test", "tests", "tkinter", "turtledemo", "usercustomize.py",
 }  # fmt: skip
 NOT_NEEDED_PREFIXES = ("_tkinter", "_test", "xxlimited", "_xx", "_ctypes_test", "config-")
 OPTIONAL = ("/etc/ld.so.cache", "/usr/share/zoneinfo", "/etc/localtime", "/usr/lib/locale/C.utf8")

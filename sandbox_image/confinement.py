@@ -87,6 +87,19 @@ def confine_supervisor(*, session_directory: str, tmp_directory: str, with_landl
     return [*in_force, "seccomp"]
 
 
+def confine_supervisor_further() -> list[str]:
+    """Once the zygote is forked, which alone forks from then on.
+
+    Raises:
+        ConfinementFailed: this machine cannot.
+    """
+    try:
+        seccomp.confine_supervisor()
+    except OSError as error:
+        raise ConfinementFailed(f"cannot confine the supervisor: {error}") from error
+    return ["seccomp:supervisor"]
+
+
 def confine_kernel() -> list[str]:
     """The second filter. Raises `OSError` when it does not hold: the kernel must not live then."""
     seccomp.confine_kernel()

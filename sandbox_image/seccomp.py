@@ -290,6 +290,23 @@ def kernel_filter(architecture: Architecture, pid: int) -> list[Instruction]:
     return assemble(architecture, rules, ALLOW)
 
 
+def supervisor_filter(architecture: Architecture) -> list[Instruction]:
+    """For the supervisor once its zygote is forked, on top of the sandbox's: it only takes away.
+
+    Should somebody get hold of it, the limit on the data of each process bounds memory only while there are no more
+    processes and no memory that is shared.
+    """
+    threads = Check(argument=0, among=(_CLONE_THREAD,), mask=_CLONE_THREAD)
+    private = Check(argument=3, among=(_MAP_PRIVATE,), mask=_MAP_TYPE | _MAP_GROWSDOWN)
+    rules = (
+        Rule(names=("clone",), action=ALLOW, checks=(threads,), otherwise=EPERM),
+        Rule(names=("prctl",), action=ALLOW, checks=(Check(argument=0, among=_KERNEL_PRCTL),), otherwise=EPERM),
+        Rule(names=("mmap",), action=ALLOW, checks=(private,), otherwise=EPERM),
+        Rule(names=("fork", "vfork", "setsid", "seccomp"), action=EPERM),
+    )
+    return assemble(architecture, rules, ALLOW)
+
+
 def install(program: Sequence[Instruction]) -> None:
     """Put a filter on this thread, for good. Needs no-new-privs.
 
@@ -306,6 +323,10 @@ def install(program: Sequence[Instruction]) -> None:
 
 def confine_sandbox() -> None:
     install(sandbox_filter(this_architecture()))
+
+
+def confine_supervisor() -> None:
+    install(supervisor_filter(this_architecture()))
 
 
 def confine_kernel() -> None:

@@ -56,11 +56,10 @@ def main(arguments: list[str]) -> int:
         return EXIT_USAGE
     tasks_beside = _count_tasks_beside(line)
     try:
-        in_force = _confine(line)
+        return _serve(line, _confine(line), tasks_beside)
     except confinement.ConfinementFailed as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return EXIT_NOT_CONFINED
-    return _serve(line, in_force, tasks_beside)
 
 
 def _count_tasks_beside(line: CommandLine) -> int | None:
@@ -93,8 +92,10 @@ def _confine(line: CommandLine) -> list[str]:
 def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     gc.freeze()  # a collection writes to what it looks at, and pages that nobody writes to are shared with the zygote
-    zygote = start_zygote()
+    zygote = start_zygote(confined=not line.unconfined)
     gc.enable()  # `__main__` turned it off for the imports
+    if not line.unconfined:
+        in_force = in_force + confinement.confine_supervisor_further()
     station = Station(
         gateway_socket=os.path.join(line.session_directory, GATEWAY_SOCKET),
         contexts_directory=os.path.join(line.session_directory, CONTEXTS_DIRECTORY),

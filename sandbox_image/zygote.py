@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from . import confinement
@@ -107,8 +107,9 @@ class Zygote:
         return note
 
 
-def start_zygote() -> Zygote:
-    """Fork it. The caller must have no other thread and no connection yet."""
+def start_zygote(*, confined: bool) -> Zygote:
+    """Fork it. The caller must have no other thread and no connection yet. A `confined` one forks no kernel that is
+    not, whatever it is asked for."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
     pid = os.fork()
@@ -117,7 +118,7 @@ def start_zygote() -> Zygote:
         try:
             ours.close()
             confinement.die_with_parent(parent)
-            _ZygoteProcess(theirs).serve()
+            _ZygoteProcess(theirs, confined=confined).serve()
             status = 0
         finally:
             os._exit(status)
@@ -126,8 +127,9 @@ def start_zygote() -> Zygote:
 
 
 class _ZygoteProcess:
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, *, confined: bool) -> None:
         self._channel = channel
+        self._confined = confined
         self._kernel: int | None = None
 
     def serve(self) -> None:
@@ -159,7 +161,10 @@ class _ZygoteProcess:
                 if request.pop("do") == "signal":
                     self._signal(request["pid"], request["signal"])
                 else:
+                    if self._kernel is not None:
+                        return  # a supervisor of ours waits for the end of one: this one is somebody else's
                     birth = KernelBirth(**request)
+                    birth = replace(birth, confined=birth.confined or self._confined)
                     parent = os.getpid()
                     pid = os.fork()
                     if pid == 0:

@@ -16,6 +16,8 @@ from service.sandboxes.bubblewrap import IMAGE_PARENT, SESSION, Profile, bubblew
 from service.sandboxes.port import Template
 from service.sandboxes.python_files import PythonFiles
 
+SUPERVISOR_BYTES = 1 << 30
+"""What a supervisor may take beyond its kernel's memory: host calls on their way, and the stacks of its threads."""
 HOST_PATIENCE_S = 5
 """How long a sandbox lives on when no host accepts its streams and no death signal has reached it."""
 
@@ -106,5 +108,7 @@ def _image_command(level: Level, launch: Launch) -> list[str]:
 def _with_limits(template: Template, words: Sequence[str]) -> list[str]:
     """Limits that hold from the first instruction on. A shell sets them, because code between fork and exec of a
     threaded service is not safe, and because every machine has one."""
-    script = f'ulimit -c 0 && ulimit -n {template.open_files} && exec "$@"'
+    # Of each process inside, in kilobytes: the kernel's own limit is narrower, the supervisor has no other.
+    data_kib = (template.memory_bytes + SUPERVISOR_BYTES) >> 10
+    script = f'ulimit -c 0 && ulimit -n {template.open_files} && ulimit -d {data_kib} && exec "$@"'
     return ["/bin/sh", "-c", script, "sh", *words]

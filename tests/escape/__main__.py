@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tests.escape import backends, cells, service
+from tests.escape import backends, service
 from tests.escape.case import BackendName
 from tests.escape.column import Choice, Row, run
 
@@ -64,7 +64,7 @@ def _one_column(options: argparse.Namespace) -> int:
     if options.column == _SERVICE:
         rows = service.rows()
     else:
-        rows = run(options.column, cells.ALL, Choice(seed=options.seed, short=options.short, only=options.only))
+        rows = run(options.column, Choice(seed=options.seed, short=options.short, only=options.only))
     options.out.write_text(json.dumps([asdict(row) for row in rows]))
     return 0
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+
 from service.sandboxes.docker_launcher import Launcher
 from service.sandboxes.docker_provider import DockerProvider
 from service.sandboxes.levels import LevelName
@@ -17,6 +19,7 @@ from service.sandboxes.port import Provider
 from service.sandboxes.process_provider import ProcessProvider, _bubblewraps
 from tests import machine
 from tests.escape.case import LANDLOCK, PROCESS, RUNC, RUNSC, BackendName
+from tests.escape.supervisor import subvert, subverted_image
 from tests.sandboxes.docker_machine import build_image, containers_of, engine, launcher_process
 from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
@@ -62,17 +65,23 @@ class Backend:
 
 
 @contextmanager
-def open_backend(name: BackendName, directory: Path) -> Iterator[Backend]:
-    """For the time of the block. `directory` is the suite's own."""
+def open_backend(name: BackendName, directory: Path, *, subverted: bool = False) -> Iterator[Backend]:
+    """For the time of the block. `directory` is the suite's own. The supervisor of a `subverted` one does what cells
+    tell it to (`supervisor`)."""
     sessions = directory / "sessions"
     sessions.mkdir(mode=0o755)
     if name == "docker+runc" or name == "docker+runsc":
         build_image()
-        with launcher_process(directory):
+        image = machine.SANDBOX_IMAGE
+        more: tuple[str, ...] = ()
+        if subverted:
+            image = subverted_image(image)
+            more = ("--image", image)
+        with launcher_process(directory, *more):
             provider = DockerProvider(
                 Launcher(directory / "launcher.sock"),
                 sessions=sessions,
-                image=machine.SANDBOX_IMAGE,
+                image=image,
                 runtime="runc" if name == RUNC else "runsc",
             )
             yield Backend(name=name, provider=provider, sessions=sessions, directory=directory)
@@ -80,6 +89,10 @@ def open_backend(name: BackendName, directory: Path) -> Iterator[Backend]:
     level = LevelName.NAMESPACES if name == PROCESS else LevelName.LANDLOCK
     python = None if name == PROCESS else READABLE_PYTHON
     local = ProcessProvider(directory / "runtime", permitted=[level], python=python)
+    if subverted:
+        anyio.run(local.isolation)
+        assert local._found is not None
+        subvert(local._found[0], directory)
     yield Backend(name=name, provider=local, sessions=sessions, directory=directory)
 
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -22,6 +22,7 @@ from service.sandboxes.port import Template
 from service.sandboxes.processes import descendants
 from service.sandboxes.sandbox import Sandbox
 from tests import machine
+from tests.escape import cells, supervisor
 from tests.escape.attack import armed, said
 from tests.escape.backends import Backend, open_backend
 from tests.escape.case import BackendName, Case, Harm
@@ -68,16 +69,22 @@ class Choice:
         return sorted(chosen, key=lambda case: case.harm is Harm.SANDBOX)
 
 
-async def run_column(name: BackendName, cases: Sequence[Case], choice: Choice) -> list[Row]:
+def run_column(name: BackendName, cases: Sequence[Case], choice: Choice, *, subverted: bool = False) -> list[Row]:
     """Every chosen attack, and at the end whether anything is left behind."""
+    if not (chosen := choice.of(cases, name)):
+        return []
     directory = Path(tempfile.mkdtemp(prefix="rlm-escape-"))
     directory.chmod(0o755)
     try:
-        with open_backend(name, directory) as backend:
-            async with open_ground(directory) as ground:
-                return await _Column(backend, ground).rows(choice.of(cases, name))
+        with open_backend(name, directory, subverted=subverted) as backend:
+            return anyio.run(_rows, backend, chosen)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _rows(backend: Backend, cases: Sequence[Case]) -> list[Row]:
+    async with open_ground(backend.directory) as ground:
+        return await _Column(backend, ground).rows(cases)
 
 
 class _Column:
@@ -251,5 +258,11 @@ class _Column:
         )
 
 
-def run(name: BackendName, cases: Sequence[Case], choice: Choice) -> list[Row]:
-    return anyio.run(run_column, name, cases, choice)
+def run(name: BackendName, choice: Choice) -> list[Row]:
+    """Attacks from a cell, then those of a subverted supervisor."""
+    rows = run_column(name, cells.ALL, choice)
+    subverted = run_column(name, supervisor.CASES, choice, subverted=True)
+    return rows + [
+        row if row.case.startswith("supervisor: ") else replace(row, case=f"supervisor: {row.case}")
+        for row in subverted
+    ]

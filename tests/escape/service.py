@@ -47,7 +47,16 @@ class _Tally:
 def rows() -> list[Row]:
     """One a test. A skipped one has not held: it is there because this machine was to show it."""
     tally = _Tally()
-    words = ["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *(str(ROOT / module) for module in MODULES)]
+    words = [
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(ROOT),
+        *(str(ROOT / module) for module in MODULES),
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         pytest.main(words, plugins=[tally])
     return list(tally.rows.values())

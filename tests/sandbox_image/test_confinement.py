@@ -312,7 +312,7 @@ def test_what_is_in_force_is_reported_and_true(host: Host) -> None:
     """The claim names what holds, and Linux agrees."""
     (zygote,) = children(host.process.pid)
     (kernel,) = children(zygote)
-    for pid, filters in ((host.process.pid, 1), (zygote, 1), (kernel, 2)):
+    for pid, filters in ((host.process.pid, 2), (zygote, 1), (kernel, 2)):
         status = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
         )

@@ -226,3 +226,21 @@ def test_a_program_above_linux_own_limit_is_refused() -> None:
     check = Check(argument=0, among=tuple(range(200)))
     with pytest.raises(ValueError, match="4096"):
         assemble(X86_64, [Rule(names=tuple(X86_64.numbers), action=ALLOW, checks=(check,), otherwise=EPERM)], EPERM)
+
+
+@BOTH
+def test_a_supervisor_makes_threads_and_nothing_that_escapes_its_limits(architecture: Architecture) -> None:
+    """On top of the sandbox's filter it loses processes, shared memory and the way back to being dumpable."""
+    program = seccomp.supervisor_filter(architecture)
+
+    def of(name: str, *arguments: int) -> int:
+        words = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+        return verdict(program, architecture.numbers[name], words, architecture.audit_arch)
+
+    assert of("clone", 0x3D0F00) == ALLOW
+    assert of("clone", 17) == EPERM
+    assert of("mmap", 0, 4096, 3, 0x22) == ALLOW
+    assert of("mmap", 0, 4096, 3, 0x21) == EPERM
+    assert of("prctl", 4, 1) == EPERM
+    assert of("seccomp") == EPERM
+    assert of("connect") == of("sendmsg") == of("socket", 1) == ALLOW

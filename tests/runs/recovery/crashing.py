@@ -6,7 +6,7 @@ it reaches the store, whatever its code does while it is torn down.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +25,10 @@ from service.runs.calls.purse import run_account
 from service.runs.values import RunRequest
 from service.settings import Settings, read_settings
 from service.store import connection
-from service.store.blobs import Blobs
 from service.store.connection import Command, Reply, Store, open_store
+from service.store.embedded import SOCKET
 from service.store.keys import Keys
+from service.wiring.blobs import open_blobs
 from service.wiring.service import Service, open_service
 from tests.models.protocol_server import serving
 from tests.runs.playing import ROOT, SUB, PlayedModel, repl
@@ -96,7 +97,16 @@ class World:
     ledger: Ledger
     model: PlayedModel
     directory: Path
-    points: list[CrashPoint] = field(default_factory=list)
+
+    def beside(self) -> Settings:
+        """Of a replica that runs beside one with `settings`: over the same store and blobs, with a place of its own for
+        what one process cannot share with itself (its gateway's socket bears the process's number)."""
+        place = self.directory / "beside"
+        place.mkdir(mode=0o700, exist_ok=True)
+        if not (place / "blobs").exists():
+            (place / "blobs").symlink_to(self.settings.data_directory / "blobs")
+        url = f"unix://{self.settings.data_directory / 'store' / SOCKET}"
+        return replace(self.settings, data_directory=place, redis_url=url)
 
     @asynccontextmanager
     async def replica(self, monkeypatch: pytest.MonkeyPatch, point: CrashPoint) -> AsyncIterator[Service]:
@@ -183,7 +193,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
         settings = read_settings(environment)
         settings.data_directory.mkdir(mode=0o700)
         async with open_store(data_directory=settings.data_directory, redis_url=None) as store:
-            blobs = Blobs(settings.data_directory / "blobs")
+            blobs = open_blobs(settings, EMBEDDED_TENANT)
             yield World(
                 settings=settings,
                 store=store,

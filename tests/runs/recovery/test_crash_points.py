@@ -46,3 +46,10 @@ async def die_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 async def test_some_crash_points(at: int, side: Side, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At points drawn by a seed: the same answer, no result asked for twice, no hold left, the books balanced."""
     await die_and_go_on(tmp_path, monkeypatch, at, side)
+
+
+@pytest.mark.takes_long
+@pytest.mark.parametrize("at", range(1, REQUESTS + 1))
+async def test_every_crash_point(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every request, before or behind it in turn (behind one and before the next is nearly the same): as above."""
+    await die_and_go_on(tmp_path, monkeypatch, at, ("before", "after")[at % 2])

@@ -1,0 +1,208 @@
+"""Runs change hands: a replica that lost one, one that hands its own over, and one whose store goes away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from service.ids import RunId
+from service.ledger.values import Unit
+from service.loop.events import CallFinished, CellFinished, Event, NamespaceRebuilt, RunTakenOver, SandboxAcquired
+from service.loop.values import CallOutcome, StopReason
+from service.models.port import ModelReply, ModelRequest
+from service.runs.calls.purse import run_account
+from service.runs.recovery.adopting import Attempts, next_to_adopt
+from service.runs.recovery.progress import MOST_IN_VAIN, RunStalled, check_progress, take_overs_in_vain
+from service.store.errors import StaleEpoch
+from service.wiring.service import Service, open_service
+from tests.runs.doubles import echo
+from tests.runs.recovery.crashing import ANSWER, World, end_of, world
+
+pytestmark = pytest.mark.anyio
+
+
+async def submitted(it: World, service: Service, *, keeps_session: bool = False) -> RunId:
+    session_id = await service.runs.open_session() if keeps_session else None
+    return await service.runs.submit(await it.request(service, session_id))
+
+
+async def until(it: World, run_id: RunId, holds: Callable[[Event], bool]) -> None:
+    with anyio.fail_after(60):
+        async for entry in it.journal.follow(run_id):
+            if holds(entry.event):
+                return
+
+
+async def until_idle(service: Service) -> None:
+    with anyio.fail_after(60):
+        while service.runs.live:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_replica_that_was_paused_too_long_changes_nothing_any_more(tmp_path: Path) -> None:
+    """While its call is in flight another replica takes the run over and answers; the first one's writes are refused,
+    it holds no money, ends its sandbox and says nothing in the journal."""
+    async with world(tmp_path) as it:
+        answers = anyio.Event()
+
+        async def first_answers_late(request: ModelRequest) -> ModelReply:
+            if len(it.model.sub_requests) == 1:
+                await answers.wait()
+            return await echo(request)
+
+        it.model.sub = first_answers_late
+        async with open_service(it.settings) as first, open_service(it.beside(), serves=True) as second:
+            run_id = await submitted(it, first)
+            first.runs.start(run_id)
+            with anyio.fail_after(60):
+                while not it.model.sub_requests:
+                    await anyio.lowlevel.checkpoint()
+            await it.lapse(run_id)
+            finished = await end_of(it, run_id)
+            assert finished.stop_reason is StopReason.ANSWERED
+            length = len(await it.events(run_id))
+            answers.set()
+            await until_idle(first)
+            assert first.runs.rooms.slots.is_contended is False
+            assert len(await it.events(run_id)) == length
+            await until_idle(second)
+            await it.check_books(run_id)
+            events = await it.events(run_id)
+        (taken_over,) = [event for event in events if isinstance(event, RunTakenOver)]
+        assert taken_over.uncertain_calls == 1
+        lost = [event for event in events if isinstance(event, CallFinished) and event.outcome is CallOutcome.CANCELLED]
+        assert [call.estimated for call in lost] == [True]
+        assert len({e.sandbox_id for e in events if isinstance(e, SandboxAcquired)}) == 2
+
+
+async def test_a_renewal_tells_a_replica_that_it_lost_its_run(tmp_path: Path) -> None:
+    """Without any write of its own it notices at the next renewal, and stops."""
+    async with world(tmp_path) as it:
+        it.model.sub = _never
+        async with open_service(it.settings) as first:
+            run_id = await submitted(it, first)
+            first.runs.start(run_id)
+            with anyio.fail_after(60):
+                while not it.model.sub_requests:
+                    await anyio.lowlevel.checkpoint()
+            await it.lapse(run_id)
+            theirs = await it.journal.claim(run_id, "another", for_s=600)
+            await first.runs.rooms.leases.renew()
+            await until_idle(first)
+            assert len([e for e in await it.events(run_id) if isinstance(e, CallFinished)]) == 1
+            with pytest.raises(StaleEpoch):
+                await it.journal.append(run_id, theirs.epoch - 1, RunTakenOver(at=0.0, epoch=1))
+
+
+async def _never(request: ModelRequest) -> ModelReply:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def test_runs_are_handed_over_at_a_safe_point_and_not_cancelled(tmp_path: Path) -> None:
+    """A replica that ends waits for the call in flight, which is journalled and settled; the next one goes on with it,
+    brings the session's variables back, and nothing was charged as uncertain."""
+    async with world(tmp_path) as it:
+        may_answer = anyio.Event()
+
+        async def sub(request: ModelRequest) -> ModelReply:
+            if len(it.model.sub_requests) == 2:
+                await may_answer.wait()
+            return await echo(request)
+
+        it.model.sub = sub
+        async with open_service(it.settings, serves=True) as first, anyio.create_task_group() as tasks:
+            run_id = await submitted(it, first, keeps_session=True)
+            first.runs.start(run_id)
+            await until(it, run_id, lambda event: isinstance(event, CellFinished))
+            with anyio.fail_after(60):
+                while len(it.model.sub_requests) < 2:
+                    await anyio.lowlevel.checkpoint()
+            tasks.start_soon(first.let_go)
+            await anyio.lowlevel.checkpoint()
+            assert first.runs.live == 1
+            may_answer.set()
+            await until_idle(first)
+            assert not any(isinstance(e, RunTakenOver) for e in await it.events(run_id))
+        assert await it.journal.abandoned() == [run_id]
+        async with open_service(it.settings, serves=True) as second:
+            assert (await end_of(it, run_id)).stop_reason is StopReason.ANSWERED
+            answer = b"".join([chunk async for chunk in second.runs.answer_chunks(run_id)]).decode()
+            assert answer == ANSWER
+            await until_idle(second)
+        events = await it.events(run_id)
+        assert [e.uncertain_calls for e in events if isinstance(e, RunTakenOver)] == [0]
+        assert [(e.cells, e.missing) for e in events if isinstance(e, NamespaceRebuilt)] == [(1, ())]
+        assert all(e.outcome is CallOutcome.OK for e in events if isinstance(e, CallFinished))
+        await it.check_books(run_id)
+
+
+async def test_a_session_that_was_used_elsewhere_is_rebuilt_and_not_mixed_up(tmp_path: Path) -> None:
+    """Two replicas run a session's runs in turn: each finds the variables that the other left, and none of its own old
+    sandbox; a run that finds the session in use waits for it."""
+    async with world(tmp_path) as it, open_service(it.settings) as first, open_service(it.beside()) as second:
+        session_id = await first.runs.open_session()
+        replies = []
+        for service in (first, second, first):
+            run_id = await service.runs.submit(await it.request(service, session_id))
+            service.runs.start(run_id)
+            assert (await end_of(it, run_id)).stop_reason is StopReason.ANSWERED
+            replies.append([e.generation for e in await it.events(run_id) if isinstance(e, SandboxAcquired)])
+        assert replies == [[1], [2], [3]]
+        both = [await each.runs.submit(await it.request(each, session_id)) for each in (first, second)]
+        for service, run_id in zip((first, second), both, strict=True):
+            service.runs.start(run_id)
+        for run_id in both:
+            assert (await end_of(it, run_id)).stop_reason is StopReason.ANSWERED
+
+
+async def test_no_run_is_adopted_while_its_replica_keeps_it(tmp_path: Path) -> None:
+    """A serving replica beside a live `ask` leaves its run alone, from its submission on."""
+    async with (
+        world(tmp_path) as it,
+        open_service(it.settings) as first,
+        open_service(it.settings, serves=True) as second,
+    ):
+        run_id = await submitted(it, first)
+        second.runs.start(run_id)
+        await until_idle(second)
+        first.runs.start(run_id)
+        assert (await end_of(it, run_id)).stop_reason is StopReason.ANSWERED
+        assert not any(isinstance(event, RunTakenOver) for event in await it.events(run_id))
+        (balance,) = await it.ledger.balances([run_account(run_id)], (Unit.TOKENS,))
+        assert balance.held == 0
+
+
+def test_what_is_adopted_is_shared_out_among_tenants() -> None:
+    """One run of each tenant in turn, the longest abandoned first, and no more than there is room for."""
+    found = [[RunId("a1"), RunId("a2"), RunId("a3")], [], [RunId("c1")]]
+    assert next_to_adopt(found, 3) == [(0, "a1"), (2, "c1"), (0, "a2")]
+    assert next_to_adopt(found, 0) == []
+    assert next_to_adopt([], 3) == []
+
+
+def test_a_run_that_fails_here_is_tried_again_more_and_more_seldom() -> None:
+    """At once the first time, then after pauses that grow up to a minute."""
+    attempts, now, run_id = Attempts(), 0.0, RunId("run")
+    pauses = []
+    for _ in range(10):
+        began = now
+        while not attempts.is_due(run_id, now):
+            now += 0.5
+        pauses.append(now - began)
+        attempts.note(run_id, now)
+    assert pauses[:4] == [0.0, 1.0, 2.0, 4.0]
+    assert pauses[-1] == 60.0
+
+
+def test_a_run_that_comes_no_further_is_given_up() -> None:
+    """Only take-overs behind the last thing that came of the run count."""
+    taken_over = RunTakenOver(at=0.0, epoch=2)
+    came_of_it = CellFinished.__new__(CellFinished)
+    in_vain: list[Event] = [came_of_it, *[taken_over] * (MOST_IN_VAIN - 1)]
+    check_progress(in_vain)
+    assert take_overs_in_vain([taken_over, came_of_it, taken_over]) == 1
+    with pytest.raises(RunStalled):
+        check_progress([*in_vain, taken_over])

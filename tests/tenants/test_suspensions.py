@@ -1,5 +1,6 @@
 """Whether a tenant may spend, over a real store."""
 
+import anyio
 import pytest
 
 from service.ids import EMBEDDED_TENANT, TenantId, new_id
@@ -31,3 +32,22 @@ async def test_a_tenant_that_is_gone_spends_nothing(stored: Stored, rooms: Rooms
     with pytest.raises(TenantSuspended):
         await suspensions.require_active(TenantId(new_id("ten")))
     await suspensions.require_active(EMBEDDED_TENANT)
+
+
+async def test_calls_that_ask_at_once_are_answered_alike(stored: Stored, rooms: Rooms) -> None:
+    """Of many calls of two tenants that ask at the same time, those of the suspended one are refused, all of them."""
+    suspensions = Suspensions(stored.store, rooms.clock)
+    gone = TenantId(new_id("ten"))
+    refused: list[TenantId] = []
+
+    async def ask(tenant_id: TenantId) -> None:
+        try:
+            await suspensions.require_active(tenant_id)
+        except TenantSuspended:
+            refused.append(tenant_id)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(300):
+            group.start_soon(ask, gone)
+            group.start_soon(ask, rooms.tenant.id)
+    assert refused == [gone] * 300

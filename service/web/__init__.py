@@ -8,8 +8,10 @@
     boundary         what surrounds every request: its id, its failure, one line of the log
     problems         the one table from error codes to HTTP statuses, and the one error body
     event_streams    server-sent events that follow a journal
+    holdings         what a caller keeps, counted against its limits
+    byte_ranges      the part of a payload that a request asks for
     listener         the public listener, and `connections`, which bounds what a connection may do
-    operations · contexts · runs
+    operations · contexts · runs · sessions
                      one package a resource, one file a noun
 
 How a route is added:

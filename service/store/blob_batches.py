@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from service.loop.values import BlobRef
+from service.store.blob_collection import touch_if_kept
 
 MOST_PENDING = 1_000
 """Payloads that wait for their names; more are forced to disk before."""
@@ -50,7 +51,7 @@ class BlobBatch:
         sha256 = hashlib.sha256(data).hexdigest()
         ref = BlobRef(sha256=sha256, size_bytes=len(data))
         target = self._payloads / sha256[:2] / sha256
-        if sha256 in self._pending or _has_size(target, len(data)):
+        if sha256 in self._pending or touch_if_kept(target, len(data)):
             return ref
         temporary = self._unfinished / f"{os.getpid()}-{os.urandom(8).hex()}"
         self._pending[sha256] = _Pending(temporary, target)
@@ -73,13 +74,6 @@ class BlobBatch:
             pending.temporary.rename(pending.target)
         _force_to_disk(self._payloads, [*directories, self._payloads])
         self._pending.clear()
-
-
-def _has_size(target: Path, size_bytes: int) -> bool:
-    try:
-        return target.stat().st_size == size_bytes
-    except FileNotFoundError:
-        return False
 
 
 def _force_to_disk(directory: Path, paths: list[Path]) -> None:

@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from service.loop.values import BlobRef
 from service.store.blob_batches import BlobBatch
+from service.store.blob_collection import Collected, collect, put_back, touch_if_kept
 from service.store.errors import BlobMissing, BlobTooLarge, StoreFailed, disk_failed
 
 Media = Literal["text", "json"]
@@ -54,6 +55,7 @@ class Blobs:
             self._payloads.mkdir(parents=True, exist_ok=True)
             self._unfinished.mkdir(exist_ok=True)
             self.uploads.mkdir(exist_ok=True)
+            put_back(self._payloads, self._unfinished)
             for leftover in self._unfinished.iterdir():
                 if leftover.stat().st_mtime < time.time() - UNFINISHED_FOR_S:
                     leftover.unlink(missing_ok=True)
@@ -68,7 +70,7 @@ class Blobs:
 
         def write() -> BlobRef:
             ref = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), media=media)
-            if _is_kept(self.path(ref.sha256), ref.size_bytes):
+            if touch_if_kept(self.path(ref.sha256), ref.size_bytes):
                 return ref
             with self.writer() as writer:
                 writer.write(data)
@@ -122,6 +124,13 @@ class Blobs:
         if _DIGEST.fullmatch(sha256) is None:
             raise StoreFailed("expected a SHA-256 of 64 lower-case hexadecimal digits")
         return self._payloads / sha256[:2] / sha256
+
+    async def collect(self, is_referenced: Callable[[str], bool], *, untouched_since: float) -> Collected:
+        """Remove what nothing refers to. `is_referenced` answers for a digest, from another thread; `untouched_since`
+        lies at least an hour before the references were looked at (`blob_collection`). Safe beside every writer."""
+        return await self.in_thread(
+            lambda: collect(self._payloads, self._unfinished, is_referenced, untouched_since=untouched_since)
+        )
 
     async def erase(self) -> None:
         """Delete every payload, for good: the tenant whose directory this is, is gone. Idempotent."""
@@ -210,7 +219,7 @@ class BlobWriter:
         sha256 = self._hash.hexdigest()
         target = self._payloads / sha256[:2] / sha256
         ref = BlobRef(sha256=sha256, size_bytes=self.size_bytes, media=media)
-        if _is_kept(target, self.size_bytes):
+        if touch_if_kept(target, self.size_bytes):
             return ref
         file = self._opened()
         file.flush()
@@ -242,13 +251,6 @@ async def gather(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             pieces, size = [], 0
     if pieces:
         yield b"".join(pieces)
-
-
-def _is_kept(target: Path, size_bytes: int) -> bool:
-    try:
-        return target.stat().st_size == size_bytes
-    except FileNotFoundError:
-        return False
 
 
 def _copy(source: BinaryIO, writer: BlobWriter) -> bool:

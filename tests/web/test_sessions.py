@@ -21,155 +21,147 @@ async def opened(it: Served, **given: object) -> str:
     return location
 
 
-async def test_a_cell_answers_with_what_it_printed_and_raised(tmp_path: Path) -> None:
+async def test_a_cell_answers_with_what_it_printed_and_raised(it: Served) -> None:
     """JSON with both streams, the new variables and what was raised; the cell's own run is named and can be shown."""
-    async with served(tmp_path) as it:
-        session = await opened(it, name="n", metadata={"k": "v"})
-        reply = await it.client.post(
-            f"{session}/cells", json={"code": "import sys\nx = 6 * 7\nprint('é', file=sys.stderr)\nx"}
-        )
-        assert reply.status_code == 200, reply.text
-        cell = reply.json()
-        assert (cell["status"], cell["stdout"]["head"], cell["stderr"]["head"]) == ("ok", "42\n", "é\n")
-        assert (cell["stop_reason"], cell["variables"]) == ("cell_done", ["sys", "x"])
-        assert cell["run_id"] == reply.headers["x-rlm-run-id"]
-        assert (await it.client.get(f"/v1/runs/{cell['run_id']}")).json()["stop_reason"] == "cell_done"
-        raised = (await it.client.post(f"{session}/cells", json={"code": "x / 0"})).json()["raised"]
-        assert raised["type"] == "ZeroDivisionError"
-        shown = (await it.client.get(session)).json()
-        assert (shown["state"], shown["generation"], shown["name"]) == ("ready", 1, "n")
+    session = await opened(it, name="n", metadata={"k": "v"})
+    reply = await it.client.post(
+        f"{session}/cells", json={"code": "import sys\nx = 6 * 7\nprint('é', file=sys.stderr)\nx"}
+    )
+    assert reply.status_code == 200, reply.text
+    cell = reply.json()
+    assert (cell["status"], cell["stdout"]["head"], cell["stderr"]["head"]) == ("ok", "42\n", "é\n")
+    assert (cell["stop_reason"], cell["variables"]) == ("cell_done", ["sys", "x"])
+    assert cell["run_id"] == reply.headers["x-rlm-run-id"]
+    assert (await it.client.get(f"/v1/runs/{cell['run_id']}")).json()["stop_reason"] == "cell_done"
+    raised = (await it.client.post(f"{session}/cells", json={"code": "x / 0"})).json()["raised"]
+    assert raised["type"] == "ZeroDivisionError"
+    shown = (await it.client.get(session)).json()
+    assert (shown["state"], shown["generation"], shown["name"]) == ("ready", 1, "n")
 
 
-async def test_a_cell_streams_what_it_prints(tmp_path: Path) -> None:
+async def test_a_cell_streams_what_it_prints(it: Served) -> None:
     """Events `stdout` and `stderr` while the cell runs, which a file that is put meanwhile ends, then `result`."""
-    async with served(tmp_path) as it:
-        session = await opened(it)
-        code = (
-            "import os, tempfile, time\nprint('one', flush=True)\n"
-            "while not os.path.exists(tempfile.gettempdir() + '/go'): time.sleep(0.01)\nprint('two')"
-        )
-        events: list[tuple[str, dict[str, object]]] = []
-        headers = {"accept": "text/event-stream"}
-        async with it.client.stream("POST", f"{session}/cells", json={"code": code}, headers=headers) as reply:
-            assert reply.headers["content-type"].startswith("text/event-stream")
-            name = ""
-            async for line in reply.aiter_lines():
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    events.append((name, json.loads(line.removeprefix("data: "))))
-                    if len(events) == 1:
-                        assert (await it.client.put(f"{session}/files/go", content=b"")).status_code == 201
-        assert events[0] == ("stdout", {"text": "one\n", "missed_bytes": 0})
-        assert "".join(str(data["text"]) for name, data in events if name == "stdout") == "one\ntwo\n"
-        assert (events[-1][0], events[-1][1]["status"]) == ("result", "ok")
+    session = await opened(it)
+    code = (
+        "import os, tempfile, time\nprint('one', flush=True)\n"
+        "while not os.path.exists(tempfile.gettempdir() + '/go'): time.sleep(0.01)\nprint('two')"
+    )
+    events: list[tuple[str, dict[str, object]]] = []
+    headers = {"accept": "text/event-stream"}
+    async with it.client.stream("POST", f"{session}/cells", json={"code": code}, headers=headers) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        name = ""
+        async for line in reply.aiter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                events.append((name, json.loads(line.removeprefix("data: "))))
+                if len(events) == 1:
+                    assert (await it.client.put(f"{session}/files/go", content=b"")).status_code == 201
+    assert events[0] == ("stdout", {"text": "one\n", "missed_bytes": 0})
+    assert "".join(str(data["text"]) for name, data in events if name == "stdout") == "one\ntwo\n"
+    assert (events[-1][0], events[-1][1]["status"]) == ("result", "ok")
 
 
-async def test_a_repeated_cell_runs_once(tmp_path: Path) -> None:
+async def test_a_repeated_cell_runs_once(it: Served) -> None:
     """The same request under the same Idempotency-Key gets the first one's result, and the code runs once."""
-    async with served(tmp_path) as it:
-        session = await opened(it)
-        body, headers = {"code": "x = globals().get('x', 0) + 1\nx"}, {"idempotency-key": "k1"}
-        first, second = [await it.client.post(f"{session}/cells", json=body, headers=headers) for _ in range(2)]
-        assert first.json() == second.json()
-        assert first.json()["stdout"]["head"] == "1\n"
-        assert second.headers["idempotent-replayed"] == "true"
+    session = await opened(it)
+    body, headers = {"code": "x = globals().get('x', 0) + 1\nx"}, {"idempotency-key": "k1"}
+    first, second = [await it.client.post(f"{session}/cells", json=body, headers=headers) for _ in range(2)]
+    assert first.json() == second.json()
+    assert first.json()["stdout"]["head"] == "1\n"
+    assert second.headers["idempotent-replayed"] == "true"
 
 
-async def test_a_sub_call_of_a_cell_is_charged(tmp_path: Path) -> None:
+async def test_a_sub_call_of_a_cell_is_charged(it: Served) -> None:
     """A cell's `llm_query` goes to the session's model, and the answer says what it cost."""
-    async with served(tmp_path) as it:
-        session = await opened(it, sub_model=SUB)
-        cell = (await it.client.post(f"{session}/cells", json={"code": "print(llm_query('hello'))"})).json()
-        assert cell["stdout"]["head"] == "hello\n"
-        assert cell["spent"]["nano_usd"] > 0
+    session = await opened(it, sub_model=SUB)
+    cell = (await it.client.post(f"{session}/cells", json={"code": "print(llm_query('hello'))"})).json()
+    assert cell["stdout"]["head"] == "hello\n"
+    assert cell["spent"]["nano_usd"] > 0
 
 
-async def test_contexts_are_attached(tmp_path: Path) -> None:
+async def test_contexts_are_attached(it: Served) -> None:
     """A context given with a cell is there under its name, for later cells too."""
-    async with served(tmp_path) as it:
-        session = await opened(it)
-        contexts = [{"context_id": await it.stored("four"), "variable": "given"}]
-        await it.client.post(f"{session}/cells", json={"code": "", "contexts": contexts})
-        cell = (await it.client.post(f"{session}/cells", json={"code": "given, context"})).json()
-        assert cell["stdout"]["head"] == "('four', 'four')\n"
+    session = await opened(it)
+    contexts = [{"context_id": await it.stored("four"), "variable": "given"}]
+    await it.client.post(f"{session}/cells", json={"code": "", "contexts": contexts})
+    cell = (await it.client.post(f"{session}/cells", json={"code": "given, context"})).json()
+    assert cell["stdout"]["head"] == "('four', 'four')\n"
 
 
-async def test_variables_are_written_and_read(tmp_path: Path) -> None:
+async def test_variables_are_written_and_read(it: Served) -> None:
     """Text and JSON go in and come out; lists name types and sizes; what cannot be had is told with a status."""
-    async with served(tmp_path) as it:
-        variables = f"{await opened(it)}/variables"
-        assert (await it.client.put(f"{variables}/rows", json=[{"a": 1}])).status_code == 204
-        text = {"content-type": "text/plain"}
-        assert (await it.client.put(f"{variables}/note", content="né\r\n".encode(), headers=text)).status_code == 204
-        assert (await it.client.get(variables)).json() == {
-            "variables": [{"name": "note", "type": "str", "size": 4}, {"name": "rows", "type": "list", "size": 1}]
-        }
-        assert (await it.client.get(f"{variables}/rows")).json() == [{"a": 1}]
-        assert (await it.client.get(f"{variables}/note?as=text")).content == "né\r\n".encode()
-        assert (await it.client.get(f"{variables}/none")).status_code == 404
-        assert (await it.client.get(f"{variables}/note?limit_bytes=2")).status_code == 413
-        assert (
-            await it.client.put(f"{variables}/rows", content=b"{", headers={"content-type": "application/json"})
-        ).status_code == 422
-        assert (await it.client.put(f"{variables}/llm_query", json=1)).status_code == 400
+    variables = f"{await opened(it)}/variables"
+    assert (await it.client.put(f"{variables}/rows", json=[{"a": 1}])).status_code == 204
+    text = {"content-type": "text/plain"}
+    assert (await it.client.put(f"{variables}/note", content="né\r\n".encode(), headers=text)).status_code == 204
+    assert (await it.client.get(variables)).json() == {
+        "variables": [{"name": "note", "type": "str", "size": 4}, {"name": "rows", "type": "list", "size": 1}]
+    }
+    assert (await it.client.get(f"{variables}/rows")).json() == [{"a": 1}]
+    assert (await it.client.get(f"{variables}/note?as=text")).content == "né\r\n".encode()
+    assert (await it.client.get(f"{variables}/none")).status_code == 404
+    assert (await it.client.get(f"{variables}/note?limit_bytes=2")).status_code == 413
+    assert (
+        await it.client.put(f"{variables}/rows", content=b"{", headers={"content-type": "application/json"})
+    ).status_code == 422
+    assert (await it.client.put(f"{variables}/llm_query", json=1)).status_code == 400
 
 
-async def test_files_are_put_read_in_part_listed_and_deleted(tmp_path: Path) -> None:
+async def test_files_are_put_read_in_part_listed_and_deleted(it: Served) -> None:
     """Bytes come back as they were, whole or by range; hostile paths and missing files are refused."""
-    async with served(tmp_path) as it:
-        files = f"{await opened(it)}/files"
-        content = bytes(range(256)) * 8192
-        put = await it.client.put(f"{files}/in/data%0A.bin", content=content)
-        assert put.json() == {
-            "path": "in/data\n.bin",
-            "size_bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-        assert (await it.client.get(files)).json() == {
-            "files": [{"path": "in/data\n.bin", "size_bytes": len(content)}],
-            "is_complete": True,
-        }
-        read = await it.client.get(f"{files}/in/data%0A.bin")
-        assert (read.content, read.headers["content-length"]) == (content, str(len(content)))
-        part = await it.client.get(f"{files}/in/data%0A.bin", headers={"range": "bytes=-5"})
-        assert (part.status_code, part.content) == (206, content[-5:])
-        assert part.headers["content-range"] == f"bytes {len(content) - 5}-{len(content) - 1}/{len(content)}"
-        beyond = await it.client.get(f"{files}/in/data%0A.bin", headers={"range": f"bytes={len(content)}-"})
-        assert beyond.status_code == 416
-        assert (await it.client.delete(f"{files}/in/data%0A.bin")).status_code == 204
-        assert (await it.client.get(f"{files}/in/data%0A.bin")).status_code == 404
-        for path in ("%2e%2e/x", "a/%2e%2e/b", "/etc/passwd", "x" * 300, "%00"):
-            assert (await it.client.get(f"{files}/{path}")).status_code == 400, path
-            assert (await it.client.put(f"{files}/{path}", content=b"x")).status_code == 400, path
-        assert (await it.client.get(f"{files}/in")).status_code == 409
+    files = f"{await opened(it)}/files"
+    content = bytes(range(256)) * 8192
+    put = await it.client.put(f"{files}/in/data%0A.bin", content=content)
+    assert put.json() == {
+        "path": "in/data\n.bin",
+        "size_bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert (await it.client.get(files)).json() == {
+        "files": [{"path": "in/data\n.bin", "size_bytes": len(content)}],
+        "is_complete": True,
+    }
+    read = await it.client.get(f"{files}/in/data%0A.bin")
+    assert (read.content, read.headers["content-length"]) == (content, str(len(content)))
+    part = await it.client.get(f"{files}/in/data%0A.bin", headers={"range": "bytes=-5"})
+    assert (part.status_code, part.content) == (206, content[-5:])
+    assert part.headers["content-range"] == f"bytes {len(content) - 5}-{len(content) - 1}/{len(content)}"
+    beyond = await it.client.get(f"{files}/in/data%0A.bin", headers={"range": f"bytes={len(content)}-"})
+    assert beyond.status_code == 416
+    assert (await it.client.delete(f"{files}/in/data%0A.bin")).status_code == 204
+    assert (await it.client.get(f"{files}/in/data%0A.bin")).status_code == 404
+    for path in ("%2e%2e/x", "a/%2e%2e/b", "/etc/passwd", "x" * 300, "%00"):
+        assert (await it.client.get(f"{files}/{path}")).status_code == 400, path
+        assert (await it.client.put(f"{files}/{path}", content=b"x")).status_code == 400, path
+    assert (await it.client.get(f"{files}/in")).status_code == 409
 
 
-async def test_a_session_is_interrupted_restarted_paused_and_closed(tmp_path: Path) -> None:
+async def test_a_session_is_interrupted_restarted_paused_and_closed(it: Served) -> None:
     """Each does what it says, as the session's state shows."""
-    async with served(tmp_path) as it:
-        session = await opened(it)
-        await it.client.post(f"{session}/cells", json={"code": "x = 1"})
-        code, headers = "print('on', flush=True)\nwhile True: pass", {"accept": "text/event-stream"}
-        async with it.client.stream("POST", f"{session}/cells", json={"code": code}, headers=headers) as reply:
-            async for line in reply.aiter_lines():
-                if "on" in line:
-                    assert (await it.client.post(f"{session}/interrupt")).status_code == 202
-                if "stop_reason" in line:
-                    result = json.loads(line.removeprefix("data: "))
-        assert (result["stop_reason"], result["raised"]["type"]) == ("cancelled", "KeyboardInterrupt")
-        assert (await it.client.post(f"{session}/cells", json={"code": "x"})).json()["stdout"]["head"] == "1\n"
-        assert (await it.client.post(f"{session}/restart")).status_code == 200
-        assert (await it.client.get(f"{session}/variables")).json() == {"variables": []}
-        assert (await it.client.post(f"{session}/pause")).json()["state"] == "paused"
-        refused = await it.client.post(f"{session}/cells", json={"code": "1"})
-        assert (refused.status_code, refused.json()["code"]) == (409, "session_paused")
-        assert (await it.client.post(f"{session}/resume")).json()["state"] == "idle"
-        changed = await it.client.patch(session, json={"name": "other", "budget_usd": "2.5"})
-        assert (changed.json()["name"], changed.json()["budget"]["usd"]) == ("other", "2.50")
-        assert (await it.client.delete(session)).status_code == 204
-        assert (await it.client.get(session)).json()["state"] == "closed"
-        assert (await it.client.post(f"{session}/cells", json={"code": "1"})).status_code == 400
+    session = await opened(it)
+    await it.client.post(f"{session}/cells", json={"code": "x = 1"})
+    code, headers = "print('on', flush=True)\nwhile True: pass", {"accept": "text/event-stream"}
+    async with it.client.stream("POST", f"{session}/cells", json={"code": code}, headers=headers) as reply:
+        async for line in reply.aiter_lines():
+            if "on" in line:
+                assert (await it.client.post(f"{session}/interrupt")).status_code == 202
+            if "stop_reason" in line:
+                result = json.loads(line.removeprefix("data: "))
+    assert (result["stop_reason"], result["raised"]["type"]) == ("cancelled", "KeyboardInterrupt")
+    assert (await it.client.post(f"{session}/cells", json={"code": "x"})).json()["stdout"]["head"] == "1\n"
+    assert (await it.client.post(f"{session}/restart")).status_code == 200
+    assert (await it.client.get(f"{session}/variables")).json() == {"variables": []}
+    assert (await it.client.post(f"{session}/pause")).json()["state"] == "paused"
+    refused = await it.client.post(f"{session}/cells", json={"code": "1"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "session_paused")
+    assert (await it.client.post(f"{session}/resume")).json()["state"] == "idle"
+    changed = await it.client.patch(session, json={"name": "other", "budget_usd": "2.5"})
+    assert (changed.json()["name"], changed.json()["budget"]["usd"]) == ("other", "2.50")
+    assert (await it.client.delete(session)).status_code == 204
+    assert (await it.client.get(session)).json()["state"] == "closed"
+    assert (await it.client.post(f"{session}/cells", json={"code": "1"})).status_code == 400
 
 
 async def test_a_runs_artifacts_are_its_sessions_files(tmp_path: Path) -> None:
@@ -187,20 +179,20 @@ async def test_a_runs_artifacts_are_its_sessions_files(tmp_path: Path) -> None:
             assert found == {"session_id": run["session_id"], "files": files, "is_complete": True}
 
 
-async def test_sessions_are_listed_page_by_page(tmp_path: Path) -> None:
+async def test_sessions_are_listed_page_by_page(it: Served) -> None:
     """Newest first, each once."""
-    async with served(tmp_path) as it:
-        made = [(await opened(it)).rpartition("/")[2] for _ in range(3)]
-        first = (await it.client.get("/v1/sessions?limit=2")).json()
-        second = (await it.client.get("/v1/sessions", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    async with it.as_other_tenant() as client:
+        made = [(await client.post("/v1/sessions", json={})).json()["session_id"] for _ in range(3)]
+        first = (await client.get("/v1/sessions?limit=2")).json()
+        second = (await client.get("/v1/sessions", params={"limit": 2, "cursor": first["next_cursor"]})).json()
         found = [each["session_id"] for each in first["sessions"] + second["sessions"]]
         assert found == made[::-1]
         assert second["next_cursor"] is None
 
 
-async def test_another_tenant_finds_nothing(tmp_path: Path) -> None:
+async def test_another_tenant_finds_nothing(it: Served) -> None:
     """Every route of somebody else's session is 404, in the words of an id that nobody has."""
-    async with served(tmp_path) as it, it.as_other_tenant() as other:
+    async with it.as_other_tenant() as other:
         mine, nobody = await opened(it), "/v1/sessions/ses_" + "0" * 32
 
         async def ask(session: str) -> list[tuple[int, str]]:

@@ -158,7 +158,7 @@ async def open_ground(directory: Path) -> AsyncIterator[Ground]:
     """Lay the bait out below `directory`, which a sandbox of another uid can pass through."""
     place = directory / "bait"
     place.mkdir(mode=0o755)
-    bait = place / "bait"
+    bait = place / f"bait-{secrets.token_hex(8)}"
     bait.write_text(_BAIT)
     bait.chmod(0o666)
     with _listeners(directory) as listeners, _bait_process() as process:

@@ -4,12 +4,13 @@ stands around the sandbox. Cells that begin with `MARK` run in the supervisor.""
 import io
 import shutil
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from sandbox_image.syscalls import this_architecture
 from service.sandboxes.process_provider import _LevelProvider
-from tests.escape.case import LANDLOCK, REFUSED, SHUT, Case, Harm, words
+from tests.escape.case import LANDLOCK, PROCESS, REFUSED, SHUT, BackendName, Case, Harm, words
 from tests.sandboxes.docker_machine import engine
 
 MARK = """
@@ -77,12 +78,21 @@ def subverted_image(image: str) -> str:
     return name
 
 
-def _attack(name: str, code: str, held: frozenset[str], *, ends: bool = False, is_heavy: bool = False) -> Case:
+def _attack(
+    name: str,
+    code: str,
+    held: frozenset[str],
+    *,
+    ends: bool = False,
+    is_heavy: bool = False,
+    but: Mapping[BackendName, frozenset[str]] | None = None,
+) -> Case:
     """One that `ends` the sandbox may do so: it is lost, and nothing else."""
     return Case(
         name=f"supervisor: {name}",
         code=MARK + code,
         held=held | ({"sandbox_gone"} if ends else set()),
+        but=but or {},
         harm=Harm.SANDBOX if ends else Harm.NOTHING,
         absent=frozenset({LANDLOCK}),  # it has neither mounts nor pids of its own: docs/limitations.md
         is_heavy=is_heavy,
@@ -185,6 +195,7 @@ say(found if size < 128 else f'held:{size}')
 """,
         words("MemoryError", "killed"),
         ends=True,
+        but={PROCESS: words("MemoryError")},  # nobody outside would end it
         is_heavy=True,
     ),
     _attack(

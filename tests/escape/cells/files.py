@@ -43,6 +43,18 @@ for pid in ('1', 'self', str(os.getppid())):
         held=SHUT,
     ),
     Case(
+        name="find a file of the host anywhere",
+        code="""
+sought = {os.path.basename(bait), 'bait.sock'}
+say('nowhere')
+for root, below, names in os.walk('/'):
+    below[:] = [name for name in below if os.path.join(root, name) not in ('/proc', '/sys')]
+    if sought & {*names, *below}: say('found:' + root)
+""",
+        held=words("nowhere"),
+        absent=frozenset({LANDLOCK}),
+    ),
+    Case(
         name="see the passwords of the system",
         code="for path in ('/etc/shadow', '/etc/passwd', '/root/.ssh', '/etc/ssl/private'): say(attempt(os.stat, path))",
         held=ABSENT,

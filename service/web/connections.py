@@ -5,7 +5,10 @@ head, or half of one, or never reads its response, it would keep for ever.
 """
 
 import asyncio
-from typing import Any
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -14,6 +17,8 @@ HEAD_WITHIN_S = 10.0
 """From the first byte of a request (or from the connection, for its first) to the end of its head."""
 READ_WITHIN_S = 60.0
 """A client that reads nothing of its response for this long is gone."""
+LINGER_S = 5.0
+"""For a client to see that it was refused, while it is still sending."""
 MAX_HEAD_BYTES = 64 << 10
 KEEP_ALIVE_S = 75
 
@@ -29,10 +34,40 @@ _TOO_MANY = _response(b"503 Service Unavailable", b"too many connections\n", b"r
 _TOO_SLOW = _response(b"408 Request Timeout", b"the head of the request did not come in time\n")
 
 
+class _LingeringTransport:
+    """A transport whose `close` lets a client that is still sending read what it was answered.
+
+    Closing a socket with unread input resets the connection, and a client in the middle of an upload would see that
+    instead of the refusal. So our half is closed first, and what still comes is thrown away for a while.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self.lingers = False
+        self.has_unread_input: Callable[[], bool] = lambda: False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing() or not self.has_unread_input():
+            self._transport.close()
+            return
+        self.lingers = True
+        self._transport.resume_reading()
+        self._transport.write_eof()
+        self._loop.call_later(LINGER_S, self._transport.close)
+
+
 class BoundedProtocol(H11Protocol):
     """uvicorn's protocol with deadlines. `most_connections` is set by the listener's subclass."""
 
     most_connections: int
+    _lingering: _LingeringTransport
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -40,7 +75,9 @@ class BoundedProtocol(H11Protocol):
         self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._lingering = _LingeringTransport(transport, self.loop)
+        self._lingering.has_unread_input = lambda: self.conn.their_state is h11.SEND_BODY
+        super().connection_made(cast(asyncio.Transport, self._lingering))
         if len(self.connections) > self.most_connections:
             transport.write(_TOO_MANY)
             transport.close()
@@ -53,6 +90,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering.lingers:
+            return
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._stop(self._head_timer)
@@ -63,12 +102,19 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._read_timer is None:
-            self._read_timer = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+            self._read_timer = self.loop.call_later(READ_WITHIN_S, self._reset)
 
     def resume_writing(self) -> None:
         self._stop(self._read_timer)
         self._read_timer = None
         super().resume_writing()
+
+    def _reset(self) -> None:
+        """Let go of it and of what it has not read; an ordinary close would leave that waiting in the kernel."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._head_is_late)

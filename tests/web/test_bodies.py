@@ -1,0 +1,88 @@
+"""Request bodies: bounded in size, time and number."""
+
+import json
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from service.web import bodies
+from service.web.bodies import NATIVE_BODY_BYTES, Inbound, ReplicaBusy
+from tests.web.serving import Served
+from tests.web.test_callers import exchange
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"content-type": "application/json"}
+
+
+async def test_too_large_a_body_is_refused_as_soon_as_it_is_known(it: Served) -> None:
+    """By what it announces, and else by what comes; the refusal says where large things go."""
+    announced = await it.client.post("/v1/runs", content=b"x" * (NATIVE_BODY_BYTES + 1), headers=JSON)
+    assert (announced.status_code, announced.json()["code"]) == (413, "request_too_large")
+    assert "parts" in announced.json()["data"]["upload"]
+    secret = it.client.headers["authorization"].encode()
+    head = b"POST /v1/runs HTTP/1.1\r\nhost: x\r\nauthorization: %s\r\ncontent-type: application/json\r\n" % secret
+    with anyio.fail_after(60):
+        found = await anyio.to_thread.run_sync(
+            exchange, it.address, head + b"content-length: 99999999999999999999\r\n\r\n"
+        )
+    assert found.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_body_that_does_not_come_is_given_up(it: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a key and sends half a body is told so and let go."""
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
+    secret = it.client.headers["authorization"].encode()
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\nauthorization: %s\r\ncontent-type: %s\r\ncontent-length: 100\r\n\r\n{"
+    for path, kind in ((b"/v1/runs", b"application/json"), (b"/v1/contexts", b"text/plain")):
+        with anyio.fail_after(60):
+            found = await anyio.to_thread.run_sync(exchange, it.address, head % (path, secret, kind))
+        assert found.startswith(b"HTTP/1.1 408 "), path
+        assert b'"code":"request_timeout"' in found.replace(b" ", b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"nonsense", 400),
+        (b'{"question": NaN}', 400),
+        (b'{"question": "\\ud800"}', 400),
+        (b"[" * 100_000, 400),
+        (b"\xff", 400),
+        (b"[]", 422),
+        (b'{"question": 1' + b"0" * 5000 + b"}", 400),
+        (json.dumps({"question": "?", "root_model": "m", "unknown": 1}).encode(), 422),
+    ],
+)
+async def test_what_is_no_submission_is_refused_whatever_it_is(it: Served, body: bytes, status: int) -> None:
+    """Malformed, deep, with numbers and characters that there are not: one sentence, never a failure."""
+    reply = await it.client.post("/v1/runs", content=body, headers=JSON)
+    assert reply.status_code == status, reply.text
+    assert len(reply.text) < 4000
+
+
+async def test_a_body_must_say_what_it_is(it: Served) -> None:
+    """Neither an unknown type nor a compressed one is guessed at."""
+    for headers in ({"content-type": "text/html"}, JSON | {"content-encoding": "gzip"}):
+        reply = await it.client.post("/v1/runs", content=b"{}", headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_a_large_body_is_decoded(it: Served) -> None:
+    """Megabytes of JSON arrive whole."""
+    text = "ä" * (3 << 20)
+    reply = await it.client.post("/v1/contexts", json={"text": text})
+    assert reply.json()["length"] == len(text)
+
+
+def test_a_replica_holds_so_much_at_once_and_no_more() -> None:
+    """Beyond it requests are told to come back; whatever was held is given back, however a request ends."""
+    inbound = Inbound(limit_bytes=10)
+    with inbound.share() as first, inbound.share() as second:
+        first.hold(6)
+        second.hold(4)
+        with pytest.raises(ReplicaBusy):
+            second.hold(1)
+    assert inbound.held_bytes == 0

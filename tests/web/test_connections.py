@@ -1,0 +1,86 @@
+"""What a connection may do: every wait of the public listener has an end."""
+
+import asyncio
+import select
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from service.web import connections
+from tests.web.serving import Served, served
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 60
+
+
+async def connect(it: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = it.address.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def closes(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nhost: x\r\nx-more"])
+async def test_a_head_that_does_not_come_ends_the_connection(
+    it: Served, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing at all, or half a head: 408, and the connection is closed."""
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 0.2)
+    reader, writer = await connect(it)
+    writer.write(sent)
+    with anyio.fail_after(PATIENCE_S):
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    await closes(writer)
+
+
+async def test_half_a_second_head_ends_a_kept_connection_too(it: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a request that was answered, the next one has as long as the first had."""
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 0.5)
+    reader, writer = await connect(it)
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+    with anyio.fail_after(PATIENCE_S):
+        assert b'"alive"' in await reader.readuntil(b"}")
+        writer.write(b"GET /livez HT")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    await closes(writer)
+
+
+async def test_too_large_a_head_is_refused(it: Served) -> None:
+    """More than `MAX_HEAD_BYTES` of headers are not collected."""
+    reader, writer = await connect(it)
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nx: " + b"a" * (connections.MAX_HEAD_BYTES + 1))
+    with anyio.fail_after(PATIENCE_S):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    await closes(writer)
+
+
+def hangs_up(address: str, request: bytes) -> bool:
+    """Whether the service ends a connection whose client asks, and reads nothing but the beginning of what comes."""
+    host, port = address.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)), timeout=PATIENCE_S)) as connection:
+        connection.sendall(request)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        watch = select.poll()
+        watch.register(connection, 0)  # nothing but errors and hang-ups, which are always told
+        return bool(watch.poll(PATIENCE_S * 1000))
+
+
+@pytest.mark.takes_long
+async def test_a_client_that_reads_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for more than fits between it and us, reads none of it, and loses the connection."""
+    monkeypatch.setattr(connections, "READ_WITHIN_S", 0.2)
+    code = "```repl\nanswer['content'] = 'x' * (64 << 20)\nanswer['ready'] = True\n```"
+    async with served(tmp_path, code) as it:
+        run = await it.client.post("/v1/runs", json=await it.submission(), headers={"prefer": "wait=60"})
+        path = f"/v1/runs/{run.json()['run_id']}/answer"
+        secret = it.client.headers["authorization"]
+        request = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {secret}\r\n\r\n".encode()
+        assert await anyio.to_thread.run_sync(hangs_up, it.address, request)

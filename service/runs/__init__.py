@@ -8,6 +8,7 @@
     host_calls     what code in a cell may ask of us: sub-calls, batches, child runs, its budget
     grants         which token stands for which run
     sessions       a sandbox with its cell log: opened, bound, rebuilt, closed
+    recovery       leases, what was in flight when a replica was lost, and who goes on with its runs
     purse          the ledger rows that one run's calls are charged to
     trajectories   a run's events in the forms that other programs read
     schemas        JSON Schema, checked before it is used on anything

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from service.runs.answering.live import LiveAnswers
 from service.sandboxes.capabilities import Exposure, check_exposure
 from service.settings import Settings
 from service.web.app import create_app
@@ -72,6 +73,8 @@ async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskG
         registry=service.registry,
         drain=Drain(service.store.wake_listeners),
         probe=StoreProbe(lambda: service.store.read("PING"), tasks),
+        profiles=service.profiles,
+        live=LiveAnswers(tasks),
         now=time.time,
     )
     return first_key_file, rooms

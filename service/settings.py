@@ -72,6 +72,10 @@ class Settings:
     """`RLM_SESSION_IDLE_S`: an idle session's sandbox is ended then; None only when its slot is wanted."""
     lease_s: float
     """`RLM_LEASE_S`: how long a replica that has died keeps its runs from being taken over by others."""
+    root_model: str | None
+    """`RLM_ROOT_MODEL`: the root LM of profiles that name none, for clients that can name nothing but a profile."""
+    sub_model: str | None
+    """`RLM_SUB_MODEL`: likewise for sub-calls; the root LM without it."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
     environment: Mapping[str, str]
@@ -121,6 +125,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         session_pause_s=_whole_number(env, "RLM_SESSION_PAUSE_S", default=60, least=0, most=604_800) or None,
         session_idle_s=_whole_number(env, "RLM_SESSION_IDLE_S", default=1800, least=0, most=604_800) or None,
         lease_s=float(_whole_number(env, "RLM_LEASE_S", default=15, least=1, most=3600)),
+        root_model=env.get("RLM_ROOT_MODEL") or None,
+        sub_model=env.get("RLM_SUB_MODEL") or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )

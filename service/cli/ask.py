@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from service.cli.answer_file import check_target
 from service.cli.inputs import Found, Reading, find_sources
-from service.configuration.file import DEFAULT_PACK, Profile, read_configuration
+from service.configuration.file import read_configuration
 from service.contexts.encodings import given_encoding
 from service.errors import BadRequest
 from service.ids import SessionId, is_id
 from service.loop.values import Limits
 from service.money import MAX_NANO_USD, NanoUSD, format_usd, parse_usd
+from service.runs.answering.profiles import DEFAULT_PACK, Profile
 from service.runs.values import LIMIT_RANGES, RunRequest
 from service.settings import read_settings
 

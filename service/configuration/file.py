@@ -14,11 +14,11 @@ from service.loop.prompts import PromptPack, base_of, parse_pack
 from service.models.entries import Api, ModelEntry
 from service.models.prices import Price
 from service.money import MAX_NANO_USD
+from service.runs.answering.profiles import DEFAULT_PACK, Profile
 
 SECTIONS = ("models", "profiles", "prompt_packs")
 MOST_TOKENS = 1_000_000_000
 SCRIPTED_PREFIX = "scripted/"
-DEFAULT_PACK = "default"
 SHIPPED_PROFILES = Path(__file__).with_name("shipped_profiles.toml")
 
 _PRICES = (
@@ -33,22 +33,9 @@ _MODEL_KEYS = (
 )
 _PROFILE_KEYS = (
     *("root", "sub", "prompt_pack", "max_cost", "max_turns", "max_depth"),
-    *("max_tokens", "max_sub_calls", "timeout_s", "cell_timeout_s"),
+    *("max_tokens", "max_sub_calls", "timeout_s", "cell_timeout_s", "direct_below_tokens"),
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """A named way to answer."""
-
-    root: str | None = None
-    """None: whoever uses the profile says."""
-    sub: str | None = None
-    """None: whatever the root LM is."""
-    prompt_pack: str = DEFAULT_PACK
-    limits: Mapping[str, int | float] = field(default_factory=dict)
-    """Fields of `Limits`, as far as the profile says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +153,7 @@ def _profile(table: Table, packs: tuple[str, ...]) -> Profile:
         sub=table.text("sub"),
         prompt_pack=table.one_of("prompt_pack", packs) or DEFAULT_PACK,
         limits={name: limit for name, limit in limits.items() if limit is not None},
+        direct_below_tokens=table.whole_number("direct_below_tokens", least=0, most=MOST_TOKENS) or 0,
     )
 
 

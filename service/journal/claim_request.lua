@@ -1,10 +1,11 @@
 -- Claim a client's request for whoever is about to do it, or find what it stands for.
 -- KEYS: the request
--- ARGV: digest of its body, what it shall stand for, token of this claim, now (s), claimed until (s), kept for (ms)
+-- ARGV: digest of its body, what it shall stand for, token of this claim, now (s), claimed until (s), kept for (ms),
+-- what it shall not stand for any more (or empty)
 -- Replies {'claimed' | 'done' | 'busy' | 'differs', what it stands for}.
 -- A claim whose time is over belonged to a replica that died: the next one takes it, and what it stands for stays.
 local found = redis.call('HMGET', KEYS[1], 'body', 'target', 'token', 'until')
-if not found[1] then
+if not found[1] or (not found[3] and found[2] == ARGV[7]) then
   redis.call('HSET', KEYS[1], 'body', ARGV[1], 'target', ARGV[2], 'token', ARGV[3], 'until', ARGV[5])
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
   return {'claimed', ARGV[2]}

@@ -51,14 +51,16 @@ class Claim:
 
 
 class Requests:
-    """The requests of one tenant that carry an idempotency key."""
+    """The requests of one tenant that may be sent again, by the key that they carry or are given."""
 
     def __init__(self, store: Store, tenant: TenantId, now: Callable[[], float]) -> None:
         self._store = store
         self._keys = Keys(tenant)
         self._now = now
 
-    async def claim(self, *, sender: str, route: str, key: str, body_sha256: str, target: str) -> Claim:
+    async def claim(
+        self, *, sender: str, route: str, key: str, body_sha256: str, target: str, instead_of: str | None = None
+    ) -> Claim:
         """Find what the request stands for; `target` when nobody has sent it before.
 
         Called before the request is done. A claim that is ours ends with `done` or `refused`, else it runs out.
@@ -69,6 +71,7 @@ class Requests:
             key: the client's idempotency key.
             body_sha256: of the request's body, which must be the same again.
             target: the id of what the request is to make.
+            instead_of: what the request stood for and is not to stand for any more.
 
         Raises:
             RequestInProgress: somebody else is doing it.
@@ -79,7 +82,7 @@ class Requests:
         reply = await self._store.run(
             _CLAIM,
             [request],
-            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000],
+            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000, instead_of or ""],
             is_idempotent=True,
         )
         match reply:

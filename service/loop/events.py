@@ -61,6 +61,8 @@ class RunSubmitted:
     """Of a child run: the host call of its parent that asked for it. None in journals from before it was recorded."""
     key_id: KeyId | None = None
     """The API key whose money pays; a child run has its parent's. None where there are no keys."""
+    profile: str | None = None
+    """The API profile that was asked for, where one was."""
     is_direct: bool = False
     """One plain completion, without a loop: nobody drives it but the one who asked, and its reply is its answer."""
 

@@ -11,9 +11,9 @@ import structlog
 from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, RunAlreadyFinished, RunKept
-from service.loop.events import CallFinished
-from service.loop.values import AnswerSource, CallOutcome
+from service.loop.values import AnswerSource
 from service.runs.calls.purse import Purse
+from service.runs.direct.answers import direct_answer
 from service.runs.driving.drives import Drives
 from service.runs.driving.last_word import say_last_word
 from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
@@ -158,9 +158,7 @@ class Runs:
                 yield chunk
         elif view.answer_source is AnswerSource.SUBMITTED:
             # A direct call's reply is its answer, and stands in the journal only.
-            for recorded in await self.rooms.events_of(run_id):
-                if isinstance(recorded.event, CallFinished) and recorded.event.outcome is CallOutcome.OK:
-                    yield recorded.event.text.encode()
+            yield direct_answer(await self.rooms.events_of(run_id)).encode("utf-8", "replace")
 
     async def open_session(self) -> SessionId:
         """A session that runs can be submitted to one after the other, keeping its variables between them."""

@@ -40,6 +40,8 @@ class RunRequest:
     """A direct cell: run this in the session, and ask no root LM."""
     key_id: KeyId | None = None
     """The API key that asks, whose money pays; None for the embedded default, where there are no keys."""
+    profile: str | None = None
+    """The API profile that this follows, where it follows one: runs are compared by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +74,5 @@ class RunView:
     answer_source: AnswerSource | None
     answer: BlobRef | None
     message: str
+    profile: str | None = None
+    is_direct: bool = False

@@ -16,6 +16,7 @@ from service.web.boundary import Boundary
 from service.web.contexts import content as context_content
 from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
+from service.web.dialects.openai import chat as openai_chat
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
@@ -47,6 +48,7 @@ ROUTERS = (
     session_cells.router,
     session_variables.router,
     session_files.router,
+    openai_chat.router,
 )
 """Every router of the API."""
 

@@ -1,24 +1,18 @@
-"""`Idempotency-Key`: a request that is sent twice is done once.
+"""`Idempotency-Key`: a request that is sent twice is done once (`runs.requests`)."""
 
-The id of what a request makes is decided and kept with the key before anything is made. Whoever sends the request again
-finds it, also after a lost reply or a replica that died in the middle.
-"""
-
-import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated
 
-import anyio
+import anyio.to_thread
 from fastapi import Header, Request
 
-from service.errors import BadRequest, RlmServiceError
-from service.journal.requests import Claim, Requests
-from service.store.errors import StoreFailed
+from service.journal.requests import Requests
+from service.runs.requests.once import LONGEST_KEY, Act, Done, Sent
+from service.runs.requests.once import once as do_once
 from service.tenants.values import Caller
+from service.web.bodies import INLINE_BYTES
 
-LONGEST_KEY = 255
 REPLAYED = "idempotent-replayed"
 """Header of a response to a request that had been done before."""
 
@@ -32,14 +26,6 @@ IdempotencyKey = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What a request stands for."""
-
-    target: str
-    was_done_before: bool
-
-
 async def once(
     requests: Requests,
     request: Request,
@@ -47,12 +33,9 @@ async def once(
     key: str | None,
     *,
     new_target: Callable[[], str],
-    act: Callable[[str], Awaitable[None]],
+    act: Act,
 ) -> Done:
-    """Do the request, unless it has been done: `act` makes what has the id that it is given.
-
-    `act` must raise when there is no such thing afterwards, and must bear to be told an id that exists already, which
-    happens when a replica died between making it and saying so.
+    """Do the request, unless it has been done under this key; without a key, do it.
 
     Raises:
         RequestInProgress, IdempotencyKeyReused, BadRequest: the key cannot be used (now).
@@ -61,34 +44,15 @@ async def once(
         target = new_target()
         await act(target)
         return Done(target=target, was_done_before=False)
-    if not key or not key.isascii() or not key.isprintable():
-        raise BadRequest(
-            "an Idempotency-Key has 1 to 255 printable ASCII characters", data={"param": "idempotency-key"}
-        )
-    claim = await requests.claim(
-        sender=caller.key.id,
-        route=f"{request.method} {request.scope['route'].path}",
-        key=key,
-        body_sha256=hashlib.sha256(await request.body()).hexdigest(),
-        target=new_target(),
-    )
-    if not claim.is_ours:
-        return Done(target=claim.target, was_done_before=True)
-    await _act_under(requests, claim, act)
-    return Done(target=claim.target, was_done_before=False)
+    return await do_once(requests, await sent_by(request, caller), key, new_target=new_target, act=act)
 
 
-async def _act_under(requests: Requests, claim: Claim, act: Callable[[str], Awaitable[None]]) -> None:
-    try:
-        # Not broken off half-way when the client goes away: what it asked for would be there and nobody would say so.
-        with anyio.CancelScope(shield=True):
-            await act(claim.target)
-    except StoreFailed:
-        # Whether it was made is unknown. The claim runs out, and the next try finds the same id.
-        raise
-    except RlmServiceError:
-        with contextlib.suppress(StoreFailed):
-            await requests.refused(claim)
-        raise
-    with contextlib.suppress(StoreFailed):  # the claim runs out, and the next try finds what is there
-        await requests.done(claim)
+async def sent_by(request: Request, caller: Caller) -> Sent:
+    """What makes this request the same as another one."""
+    body = await request.body()
+    if len(body) <= INLINE_BYTES:
+        digest = hashlib.sha256(body)
+    else:
+        digest = await anyio.to_thread.run_sync(hashlib.sha256, body)
+    route = f"{request.method} {request.scope['route'].path}"
+    return Sent(sender=caller.key.id, route=route, body_sha256=digest.hexdigest())

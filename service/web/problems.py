@@ -15,20 +15,25 @@ from service.errors import Fault, RlmServiceError
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "bad_request": 400,
+    "unsupported_parameter": 400,
+    "root_model_missing": 400,
     "invalid_request": 422,
     "unauthenticated": 401,
     "budget_exceeded": 402,
     "budget_too_small": 402,
+    "run_budget_spent": 402,
     "not_permitted": 403,
     "model_not_allowed": 403,
     "tenant_suspended": 403,
     "not_found": 404,
+    "model_not_found": 404,
     "value_missing": 404,
     "file_missing": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "run_already_finished": 409,
     "run_id_taken": 409,
+    "run_cancelled": 409,
     "session_busy": 409,
     "session_used": 409,
     "session_paused": 409,
@@ -40,6 +45,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "context_open": 409,
     "request_in_progress": 409,
     "request_too_large": 413,
+    "answer_too_long": 413,
     "blob_too_large": 413,
     "value_too_large": 413,
     "file_too_large": 413,
@@ -59,6 +65,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "rate_limited": 429,
     "sandbox_busy": 409,
     "model_failed": 502,
+    "no_answer": 502,
     "no_sandbox_slot": 503,
     "sandbox_refused": 503,
     "sandbox_start_failed": 503,
@@ -123,6 +130,22 @@ class InvalidRequest(RlmServiceError):
     fault = Fault.CALLER
 
 
+def openai_error(error: RlmServiceError) -> OpenAIError:
+    """The same facts for a stream that had begun, where there is no status any more."""
+    status = status_of(error)
+    param = error.data.get("param")
+    return OpenAIError(
+        message=str(error) if status != 500 else FAILED,
+        type=_openai_type(status),
+        param=param if isinstance(param, str) else None,
+        code=error.code,
+    )
+
+
+def _openai_type(status: int) -> str:
+    return _OPENAI_TYPE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
 def status_of(error: RlmServiceError) -> int:
     """The HTTP status of an error of the tree."""
     return STATUS_OF_CODE.get(error.code, 500)
@@ -141,6 +164,8 @@ def problem_of(error: RlmServiceError, request_id: str, *, errors: list[dict[str
     headers = {"x-should-retry": "true" if error.may_be_retried else "false"}
     if error.may_be_retried and (seconds := _retry_after_s(error, status)) is not None:
         headers["retry-after"] = str(math.ceil(seconds))
+    if isinstance(run_id := error.data.get("run_id"), str) and status != 500:
+        headers["x-rlm-run-id"] = run_id
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="rlm-service"'
     return problem(error.code, status, detail, request_id, data=data, headers=headers)
@@ -156,7 +181,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The one error body."""
-    kind = _OPENAI_TYPE_OF_STATUS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    kind = _openai_type(status)
     param = (data or {}).get("param")
     body = Problem(
         type=f"urn:rlm-service:problem:{code}",

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from service.runs.answering.live import LiveAnswers
+from service.runs.answering.profiles import Profiles
 from service.runs.tenancy import Tenancy
 from service.tenants.api_keys import ApiKeys
 from service.tenants.registry import Registry
@@ -38,4 +40,6 @@ class WebRooms:
     registry: Registry
     drain: Drain
     probe: StoreProbe
+    profiles: Profiles
+    live: LiveAnswers
     now: Callable[[], float]

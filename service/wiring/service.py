@@ -21,6 +21,7 @@ from service.ids import EMBEDDED_TENANT, new_id
 from service.journal.redis_journal import tenants_with_runs
 from service.ledger.redis_ledger import Ledger
 from service.models.catalog import Catalog
+from service.runs.answering.profiles import Profiles
 from service.runs.calls.expiry import keep_settling
 from service.runs.calls.metered_call import ProviderHealth
 from service.runs.host_calls.grants import Grants
@@ -65,6 +66,7 @@ class Service:
     tenancy: Tenancy
     let_go: Callable[[], Coroutine[Any, Any, None]]
     """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
+    profiles: Profiles
 
 
 @asynccontextmanager
@@ -167,6 +169,12 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 runs=runs,
                 tenancy=tenancy,
                 let_go=let_go,
+                profiles=Profiles(
+                    named=configuration.profiles,
+                    root_model=settings.root_model,
+                    sub_model=settings.sub_model,
+                    direct_models=tuple(configuration.models),
+                ),
             )
         finally:
             with anyio.CancelScope(shield=True):

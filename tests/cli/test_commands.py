@@ -368,7 +368,7 @@ def test_a_profile_answers(command_line: CommandLine, haystack: str) -> None:
     done = elsewhere.run("ask", QUESTION, "-c", haystack, "--profile", "plain", "--max-cost", "0.50", "--json", "-q")
     assert json.loads(done.out)["cost_limit_usd"] == "0.50"
     done = elsewhere.run("ask", QUESTION, "-c", haystack, "--profile", "deep")
-    assert "there are: rlm/default, rlm/fast, rlm/deep, plain" in done.complaint
+    assert "there are: rlm/default, rlm/fast, rlm/deep, rlm/auto, plain" in done.complaint
     assert done.code == 2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.configuration.file import Configuration, Profile, read_configuration
+from service.configuration.file import Configuration, read_configuration
 from service.errors import BadRequest
 from service.loop.packs import read_pack
 from service.loop.values import Limits
@@ -15,6 +15,7 @@ from service.models.catalog import Catalog, UnpricedModel
 from service.models.entries import Api, ModelEntry
 from service.models.prices import Price
 from service.models.providers import Access
+from service.runs.answering.profiles import Profile
 
 GOOD = """
 [models."local/qwen3"]
@@ -106,7 +107,7 @@ def test_no_file_says_nothing() -> None:
     """Without RLM_CONFIG there are the shipped profiles and no entries, and asking for another says what to set."""
     nothing = read_configuration(None)
     assert nothing == Configuration(profiles=nothing.profiles)
-    assert set(nothing.profiles) == {"rlm/default", "rlm/fast", "rlm/deep"}
+    assert set(nothing.profiles) == {"rlm/default", "rlm/fast", "rlm/deep", "rlm/auto"}
     with pytest.raises(BadRequest, match="RLM_CONFIG; there are: rlm/default, rlm/fast, rlm/deep"):
         nothing.profile("deep")
 
@@ -124,7 +125,7 @@ def test_a_profile_of_the_operators_takes_the_place_of_a_shipped_one(tmp_path: P
     """Whole: what it leaves out is not the shipped one's."""
     read = read_configuration(written(tmp_path, '[profiles."rlm/fast"]\nroot = "scripted/root"'))
     assert read.profile("rlm/fast") == Profile(root="scripted/root")
-    assert set(read.profiles) == {"rlm/default", "rlm/fast", "rlm/deep"}
+    assert set(read.profiles) == {"rlm/default", "rlm/fast", "rlm/deep", "rlm/auto"}
 
 
 def test_an_unknown_profile_names_the_known_ones(tmp_path: Path) -> None:
@@ -242,4 +243,4 @@ def test_the_documented_file_works(tmp_path: Path) -> None:
     example, pack = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     read = read_configuration(written(tmp_path, example, pack))
     assert (list(read.models), list(read.prompt_packs)) == (["local/qwen3"], ["ours"])
-    assert list(read.profiles) == ["rlm/default", "rlm/fast", "rlm/deep", "deep"]
+    assert list(read.profiles) == ["rlm/default", "rlm/fast", "rlm/deep", "rlm/auto", "deep"]

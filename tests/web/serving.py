@@ -11,6 +11,7 @@ import anyio
 import httpx
 
 from service.ids import EMBEDDED_TENANT, TenantId
+from service.runs.answering.live import GRACE_S, LiveAnswers
 from service.tenants.api_keys import ApiKeys
 from service.tenants.key_plans import KeyRequest
 from service.tenants.tenants import Tenants
@@ -24,6 +25,9 @@ from tests.runs.playing import ROOT, SUB, PlayedModel, Stage, Turn, repl, stage
 
 ANSWERS = repl("answer['content'] = str(len(context))\nanswer['ready'] = True")
 """A root LM's whole run: how long the context is."""
+
+MODELS = {"RLM_ROOT_MODEL": ROOT, "RLM_SUB_MODEL": SUB}
+"""Of profiles that name none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +83,16 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    directory: Path, *turns: Turn, sub: Answer = echo, settings: dict[str, str] | None = None
+    directory: Path, *turns: Turn, sub: Answer = echo, settings: dict[str, str] | None = None, grace_s: float = GRACE_S
 ) -> AsyncIterator[Served]:
     """The service with its data in `directory`; a root LM that plays `turns`, or answers with the context's length."""
     async with (
-        stage(directory, *(turns or (ANSWERS,)), sub=sub, settings=settings) as on,
+        stage(
+            directory,
+            *(turns or (ANSWERS,)),
+            sub=sub,
+            settings=MODELS | (settings or {}),
+        ) as on,
         anyio.create_task_group() as tasks,
     ):
         service = on.service
@@ -95,6 +104,8 @@ async def served(
             registry=service.registry,
             drain=Drain(service.store.wake_listeners),
             probe=StoreProbe(lambda: service.store.read("PING"), tasks),
+            profiles=service.profiles,
+            live=LiveAnswers(tasks, grace_s=grace_s),
             now=time.time,
         )
         listening = Listening(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
@@ -9,7 +10,7 @@ from service.errors import BadRequest
 from service.ids import RunId, SessionId, new_id
 from service.journal.redis_journal import Journal
 from service.loop.events import CallFinished, RunFinished, RunSubmitted
-from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, RenderedPrompt, StopReason
+from service.loop.values import AnswerSource, CallOutcome, Limits, Message, Purpose, RenderedPrompt, StopReason, Usage
 from service.models.catalog import Route
 from service.money import NanoUSD
 from service.runs.calls.errors import budget_error
@@ -17,12 +18,14 @@ from service.runs.calls.purse import Purse
 from service.runs.calls.values import MeteredCall, Refused, TextListener
 from service.runs.direct.values import LONGEST_S, MAX_MESSAGES, DirectAnswer, DirectCallFailed, DirectRequest
 from service.runs.rooms import RunsRooms
+from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked, unfenced
 from service.store.riders import Rider
 
 QUESTION_CHARS = 200
 """Of the last message, for the list of runs: the messages themselves are not kept."""
 CLEAN_UP_S = 10.0
 
+_REPAIR = "This cannot be used: {problem}. Reply again, with nothing but JSON that satisfies the schema."
 _PROMPT = RenderedPrompt(system="", pack="direct@1", sha256=hashlib.sha256(b"").hexdigest())
 _STOPS = {
     CallOutcome.BUDGET: StopReason.BUDGET,
@@ -39,19 +42,26 @@ class DirectCalls:
         self._journal = rooms.journal
         self._ledger = rooms.ledger
         self._metered = rooms.metered
-        self._catalog = rooms.catalog
+        self._route_to = rooms.route_to
         self._leases = rooms.leases
         self._now = rooms.now
 
     async def complete(
-        self, request: DirectRequest, listener: TextListener | None = None, run_id: RunId | None = None
+        self,
+        request: DirectRequest,
+        listener: TextListener | None = None,
+        run_id: RunId | None = None,
+        *,
+        on_open: Callable[[], None] = lambda: None,
     ) -> DirectAnswer:
         """Make the call. Cancelled, it is charged for what the provider may bill, and its run ends as cancelled.
 
         Args:
             request: what to ask, and whose money pays.
-            listener: is told the reply as it comes. What it was told is not taken back: the call is not tried again.
+            listener: is told the reply as it comes. What it was told is not taken back: the call is not tried again. A
+                reply that is to satisfy a schema is told when it is known to.
             run_id: the id that its run shall have; None makes one.
+            on_open: called once the run is there: what fails from then on is told in its journal too.
 
         Raises:
             BadRequest, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
@@ -61,12 +71,13 @@ class DirectCalls:
             StoreFailed: no journal or ledger, so no call.
         """
         _check(request)
-        route = self._catalog.resolve(request.model)
+        schema = None if request.schema is None else check_schema(request.schema)
+        route = await self._route_to(request.model)
         submitted = _submitted(request, route, run_id or RunId(new_id("run")), self._now())
         purse = Purse(submitted, self._ledger)
         if request.cost_limit is not None:
             await purse.set_limits()
-        call = _call(request, submitted, route, listener)
+        call = _call(request, submitted, route, listener if schema is None else None)
         hold = await self._metered.reserve(call, purse)
         if isinstance(hold, Refused):
             if hold.refusal is not None:
@@ -79,27 +90,57 @@ class DirectCalls:
             await self._metered.release([hold], purse)
             raise
         purse.fence = self._journal.fence(submitted.run_id, epoch)
-        run = _DirectRun(self._journal, submitted.run_id, epoch, self._now)
+        on_open()
+        run = _DirectRun(self._journal, submitted.run_id, epoch, self._now, ends_with_reply=schema is None)
         # Who has lost the run is refused at its next write; until then there is nothing to stop.
         with leases.kept(self._journal, submitted.run_id, epoch, _nothing):
             try:
-                result = await self._metered.call(call, purse, run.append, hold=hold)
+                reply = _answered(await self._metered.call(call, purse, run.append, hold=hold), call)
+                usage = reply.usage
+                if schema is not None:
+                    mended = await self._mended(reply, schema, call, purse, run)
+                    usage, reply = usage if mended is reply else _sum(usage, mended.usage), mended
+                    run.is_answered = True
             finally:
                 with anyio.move_on_after(CLEAN_UP_S, shield=True):
                     await run.end()
-        if isinstance(result, Refused) or result.outcome is not CallOutcome.OK:
-            message = result.message if isinstance(result, Refused) else result.text
-            raise _failed(submitted.run_id, result.outcome, message)
+        text = reply.text if schema is None else unfenced(reply.text)
         if listener is not None:
-            listener.tell_rest(result.text)
+            listener.tell_rest(text)
         return DirectAnswer(
             run_id=submitted.run_id,
-            model=result.model,
-            text=result.text,
-            finish_reason=result.finish_reason,
-            usage=result.usage,
+            model=reply.model,
+            text=text,
+            finish_reason=reply.finish_reason,
+            usage=usage,
             spent=run.spent,
         )
+
+    async def _mended(
+        self, reply: CallFinished, schema: CheckedSchema, call: MeteredCall, purse: Purse, run: "_DirectRun"
+    ) -> CallFinished:
+        """The reply, if it satisfies the schema; else the one that mends it."""
+        try:
+            await parse_checked(reply.text, schema)
+        except ReplyBreaksSchema as broken:
+            again = replace(
+                call,
+                stem=f"{call.lineage[0]}/repair",
+                messages=(
+                    *call.messages,
+                    Message(role="assistant", content=reply.text),
+                    Message(role="user", content=_REPAIR.format(problem=broken)),
+                ),
+            )
+            mended = _answered(await self._metered.call(again, purse, run.append), again)
+            try:
+                await parse_checked(mended.text, schema)
+            except ReplyBreaksSchema as still:
+                raise _failed(
+                    call.lineage[0], CallOutcome.INVALID_REPLY, f"it does not satisfy the JSON schema: {still}"
+                ) from still
+            return mended
+        return reply
 
 
 def _nothing() -> None:
@@ -109,22 +150,28 @@ def _nothing() -> None:
 class _DirectRun:
     """The journal of one direct call, from its opening on."""
 
-    def __init__(self, journal: Journal, run_id: RunId, epoch: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self, journal: Journal, run_id: RunId, epoch: int, now: Callable[[], float], *, ends_with_reply: bool
+    ) -> None:
+        """`ends_with_reply`: the first good reply is the answer; else `is_answered` is set by whoever looks at it."""
         self._journal = journal
+        self._ends_with_reply = ends_with_reply
         self._run_id = run_id
         self._epoch = epoch
         self._now = now
         self._last = CallOutcome.CANCELLED
         self._is_over = False
+        self.is_answered = False
         self.spent = NanoUSD(0)
 
     async def append(self, finished: CallFinished, rider: Rider) -> None:
         """Journal an attempt. A good one ends the run: both events travel together."""
         self.spent = NanoUSD(self.spent + finished.cost)
         self._last = finished.outcome
-        if finished.outcome is not CallOutcome.OK:
+        if finished.outcome is not CallOutcome.OK or not self._ends_with_reply:
             await self._journal.append(self._run_id, self._epoch, finished, rider)
             return
+        self.is_answered = True
         await self._journal.append_last(self._run_id, self._epoch, finished, self._end(), rider)
         self._is_over = True
 
@@ -135,7 +182,7 @@ class _DirectRun:
             self._is_over = True
 
     def _end(self) -> RunFinished:
-        is_answered = self._last is CallOutcome.OK
+        is_answered = self.is_answered
         return RunFinished(
             at=self._now(),
             stop_reason=StopReason.ANSWERED if is_answered else _STOPS.get(self._last, StopReason.MODEL_FAILED),
@@ -172,6 +219,8 @@ def _submitted(request: DirectRequest, route: Route, run_id: RunId, at: float) -
         wrap_up=None,
         deadline_at=at + request.deadline_s,
         key_id=request.key_id,
+        answer_schema=request.schema,
+        profile=request.profile,
         is_direct=True,
     )
 
@@ -193,6 +242,24 @@ def _call(request: DirectRequest, submitted: RunSubmitted, route: Route, listene
 def _output_tokens(request: DirectRequest, route: Route) -> int:
     most = route.card.max_output_tokens
     return most if request.max_output_tokens is None else min(most, request.max_output_tokens)
+
+
+def _answered(result: CallFinished | Refused, call: MeteredCall) -> CallFinished:
+    """Raises `DirectCallFailed`."""
+    if isinstance(result, Refused):
+        raise _failed(call.lineage[0], result.outcome, result.message)
+    if result.outcome is not CallOutcome.OK:
+        raise _failed(call.lineage[0], result.outcome, result.text)
+    return result
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        cached_input_tokens=one.cached_input_tokens + other.cached_input_tokens,
+        cache_write_tokens=one.cache_write_tokens + other.cache_write_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+    )
 
 
 def _failed(run_id: RunId, outcome: CallOutcome, message: str) -> DirectCallFailed:

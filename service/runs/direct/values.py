@@ -21,11 +21,13 @@ class DirectRequest:
     max_output_tokens: int | None = None
     """None for as many as the model may."""
     schema: dict[str, Any] | None = None
-    """Asked for from the model; whether the reply satisfies it is for the caller to check."""
+    """The reply must be JSON that satisfies it. One that does not is sent back once, to be mended."""
     cost_limit: NanoUSD | None = None
     """Of this call, all its attempts together."""
     deadline_s: float = 600.0
     key_id: KeyId | None = None
+    profile: str | None = None
+    """The API profile that was asked for, where one was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class DirectAnswer:
     text: str
     finish_reason: str
     usage: Usage
+    """Of the reply, and of the one that it mends."""
     spent: NanoUSD
     """Of all attempts."""
 

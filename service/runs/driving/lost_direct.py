@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from service.ids import RunId
 from service.journal.values import Recorded
-from service.loop.events import CallFinished, RunFinished
+from service.loop.events import CallFinished, Event, RunFinished, RunSubmitted
 from service.loop.values import AnswerSource, CallOutcome, StopReason
 from service.money import NanoUSD
 from service.runs.rooms import RunsRooms
+from service.runs.submission.schemas import ReplyBreaksSchema, check_schema, parse_checked
 
 
 async def end_lost_direct(rooms: RunsRooms, run_id: RunId, epoch: int, recorded: Sequence[Recorded]) -> None:
@@ -16,7 +17,7 @@ async def end_lost_direct(rooms: RunsRooms, run_id: RunId, epoch: int, recorded:
     calls = [entry.event for entry in recorded if isinstance(entry.event, CallFinished)]
     for call in calls:
         await rooms.metered.settle(call, run_id)
-    is_answered = any(call.outcome is CallOutcome.OK for call in calls)
+    is_answered = await _is_answered(recorded[0].event, calls)
     finished = RunFinished(
         at=rooms.now(),
         stop_reason=StopReason.ANSWERED if is_answered else StopReason.MODEL_FAILED,
@@ -26,3 +27,15 @@ async def end_lost_direct(rooms: RunsRooms, run_id: RunId, epoch: int, recorded:
         message="" if is_answered else "the service was restarted while the call was under way",
     )
     await rooms.journal.append(run_id, epoch, finished)
+
+
+async def _is_answered(submitted: Event, calls: Sequence[CallFinished]) -> bool:
+    """Whether the last good reply is an answer: where there is a schema, it may be one that was to be mended."""
+    good = [call for call in calls if call.outcome is CallOutcome.OK]
+    if not good or not isinstance(submitted, RunSubmitted) or submitted.answer_schema is None:
+        return bool(good)
+    try:
+        await parse_checked(good[-1].text, check_schema(submitted.answer_schema))
+    except ReplyBreaksSchema:
+        return False
+    return True

@@ -170,6 +170,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         keeps_session=request.session_id is not None,
         key_id=request.key_id,
         origin=None if family is None else family.origin,
+        profile=request.profile,
     )
 
 

@@ -82,12 +82,17 @@ async def parse_checked(text: str, schema: CheckedSchema) -> Any:
     return await anyio.to_thread.run_sync(_parse_checked, text, schema)
 
 
-def _parse_checked(text: str, schema: CheckedSchema) -> Any:
+def unfenced(text: str) -> str:
+    """What stands inside a Markdown fence, when all of the text is one."""
     stripped = text.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
-        stripped = stripped[stripped.index("\n") + 1 : -3]
+        return stripped[stripped.index("\n") + 1 : -3]
+    return stripped
+
+
+def _parse_checked(text: str, schema: CheckedSchema) -> Any:
     try:
-        value = json.loads(stripped, parse_constant=_refuse_constant)
+        value = json.loads(unfenced(text), parse_constant=_refuse_constant)
         if _nodes_of(value) * schema.expanded_nodes > MAX_STEPS:
             raise ReplyBreaksSchema("the JSON is too large to be checked against so complex a schema")
         error = next(iter(schema.validator.iter_errors(value)), None)

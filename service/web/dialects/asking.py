@@ -1,0 +1,131 @@
+"""From a conversation to its run: whether it may be asked, whether it was asked before, and what headers say."""
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.ids import RunId, new_id
+from service.runs.answering.answering import Answering, Prepared
+from service.runs.answering.conversation import Conversation
+from service.runs.answering.profiles import DIRECT_PREFIX
+from service.runs.requests.once import once
+from service.runs.requests.repeats import Try, attach_or_act
+from service.tenants.errors import ModelNotAllowed
+from service.tenants.values import Caller
+from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
+from service.web.idempotency import REPLAYED, sent_by
+
+RUN_ID = "x-rlm-run-id"
+DECISION = "x-rlm-decision"
+SAVED = "x-rlm-saved-usd"
+_RETRY_COUNT = "x-stainless-retry-count"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A conversation that has its run."""
+
+    run_id: RunId
+    prepared: Prepared
+    answering: Answering
+    was_asked_before: bool
+
+    @property
+    def model(self) -> str:
+        """As the client named it."""
+        return self.prepared.conversation.model
+
+    @property
+    def headers(self) -> dict[str, str]:
+        decision = self.prepared.decision
+        found = {
+            RUN_ID: self.run_id,
+            DECISION: f"{decision.way}; tokens<={decision.tokens_bound}; threshold={decision.threshold}",
+        }
+        return found | ({REPLAYED: "true"} if self.was_asked_before else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Whoever sends a request of a dialect."""
+
+    request: Request
+    caller: Caller
+    answering: Answering
+    runs: RunsOfCaller
+
+    async def ask(self, conversation: Conversation) -> Asked:
+        """The conversation's run: that of an earlier try, or a new one.
+
+        Raises:
+            ModelNotAllowed: the key's allow-list has neither the name nor what it stands for.
+            RlmServiceError: as `Answering.prepare` and `Answering.begin`.
+        """
+        conversation = replace(conversation, key_id=self.caller.key.id)
+        prepared = await self.answering.prepare(conversation)
+        _check_models(self.caller, prepared)
+
+        async def begin(run_id: str) -> None:
+            await self.answering.begin(prepared, RunId(run_id))
+
+        sent = await sent_by(self.request, self.caller)
+        key = self.request.headers.get("idempotency-key")
+        requests = self.runs.rooms.requests
+        if key is not None:
+            done = await once(requests, sent, key, new_target=_new_run_id, act=begin)
+        else:
+            done = await attach_or_act(
+                requests,
+                sent,
+                _which_try(self.request),
+                new_target=_new_run_id,
+                act=begin,
+                still_stands=self.answering.still_stands,
+            )
+        return Asked(
+            run_id=RunId(done.target),
+            prepared=prepared,
+            answering=self.answering,
+            was_asked_before=done.was_done_before,
+        )
+
+
+def answering_of(rooms: RoomsOfService, runs: RunsOfCaller) -> Answering:
+    return Answering(runs, rooms.profiles, rooms.live)
+
+
+AnsweringOfCaller = Annotated[Answering, Depends(answering_of)]
+
+
+def asker_of(request: Request, caller: CallerOfRequest, runs: RunsOfCaller, answering: AnsweringOfCaller) -> Asker:
+    return Asker(request=request, caller=caller, answering=answering, runs=runs)
+
+
+AskerOfRequest = Annotated[Asker, Depends(asker_of)]
+
+
+def _new_run_id() -> RunId:
+    return RunId(new_id("run"))
+
+
+def _which_try(request: Request) -> Try:
+    count = request.headers.get(_RETRY_COUNT)
+    if count is None or not count.isdecimal():
+        return Try.UNKNOWN
+    return Try.FIRST if int(count[:9]) == 0 else Try.AGAIN
+
+
+def _check_models(caller: Caller, prepared: Prepared) -> None:
+    """An allow-list holds what clients name (`rlm/deep`, `direct/…`), or else every model that this stands for."""
+    conversation = prepared.conversation
+    for named in (conversation.root_model, conversation.sub_model):
+        if named is not None:
+            caller.require_model(named)
+    with contextlib.suppress(ModelNotAllowed):
+        caller.require_model(conversation.model)
+        return
+    if not conversation.model.startswith(DIRECT_PREFIX) and prepared.decision.way == "rlm":
+        caller.require_model(prepared.sub_model)
+    caller.require_model(prepared.root_model)

@@ -1,0 +1,75 @@
+"""What every dialect adds about the run behind an answer: its tokens, its money, and how it was answered."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.loop.values import AnswerSource, StopReason
+from service.money import NANO_PER_USD, NanoUSD, format_usd
+from service.runs.answering.answering import Outcome
+from service.web.dialects.asking import Asked
+from service.web.shapes import Money, Shown, money
+
+
+class ShownDecision(Shown):
+    """How it was answered, and why."""
+
+    way: Literal["direct", "rlm"]
+    tokens_bound: int = Field(description="What was sent has at most so many tokens: its bytes of UTF-8.")
+    threshold: int = Field(description="Below it a profile makes one direct call; 0 where it never does.")
+
+
+class ShownSaving(Shown):
+    """What a profile's direct call spared, measured against the tenant's own answered runs of that profile."""
+
+    compared_runs: int = Field(description="Of the latest 100. With 0 there is no history, and nothing to say.")
+    run_p50: Money | None
+    saved_usd: str | None = Field(description="May be negative.")
+
+
+class RlmReport(Shown):
+    """The member `rlm` of an answer."""
+
+    run_id: str
+    decision: ShownDecision
+    stop_reason: StopReason | None
+    answer_source: AnswerSource | None
+    turns: int
+    cells: int
+    sub_calls: int
+    child_runs: int
+    spent: Money
+    saving: ShownSaving | None = Field(description="Of a profile's direct call; null otherwise.")
+    was_asked_before: bool = Field(description="Whether this is the run of an earlier try of the same request.")
+
+
+def report(asked: Asked, outcome: Outcome) -> RlmReport:
+    view, decision, saving = outcome.view, asked.prepared.decision, outcome.saving
+    return RlmReport(
+        run_id=view.run_id,
+        decision=ShownDecision(way=decision.way, tokens_bound=decision.tokens_bound, threshold=decision.threshold),
+        stop_reason=view.stop_reason,
+        answer_source=view.answer_source,
+        turns=view.turns,
+        cells=view.cells,
+        sub_calls=view.sub_calls,
+        child_runs=view.child_runs,
+        spent=money(view.spent),
+        saving=None
+        if saving is None
+        else ShownSaving(
+            compared_runs=saving.runs,
+            run_p50=None if saving.median is None else money(saving.median),
+            saved_usd=None if saving.saved is None else usd(saving.saved),
+        ),
+        was_asked_before=asked.was_asked_before,
+    )
+
+
+def usd(amount: NanoUSD) -> str:
+    return format_usd(amount).replace("$", "", 1)
+
+
+def usd_number(amount: NanoUSD) -> float:
+    """For clients that expect a number; `rlm.spent` is exact."""
+    return amount / NANO_PER_USD

@@ -16,7 +16,11 @@ from service.web.boundary import Boundary
 from service.web.contexts import content as context_content
 from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
+from service.web.dialects.anthropic import messages as anthropic_messages
+from service.web.dialects.anthropic.refusals import in_dialect
 from service.web.dialects.openai import chat as openai_chat
+from service.web.dialects.openai import files as openai_files
+from service.web.dialects.openai import models as openai_models
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
@@ -49,6 +53,9 @@ ROUTERS = (
     session_variables.router,
     session_files.router,
     openai_chat.router,
+    openai_models.router,
+    openai_files.router,
+    anthropic_messages.router,
 )
 """Every router of the API."""
 
@@ -84,7 +91,7 @@ def create_app(rooms: WebRooms) -> FastAPI:
 
 async def _refused(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RlmServiceError)
-    return problem_of(exc, request.state.request_id)
+    return in_dialect(request.url.path, problem_of(exc, request.state.request_id))
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:
@@ -96,7 +103,7 @@ async def _invalid(request: Request, exc: Exception) -> Response:
     ]
     first = errors[0] if errors else {"at": "body", "message": "cannot be used"}
     refusal = InvalidRequest(f"{first['at']}: {first['message']}", data={"param": first["at"].removeprefix("body.")})
-    return problem_of(refusal, request.state.request_id, errors=errors)
+    return in_dialect(request.url.path, problem_of(refusal, request.state.request_id, errors=errors))
 
 
 async def _not_routed(request: Request, exc: Exception) -> Response:
@@ -106,7 +113,8 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
         404: "there is no such route: /openapi.json lists those there are",
         405: "this route has no such method: the header allow lists those it has",
     }.get(exc.status_code, str(exc.detail)[:300])
-    return problem(code, exc.status_code, detail, request.state.request_id, headers=dict(exc.headers or {}))
+    refusal = problem(code, exc.status_code, detail, request.state.request_id, headers=dict(exc.headers or {}))
+    return in_dialect(request.url.path, refusal)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

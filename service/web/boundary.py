@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RlmServiceError, sole_failure
+from service.web.dialects.anthropic.refusals import in_dialect, is_anthropic
 from service.web.problems import problem, problem_of, status_of
 
 LONGEST_REQUEST_ID = 128
@@ -36,7 +37,7 @@ class Boundary:
             raise RuntimeError(f"expected an HTTP request, found {scope['type']}")
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(receive, send, request_id)
+        exchange = _Exchange(receive, send, _id_headers(scope["path"], request_id))
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -53,16 +54,16 @@ class Boundary:
                 response = problem(
                     "internal", 500, "the service failed; its log has more under this request id", request_id
                 )
-            await response(scope, receive, exchange.send)
+            await in_dialect(scope["path"], response)(scope, receive, exchange.send)
 
 
 class _Exchange:
     """One request and its response as they pass."""
 
-    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, receive: Receive, send: Send, id_headers: list[tuple[bytes, bytes]]) -> None:
         self._receive = receive
         self._send = send
-        self._request_id = request_id
+        self._id_headers = id_headers
         self._has_read_all = False
         self.has_started = False
 
@@ -75,7 +76,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_started = True
-            headers = [*message.get("headers", []), (b"x-request-id", self._request_id.encode())]
+            headers = [*message.get("headers", []), *self._id_headers]
             present = {name for name, _ in headers}
             headers += [(name, value) for name, value in _UNLESS_SAID if name not in present]
             if message["status"] >= 400 and not self._has_read_all:
@@ -83,6 +84,12 @@ class _Exchange:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
+
+
+def _id_headers(path: str, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Anthropic's clients look for another name."""
+    names = (b"x-request-id", b"request-id") if is_anthropic(path) else (b"x-request-id",)
+    return [(name, request_id.encode()) for name in names]
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 from service.loop.values import AnswerSource, StopReason
 from service.money import NANO_PER_USD, NanoUSD, format_usd
 from service.runs.answering.answering import Outcome
-from service.web.dialects.asking import Asked
+from service.web.dialects.asking import SAVED, Asked
 from service.web.shapes import Money, Shown, money
 
 
@@ -64,6 +64,12 @@ def report(asked: Asked, outcome: Outcome) -> RlmReport:
         ),
         was_asked_before=asked.was_asked_before,
     )
+
+
+def saved_header(outcome: Outcome) -> dict[str, str]:
+    """The measured saving as a header, where one was measured."""
+    saving = outcome.saving
+    return {} if saving is None or saving.saved is None else {SAVED: usd(saving.saved)}
 
 
 def usd(amount: NanoUSD) -> str:

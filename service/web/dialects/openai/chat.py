@@ -10,10 +10,10 @@ from service.errors import RlmServiceError
 from service.runs.answering.answering import Outcome
 from service.tenants.values import Scope
 from service.web.callers import RoomsOfService
-from service.web.dialects.asking import SAVED, Asked, AskerOfRequest
+from service.web.dialects.asking import Asked, AskerOfRequest
 from service.web.dialects.openai.chat_shapes import ChatCompletion, ChatCompletionRequest, chat_usage, completion
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
-from service.web.dialects.reports import report, usd
+from service.web.dialects.reports import report, saved_header
 from service.web.dialects.telling import Teller, streamed, whole_answer
 from service.web.doors import open_router
 from service.web.problems import openai_error
@@ -37,13 +37,11 @@ async def chat_completions(body: ChatCompletionRequest, asker: AskerOfRequest, r
     if body.stream:
         return streamed(asked, ChatTeller(asked, created))
     whole = await whole_answer(asked)
-    saving = whole.outcome.saving
-    saved = {} if saving is None or saving.saved is None else {SAVED: usd(saving.saved)}
     rlm = report(asked, whole.outcome)
     answer = completion(
         _answer_id(asked), created=created, model=asked.model, text=whole.text, outcome=whole.outcome, rlm=rlm
     )
-    return JSONResponse(answer.model_dump(mode="json"), headers=asked.headers | saved)
+    return JSONResponse(answer.model_dump(mode="json"), headers=asked.headers | saved_header(whole.outcome))
 
 
 class ChatTeller(Teller):

@@ -1,0 +1,148 @@
+"""`/v1/files`: stored contexts as OpenAI's clients know files. A file's id is its context's."""
+
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from fastapi import Depends, Path, Query, Request, Response
+from starlette.responses import FileResponse
+
+from service.contexts.detection import kind_of
+from service.contexts.values import Context
+from service.errors import BadRequest, NotFound
+from service.ids import ContextId, is_id
+from service.store.errors import BlobMissing
+from service.tenants.values import Scope
+from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
+from service.web.callers import RunsOfCaller
+from service.web.doors import open_router
+from service.web.forms import boundary_of, form_parts
+from service.web.shapes import MAX_CURSOR_CHARS, Shown
+
+router = open_router(Scope.CONTEXTS, tag="OpenAI dialect")
+
+PURPOSE_BYTES = 64
+PURPOSE = "user_data"
+"""Of every file: what a client says of it changes nothing."""
+DEFAULT_NAME = "file.txt"
+LONGEST_NAME = 200
+
+
+class ShownFile(Shown):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str = PURPOSE
+    status: Literal["processed"] = "processed"
+
+
+class FileList(Shown):
+    object: Literal["list"] = "list"
+    data: list[ShownFile]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class DeletedFile(Shown):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+def _file_id(file_id: Annotated[str, Path(max_length=MAX_CURSOR_CHARS)]) -> ContextId:
+    if not is_id(file_id, "ctx"):
+        raise NotFound(f"there is no file {file_id[:80]}")
+    return ContextId(file_id)
+
+
+FileIdInPath = Annotated[ContextId, Depends(_file_id)]
+
+
+@router.post(
+    "/v1/files",
+    summary="Store a file",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "file": {"type": "string", "format": "binary"},
+                            "purpose": {"type": "string"},
+                        },
+                        "required": ["file"],
+                    }
+                }
+            },
+        }
+    },
+)
+async def store_file(request: Request, runs: RunsOfCaller) -> ShownFile:
+    """A text of any size, as it comes; `.json` and `.jsonl` become what they say. Other documents are read into text by
+    `rlm-service contexts put`."""
+    boundary = boundary_of(request)
+    stored: Context | None = None
+    async for part in form_parts(body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES), boundary):
+        if part.name == "file" and stored is None:
+            name = (PurePath(part.filename or DEFAULT_NAME).name or DEFAULT_NAME)[-LONGEST_NAME:]
+            stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), part.content)
+        elif part.name == "purpose":
+            await part.text(PURPOSE_BYTES)
+    if stored is None:
+        raise BadRequest("the form has no part named file", data={"param": "file"})
+    return shown_file(stored)
+
+
+@router.get("/v1/files", summary="List files")
+async def list_files(
+    runs: RunsOfCaller,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    after: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
+) -> FileList:
+    """Stored contexts, the newest first."""
+    before = None if after is None else _file_id(after)
+    found = await runs.rooms.contexts.list(limit + 1, before)
+    shown = [shown_file(each) for each in found[:limit]]
+    return FileList(
+        data=shown,
+        has_more=len(found) > limit,
+        first_id=shown[0].id if shown else None,
+        last_id=shown[-1].id if shown else None,
+    )
+
+
+@router.get("/v1/files/{file_id}", summary="Show a file")
+async def show_file(file_id: FileIdInPath, runs: RunsOfCaller) -> ShownFile:
+    return shown_file(await runs.rooms.contexts.get(file_id))
+
+
+@router.get("/v1/files/{file_id}/content", summary="Read a file", response_class=Response)
+async def file_content(file_id: FileIdInPath, runs: RunsOfCaller) -> Response:
+    """Byte for byte. What has several parts is read part by part: `/v1/contexts/{context_id}/parts`."""
+    context = await runs.rooms.contexts.get(file_id)
+    if len(context.parts) != 1:
+        raise BadRequest(f"{file_id} has {len(context.parts)} parts: read them at /v1/contexts/{file_id}/parts")
+    (part,) = context.parts
+    if not await runs.rooms.blobs.has(part.sha256):
+        raise BlobMissing(f"the content {part.sha256} is missing from the blob store")
+    return FileResponse(runs.rooms.blobs.path(part.sha256), media_type="application/octet-stream")
+
+
+@router.delete("/v1/files/{file_id}", summary="Delete a file")
+async def delete_file(file_id: FileIdInPath, runs: RunsOfCaller) -> DeletedFile:
+    """Runs that have begun with it go on."""
+    await runs.rooms.contexts.delete(file_id)
+    return DeletedFile(id=file_id)
+
+
+def shown_file(context: Context) -> ShownFile:
+    return ShownFile(
+        id=context.context_id,
+        bytes=context.size_bytes,
+        created_at=int(context.created_at),
+        filename=context.name,
+    )

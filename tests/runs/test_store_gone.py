@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,27 +10,12 @@ import pytest
 
 from service.models.port import ModelReply, ModelRequest
 from service.runs.calls.purse import run_account
-from service.store.embedded import find_server
 from service.store.errors import StoreFailed
 from tests.runs.doubles import usage_of
 from tests.runs.playing import repl, stage
+from tests.store_server import store_server
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def server(directory: Path) -> AsyncIterator[anyio.abc.Process]:
-    """A server of the operator's own, reached by URL, that nobody revives."""
-    command = [find_server(), "--port", "0", "--unixsocket", str(directory / "s"), "--dir", str(directory)]
-    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-    async with await anyio.open_process(command, stdout=None, stderr=None) as process:
-        while not await anyio.Path(directory / "s").exists():
-            await anyio.lowlevel.checkpoint()
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
 
 
 async def test_a_run_without_its_store_stops_and_keeps_what_was_written(tmp_path: Path) -> None:
@@ -46,7 +29,7 @@ async def test_a_run_without_its_store_stops_and_keeps_what_was_written(tmp_path
         return ModelReply(text="too late", usage=usage_of(request, "too late"))
 
     turns = (repl("x = 1\nprint(x)"), repl("llm_query('now')"), repl("FINAL('never')"))
-    async with server(tmp_path) as process:
+    async with store_server(tmp_path) as process:
         held.append(process)
         async with stage(tmp_path, *turns, sub=kill_the_store, settings=settings) as on:
             run_id = await on.service.runs.submit(await on.request("x"))
@@ -57,7 +40,7 @@ async def test_a_run_without_its_store_stops_and_keeps_what_was_written(tmp_path
             assert len(on.model.root_requests) == 2
             assert len(on.model.sub_requests) == 1
     await anyio.Path(tmp_path / "s").unlink(missing_ok=True)
-    async with server(tmp_path), stage(tmp_path, "x", settings=settings) as on:
+    async with store_server(tmp_path), stage(tmp_path, "x", settings=settings) as on:
         view = await on.service.runs.show(run_id)
         assert (view.turns, view.cells, view.stop_reason) == (2, 1, None)
         # The sub-call was reserved and never journalled: its hold is still there, to be settled as uncertain.

@@ -1,76 +1,25 @@
 """Two real `serve` processes over one store: what a client who follows a run sees when one of them goes."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import httpx
 import pytest
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from service.models.port import ModelReply, ModelRequest
 from tests.models.protocol_server import serving
 from tests.runs.doubles import echo
 from tests.runs.playing import ROOT, SUB, PlayedModel, repl
-from tests.runs.test_store_gone import server
+from tests.serve_process import PATIENCE_S, client_of, replica
+from tests.store_server import store_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.takes_long]
-
-PATIENCE_S = 90
 
 
 def turn(request: ModelRequest) -> str:
     turns = (repl("said = llm_query('first')"), repl("FINAL(said + llm_query(' second'))"))
     return turns[min(sum(message.role == "assistant" for message in request.messages), 1)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    process: anyio.abc.Process
-    address: str
-    admin_key: str | None
-    """Of the first start ever."""
-
-
-@asynccontextmanager
-async def replica(directory: Path, upstream: str) -> AsyncIterator[Replica]:
-    """A `serve` process that listens; it is gone afterwards."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "RLM_DATA_DIR": str(directory / "data"),
-        "RLM_REDIS_URL": f"unix://{directory / 's'}",
-        "RLM_PORT": "0",
-        "RLM_LEASE_S": "2",
-        "RLM_WARM_SANDBOXES": "0",
-        "OPENAI_BASE_URL": upstream,
-    }
-    command = [str(Path(sys.executable).with_name("rlm-service")), "serve"]
-    async with await anyio.open_process(command, stdout=subprocess.PIPE, stderr=None, env=environment) as process:
-        assert process.stdout is not None
-        lines = BufferedByteReceiveStream(process.stdout)
-        key = None
-        try:
-            with anyio.fail_after(PATIENCE_S):
-                while not (line := (await lines.receive_until(b"\n", 4096)).decode()).startswith("rlm-service"):
-                    if "admin key is" in line:
-                        key = line.split("admin key is ")[1].split()[0]
-            yield Replica(process=process, address=line.split()[-1], admin_key=key)
-        finally:
-            if process.returncode is None:
-                process.kill()
-
-
-def client_of(replica: Replica, key: str) -> httpx.AsyncClient:
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.AsyncClient(base_url=replica.address, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
 
 async def follow(client: httpx.AsyncClient, run_id: str, seen: list[tuple[int, str]]) -> None:
@@ -106,13 +55,16 @@ async def test_a_follower_goes_on_at_the_other_replica(tmp_path: Path, how: sign
     model = PlayedModel(turns=(turn,), sub=answers_once_it_is_gone)
     async with (
         serving(model=model) as upstream,
-        server(tmp_path),
+        store_server(tmp_path),
         replica(tmp_path, upstream.base_url) as first,
         replica(tmp_path, upstream.base_url) as second,
     ):
         assert first.admin_key is not None
         seen: list[tuple[int, str]] = []
-        async with client_of(first, first.admin_key) as one, client_of(second, first.admin_key) as other:
+        async with (
+            client_of(first.address, first.admin_key) as one,
+            client_of(second.address, first.admin_key) as other,
+        ):
             context = (await one.post("/v1/contexts", json={"text": "four"})).json()["context_id"]
             body = {"question": "?", "contexts": [{"context_id": context}], "root_model": ROOT, "sub_model": SUB}
             submitted = await one.post("/v1/runs", json=body)

@@ -21,7 +21,7 @@ from service.wiring.service import open_service
 from tests.models.protocol_server import serving
 from tests.runs.doubles import echo
 from tests.runs.playing import PlayedModel, Stage, repl
-from tests.runs.test_store_gone import server
+from tests.store_server import store_server
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_a_run_outlives_an_outage_of_its_store(tmp_path: Path) -> None:
                 "RLM_LEASE_S": "600",  # it runs out when the test says so
             }
         )
-        held.append(await servers.enter_async_context(server(tmp_path)))
+        held.append(await servers.enter_async_context(store_server(tmp_path)))
         async with open_service(settings, serves=True) as service:
             on = Stage(service=service, server=upstream, model=model, directory=tmp_path)
             run_id = await service.runs.submit(await on.request("x"))
@@ -66,7 +66,7 @@ async def test_a_run_outlives_an_outage_of_its_store(tmp_path: Path) -> None:
                     await anyio.lowlevel.checkpoint()
             assert (len(model.root_requests), len(model.sub_requests)) == (2, 2)
             await anyio.Path(tmp_path / "s").unlink(missing_ok=True)
-            await servers.enter_async_context(server(tmp_path))
+            await servers.enter_async_context(store_server(tmp_path))
             await service.store.write("ZADD", Keys(EMBEDDED_TENANT)("runs", "unfinished"), "XX", 0, run_id)
             with anyio.fail_after(60):
                 events = [entry.event async for entry in service.runs.follow(run_id)]

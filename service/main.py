@@ -5,7 +5,7 @@ Two listeners, never one: the gateway's, which `wiring` opens and only sandboxes
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,23 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
             )
             async with serve_public(create_app(rooms), listening, before_end=rooms.drain.begin) as address:
                 ready(Serving(address=address, first_key_file=first_key_file))
-                await anext(signals)
+                await _told_to_end(signals, rooms.drain)
                 # While requests end: other replicas go on with the runs at once.
                 tasks.start_soon(service.let_go)
             tasks.cancel_scope.cancel()
+
+
+async def _told_to_end(signals: AsyncIterator[signal.Signals], drain: Drain) -> None:
+    """By a signal, or by the operator over the API."""
+    async with anyio.create_task_group() as waiting:
+
+        async def hear() -> None:
+            await anext(signals)
+            drain.ask()
+
+        waiting.start_soon(hear)
+        await drain.asked.wait()
+        waiting.cancel_scope.cancel()
 
 
 async def _check_exposure(settings: Settings, service: Service) -> None:

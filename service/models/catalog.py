@@ -127,6 +127,11 @@ class Catalog:
         await self._scripted.aclose()
         await self.providers.aclose()
 
+    @property
+    def configured_names(self) -> tuple[str, ...]:
+        """The models that the operator's own entries name."""
+        return self._book.own_names
+
     def resolve(self, name: str, tenants_keys: Mapping[str, str] = NO_KEYS) -> Route:
         """The route to a model and to its fallbacks. Pure but for two caches.
 

@@ -55,6 +55,10 @@ class PriceBook:
     def __repr__(self) -> str:
         return f"<PriceBook {len(self._entries)} own entries over LiteLLM's map>"
 
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
     def listed(self, *names: str) -> ModelEntry | None:
         """The operator's own entry under the first of these names that has one."""
         return next((self._entries[name] for name in names if name in self._entries), None)

@@ -112,7 +112,7 @@ class ApiKeys:
             case b"full":
                 raise QuotaExceeded(f"{tenant_id} has {MOST_KEYS} keys, which is the most: revoke some")
             case _:
-                raise NotFound(f"there is no tenant {tenant_id}: `rlm-service tenants ls` lists them")
+                raise NotFound(f"there is no tenant {tenant_id}")
 
     async def first_key(self) -> IssuedKey | None:
         """At the first start ever: the tenant `default` and one admin key. None at every later start.
@@ -279,4 +279,4 @@ def _unauthenticated() -> Unauthenticated:
 
 
 def _unknown(key_id: KeyId) -> NotFound:
-    return NotFound(f"there is no API key {key_id[:64]!r}: `rlm-service keys ls` lists them")
+    return NotFound(f"there is no API key {key_id[:64]}")

@@ -191,4 +191,4 @@ def _checked(tenant_id: TenantId) -> TenantId:
 
 
 def _unknown(tenant_id: TenantId) -> NotFound:
-    return NotFound(f"there is no tenant {tenant_id[:64]!r}: `rlm-service tenants ls` lists them")
+    return NotFound(f"there is no tenant {tenant_id[:64]}")

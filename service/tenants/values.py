@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from typing import Literal
 
 from service.errors import BadRequest
 from service.ids import KeyId, TenantId
@@ -190,8 +191,7 @@ def check_models(models: tuple[str, ...] | None) -> tuple[str, ...] | None:
 class Level:
     """Somebody with limits: everything that counts, counts at every level of its caller."""
 
-    kind: str
-    """`tenant` or `key`."""
+    kind: Literal["tenant", "key"]
     owner: str
     limits: CallerLimits
 
@@ -227,6 +227,18 @@ class Caller:
         """
         if scope not in self.key.scopes and not self.is_operator:
             raise NotPermitted(f"this needs an API key with the scope {scope}", data={"scope": scope.value})
+
+    def require_whole_tenant(self) -> None:
+        """Refuse a key that another key made: what concerns the whole tenant is not handed down.
+
+        Raises:
+            NotPermitted: the key has an ancestor.
+        """
+        if self.key.ancestors:
+            raise NotPermitted(
+                "this concerns the whole tenant, and the API key was made by another key of it: use one that the "
+                "operator made"
+            )
 
     def require_model(self, name: str) -> None:
         """Refuse a model that is not on the allow-list of the key or of one that it descends from.

@@ -11,6 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import RlmServiceError
+from service.web.account import audit, keys, provider_keys, standing, usage
+from service.web.admin import drain as admin_drain
+from service.web.admin import models as admin_models
+from service.web.admin import tenants, tenants_own
 from service.web.bodies import Inbound
 from service.web.boundary import Boundary
 from service.web.contexts import content as context_content
@@ -35,6 +39,15 @@ from service.web.sessions import variables as session_variables
 ROUTERS = (
     health.router,
     capabilities.router,
+    usage.router,
+    standing.router,
+    keys.router,
+    provider_keys.router,
+    audit.router,
+    tenants.router,
+    tenants_own.router,
+    admin_models.router,
+    admin_drain.router,
     storing.router,
     stored_contexts.router,
     parts.router,

@@ -4,6 +4,7 @@ The key is checked before a byte of the body is read: whoever has none costs one
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -48,7 +49,8 @@ def open_router(
                     caller = await rooms_of(request).api_keys.authenticate(credential_of(request))
                     if isinstance(scope, Scope):
                         caller.require(scope)
-                    request.state.caller = caller
+                    # What the caller changes stands in the audit log with the request in which it did.
+                    request.state.caller = replace(caller, request_id=request.state.request_id)
                 if not takes_json:
                     return await handle(request)
                 with request.app.state.inbound.share() as share:

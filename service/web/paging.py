@@ -14,8 +14,8 @@ def cursor_after(last_id: str) -> str:
     return base64.urlsafe_b64encode(f"{_VERSION}{last_id}".encode()).decode().rstrip("=")
 
 
-def id_behind(cursor: str, prefix: Prefix) -> str:
-    """The id that a cursor stands behind.
+def id_behind(cursor: str, prefix: Prefix, *, also: str | None = None) -> str:
+    """The id that a cursor stands behind: one with this prefix, or the one of another form that there is also.
 
     Raises:
         BadRequest: it is none of ours, or of another list.
@@ -25,7 +25,7 @@ def id_behind(cursor: str, prefix: Prefix) -> str:
     except (binascii.Error, ValueError):
         raise _unusable() from None
     last_id = text.removeprefix(_VERSION)
-    if not text.startswith(_VERSION) or not is_id(last_id, prefix):
+    if not text.startswith(_VERSION) or not (is_id(last_id, prefix) or last_id == also):
         raise _unusable()
     return last_id
 

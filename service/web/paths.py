@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path
 
 from service.errors import NotFound
-from service.ids import ContextId, RunId, SessionId, UploadId, is_id
+from service.ids import EMBEDDED_TENANT, ContextId, KeyId, RunId, SessionId, TenantId, UploadId, is_id
 
 _LONGEST_ECHO = 80
 _SHAPE = "_[0-9a-f]{32}$"
@@ -56,6 +56,32 @@ def _upload_id(
     return UploadId(upload_id)
 
 
+def _key_id(
+    key_id: Annotated[
+        str, Path(json_schema_extra=_described("key"), examples=["key_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> KeyId:
+    if not is_id(key_id, "key"):
+        raise NotFound(f"there is no API key {key_id[:_LONGEST_ECHO]}")
+    return KeyId(key_id)
+
+
+def _tenant_id(
+    tenant_id: Annotated[
+        str,
+        Path(
+            json_schema_extra={"pattern": f"^({EMBEDDED_TENANT}|ten{_SHAPE.rstrip('$')})$"},
+            examples=["ten_0198c2f0a7b87cc2b1a8f2c3d4e5f607"],
+        ),
+    ],
+) -> TenantId:
+    if tenant_id != EMBEDDED_TENANT and not is_id(tenant_id, "ten"):
+        raise NotFound(f"there is no tenant {tenant_id[:_LONGEST_ECHO]}")
+    return TenantId(tenant_id)
+
+
+KeyIdInPath = Annotated[KeyId, Depends(_key_id)]
+TenantIdInPath = Annotated[TenantId, Depends(_tenant_id)]
 UploadIdInPath = Annotated[UploadId, Depends(_upload_id)]
 RunIdInPath = Annotated[RunId, Depends(_run_id)]
 ContextIdInPath = Annotated[ContextId, Depends(_context_id)]

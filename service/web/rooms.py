@@ -19,11 +19,21 @@ class Drain:
     def __init__(self, wake: Callable[[], None]) -> None:
         """`wake` makes whoever waits for news look again."""
         self._wake = wake
+        self.asked = anyio.Event()
+        """Set when somebody wants this replica to end; whoever owns the process sees to it."""
         self.begun = anyio.Event()
 
     @property
     def has_begun(self) -> bool:
         return self.begun.is_set()
+
+    @property
+    def was_asked(self) -> bool:
+        return self.asked.is_set()
+
+    def ask(self) -> None:
+        """Idempotent."""
+        self.asked.set()
 
     def begin(self) -> None:
         """Idempotent."""

@@ -1,6 +1,6 @@
 """What every shape of the API has in common, and the words that several resources share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -26,6 +26,11 @@ class Shown(BaseModel):
     """What a client gets."""
 
     model_config = ConfigDict(frozen=True)
+
+
+def example(*values: dict[str, Any]) -> ConfigDict:
+    """The configuration of a shape that is shown in the OpenAPI document with these."""
+    return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
 class Money(Shown):

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -27,7 +28,7 @@ SIZES = {f"{number:064x}": 10 * (number + 1) for number in range(4)}
 LEASES = st.sampled_from([f"run_{number}" for number in range(6)])
 
 
-def level(kind: str, owner: str, most: int | None) -> Level:
+def level(kind: Literal["tenant", "key"], owner: str, most: int | None) -> Level:
     limits = CallerLimits(parallel_runs=most, open_contexts=most, storage_bytes=most)
     return Level(kind=kind, owner=owner, limits=limits)
 

@@ -25,9 +25,8 @@ OWNERS = ["tenant", "key_a", "key_b"]
 
 
 def level(owner: str, requests: int | None = None, tokens: int | None = None) -> Level:
-    kind = "tenant" if owner == "tenant" else "key"
     limits = CallerLimits(requests_per_minute=requests, tokens_per_minute=tokens)
-    return Level(kind=kind, owner=owner, limits=limits)
+    return Level(kind="tenant" if owner == "tenant" else "key", owner=owner, limits=limits)
 
 
 class RatesMachine(RuleBasedStateMachine):

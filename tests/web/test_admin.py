@@ -50,21 +50,18 @@ async def test_a_tenant_is_made_limited_suspended_and_resumed(it: Served, admin:
         assert (await admin.post(f"{path}/resume")).json()["state"] == "active"
     listed = (await admin.get(f"{path}/keys")).json()["keys"]
     assert [key["name"] for key in listed] == ["first", "second"]
-    assert (await admin.get(listed and f"/v1/keys/{listed[0]['key_id']}")).json() == listed[0]
+    assert (await admin.get(f"/v1/keys/{listed[0]['key_id']}")).json() == listed[0]
 
 
 async def test_tenants_are_listed_in_pages(admin: httpx.AsyncClient) -> None:
     """The oldest first, the tenant `default` among them, each once."""
     made = [(await admin.post("/v1/admin/tenants", json={"name": name})).json()["tenant_id"] for name in "abc"]
-    found, cursor = [], None
-    while True:
-        page = (
-            await admin.get("/v1/admin/tenants", params={"limit": 1} | ({"cursor": cursor} if cursor else {}))
-        ).json()
+    found: list[str] = []
+    query: dict[str, str] | None = {"limit": "1"}
+    while query is not None:
+        page = (await admin.get("/v1/admin/tenants", params=query)).json()
         found += [tenant["tenant_id"] for tenant in page["tenants"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+        query = None if page["next_cursor"] is None else {"limit": "1", "cursor": page["next_cursor"]}
     assert len(found) == len(set(found))
     assert "default" in found
     assert found[-3:] == made

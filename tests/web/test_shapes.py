@@ -24,9 +24,10 @@ def examples(kind: type[BaseModel]) -> list[object]:
     return [*found]
 
 
-@pytest.mark.parametrize(
-    "shape", [each for kind in (Shape, Shown) for each in shapes(kind)], ids=lambda each: each.__name__
-)
+SHAPES = [each for kind in (Shape, Shown) for each in shapes(kind)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda each: each.__name__)
 def test_an_example_has_the_shape_that_it_is_an_example_of(shape: type[BaseModel]) -> None:
     """Whoever copies one from the document sends something that is understood, or reads what really comes."""
     for example in examples(shape):

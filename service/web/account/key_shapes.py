@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from service.ids import KeyId
 from service.tenants.api_keys import LONGEST_OVERLAP_S, IssuedKey
 from service.tenants.key_plans import KeyRequest
 from service.tenants.values import MAX_MODEL_CHARS, MAX_MODELS, MAX_NAME_CHARS, NO_LIMITS, ApiKey, Scope
@@ -149,7 +150,9 @@ def _facts(key: ApiKey, now: float) -> dict[str, Any]:
 
 
 def key_page(keys: list[ApiKey], after: str | None, limit: int, now: float) -> tuple[list[ShownKey], str | None]:
-    """The keys behind an id, and the last id of the page when more follow. Ids sort by birth."""
-    behind = [key for key in keys if after is None or key.id > after]
+    """The keys behind an id, and the last id of the page when more follow."""
+    places = {key.id: place for place, key in enumerate(keys, 1)}
+    # One that is forgotten by now is looked for where it would stand: ids sort by birth, to the millisecond.
+    behind = keys if after is None else keys[places.get(KeyId(after), sum(key.id < after for key in keys)) :]
     page = [shown_key(key, now) for key in behind[:limit]]
     return page, page[-1].key_id if len(behind) > limit else None

@@ -1,10 +1,11 @@
 """Install the packages of the `full` sandbox image, in its build stage.
 
-    python3 install_packages.py --list FILE --target DIR [PACKAGE...]
+    python3 install_packages.py --list FILE --target DIR [--wheels DIR] [PACKAGE...]
 
 The list is pinned with hashes; the operator's own PACKAGEs (with or without a version) come after it and may not
 change what it installed. Wheels only: the image has no compiler, and a build script is code that nobody has read.
-pip is the interpreter's own, or the one that Debian keeps as a wheel.
+pip is the interpreter's own, or the one that Debian keeps as a wheel. Where the directory of --wheels holds any
+(deploy/fetch_wheels.py fetches them), everything comes out of it and nothing over the network.
 """
 
 import argparse
@@ -22,9 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Install the packages of the full sandbox image.")
     parser.add_argument("--list", type=Path, required=True, dest="pinned")
     parser.add_argument("--target", type=Path, required=True)
+    parser.add_argument("--wheels", type=Path)
     parser.add_argument("packages", nargs="*")
     options = parser.parse_args()
     pip = [*find_pip(), "install", "--quiet", "--only-binary", ":all:", "--target", str(options.target)]
+    if options.wheels is not None and any(options.wheels.glob("*.whl")):
+        pip += ["--no-index", "--find-links", str(options.wheels)]
     subprocess.run([*pip, "--require-hashes", "-r", str(options.pinned)], check=True)
     trial = [sys.executable, "-c", f"import {IMPORTED.replace(' ', ', ')}"]
     if subprocess.run(trial, env={"PYTHONPATH": str(options.target)}, check=False).returncode != 0:

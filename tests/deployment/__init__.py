@@ -1,0 +1,1 @@
+"""Deploying: images, Compose, and that their files agree with the service."""

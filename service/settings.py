@@ -4,6 +4,7 @@ The only module that reads the environment. Every setting is documented in docs/
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from service.errors import BadRequest
 
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+_LARGEST_SECRET = 4096
 _Choice = TypeVar("_Choice", bound=str)
 
 
@@ -79,8 +82,8 @@ class Settings:
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
     environment: Mapping[str, str]
-    """All of it, as it was read: keys of further providers are looked up in it, by the names that `config_file` gives
-    or that follow from the provider's."""
+    """All of it, as it was read, and the files of `RLM_SECRETS_DIR`: keys of further providers are looked up in it, by
+    the names that `config_file` gives or that follow from the provider's."""
 
     def __repr__(self) -> str:
         """Without keys, and without the environment, which may hold more of them."""
@@ -95,6 +98,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         BadRequest: a value is unusable; the message names the variable.
     """
     env = os.environ if environment is None else environment
+    if env.get("RLM_SECRETS_DIR"):
+        env = _with_secrets(env, Path(env["RLM_SECRETS_DIR"]))
     home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME") or Path.home()) / ".local/share")
     config_file = env.get("RLM_CONFIG")
     launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
@@ -130,6 +135,29 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
         environment=MappingProxyType(dict(env)),
     )
+
+
+def _with_secrets(env: Mapping[str, str], directory: Path) -> Mapping[str, str]:
+    """With a variable for each file that is named like one; other files there are somebody else's."""
+    secrets: dict[str, str] = {}
+    try:
+        for path in sorted(directory.iterdir()):
+            if not _VARIABLE.fullmatch(path.name):
+                continue
+            if path.name in env:
+                raise BadRequest(
+                    f"{path.name} is set and there is a file {path} (RLM_SECRETS_DIR): keep one of the two"
+                )
+            with path.open("rb") as file:
+                content = file.read(_LARGEST_SECRET + 1)
+            if len(content) > _LARGEST_SECRET or b"\0" in content:
+                raise BadRequest(f"{path} must hold the value of {path.name}, of at most {_LARGEST_SECRET} bytes")
+            secrets[path.name] = content.decode().strip()
+    except UnicodeDecodeError as exc:
+        raise BadRequest(f"{path} must hold the value of {path.name} as UTF-8") from exc
+    except OSError as exc:
+        raise BadRequest(f"the secrets in RLM_SECRETS_DIR={directory} cannot be read ({exc.strerror})") from exc
+    return {**env, **secrets}
 
 
 def _file(env: Mapping[str, str], name: str) -> Path | None:

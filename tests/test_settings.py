@@ -1,4 +1,6 @@
-"""Settings that cannot be used."""
+"""Settings: what is read, and what cannot be used."""
+
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,34 @@ def test_usual_addresses_are_taken() -> None:
 def test_settings_do_not_show_passwords() -> None:
     """The repr of settings holds no address of a store."""
     assert "hunter2" not in repr(read_settings({"RLM_REDIS_URL": "redis://:hunter2@host"}))
+
+
+def test_a_file_of_the_secrets_directory_stands_for_its_variable(tmp_path: Path) -> None:
+    """Settings and the keys of providers come out of files with their names; other files there are left alone."""
+    (tmp_path / "OPENAI_API_KEY").write_text("sk-from-a-file\n")
+    (tmp_path / "GEMINI_API_KEY").write_text("another")
+    (tmp_path / "RLM_REDIS_URL").write_text("redis://:hunter2@host")
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "notes.txt").write_bytes(b"\xff")
+    settings = read_settings({"RLM_SECRETS_DIR": str(tmp_path), "RLM_PORT": "1"})
+    assert (settings.openai_api_key, settings.redis_url) == ("sk-from-a-file", "redis://:hunter2@host")
+    assert settings.environment["GEMINI_API_KEY"] == "another"
+    assert settings.port == 1
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x" * 4097, b"a\0b"], ids=["not text", "too long", "a NUL"])
+def test_a_secret_that_cannot_be_one_is_refused_unquoted(tmp_path: Path, content: bytes) -> None:
+    """The sentence names the file and the variable."""
+    (tmp_path / "OPENAI_API_KEY").write_bytes(content)
+    with pytest.raises(BadRequest, match="must hold the value of OPENAI_API_KEY"):
+        read_settings({"RLM_SECRETS_DIR": str(tmp_path)})
+
+
+def test_a_secret_has_one_place(tmp_path: Path) -> None:
+    """A variable that is set besides its file is refused, and so is a directory that is not there."""
+    (tmp_path / "OPENAI_API_KEY").write_text("hunter2")
+    with pytest.raises(BadRequest, match="keep one of the two") as refused:
+        read_settings({"RLM_SECRETS_DIR": str(tmp_path), "OPENAI_API_KEY": "hunter2"})
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(BadRequest, match="RLM_SECRETS_DIR"):
+        read_settings({"RLM_SECRETS_DIR": str(tmp_path / "nowhere")})

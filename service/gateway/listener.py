@@ -1,6 +1,7 @@
 """Serves the gateway on its unix socket."""
 
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from service.store.errors import disk_failed
 
 STOP_DEADLINE_S = 10
 BACKLOG = 1024
+_PREFIX, _SUFFIX = "gateway-", ".sock"
 
 
 class _Server(uvicorn.Server):
@@ -26,7 +28,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
-    """Serve while the block runs; yields the socket's path, `directory/gateway.sock`.
+    """Serve while the block runs; yields the socket's path, `directory/gateway-….sock`.
 
     Every sandbox runs as a user of its own and reaches the socket through its session directory, so the socket itself
     admits everybody; `directory` (0700) is what keeps others on this machine away, and the grant what counts.
@@ -34,8 +36,10 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
     Raises:
         StoreFailed: the disk is full, read-only or denied.
     """
-    path = directory / f"gateway-{os.getpid()}.sock"
+    # Replicas in containers share the directory and have the same pid.
+    path = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     try:
+        _clear_dead(directory)
         listening = _bind(path)
     except OSError as exc:
         raise disk_failed(exc, f"open the gateway's socket in {directory}") from exc
@@ -60,15 +64,36 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
 
 
 def _bind(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
+    """Under its name stands a socket that is listened at, or none."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # A unix socket's path may have 107 bytes and a data directory more, so it is named through the open directory.
-    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listening.bind(f"/proc/self/fd/{descriptor}/{path.name}")
-    finally:
-        os.close(descriptor)
-    path.chmod(0o666)
+    unready = path.with_name(f".{path.name}")
+    with _short(unready) as short:
+        listening.bind(short)
+    unready.chmod(0o666)
     listening.listen(BACKLOG)
     listening.setblocking(False)
+    unready.rename(path)
     return listening
+
+
+def _clear_dead(directory: Path) -> None:
+    """Remove the sockets of replicas that were killed: nobody listens there."""
+    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, _short(path) as short:
+            trial.setblocking(False)  # one whose queue is full is alive
+            try:
+                trial.connect(short)
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """An address may have 107 bytes and a data directory more, so the socket is named through the open directory."""
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)

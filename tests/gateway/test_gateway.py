@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -175,3 +178,20 @@ async def test_all_requests_of_a_grant_together_are_bounded(tmp_path: Path) -> N
         assert set(statuses) <= {200, 413}
         assert statuses.count(200) < 6
         assert (await client.post("/host-calls", json=body(), headers=bearer(token))).status_code == 200
+
+
+async def test_the_socket_of_a_killed_replica_is_taken_away_and_a_living_ones_is_not() -> None:
+    """Replicas that share a data directory each have a socket of their own; what a dead one left goes at a start."""
+    with tempfile.TemporaryDirectory(prefix="rlm-gateways-") as name:
+        directory = Path(name)
+        left = directory / "gateway-0123456789abcdef.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+            dead.bind(str(left))
+        app = gateway_app(Grants(time.time))
+        async with serve_gateway(app, directory) as first, serve_gateway(app, directory) as second:
+            assert set(os.listdir(directory)) == {first.name, second.name}
+            for path in (first, second):
+                transport = httpx.AsyncHTTPTransport(uds=str(path))
+                async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                    assert (await client.get("/")).status_code in {401, 404}
+        assert os.listdir(directory) == []

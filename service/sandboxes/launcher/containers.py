@@ -19,7 +19,7 @@ from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, Engi
 from service.sandboxes.launcher.owners import is_same_owner, owner_of
 from service.sandboxes.launcher.protocol import StartRequest
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
-from service.sandboxes.launcher.staging import NotStaged, Stage, check_seen, opened_session
+from service.sandboxes.launcher.staging import PLACE, NotStaged, Stage, check_seen, opened_session
 from service.sandboxes.launcher.uids import Uids
 
 RECONCILE_INTERVAL_S = 30.0
@@ -63,14 +63,16 @@ class Containers:
         sessions: Path,
         bounds: Bounds,
         client_uid: int,
+        stage: Path = PLACE,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`client_uid` is who may write to `sessions`, and so put anything there at any moment."""
+        """`client_uid` is who may write to `sessions`, and so put anything there at any moment; `stage` is where the
+        engine finds what was looked at."""
         self._engine = engine
         self._client_uid = client_uid
         self._sessions = sessions
         self._bounds = bounds
-        self._stage = None if client_uid == os.geteuid() else Stage()
+        self._stage = None if client_uid == os.geteuid() else Stage(stage)
         """One of our own uid may do all that we may: nothing is to be kept from it."""
         self._now = now
         self._has_reconciled = False

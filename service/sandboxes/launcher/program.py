@@ -17,6 +17,7 @@ from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.protocol import ImageName, Runtime
 from service.sandboxes.launcher.server import Server, open_socket, raise_open_file_limit
+from service.sandboxes.launcher.staging import PLACE
 
 READY = "launcher listens"
 """The first line on stdout, once callers can connect."""
@@ -32,6 +33,7 @@ class Options:
     bounds: Bounds
     docker_host: str | None
     client_uid: int
+    stage: Path
     until_stdin_closes: bool
 
 
@@ -75,6 +77,13 @@ def read_options(arguments: list[str]) -> Options:
         "--client-uid", type=int, default=os.geteuid(), help="the one uid that may speak to it (default: its own)"
     )
     parser.add_argument(
+        "--stage",
+        type=Path,
+        default=PLACE,
+        help="where session directories are mounted for the engine, at the same path for both, if the client has "
+        f"another uid (default: {PLACE})",
+    )
+    parser.add_argument(
         "--until-stdin-closes", action="store_true", help="end with the process at the other end, and its sandboxes too"
     )
     found = parser.parse_args(arguments)
@@ -97,6 +106,7 @@ def read_options(arguments: list[str]) -> Options:
         ),
         docker_host=found.docker_host,
         client_uid=found.client_uid,
+        stage=found.stage.absolute(),
         until_stdin_closes=found.until_stdin_closes,
     )
 
@@ -111,7 +121,13 @@ async def run(options: Options) -> None:
     """Serve until a signal, or until stdin closes. Where stdin counts, the sandboxes leased here end with the launcher;
     else they run on, and one that is started anew takes them up."""
     engine = Engine(options.docker_host)
-    containers = Containers(engine, sessions=options.sessions, bounds=options.bounds, client_uid=options.client_uid)
+    containers = Containers(
+        engine,
+        sessions=options.sessions,
+        bounds=options.bounds,
+        client_uid=options.client_uid,
+        stage=options.stage,
+    )
     server = Server(containers, client_uid=options.client_uid)
     try:
         async with (

@@ -18,6 +18,7 @@ from pathlib import Path
 from service.sandboxes.docker_profile import SESSION
 
 PLACE = Path("/run/rlm-launcher")
+"""Where neither side says another."""
 
 _MS_BIND = 0x1000
 _MNT_DETACH = 2
@@ -56,7 +57,7 @@ def opened_session(sessions: Path, sandbox_id: str, client_uid: int) -> Iterator
 class Stage:
     """A directory of this launcher, locked while it lives. Only root may mount, so only root has one."""
 
-    def __init__(self, place: Path = PLACE) -> None:
+    def __init__(self, place: Path) -> None:
         self._place = place
         self._own: Path | None = None
         self._lock = -1
@@ -134,7 +135,8 @@ def check_seen(pid: int, session: int) -> None:
     if not os.path.samestat(seen, os.fstat(session)):
         raise NotStaged(
             "the sandbox was given another directory than its session's, and was ended: run the launcher and the "
-            f"Docker engine in one mount namespace, so that the engine sees what is mounted in {PLACE}"
+            "Docker engine in one mount namespace, or share the mounts in the launcher's --stage, so that the engine "
+            "sees them"
         )
 
 

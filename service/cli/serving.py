@@ -1,5 +1,7 @@
 """`serve`: the REST API, in the foreground."""
 
+import sys
+
 import structlog
 
 from service.cli.exit_codes import ExitCode
@@ -14,8 +16,9 @@ async def serve() -> ExitCode:
 
     def ready(serving: Serving) -> None:
         if serving.first_key_file is not None:
-            secret = serving.first_key_file.read_text().strip()
-            write_out(f"first start: the admin key is {secret} (kept in {serving.first_key_file})\n")
+            # Where nobody watches, what is printed goes to a log, and a log is no place for it.
+            shown = f" is {serving.first_key_file.read_text().strip()}," if sys.stdout.isatty() else ""
+            write_out(f"first start: the admin key{shown} is kept in {serving.first_key_file}\n")
         write_out(f"rlm-service listens at {serving.address}\n")
         flush_out()
 

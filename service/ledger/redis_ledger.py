@@ -61,11 +61,10 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self.tenant}>"
 
-    def outer_accounts(self, key_id: KeyId | None) -> tuple[Account, ...]:
-        """The accounts that a key's calls are charged to, beyond run and session: the key's own and the tenant's."""
-        owners = [(Level.TENANT, str(self.tenant))]
-        if key_id is not None:
-            owners.insert(0, (Level.KEY, key_id))
+    def outer_accounts(self, key_line: Sequence[KeyId]) -> tuple[Account, ...]:
+        """The accounts that a key's calls are charged to, beyond run and session: the key's own, those of the keys that
+        it descends from, and the tenant's. `key_line` is nearest first; empty where there are no keys."""
+        owners = [*((Level.KEY, str(key_id)) for key_id in key_line), (Level.TENANT, str(self.tenant))]
         return tuple(Account(level=level, owner=owner, period=period) for level, owner in owners for period in Period)
 
     async def set_limit(self, account: Account, unit: Unit, limit: int | None) -> None:
@@ -198,9 +197,10 @@ class Ledger:
                 )
         return found
 
-    async def key_standing(self, key_id: KeyId) -> list[Balance]:
-        """What bounds an API key: its own days and months and its tenant's, in every unit."""
-        return await self.balances(self.outer_accounts(key_id), UNITS)
+    async def key_standing(self, key_line: Sequence[KeyId]) -> list[Balance]:
+        """What bounds an API key: its own days and months, those of the keys it descends from and its tenant's, in
+        every unit."""
+        return await self.balances(self.outer_accounts(key_line), UNITS)
 
     async def entries(self, run_id: RunId) -> list[Entry]:
         """What was booked for the run's own calls (not its children's), in the order of booking."""

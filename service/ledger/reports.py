@@ -89,7 +89,8 @@ class ReportKeys:
 
     def facts(self, accounts: Sequence[Account], at: float) -> dict[str, Any]:
         """Part of a hold: which sums its settlement belongs to."""
-        owners = {account.level: account.owner for account in accounts if account.level is not Level.RUN}
+        # Accounts come nearest first, and a report is about the key that asked, not about those that it descends from.
+        owners = {account.level: account.owner for account in reversed(accounts) if account.level is not Level.RUN}
         key, session = owners.get(Level.KEY, _NO_KEY), owners.get(Level.SESSION, "")
         day = span_of(Period.DAY, at)
         return {

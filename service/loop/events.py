@@ -63,8 +63,15 @@ class RunSubmitted:
     """The API key whose money pays; a child run has its parent's. None where there are no keys."""
     profile: str | None = None
     """The API profile that was asked for, where one was."""
+    key_ancestors: tuple[KeyId, ...] = ()
+    """The keys that this one descends from, whose money pays too: a key gains nothing by making keys."""
     is_direct: bool = False
     """One plain completion, without a loop: nobody drives it but the one who asked, and its reply is its answer."""
+
+    @property
+    def key_line(self) -> tuple[KeyId, ...]:
+        """Every key that it counts for, nearest first."""
+        return () if self.key_id is None else (self.key_id, *self.key_ancestors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog, Route
 from service.runs.calls.metered_call import MeteredCalls
+from service.runs.dispatch.dispatch import Dispatch
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.leases import Leases
 from service.runs.sessions.open_session import SessionRooms
@@ -29,6 +30,7 @@ class RunsRooms:
     journal: Journal
     blobs: Blobs
     ledger: Ledger
+    dispatch: Dispatch
     metered: MeteredCalls
     requests: Requests
     contexts: Contexts

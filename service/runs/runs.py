@@ -92,6 +92,7 @@ class Runs:
         route = await self.rooms.route_to(submitted.root_model)
         check_affordable(submitted, route)
         purse = Purse(submitted, self.rooms.ledger)
+        await self.rooms.dispatch.set_allowances(submitted.key_line)
         await purse.check_covers(first_call_amount(submitted, route))
         if session_id is None:
             await keep_session(self.rooms, submitted.session_id)

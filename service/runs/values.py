@@ -42,6 +42,8 @@ class RunRequest:
     """The API key that asks, whose money pays; None for the embedded default, where there are no keys."""
     profile: str | None = None
     """The API profile that this follows, where it follows one: runs are compared by it."""
+    key_ancestors: tuple[KeyId, ...] = ()
+    """The keys that it descends from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

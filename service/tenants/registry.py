@@ -7,6 +7,7 @@ from service.ids import TenantId
 from service.store.connection import Store
 from service.tenants.api_keys import ApiKeys
 from service.tenants.audit import AuditLogs
+from service.tenants.current_levels import CurrentLevels
 from service.tenants.key_files import KeyFile
 from service.tenants.provider_keys import ProviderKeys
 from service.tenants.quotas import Quotas
@@ -27,6 +28,7 @@ class Registry:
     tenants: Tenants
     api_keys: ApiKeys
     suspensions: Suspensions
+    levels: CurrentLevels
 
     def provider_keys_of(self, tenant: TenantId) -> ProviderKeys:
         return ProviderKeys(self.store, self.vault, self.logs.of(tenant), tenant, self.now)
@@ -52,4 +54,5 @@ def open_registry(store: Store, *, pepper: KeyFile, vault: KeyFile, now: Callabl
         tenants=Tenants(store, logs, now),
         api_keys=ApiKeys(store, pepper, logs, now),
         suspensions=Suspensions(store, now),
+        levels=CurrentLevels(store, now),
     )

@@ -24,6 +24,8 @@ from service.models.catalog import Catalog
 from service.runs.answering.profiles import Profiles
 from service.runs.calls.expiry import keep_settling
 from service.runs.calls.metered_call import ProviderHealth
+from service.runs.dispatch.counts import keep_renewing
+from service.runs.dispatch.dispatch import Lines
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.adopting import keep_adopting
 from service.runs.recovery.leases import Leases
@@ -126,6 +128,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             slots=Slots(settings.sandbox_slots),
             grants=grants,
             health=ProviderHealth(),
+            lines=Lines(settings.model_concurrency),
             leases=leases,
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -136,6 +139,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
         patience = IdlePatience(pause_s=settings.session_pause_s, end_s=settings.session_idle_s)
         tasks.start_soon(tenancy.kept.keep_resting, patience)
         tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
+        tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
         adopting = anyio.CancelScope()
 
         async def let_go() -> None:

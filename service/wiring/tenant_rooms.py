@@ -17,6 +17,8 @@ from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
 from service.models.catalog import Catalog
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.dispatch.dispatch import Dispatch, Lines
+from service.runs.dispatch.tenant_rules import TenantRules
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.leases import Leases
 from service.runs.rooms import RunsRooms
@@ -46,6 +48,7 @@ class SharedRooms:
     slots: Slots
     grants: Grants
     health: ProviderHealth
+    lines: Lines
     leases: Leases
 
     def of(self, tenant_id: TenantId) -> RunsRooms:
@@ -58,13 +61,20 @@ class SharedRooms:
         journal = Journal(self.store, blobs, tenant_id)
         ledger = Ledger(self.store, tenant_id, time.time)
         contexts = Contexts(self.store, blobs, tenant_id)
+        rules = TenantRules(
+            tenant=tenant_id,
+            require_active=partial(self.registry.suspensions.require_active, tenant_id),
+            levels_of=partial(self.registry.levels.of, tenant_id),
+            quotas=self.registry.quotas_of(tenant_id),
+            rates=self.registry.rates_of(tenant_id),
+        )
+        dispatch = Dispatch(rules, self.lines, ledger, time.time)
         return RunsRooms(
             journal=journal,
             blobs=blobs,
             ledger=ledger,
-            metered=MeteredCalls(
-                ledger, time.time, self.health, partial(self.registry.suspensions.require_active, tenant_id)
-            ),
+            dispatch=dispatch,
+            metered=MeteredCalls(ledger, time.time, self.health, dispatch),
             requests=Requests(self.store, tenant_id, time.time),
             now=time.time,
             session=SessionRooms(

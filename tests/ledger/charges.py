@@ -45,7 +45,7 @@ def accounts_of(ledger: Ledger, *runs: RunId, key: KeyId | None = KEY, session: 
     return (
         *(Account(level=Level.RUN, owner=run) for run in runs),
         Account(level=Level.SESSION, owner=session),
-        *ledger.outer_accounts(key),
+        *ledger.outer_accounts(() if key is None else (key,)),
     )
 
 

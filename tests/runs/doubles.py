@@ -1,11 +1,12 @@
 """Doubles at the ports of `runs`: a model that answers as told, and the values around a call."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio
 
-from service.ids import KeyId, RunId, SessionId
+from service.ids import KeyId, RunId, SessionId, TenantId
 from service.ledger.redis_ledger import Ledger
 from service.loop.events import CallFinished, RunSubmitted
 from service.loop.values import Limits, Message, Purpose, RenderedPrompt, Usage
@@ -15,8 +16,13 @@ from service.models.prices import Price
 from service.money import NanoUSD
 from service.runs.calls.purse import Purse
 from service.runs.calls.values import MeteredCall
+from service.runs.dispatch.tenant_rules import TenantRules
 from service.runs.standing import Standing
+from service.store.connection import Store
 from service.store.riders import Rider
+from service.tenants.quotas import Quotas
+from service.tenants.rates import Rates
+from service.tenants.values import CallerLimits, Level
 
 PRICE = Price(input=1_000_000_000, cached_input=1_000_000_000, cache_write=1_000_000_000, output=2_000_000_000)
 """$1 per million input tokens, $2 per million output tokens."""
@@ -128,3 +134,27 @@ class Journalled:
     @property
     def cost(self) -> NanoUSD:
         return NanoUSD(sum(call.cost for call in self.calls))
+
+
+async def always_active() -> None:
+    """A tenant that nobody suspends."""
+
+
+def rules(
+    store: Store,
+    tenant: TenantId,
+    require_active: Callable[[], Awaitable[None]] = always_active,
+    limits: CallerLimits | None = None,
+) -> TenantRules:
+    """Of a tenant that is not recorded. Without `limits` nothing is limited, and the ledger keeps its own."""
+
+    async def levels_of(key_line: Sequence[KeyId]) -> tuple[Level, ...]:
+        return () if limits is None else (Level(kind="tenant", owner=tenant, limits=limits),)
+
+    return TenantRules(
+        tenant=tenant,
+        require_active=require_active,
+        levels_of=levels_of,
+        quotas=Quotas(store, tenant, time.time),
+        rates=Rates(store, tenant, time.time),
+    )

@@ -2,17 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
 
-from service.ids import RunId, SessionId
+from service.ids import EMBEDDED_TENANT, RunId, SessionId
+from service.ledger.values import Account, Level, Period
 from service.loop.events import Event, RunFinished
 from service.loop.values import ContextBinding, Limits
 from service.models.port import ModelReply, ModelRequest
 from service.runs.values import RunRequest
 from service.settings import read_settings
+from service.tenants.key_plans import KeyRequest
+from service.tenants.values import NO_LIMITS, OPERATOR, Author, Caller, CallerLimits, Scope
 from service.wiring.service import Service, open_service
 from tests.models.protocol_server import ProtocolServer, serving
 from tests.runs.doubles import Answer, echo, usage_of
@@ -93,6 +96,14 @@ class Stage:
             session_id=session_id,
         )
 
+    async def caller(self, limits: CallerLimits = NO_LIMITS, *, by: Author = OPERATOR) -> Caller:
+        """Whoever has a new key of the tenant `default` with these limits."""
+        registry = self.service.registry
+        await registry.tenants.ensure_default()
+        asked = KeyRequest(name="test", scopes=frozenset({Scope.RUNS, Scope.KEYS}), limits=limits)
+        issued = await registry.api_keys.create(EMBEDDED_TENANT, asked, by=by)
+        return await registry.api_keys.authenticate(issued.secret)
+
     async def play(self, request: RunRequest) -> "Played":
         """Submit, drive and follow to the end."""
         run_id = await self.service.runs.submit(request)
@@ -102,6 +113,16 @@ class Stage:
         finished = events[-1]
         assert isinstance(finished, RunFinished)
         return Played(run_id=run_id, events=events, finished=finished, answer=answer)
+
+
+def asked_by(request: RunRequest, caller: Caller) -> RunRequest:
+    """The request as this caller makes it."""
+    return replace(request, key_id=caller.key.id, key_ancestors=caller.key.ancestors)
+
+
+def day_of(caller: Caller) -> Account:
+    """The account of the caller's key today."""
+    return Account(level=Level.KEY, owner=caller.key.id, period=Period.DAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import BadRequest
 from service.ids import CallId, KeyId, RunId, new_id
-from service.ledger.values import Account, Level, Period, Unit
+from service.ledger.values import Account, Level, Period
 from service.loop.events import CallFinished, RunFinished, RunSubmitted
 from service.loop.values import CallOutcome, Message, Purpose, StopReason
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
@@ -20,7 +20,8 @@ from service.runs.calls.purse import run_account
 from service.runs.calls.values import TextListener
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectCallFailed, DirectRequest
-from tests.runs.playing import SUB, Stage, stage
+from service.tenants.values import CallerLimits
+from tests.runs.playing import SUB, Stage, day_of, stage
 
 pytestmark = pytest.mark.anyio
 
@@ -66,9 +67,9 @@ async def test_a_direct_call_without_money_asks_nobody_and_leaves_no_run(tmp_pat
         with pytest.raises(BudgetExceeded) as own:
             await direct_calls(on).complete(request_of("hello", cost_limit=NanoUSD(10)))
         assert own.value.data["scope"] == "run"
-        await on.service.ledger.set_limit(KEY_DAY, Unit.NANO_USD, 10)
+        caller = await on.caller(CallerLimits(nano_usd_per_day=10))
         with pytest.raises(BudgetExceeded) as days:
-            await direct_calls(on).complete(request_of("hello"))
+            await direct_calls(on).complete(replace(request_of("hello"), key_id=caller.key.id))
         assert days.value.data["scope"] == "key_day"
         assert await on.service.runs.ls(10) == []
         assert not on.server.calls
@@ -77,17 +78,18 @@ async def test_a_direct_call_without_money_asks_nobody_and_leaves_no_run(tmp_pat
 async def test_racing_direct_calls_stay_within_their_key(tmp_path: Path) -> None:
     """Of a hundred at once, those that are answered cost together at most what the key may spend in a day."""
     async with stage(tmp_path) as on:
-        await on.service.ledger.set_limit(KEY_DAY, Unit.NANO_USD, 2_000_000)
+        caller = await on.caller(CallerLimits(nano_usd_per_day=2_000_000))
         spent: list[int] = []
 
         async def one(index: int) -> None:
             with contextlib.suppress(BudgetExceeded):
-                spent.append((await direct_calls(on).complete(request_of(f"{index} " * 50))).spent)
+                request = replace(request_of(f"{index} " * 50), key_id=caller.key.id)
+                spent.append((await direct_calls(on).complete(request)).spent)
 
         async with anyio.create_task_group() as group:
             for index in range(100):
                 group.start_soon(one, index)
-        (balance,) = await on.service.ledger.balances([KEY_DAY])
+        (balance,) = await on.service.ledger.balances([day_of(caller)])
         assert (balance.spent, balance.held) == (sum(spent), 0)
         assert 0 < sum(spent) <= 2_000_000
 

@@ -87,7 +87,7 @@ async def book(ledger: Ledger, run_id: RunId) -> None:
         output_tokens=1,
     )
     charge = Charge(entry=entry, sub_calls=0)
-    accounts = (Account(level=Level.RUN, owner=run_id), *ledger.outer_accounts(None))
+    accounts = (Account(level=Level.RUN, owner=run_id), *ledger.outer_accounts(()))
     await ledger.reserve([charge], accounts, expires_at=AT + 60)
     await ledger.settle(charge)
 

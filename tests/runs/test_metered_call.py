@@ -21,10 +21,11 @@ from service.runs.calls.charges import OUTPUT_TOKENS_FLOOR, bound_of
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
 from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, Refused
+from service.runs.dispatch.dispatch import Dispatch, Lines
 from service.runs.standing import Standing
 from service.store.connection import open_store
 from service.tenants.errors import TenantSuspended
-from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, standing_of, with_fallbacks
+from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, rules, standing_of, with_fallbacks
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,9 @@ async def bench(directory: Path) -> AsyncIterator[Bench]:
         ledger = Ledger(store, TenantId(new_id("ten")), time.time)
         health = ProviderHealth()
         suspension = Suspension()
-        metered = MeteredCalls(ledger, time.time, health, suspension.require_active)
+        tenant_rules = rules(store, ledger.tenant, suspension.require_active)
+        dispatch = Dispatch(tenant_rules, Lines(calls_each_provider=256), ledger, time.time)
+        metered = MeteredCalls(ledger, time.time, health, dispatch)
         yield Bench(ledger=ledger, metered=metered, health=health, journalled=Journalled(), suspension=suspension)
 
 

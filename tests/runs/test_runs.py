@@ -3,7 +3,6 @@
 import hashlib
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -438,7 +437,7 @@ async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> No
             on.service.ledger,
             clock_that_breaks,
             ProviderHealth(),
-            partial(on.service.registry.suspensions.require_active, EMBEDDED_TENANT),
+            rooms.dispatch,
         )
         async with anyio.create_task_group() as tasks:
             runs = Runs(replace(rooms, metered=metered), tasks, KeptSessions())

@@ -73,7 +73,7 @@ async def test_a_replica_that_died_in_the_middle_costs_no_second_run(it: Served)
         body_sha256=hashlib.sha256(body).hexdigest(),
         target=new_id("run"),
     )
-    made = await runs.submit(RunSubmission.model_validate_json(body).request(caller.key.id), RunId(claim.target))
+    made = await runs.submit(RunSubmission.model_validate_json(body).request(caller), RunId(claim.target))
     headers = {"idempotency-key": "died", "content-type": "application/json"}
     for replayed in (None, "true"):
         reply = await it.client.post("/v1/runs", content=body, headers=headers)

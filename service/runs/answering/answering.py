@@ -245,6 +245,7 @@ class Answering:
             answer_schema=conversation.schema,
             prompt_pack=profile.prompt_pack,
             key_id=conversation.key_id,
+            key_ancestors=conversation.key_ancestors,
             profile=prepared.profile_name,
         )
 
@@ -275,6 +276,7 @@ class Answering:
             schema=conversation.schema,
             cost_limit=conversation.cost_limit or (None if cost is None else NanoUSD(int(cost))),
             key_id=conversation.key_id,
+            key_ancestors=conversation.key_ancestors,
             profile=prepared.profile_name,
         )
 

@@ -30,6 +30,8 @@ class Conversation:
     cost_limit: NanoUSD | None = None
     """Instead of the profile's."""
     key_id: KeyId
+    key_ancestors: tuple[KeyId, ...] = ()
+    """The keys that it descends from."""
 
     @property
     def size_bytes(self) -> int:

@@ -1,6 +1,8 @@
 """The metered call: the only way from this service to a language model.
 
-    reserve → call → append `CallFinished` → settle
+    be admitted → reserve → call → append `CallFinished` → settle
+
+Who waits to be admitted (`dispatch.call_admission`) holds no money.
 
 Each attempt is a reservation of its own, under an id derived from where the call stands in its run, so every step is
 idempotent: a crash after the append settles from the journal, a crash before it leaves a hold that expires into a
@@ -32,6 +34,7 @@ from service.models.breaker import Breakers
 from service.models.port import ModelCallFailed, ModelRequest
 from service.runs.calls.attempts import Course, after_attempt, after_refusal, pause_after
 from service.runs.calls.charges import (
+    bound_of,
     finished_event,
     fitting_output_tokens,
     held_charge,
@@ -41,8 +44,10 @@ from service.runs.calls.charges import (
 )
 from service.runs.calls.purse import Purse
 from service.runs.calls.values import CallFact, Hold, MeteredCall, Refused
+from service.runs.dispatch.call_admission import CallAsked
+from service.runs.dispatch.dispatch import Dispatch
 from service.store.riders import Rider
-from service.tenants.errors import TenantSuspended
+from service.tenants.errors import ConcurrencyLimited, RateLimited, TenantSuspended
 
 HOLD_MARGIN_S = 120.0
 """A hold outlives its call's deadline by this much before it counts as lost."""
@@ -73,11 +78,10 @@ class MeteredCalls:
         ledger: Ledger,
         now: Callable[[], float],
         health: ProviderHealth,
-        require_active: Callable[[], Awaitable[None]],
+        dispatch: Dispatch,
     ) -> None:
-        """`require_active` raises `TenantSuspended` when the tenant may not spend; asked before every attempt."""
         self._ledger = ledger
-        self._require_active = require_active
+        self._dispatch = dispatch
         self._now = now
         self._breakers = health.breakers
         self._overbilling = health.overbilling
@@ -108,8 +112,8 @@ class MeteredCalls:
                 hold = held
             if hold is not None:
                 await self._give_back_if_cancelled(hold, purse)
-                if (suspended := await self._give_back_if_suspended(hold, purse)) is not None:
-                    return last or suspended
+                if (refused := await self._give_back_if_not_admitted(here, hold, purse)) is not None:
+                    return last or refused
                 # Asked again, because reserving takes its time; and only who is about to call may be a shut provider's
                 # probe. Between this and the attempt nothing is awaited.
                 wait_s = self._admit(here)
@@ -161,6 +165,9 @@ class MeteredCalls:
             if (refused := self._refused_beforehand(call)) is not None:
                 return refused
             asked = replace(call, max_output_tokens=max_output_tokens)
+            attempt = _asked(asked, purse, attempt=course.attempts)
+            if (refused := await self._admitted(attempt, call)) is not None:
+                return refused
             holds, refusal = await self._hold([asked], purse, attempt=course.attempts)
             if refusal is None:
                 return replace(holds[0], route=course.route)
@@ -173,6 +180,20 @@ class MeteredCalls:
                 return refused_by(refusal)
             max_output_tokens = shrunk
 
+    async def _admitted(self, asked: CallAsked, call: MeteredCall) -> Refused | None:
+        """Wait until the attempt may be made, as far as its tenant's limits go; or why it may not."""
+        until = call.deadline_at
+        if call.purpose is Purpose.DIRECT:  # somebody waits for it, who can come again
+            until = min(until, self._now() + OTHERS_PATIENCE_S)
+        try:
+            await self._dispatch.require_active()
+            await self._dispatch.calls.admit(asked, until=until)
+        except TenantSuspended as suspended:
+            return Refused(outcome=CallOutcome.REFUSED, message=str(suspended), error=suspended)
+        except (RateLimited, ConcurrencyLimited) as limited:
+            return Refused(outcome=CallOutcome.RATE_LIMITED, message=str(limited), error=limited)
+        return None
+
     async def reserve_prefix(self, calls: Sequence[MeteredCall], purse: Purse) -> list[Hold]:
         """The holds of as many calls, from the first on, as fit at once without waiting or shrinking.
 
@@ -182,38 +203,51 @@ class MeteredCalls:
         await purse.gate.wait_until_open()
         if any(self._refused_beforehand(call) is not None or self._shut_s(call) is not None for call in calls):
             return []
-        holds, _ = await self._hold(calls, purse, attempt=0)
+        admitted = await self._dispatch.calls.admit_now([_asked(call, purse, attempt=0) for call in calls])
+        if not admitted:
+            return []
+        holds, _ = await self._hold(calls[:admitted], purse, attempt=0)
         return holds
 
     async def _hold(
         self, calls: Sequence[MeteredCall], purse: Purse, *, attempt: int
     ) -> tuple[list[Hold], Refusal | None]:
         at = self._now()
-        charges = [
-            held_charge(call, CallId(f"{call.stem}/a{attempt}"), call.max_output_tokens, at=at) for call in calls
-        ]
-        # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
-        with anyio.CancelScope(shield=True):
-            reserved = await self._ledger.reserve(
-                charges,
-                purse.accounts(calls[0].lineage),
-                expires_at=calls[0].deadline_at + HOLD_MARGIN_S,
-                within=purse.fence,
-            )
+        charges = [held_charge(call, _call_id(call, attempt), call.max_output_tokens, at=at) for call in calls]
+        held = 0
+        try:
+            # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
+            with anyio.CancelScope(shield=True):
+                await self._dispatch.set_allowances(purse.key_line)
+                reserved = await self._ledger.reserve(
+                    charges,
+                    purse.accounts(calls[0].lineage),
+                    expires_at=calls[0].deadline_at + HOLD_MARGIN_S,
+                    within=purse.fence,
+                )
+            held = reserved.held
+        finally:
+            for charge in charges[held:]:
+                await self._dispatch.calls.dismiss(charge.entry.call_id, used_tokens=0)
         holds = [
             Hold(call_id=charge.entry.call_id, amount=charge.amount, max_output_tokens=call.max_output_tokens)
             for call, charge in zip(calls, charges[: reserved.held], strict=False)
         ]
         return holds, reserved.refusal
 
-    async def _give_back_if_suspended(self, hold: Hold, purse: Purse) -> Refused | None:
-        """A suspension stops calls for which money is held already, too."""
+    async def _give_back_if_not_admitted(self, call: MeteredCall, hold: Hold, purse: Purse) -> Refused | None:
+        """A hold that was made early waits for its admission here, and a suspension stops what was admitted, too."""
+        asked = CallAsked(
+            call_id=hold.call_id, provider=call.route.provider, key_line=purse.key_line, tokens=hold.amount.tokens
+        )
         try:
-            await self._require_active()
-        except TenantSuspended as suspended:
+            refused = await self._admitted(asked, call)
+        except BaseException:
             await self.release([hold], purse)
-            return Refused(outcome=CallOutcome.REFUSED, message=str(suspended))
-        return None
+            raise
+        if refused is not None:
+            await self.release([hold], purse)
+        return refused
 
     def _refused_beforehand(self, call: MeteredCall) -> Refused | None:
         if call.route.name in self._overbilling:
@@ -239,7 +273,11 @@ class MeteredCalls:
     async def release(self, holds: Sequence[Hold], purse: Purse) -> None:
         """Give back holds whose calls were never made. Shielded: what nobody resolves is charged when it expires."""
         with anyio.move_on_after(CLEAN_UP_S, shield=True):
-            await self._ledger.release([hold.call_id for hold in holds], within=purse.fence)
+            try:
+                await self._ledger.release([hold.call_id for hold in holds], within=purse.fence)
+            finally:
+                for hold in holds:
+                    await self._dispatch.calls.dismiss(hold.call_id, used_tokens=0)
         purse.announce_resolved()
 
     async def settle(self, finished: CallFinished, run_id: RunId) -> None:
@@ -291,7 +329,11 @@ class MeteredCalls:
             self._breakers.record(call.route.provider, fact.outcome, started=started, now=finished.at)
             # What was spent is written down even when this task is being cancelled: the provider has been asked.
             with anyio.move_on_after(CLEAN_UP_S if cancelled else None, shield=True):
-                await self._write_down(finished, call.lineage[0], append)
+                try:
+                    await self._write_down(finished, call.lineage[0], append)
+                finally:
+                    used_tokens = finished.usage.input_tokens + finished.usage.output_tokens
+                    await self._dispatch.calls.dismiss(hold.call_id, used_tokens=used_tokens)
                 purse.announce_resolved()
         if finished.cost > hold.amount.nano_usd:
             self._overbilling.add(call.route.name)
@@ -309,6 +351,19 @@ class MeteredCalls:
                 log.info("already_settled", call_id=finished.call_id)
             case RlmServiceError() as error:
                 raise error
+
+
+def _asked(call: MeteredCall, purse: Purse, *, attempt: int) -> CallAsked:
+    return CallAsked(
+        call_id=_call_id(call, attempt),
+        provider=call.route.provider,
+        key_line=purse.key_line,
+        tokens=bound_of(call, call.max_output_tokens).tokens,
+    )
+
+
+def _call_id(call: MeteredCall, attempt: int) -> CallId:
+    return CallId(f"{call.stem}/a{attempt}")
 
 
 def _course_of(call: MeteredCall, *, route: int = 0) -> Course:

@@ -32,7 +32,8 @@ class Purse:
         """Held for the wrap-up call: waiting for it to be released would be waiting for the run's end."""
         self.own_account = run_account(root.run_id)
         session = () if root.is_direct else (Account(level=Level.SESSION, owner=root.session_id),)
-        self.outer_accounts = (*session, *ledger.outer_accounts(root.key_id))
+        self.outer_accounts = (*session, *ledger.outer_accounts(root.key_line))
+        self.key_line = root.key_line
         self.fence = fence
         """Of every hold for the run, or one below it: nobody may spend for a run that was taken over."""
         self.gate = gate or CallGate()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from service.errors import RlmServiceError
 from service.ids import CallId, RunId
 from service.ledger.values import Amount, Refusal
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
@@ -70,6 +71,8 @@ class Refused:
     message: str
     refusal: Refusal | None = None
     """The account that could not hold it, when money or another unit was the reason."""
+    error: RlmServiceError | None = None
+    """The same as who asked for this one call is to be told of it, when a limit of the tenant was the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

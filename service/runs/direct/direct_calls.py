@@ -66,6 +66,7 @@ class DirectCalls:
         Raises:
             BadRequest, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
             BudgetExceeded, BudgetInFlight: the money is not there; there is no run, and nothing was asked.
+            RateLimited, ConcurrencyLimited, TenantSuspended: the same for a limit of the tenant or its keys.
             DirectCallFailed: the model gave no answer.
             RunIdTaken: there is a run of this id already.
             StoreFailed: no journal or ledger, so no call.
@@ -82,6 +83,8 @@ class DirectCalls:
         if isinstance(hold, Refused):
             if hold.refusal is not None:
                 raise budget_error(hold.refusal)
+            if hold.error is not None:
+                raise hold.error
             raise _failed(submitted.run_id, hold.outcome, hold.message)
         try:
             leases = self._leases
@@ -221,6 +224,7 @@ def _submitted(request: DirectRequest, route: Route, run_id: RunId, at: float) -
         key_id=request.key_id,
         answer_schema=request.schema,
         profile=request.profile,
+        key_ancestors=request.key_ancestors,
         is_direct=True,
     )
 

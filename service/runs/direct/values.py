@@ -28,6 +28,8 @@ class DirectRequest:
     key_id: KeyId | None = None
     profile: str | None = None
     """The API profile that was asked for, where one was."""
+    key_ancestors: tuple[KeyId, ...] = ()
+    """The keys that it descends from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

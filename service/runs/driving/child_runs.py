@@ -170,6 +170,7 @@ class ChildRuns:
             tools=given.tools,
             prompt_pack=given.prompt.pack.partition("@")[0],
             key_id=given.key_id,
+            key_ancestors=given.key_ancestors,
         )
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at, origin=key)

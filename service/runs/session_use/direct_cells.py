@@ -59,6 +59,7 @@ class DirectCells:
             session_id=session_id,
             code=asked.code,
             key_id=asked.key_id,
+            key_ancestors=asked.key_ancestors,
         )
         try:
             submitted = await self._runs.submit(request, run_id)

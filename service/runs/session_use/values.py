@@ -54,6 +54,8 @@ class CellAsked:
     contexts: tuple[ContextBinding, ...] = ()
     """To be attached to the session before the cell runs, beside what it has."""
     key_id: KeyId | None = None
+    key_ancestors: tuple[KeyId, ...] = ()
+    """The keys that it descends from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

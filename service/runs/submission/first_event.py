@@ -169,6 +169,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         tools=request.tools,
         keeps_session=request.session_id is not None,
         key_id=request.key_id,
+        key_ancestors=request.key_ancestors,
         origin=None if family is None else family.origin,
         profile=request.profile,
     )

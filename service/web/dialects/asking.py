@@ -63,7 +63,8 @@ class Asker:
             ModelNotAllowed: the key's allow-list has neither the name nor what it stands for.
             RlmServiceError: as `Answering.prepare` and `Answering.begin`.
         """
-        conversation = replace(conversation, key_id=self.caller.key.id)
+        asking = self.caller.key
+        conversation = replace(conversation, key_id=asking.id, key_ancestors=asking.ancestors)
         prepared = await self.answering.prepare(conversation)
         _check_models(self.caller, prepared)
 

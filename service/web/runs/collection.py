@@ -49,7 +49,7 @@ async def submit(
 ) -> ShownRun:
     """It is driven at once. `Prefer: wait=30` waits for its end that long, at most 60 seconds; whether it has ended or
     not is what the status says: 200 or 202."""
-    asked = submission.request(caller.key.id)
+    asked = submission.request(caller)
     for model in dict.fromkeys((asked.root_model, asked.sub_model)):
         caller.require_model(model)
     done = await once(

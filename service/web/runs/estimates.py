@@ -32,7 +32,7 @@ class ShownEstimate(Shown):
 @router.post("/v1/runs:estimate", summary="Estimate what a run may cost")
 async def estimate_run(submission: RunSubmission, caller: CallerOfRequest, runs: RunsOfCaller) -> ShownEstimate:
     """The same body as for a submission. Nothing is submitted and nothing is spent."""
-    found = await estimate(runs.rooms, submission.request(caller.key.id))
+    found = await estimate(runs.rooms, submission.request(caller))
     return ShownEstimate(
         at_most=_money(found.at_most),
         first_call=money(found.first_call),

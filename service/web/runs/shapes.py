@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from service.errors import BadRequest
-from service.ids import ContextId, KeyId, SessionId
+from service.ids import ContextId, SessionId
 from service.loop.values import AnswerSource, ContextBinding, Limits, StopReason, Tool
 from service.money import NanoUSD, parse_usd
 from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS, MAX_TOOLS
 from service.runs.values import RunRequest, RunView
+from service.tenants.values import Caller
 from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, money
 
 DEFAULT_COST = "1.00"
@@ -79,7 +80,7 @@ class RunSubmission(Shape):
     tools: Annotated[list[GivenTool], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
     prompt_pack: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "default"
 
-    def request(self, key_id: KeyId) -> RunRequest:
+    def request(self, caller: Caller) -> RunRequest:
         """What `runs` is asked for, on the account of this key.
 
         Raises:
@@ -100,7 +101,8 @@ class RunSubmission(Shape):
                 for tool in self.tools
             ),
             prompt_pack=self.prompt_pack,
-            key_id=key_id,
+            key_id=caller.key.id,
+            key_ancestors=caller.key.ancestors,
         )
 
 

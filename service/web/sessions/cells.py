@@ -43,7 +43,7 @@ async def run_cell(
     model = given.sub_model or (await uses.desk.get(session_id)).sub_model
     if model is not None:
         caller.require_model(model)
-    asked = given.asked(caller.key.id)
+    asked = given.asked(caller)
 
     async def act(target: str) -> None:
         await uses.cells.start(session_id, asked, RunId(target))

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from sandbox_image.protocol import MAX_CODE_BYTES
 from service.errors import BadRequest
-from service.ids import ContextId, KeyId
+from service.ids import ContextId
 from service.loop.values import CapturedText, CellResult, CellStatus, ContextBinding, StopReason
 from service.money import NanoUSD, parse_usd
 from service.runs.session_use.values import (
@@ -22,6 +22,7 @@ from service.runs.session_use.values import (
 )
 from service.runs.submission.first_event import MAX_CONTEXTS
 from service.runs.values import LIMIT_RANGES
+from service.tenants.values import Caller
 from service.web.runs.shapes import GivenContext, ModelName
 from service.web.shapes import Money, Shape, Shown, UsdText, money
 
@@ -104,7 +105,7 @@ class CellGiven(Shape):
         default_factory=list, description="To be attached to the session first; they stay."
     )
 
-    def asked(self, key_id: KeyId) -> CellAsked:
+    def asked(self, caller: Caller) -> CellAsked:
         """Raises `BadRequest` for an amount that cannot be one."""
         contexts = (ContextBinding(context_id=ContextId(c.context_id), variable=c.variable) for c in self.contexts)
         return CellAsked(
@@ -114,7 +115,8 @@ class CellGiven(Shape):
             cost=_usd(self.cost_usd, "cost_usd"),
             sub_model=self.sub_model,
             contexts=tuple(contexts),
-            key_id=key_id,
+            key_id=caller.key.id,
+            key_ancestors=caller.key.ancestors,
         )
 
 

@@ -1,0 +1,139 @@
+"""Admission of model calls: what a call must have before its money is held.
+
+In this order: a place among the calls that its tenant and keys may have in flight, a turn in the line of all tenants
+for its provider, and its tokens from what they may use by the minute. Who waits holds no money; and who waits for
+tokens holds none of the others' places meanwhile.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from service.errors import RlmServiceError
+from service.ids import CallId, KeyId
+from service.runs.dispatch.counts import Counts
+from service.runs.dispatch.places import FairPlaces
+from service.runs.dispatch.tenant_rules import TenantRules
+from service.store.errors import StoreFailed
+from service.tenants.errors import ConcurrencyLimited, RateLimited
+from service.tenants.quotas import Counted
+
+log = structlog.get_logger(__name__)
+
+LONGEST_PAUSE_S = 5.0
+"""Somebody else may give tokens back before they would have come by themselves."""
+
+
+class CallLines:
+    """The lines of all tenants of this replica, one for each provider."""
+
+    def __init__(self, places_each: int) -> None:
+        self._places_each = places_each
+        self._by_provider: dict[str, FairPlaces] = {}
+
+    def __repr__(self) -> str:
+        return f"<CallLines {self._by_provider!r}>"
+
+    def of(self, provider: str) -> FairPlaces:
+        return self._by_provider.setdefault(provider, FairPlaces(self._places_each))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAsked:
+    """One attempt at a call, as far as admission goes."""
+
+    call_id: CallId
+    provider: str
+    key_line: tuple[KeyId, ...]
+    tokens: int
+    """The most that it can use."""
+
+
+class CallAdmission:
+    """Lets the calls of one tenant in. What it let in is given back by `dismiss`, exactly once each."""
+
+    def __init__(self, rules: TenantRules, lines: CallLines, counts: Counts, now: Callable[[], float]) -> None:
+        self._rules = rules
+        self._lines = lines
+        self._counts = counts
+        self._now = now
+        self._inside: dict[CallId, CallAsked] = {}
+
+    def __repr__(self) -> str:
+        return f"<CallAdmission {len(self._inside)} inside>"
+
+    async def admit(self, call: CallAsked, *, until: float) -> None:
+        """Wait until the call may be made. Idempotent by its id.
+
+        Raises:
+            RateLimited, ConcurrencyLimited: that would not be before `until`.
+            TenantSuspended: while it waited for others of its tenant.
+            StoreFailed
+        """
+        if call.call_id in self._inside:
+            return
+        why: RlmServiceError = ConcurrencyLimited(
+            "too many model calls are waiting for their turn: try again in a moment", data={"retry_after_s": 5}
+        )
+        with anyio.move_on_after(max(0.0, until - self._now())):
+            while True:
+                refused = await self._try(call)
+                if refused is None:
+                    return
+                why = refused
+                pause_s = refused.data["retry_after_s"]
+                if not isinstance(pause_s, int):
+                    break
+                await anyio.sleep(min(float(pause_s), LONGEST_PAUSE_S))
+        raise why
+
+    async def admit_now(self, calls: Sequence[CallAsked]) -> int:
+        """Let as many in, from the first on, as may be made at once; how many those are. Raises `StoreFailed`."""
+        for count, call in enumerate(calls):
+            if not self._lines.of(call.provider).free or self._counts.are_waited_for(Counted.MODEL_CALLS):
+                return count
+            try:
+                await self._counts.take(Counted.MODEL_CALLS, call.call_id, call.key_line)
+            except ConcurrencyLimited:
+                return count
+            if await self._take_turn(call) is not None:
+                return count
+        return len(calls)
+
+    async def dismiss(self, call_id: CallId, *, used_tokens: int) -> None:
+        """The call is over, or will not be made: `used_tokens` is what it came to. Without effect on others."""
+        call = self._inside.pop(call_id, None)
+        if call is None:
+            return
+        self._lines.of(call.provider).give_back()
+        await self._counts.give_back(Counted.MODEL_CALLS, call_id)
+        try:
+            with anyio.CancelScope(shield=True):
+                levels = await self._rules.levels_of(call.key_line)
+                await self._rules.rates.correct(levels, tokens=used_tokens - call.tokens)
+        except StoreFailed as exc:
+            log.warning("tokens_not_corrected", call_id=call_id, why=str(exc))
+
+    async def _try(self, call: CallAsked) -> RateLimited | None:
+        await self._counts.wait_for(Counted.MODEL_CALLS, call.call_id, call.key_line)
+        return await self._take_turn(call)
+
+    async def _take_turn(self, call: CallAsked) -> RateLimited | None:
+        """With the call counted: its turn and its tokens, or nothing of all."""
+        line, is_in_line = self._lines.of(call.provider), False
+        try:
+            await line.take(self._rules.tenant)
+            is_in_line = True
+            report = await self._rules.rates.take(await self._rules.levels_of(call.key_line), tokens=call.tokens)
+            report.require()
+            self._inside[call.call_id] = call
+        except BaseException as exc:
+            if is_in_line:
+                line.give_back()
+            await self._counts.give_back(Counted.MODEL_CALLS, call.call_id)
+            if isinstance(exc, RateLimited):
+                return exc
+            raise
+        return None

@@ -1,0 +1,147 @@
+"""Counts: how much at once a tenant and its keys have under way, among all replicas.
+
+What is limited is counted in the tenant's quotas, under the id of what is counted and with a lease that this replica
+renews while the work goes on. If the replica dies, the leases lapse; whoever takes the work over takes them again under
+the same ids. What nothing limits is not counted, and asks the store for nothing.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+
+from service.ids import KeyId
+from service.runs.dispatch.tenant_rules import TenantRules
+from service.store.errors import StoreFailed
+from service.tenants.errors import ConcurrencyLimited
+from service.tenants.quotas import LEASE_S, Counted
+from service.tenants.values import Level, limit
+
+RENEW_EVERY_S = LEASE_S / 3
+LOOK_AGAIN_S = 1.0
+"""How soon who waits learns of a place that another replica's work has left; of this one's it learns at once."""
+GIVE_BACK_WITHIN_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Counts:
+    """Those of one tenant on this replica."""
+
+    def __init__(self, rules: TenantRules, now: Callable[[], float]) -> None:
+        self._rules = rules
+        self._now = now
+        self._held: dict[Counted, dict[str, tuple[Level, ...]]] = {counted: {} for counted in Counted}
+        self._changed = anyio.Event()
+        self._doors: dict[tuple[Counted, str], anyio.Lock] = {}
+        self._before: Counter[tuple[Counted, str]] = Counter()
+        """How many stand before each door."""
+
+    def __repr__(self) -> str:
+        return f"<Counts {' '.join(f'{counted}={len(held)}' for counted, held in self._held.items() if held)}>"
+
+    async def take(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
+        """Count it, until `give_back`. Idempotent by the id.
+
+        Raises:
+            ConcurrencyLimited: there are too many.
+            StoreFailed
+        """
+        levels = await self._rules.levels_of(key_line)
+        if all(limit(level.limits, counted) is None for level in levels):
+            return
+        # Shielded: what was counted and nobody knows of would count until it lapses.
+        with anyio.CancelScope(shield=True):
+            await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
+        self._held[counted][lease_id] = levels
+
+    async def wait_for(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
+        """The same, waiting until it fits. Of one key it is first come, first served on this replica.
+
+        Raises:
+            TenantSuspended: nothing more is begun for this tenant.
+            StoreFailed
+        """
+        door = (counted, key_line[0] if key_line else "")
+        self._before[door] += 1
+        try:
+            async with self._doors.setdefault(door, anyio.Lock()):
+                await self._wait_at_door(counted, lease_id, key_line)
+        finally:
+            self._before[door] -= 1
+            if not self._before[door]:
+                del self._before[door], self._doors[door]
+
+    async def _wait_at_door(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
+        while True:
+            changed = self._changed
+            await self._rules.require_active()
+            try:
+                await self.take(counted, lease_id, key_line)
+            except ConcurrencyLimited:
+                with anyio.move_on_after(LOOK_AGAIN_S):
+                    await changed.wait()
+            else:
+                return
+
+    def are_waited_for(self, counted: Counted) -> bool:
+        """Whether somebody waits here for more of them."""
+        return any(what is counted for what, _ in self._before)
+
+    async def give_back(self, counted: Counted, *lease_ids: str) -> None:
+        """They are no more. Idempotent, shielded; without a store they lapse by themselves."""
+        held = [lease_id for lease_id in lease_ids if self._held[counted].pop(lease_id, None) is not None]
+        if not held:
+            return
+        with anyio.move_on_after(GIVE_BACK_WITHIN_S, shield=True):
+            try:
+                await self._rules.quotas.release(counted, *held)
+            except StoreFailed as exc:
+                log.warning("leases_left_to_lapse", counted=counted.value, count=len(held), why=str(exc))
+        self._announce()
+
+    def leave_to_others(self, counted: Counted, lease_id: str) -> None:
+        """Another replica goes on with it and holds the lease from now on."""
+        self._held[counted].pop(lease_id, None)
+
+    async def renew(self) -> None:
+        """Let none of them lapse; what has lapsed (the store was away for long) is counted anew, if it fits."""
+        for counted, held in self._held.items():
+            if not held:
+                continue
+            lost = await self._rules.quotas.renew(counted, list(held), lapses_at=self._now() + LEASE_S)
+            for lease_id in lost:
+                levels = held.get(lease_id)
+                if levels is None:
+                    continue  # given back meanwhile
+                try:
+                    await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
+                except ConcurrencyLimited:
+                    log.warning("lease_lost", counted=counted.value, lease_id=lease_id)
+                    held.pop(lease_id, None)
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    @asynccontextmanager
+    async def taken(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> AsyncIterator[None]:
+        """For the time of the block, after waiting for it."""
+        await self.wait_for(counted, lease_id, key_line)
+        try:
+            yield
+        finally:
+            await self.give_back(counted, lease_id)
+
+
+async def keep_renewing(counts: Callable[[], Iterable[Counts]]) -> None:
+    """Until cancelled: the leases of all tenants of this replica."""
+    while True:
+        await anyio.sleep(RENEW_EVERY_S)
+        for each in list(counts()):
+            try:
+                await each.renew()
+            except StoreFailed as exc:
+                log.warning("leases_not_renewed", why=str(exc))

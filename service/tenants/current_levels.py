@@ -1,6 +1,7 @@
 """The levels of work that goes on after its request: the limits of a tenant and its keys as they are now."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -56,5 +57,5 @@ class CurrentLevels:
         )
 
 
-def _level(kind: str, owner: str, limits: CallerLimits) -> Level:
+def _level(kind: Literal["tenant", "key"], owner: str, limits: CallerLimits) -> Level:
     return Level(kind=kind, owner=owner, limits=limits)

@@ -269,6 +269,19 @@ class Journal:
         replies = await self._store.read_many([("HGET", self._run(run_id), "summary") for run_id in run_ids])
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
+    async def keep_asked(self, run_id: RunId, asked: bytes) -> None:
+        """Keep, beside a run that exists, how it was asked for; it goes when the run goes. Idempotent."""
+        await self._store.write("HSET", self._run(run_id), "asked", await self._bodies.pack(asked))
+
+    async def asked(self, run_id: RunId) -> bytes | None:
+        """How a run was asked for, where that was kept."""
+        kept = await self._store.read("HGET", self._run(run_id), "asked")
+        return await self._bodies.unpack(kept) if isinstance(kept, bytes) else None
+
+    async def forget_asked(self, run_id: RunId) -> None:
+        """Idempotent."""
+        await self._store.write("HDEL", self._run(run_id), "asked")
+
     async def exists(self, run_id: RunId) -> bool:
         return await self._store.read("EXISTS", self._run(run_id)) == 1
 

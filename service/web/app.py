@@ -25,6 +25,7 @@ from service.web.dialects.anthropic.refusals import in_dialect
 from service.web.dialects.openai import chat as openai_chat
 from service.web.dialects.openai import files as openai_files
 from service.web.dialects.openai import models as openai_models
+from service.web.dialects.openai.responses import routes as openai_responses
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
@@ -66,6 +67,7 @@ ROUTERS = (
     session_variables.router,
     session_files.router,
     openai_chat.router,
+    openai_responses.router,
     openai_models.router,
     openai_files.router,
     anthropic_messages.router,

@@ -6,6 +6,7 @@
     deciding       pure: one direct call, or a run of the loop
     answering      the use case: begin, follow, end
     live           the direct calls that this replica is making, and who listens
+    records        how runs were asked for, kept beside them
     saving         what a direct call spared, by what the tenant's runs have cost
 
 Not here: the dialects themselves, which are shapes of HTTP bodies (`web.dialects`).

@@ -157,6 +157,10 @@ class Answering:
         has_answer = view.stop_reason is StopReason.ANSWERED or view.answer is not None
         return has_answer and self._rooms.now() < view.finished_at + STANDS_S[which]
 
+    async def has_ended(self, run_id: RunId) -> bool:
+        """Raises `NotFound`."""
+        return (await self._rooms.journal.last_seq(run_id))[1]
+
     async def follow(self, run_id: RunId, *, goes_on_alone: bool = False) -> AsyncGenerator[Told, None]:
         """How it goes, then the answer, then its outcome. What everybody stops following is cancelled after a grace,
         unless it `goes_on_alone`.

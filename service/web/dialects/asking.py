@@ -7,19 +7,20 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.ids import RunId, new_id
-from service.runs.answering.answering import Answering, Prepared
+from service.runs.answering.answering import Answering, Outcome, Prepared
 from service.runs.answering.conversation import Conversation
+from service.runs.answering.deciding import Decision
 from service.runs.answering.profiles import DIRECT_PREFIX
 from service.runs.requests.once import once
 from service.runs.requests.repeats import Try, attach_or_act
 from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller
 from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
+from service.web.dialects.reports import RlmReport, report
 from service.web.idempotency import REPLAYED, sent_by
 
 RUN_ID = "x-rlm-run-id"
 DECISION = "x-rlm-decision"
-SAVED = "x-rlm-saved-usd"
 _RETRY_COUNT = "x-stainless-retry-count"
 
 
@@ -36,6 +37,14 @@ class Asked:
     def model(self) -> str:
         """As the client named it."""
         return self.prepared.conversation.model
+
+    @property
+    def decision(self) -> Decision:
+        return self.prepared.decision
+
+    def report(self, outcome: Outcome) -> RlmReport:
+        """What its answer says about the run."""
+        return report(self.decision, outcome, was_asked_before=self.was_asked_before)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -7,8 +7,10 @@ from pydantic import Field
 from service.loop.values import AnswerSource, StopReason
 from service.money import NANO_PER_USD, NanoUSD, format_usd
 from service.runs.answering.answering import Outcome
-from service.web.dialects.asking import SAVED, Asked
+from service.runs.answering.deciding import Decision
 from service.web.shapes import Money, Shown, money
+
+SAVED = "x-rlm-saved-usd"
 
 
 class ShownDecision(Shown):
@@ -43,8 +45,8 @@ class RlmReport(Shown):
     was_asked_before: bool = Field(description="Whether this is the run of an earlier try of the same request.")
 
 
-def report(asked: Asked, outcome: Outcome) -> RlmReport:
-    view, decision, saving = outcome.view, asked.prepared.decision, outcome.saving
+def report(decision: Decision, outcome: Outcome, *, was_asked_before: bool) -> RlmReport:
+    view, saving = outcome.view, outcome.saving
     return RlmReport(
         run_id=view.run_id,
         decision=ShownDecision(way=decision.way, tokens_bound=decision.tokens_bound, threshold=decision.threshold),
@@ -62,7 +64,7 @@ def report(asked: Asked, outcome: Outcome) -> RlmReport:
             run_p50=None if saving.median is None else money(saving.median),
             saved_usd=None if saving.saved is None else usd(saving.saved),
         ),
-        was_asked_before=asked.was_asked_before,
+        was_asked_before=was_asked_before,
     )
 
 

@@ -1,6 +1,6 @@
 """From a run to what its client is told: event by event, or the whole text at once."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.responses import StreamingResponse
 
 from service.errors import Fault, RlmServiceError, sole_failure
-from service.runs.answering.answering import Outcome, Said, Thought
+from service.ids import RunId
+from service.runs.answering.answering import Answering, Outcome, Said, Thought
 from service.web.dialects.asking import Asked
 
 PING = KEEPALIVE_COMMENT
@@ -26,6 +27,13 @@ class AnswerTooLong(RlmServiceError):
     fault = Fault.CALLER
 
 
+def too_long(run_id: RunId) -> AnswerTooLong:
+    return AnswerTooLong(
+        f"the answer is too long for one body: ask for a stream of chat completions, or read /v1/runs/{run_id}/answer",
+        data={"run_id": run_id},
+    )
+
+
 class TellingFailed(RlmServiceError):
     """A defect of this service broke a stream off."""
 
@@ -40,7 +48,7 @@ class Whole:
     outcome: Outcome
 
 
-async def whole_answer(asked: Asked) -> Whole:
+async def whole_answer(answering: Answering, run_id: RunId) -> Whole:
     """Wait for the end.
 
     Raises:
@@ -50,17 +58,13 @@ async def whole_answer(asked: Asked) -> Whole:
     pieces: list[str] = []
     chars = 0
     # A client that waits for one body and loses its connection comes back for it: nothing is cancelled.
-    async with aclosing(asked.answering.follow(asked.run_id, goes_on_alone=True)) as told:
+    async with aclosing(answering.follow(run_id, goes_on_alone=True)) as told:
         async for each in told:
             match each:
                 case Said(text):
                     chars += len(text)
                     if chars > LARGEST_WHOLE_CHARS:
-                        raise AnswerTooLong(
-                            "the answer is too long for one body: ask with stream, or read "
-                            f"/v1/runs/{asked.run_id}/answer",
-                            data={"run_id": asked.run_id},
-                        )
+                        raise too_long(run_id)
                     pieces.append(text)
                 case Outcome():
                     return Whole(text="".join(pieces), outcome=each)
@@ -91,20 +95,25 @@ class Teller:
         return PING
 
 
-def streamed(asked: Asked, teller: Teller) -> StreamingResponse:
+def streamed(asked: Asked, teller: Teller, *, goes_on_alone: bool = False) -> StreamingResponse:
     """The response that tells it as it comes. The first byte is there at once."""
-    return StreamingResponse(
-        events(asked, teller),
-        media_type="text/event-stream",
-        headers={**asked.headers, "cache-control": "no-cache", "x-accel-buffering": "no"},
+    return event_stream(
+        events(asked.answering, asked.run_id, teller, goes_on_alone=goes_on_alone), headers=asked.headers
     )
 
 
-async def events(asked: Asked, teller: Teller, *, goes_on_alone: bool = False) -> AsyncGenerator[bytes, None]:
+def event_stream(told: AsyncGenerator[bytes, None], *, headers: Mapping[str, str]) -> StreamingResponse:
+    more = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(told, media_type="text/event-stream", headers={**headers, **more})
+
+
+async def events(
+    answering: Answering, run_id: RunId, teller: Teller, *, goes_on_alone: bool
+) -> AsyncGenerator[bytes, None]:
     """What happens to the run, in the teller's words; its failure too, because the status was sent long ago."""
     yield teller.begin()
     try:
-        async with aclosing(asked.answering.follow(asked.run_id, goes_on_alone=goes_on_alone)) as told:
+        async with aclosing(answering.follow(run_id, goes_on_alone=goes_on_alone)) as told:
             async for each in told:
                 match each:
                     case Thought(""):
@@ -119,7 +128,7 @@ async def events(asked: Asked, teller: Teller, *, goes_on_alone: bool = False) -
         yield teller.failed(error)
     except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: the client learns of it, the log has more
         failure = sole_failure(exc)
-        _log.exception("telling_failed", run_id=asked.run_id, exc_info=failure)
+        _log.exception("telling_failed", run_id=run_id, exc_info=failure)
         yield teller.failed(
             failure
             if isinstance(failure, RlmServiceError)

@@ -25,7 +25,7 @@ from service.web.dialects.anthropic.shapes import (
 )
 from service.web.dialects.asking import Asked, AskerOfRequest
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
-from service.web.dialects.reports import report, saved_header
+from service.web.dialects.reports import saved_header
 from service.web.dialects.telling import Teller, streamed, whole_answer
 from service.web.doors import open_router
 
@@ -46,14 +46,14 @@ async def messages(body: MessageRequest, asker: AskerOfRequest) -> Response:
     asked = await asker.ask(body.conversation(asker.caller.key.id))
     if body.stream:
         return streamed(asked, MessageTeller(asked))
-    whole = await whole_answer(asked)
+    whole = await whole_answer(asked.answering, asked.run_id)
     answer = MessageAnswer(
         id=_answer_id(asked),
         model=asked.model,
         content=[TextBlock(text=whole.text)],
         stop_reason=stop_reason_of(whole.outcome.finish_reason),
         usage=message_usage(whole.outcome.view),
-        rlm=report(asked, whole.outcome),
+        rlm=asked.report(whole.outcome),
     )
     return JSONResponse(answer.model_dump(mode="json"), headers=asked.headers | saved_header(whole.outcome))
 
@@ -98,7 +98,7 @@ class MessageTeller(Teller):
                 "message_delta",
                 delta={"stop_reason": reason, "stop_sequence": None},
                 usage=message_usage(outcome.view).model_dump(mode="json"),
-                rlm=report(self._asked, outcome).model_dump(mode="json"),
+                rlm=self._asked.report(outcome).model_dump(mode="json"),
             )
             + _event("message_stop")
         )

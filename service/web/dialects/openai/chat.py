@@ -13,7 +13,7 @@ from service.web.callers import RoomsOfService
 from service.web.dialects.asking import Asked, AskerOfRequest
 from service.web.dialects.openai.chat_shapes import ChatCompletion, ChatCompletionRequest, chat_usage, completion
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
-from service.web.dialects.reports import report, saved_header
+from service.web.dialects.reports import saved_header
 from service.web.dialects.telling import Teller, streamed, whole_answer
 from service.web.doors import open_router
 from service.web.problems import openai_error
@@ -36,8 +36,8 @@ async def chat_completions(body: ChatCompletionRequest, asker: AskerOfRequest, r
     created = int(rooms.now())
     if body.stream:
         return streamed(asked, ChatTeller(asked, created))
-    whole = await whole_answer(asked)
-    rlm = report(asked, whole.outcome)
+    whole = await whole_answer(asked.answering, asked.run_id)
+    rlm = asked.report(whole.outcome)
     answer = completion(
         _answer_id(asked), created=created, model=asked.model, text=whole.text, outcome=whole.outcome, rlm=rlm
     )
@@ -68,7 +68,7 @@ class ChatTeller(Teller):
 
     def end(self, outcome: Outcome) -> bytes:
         usage = chat_usage(outcome.view).model_dump(mode="json")
-        rlm = report(self._asked, outcome).model_dump(mode="json")
+        rlm = self._asked.report(outcome).model_dump(mode="json")
         return self._chunk({}, finish_reason=outcome.finish_reason, usage=usage, rlm=rlm) + b"data: [DONE]\n\n"
 
     def failed(self, error: RlmServiceError) -> bytes:

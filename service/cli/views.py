@@ -1,6 +1,7 @@
 """Runs and contexts as people and scripts get to see them on stdout."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from service.cli.counts import counted, refused_text
 from service.cli.streams import is_terminal, write_out
 from service.cli.visible import visible_line
 from service.contexts.values import Context
+from service.loop.values import SandboxUse
 from service.money import NanoUSD, format_usd
 from service.runs.values import RunView
 
@@ -42,6 +44,7 @@ def describe_run(view: RunView) -> dict[str, Any]:
         "cost_limit_usd": None if view.cost_limit is None else plain_usd(view.cost_limit),
         "cost_limit_nano_usd": view.cost_limit,
         "message": view.message,
+        "sandboxes": [asdict(use) for use in view.sandboxes],
     }
 
 
@@ -80,7 +83,7 @@ def run_page(view: RunView) -> str:
     """A run on several lines."""
     took = "" if view.finished_at is None else f" in {view.finished_at - view.submitted_at:.1f} s"
     limit = "" if view.cost_limit is None else f" of {format_usd(view.cost_limit)}"
-    rows = [
+    rows: list[tuple[str, str]] = [
         ("run", view.run_id),
         ("session", view.session_id),
         ("question", visible_line(view.question, 1000)),
@@ -95,11 +98,18 @@ def run_page(view: RunView) -> str:
         ("tokens", f"{view.input_tokens:,} in, {view.output_tokens:,} out"),
         ("spent", format_usd(view.spent) + limit),
     ]
+    rows += [("sandbox", _sandbox_line(use)) for use in view.sandboxes]
     if view.answer is not None:
         rows.append(("answer", f"{view.answer_source}, {counted(view.answer.size_bytes, 'byte')}"))
     if view.message:
         rows.append(("message", visible_line(view.message, 1000)))
     return "".join(f"{name:<10} {value}\n" for name, value in rows)
+
+
+def _sandbox_line(use: SandboxUse) -> str:
+    if use.cpu_s is None or use.memory_peak_bytes is None:
+        return f"held for {use.held_s:.1f} s, ended before it was measured"
+    return f"{use.cpu_s:.2f} s of CPU, at most {use.memory_peak_bytes / (1 << 20):.0f} MiB, held for {use.held_s:.1f} s"
 
 
 def context_row(context: Context) -> str:

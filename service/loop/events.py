@@ -20,6 +20,7 @@ from service.loop.values import (
     Limits,
     Purpose,
     RenderedPrompt,
+    SandboxUse,
     StopReason,
     Tool,
     Usage,
@@ -222,6 +223,8 @@ class RunFinished:
     spent: NanoUSD
     message: str = ""
     """One line for people when the stop reason alone does not say enough."""
+    sandboxes: tuple[SandboxUse, ...] = ()
+    """Those that the run had on the replica that finished it, in order. Empty where its driver broke off."""
 
 
 Event = (

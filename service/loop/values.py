@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from service.ids import CellId, ContextId, RunId
+from service.ids import CellId, ContextId, RunId, SandboxId
 from service.money import NanoUSD
 
 
@@ -80,6 +80,19 @@ class Usage:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     """Includes reasoning tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxUse:
+    """What one sandbox used while a run had it, measured from outside; None where it ended before it was measured."""
+
+    sandbox_id: SandboxId
+    cpu_s: float | None
+    """CPU seconds of everything in it, of its start too where it was started for the run."""
+    memory_peak_bytes: int | None
+    """The most since the sandbox started, which in a session may be an earlier run's."""
+    held_s: float
+    """Seconds for which the run had it, paused or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

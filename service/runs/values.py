@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.ids import KeyId, RunId, SessionId
-from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, StopReason, Tool
+from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, SandboxUse, StopReason, Tool
 from service.money import MAX_NANO_USD, NanoUSD
 
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
@@ -76,5 +76,7 @@ class RunView:
     answer_source: AnswerSource | None
     answer: BlobRef | None
     message: str
+    sandboxes: tuple[SandboxUse, ...]
+    """The run's own, once it has finished; those of child runs stand in the children's."""
     profile: str | None = None
     is_direct: bool = False

@@ -65,6 +65,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         answer_source=None if finished is None else finished.answer_source,
         answer=None if finished is None else finished.answer,
         message="" if finished is None else finished.message,
+        sandboxes=() if finished is None else finished.sandboxes,
         profile=submitted.profile,
         is_direct=submitted.is_direct,
     )

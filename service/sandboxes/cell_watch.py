@@ -7,12 +7,12 @@ that is done before the first costs nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
 
-from service.sandboxes.port import Process
+from service.sandboxes.port import Measured
 
 UNSEEN_SHARE = 0.1
 """Of wall time: host calls on their way to us and back wait too, and are not in flight here."""
@@ -49,9 +49,13 @@ def overrun(use: Use, allowance: Allowance) -> str | None:
 
 
 async def watch_cell(
-    process: Process, allowance: Allowance, is_waiting: Callable[[], bool], *, interval_s: float
+    measure: Callable[[], Awaitable[Measured | None]],
+    allowance: Allowance,
+    is_waiting: Callable[[], bool],
+    *,
+    interval_s: float,
 ) -> str:
-    """Until the cell that begins now has overrun; how. Cancelled when it ends before.
+    """Until the cell that begins now has overrun; how. Cancelled when it ends before. `measure` is its sandbox's.
 
     CPU time counts from the first sample, and is read again only once the wall clock is past the limit: it takes some
     work. Only what it grows by counts, because with an ended process its time may disappear.
@@ -66,9 +70,9 @@ async def watch_cell(
             waited_s += now - last
         last = now
         is_due = cpu_before is None or now - began > allowance.active_limit_s
-        if is_due and (cpu_now := await process.cpu_s()) is not None:
-            cpu_s += 0.0 if cpu_before is None else max(0.0, cpu_now - cpu_before)
-            cpu_before = cpu_now
+        if is_due and (measured := await measure()) is not None:
+            cpu_s += 0.0 if cpu_before is None else max(0.0, measured.cpu_s - cpu_before)
+            cpu_before = measured.cpu_s
         how = overrun(Use(wall_s=now - began, waited_s=waited_s, cpu_s=cpu_s), allowance)
         if how is not None:
             return how

@@ -18,7 +18,7 @@ from service.sandboxes.docker_image import complaint, image_age
 from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.protocol import CapabilitiesReply, Runtime, StartRequest, StatsReply
 from service.sandboxes.levels import LevelName
-from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
+from service.sandboxes.port import Isolation, Measured, SandboxRefused, SandboxStartFailed, Template
 from service.sandboxes.probe import probe
 
 LIFE_S = 24 * 3600
@@ -93,12 +93,13 @@ class ContainerProcess:
         """See `port.Process.unpause`."""
         await self._launcher.unpause(self._sandbox_id)
 
-    async def cpu_s(self) -> float | None:
-        """See `port.Process.cpu_s`."""
+    async def measure(self) -> Measured | None:
+        """See `port.Process.measure`."""
         try:
-            return (await self.stats()).cpu_s
+            stats = await self.stats()
         except RlmServiceError:
             return None
+        return Measured(cpu_s=stats.cpu_s, memory_peak_bytes=stats.memory_peak_bytes)
 
     async def stats(self) -> StatsReply:
         """What it uses, measured from outside."""

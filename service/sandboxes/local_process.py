@@ -12,14 +12,14 @@ import anyio.abc
 import structlog
 
 from service.sandboxes.directory import ProcessRecord, read_process_record, write_process_record
-from service.sandboxes.port import SandboxStartFailed
+from service.sandboxes.port import Measured, SandboxStartFailed
 from service.sandboxes.processes import (
     KILL_DEADLINE_S,
     Identity,
     boot_id,
-    cpu_s,
     identify,
     kill_tree,
+    measured,
 )
 
 STATUS_DEADLINE_S = 15.0
@@ -74,9 +74,9 @@ class LocalProcess:
     async def unpause(self) -> None:
         """See `port.Process.unpause`. It is never paused."""
 
-    async def cpu_s(self) -> float | None:
-        """See `port.Process.cpu_s`."""
-        return cpu_s(self.pids) if self.is_running else None
+    async def measure(self) -> Measured | None:
+        """See `port.Process.measure`."""
+        return measured(self.pids) if self.is_running else None
 
     async def kill(self) -> None:
         """All of the tree, from the inside out: what a dying parent would orphan is dead before it."""

@@ -37,6 +37,17 @@ class Isolation:
     """One line each, for people: versions, what is missing and what to do about it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What all of a sandbox has used so far, seen from outside: nothing in it has a say in these."""
+
+    cpu_s: float
+    """Where processes have ended that nobody counts any more, less than before."""
+    memory_peak_bytes: int
+    """Docker: the most that its cgroup held, or holds where Linux keeps no peak for the engine (cgroup v2). Process
+    sandbox: the most that any one of its processes has held. Pages of contexts that it has read are among them."""
+
+
 class Process(Protocol):
     """A started sandbox as its provider holds it: the handle to end it and to measure it from outside."""
 
@@ -62,9 +73,9 @@ class Process(Protocol):
         """Let it go on. Raises `SandboxRefused`, `SandboxStartFailed` when that cannot be done."""
         ...
 
-    async def cpu_s(self) -> float | None:
-        """The CPU time that all of it has used so far, measured from outside; None when that cannot be told. Where
-        its processes have ended, less than before. Never raises."""
+    async def measure(self) -> Measured | None:
+        """What it has used; None when that cannot be told, as of one that has ended. Called while its cell runs long,
+        and at the end of each run. Never raises."""
         ...
 
     async def wait(self) -> str:

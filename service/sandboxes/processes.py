@@ -6,12 +6,15 @@ go through a pidfd that was checked after it was opened, so that they cannot rea
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+
+from service.sandboxes.port import Measured
 
 KILL_DEADLINE_S = 10.0
 """For a killed process to be gone; longer means that it hangs in the operating system."""
@@ -96,7 +99,7 @@ async def kill_tree(root: Identity) -> bool:
 
 
 def descendants(pid: int) -> list[Identity]:
-    """Everything below a process, parents before children. Walks down, as `cpu_s` does."""
+    """Everything below a process, parents before children. Walks down, as `measured` does."""
     tree: dict[int, Identity] = {}
     todo = [pid]
     while todo:
@@ -107,12 +110,13 @@ def descendants(pid: int) -> list[Identity]:
     return list(tree.values())
 
 
-def cpu_s(pids: Iterable[int]) -> float:
-    """The CPU time of processes and of everything below them, children that have ended and were waited for included.
+def measured(pids: Iterable[int]) -> Measured:
+    """The CPU time of processes and of everything below them, children that have ended and were waited for included,
+    and the most memory that any of those still there has held. Both are 0 where there are none.
 
     Walks down from each, so that it takes as long as the tree is large, however many processes the machine has.
     """
-    ticks = 0
+    ticks = peak_bytes = 0
     seen: set[int] = set()
     todo = list(pids)
     while todo:
@@ -120,8 +124,9 @@ def cpu_s(pids: Iterable[int]) -> float:
         if pid not in seen and (found := _stat(pid)) is not None:
             seen.add(pid)
             ticks += found.cpu_ticks
+            peak_bytes = max(peak_bytes, _peak_bytes(pid))
             todo += _children(pid)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return Measured(cpu_s=ticks / os.sysconf("SC_CLK_TCK"), memory_peak_bytes=peak_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +149,16 @@ def _stat(pid: int) -> _Stat | None:
         started=int(fields[19]),
         cpu_ticks=sum(int(field) for field in fields[11:15]),
     )
+
+
+def _peak_bytes(pid: int) -> int:
+    """0 of one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return 0
+    found = re.search(rb"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return 0 if found is None else int(found[1]) << 10
 
 
 def _children(pid: int) -> list[int]:

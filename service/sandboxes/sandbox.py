@@ -46,7 +46,15 @@ from service.sandboxes.files import SandboxFiles, SpeaksOfFiles
 from service.sandboxes.link import Answer, Exchange, Link
 from service.sandboxes.listener import Lane, Listener
 from service.sandboxes.output import CellOutput, OutputOffsets, output_of
-from service.sandboxes.port import Isolation, Process, SandboxGone, SandboxRefused, SandboxStartFailed, Template
+from service.sandboxes.port import (
+    Isolation,
+    Measured,
+    Process,
+    SandboxGone,
+    SandboxRefused,
+    SandboxStartFailed,
+    Template,
+)
 from service.sandboxes.refusals import Refused
 from service.sandboxes.values import (
     BindRefused,
@@ -72,6 +80,8 @@ class Patience:
     """Of values read out and contexts read in."""
     sample_s: float = 1.0
     """How often a running cell is measured from outside."""
+    measure_s: float = 2.0
+    """For one measurement, which no caller is to be kept waiting by."""
 
 
 DEFAULT_PATIENCE = Patience()
@@ -135,6 +145,8 @@ class Sandbox:
         self._overrun: str | None = None
         """Why the host ended it, where it measured so."""
         self._ended = anyio.Event()
+        self._seen: Measured | None = None
+        """The most that any measurement found."""
         self._log = _log.bind(sandbox_id=sandbox_id)
         self.files = SandboxFiles(
             parts.directory,
@@ -386,6 +398,24 @@ class Sandbox:
                     await anyio.to_thread.run_sync(self._parts.directory.remove)
                     self._ended.set()
 
+    @property
+    def seen(self) -> Measured | None:
+        """The most that it was found to have used, by the measurements so far; None before the first."""
+        return self._seen
+
+    async def measure(self) -> Measured | None:
+        """Measure it from outside; the reading, or None when there is none to be had. Bounded; never raises."""
+        found: Measured | None = None
+        with anyio.move_on_after(self._patience.measure_s):
+            found = await self._parts.process.measure()
+        if found is not None:
+            before = self._seen or found
+            self._seen = Measured(
+                cpu_s=max(before.cpu_s, found.cpu_s),
+                memory_peak_bytes=max(before.memory_peak_bytes, found.memory_peak_bytes),
+            )
+        return found
+
     async def wait_until_gone(self) -> None:
         """Until its processes are gone, killed or by themselves. It is still to be killed then, for the rest."""
         await self._parts.process.wait()
@@ -423,8 +453,7 @@ class Sandbox:
         """End the sandbox when its cell has overrun and the supervisor did not stop it."""
         room_s = request.grace_s + self._patience.margin_s
         allowance = Allowance(active_limit_s=request.active_limit_s, room_s=room_s)
-        process, interval_s = self._parts.process, self._patience.sample_s
-        self._overrun = await watch_cell(process, allowance, is_waiting, interval_s=interval_s)
+        self._overrun = await watch_cell(self.measure, allowance, is_waiting, interval_s=self._patience.sample_s)
         if not self._ending:
             self._log.warning("sandbox_killed", reason=self._overrun, cell_id=cell_id)
         await self.kill()
@@ -521,6 +550,7 @@ class Sandbox:
             reason = f"{exc.code} ({exc.message})" if isinstance(exc, Refused) else self._overrun or str(exc)
             if not self._ending:
                 self._log.warning("sandbox_killed", reason=reason, while_it=doing)
+                await self.measure()
             await self.kill()
             raise SandboxGone(
                 f"sandbox {self.sandbox_id} was killed while it {doing}: {reason}", data={"sandbox": self.sandbox_id}

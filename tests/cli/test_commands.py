@@ -55,6 +55,10 @@ def test_json_holds_everything_a_script_needs(command_line: CommandLine, haystac
     assert told["cost_limit_usd"] == "1.00"
     assert told["input_tokens"] > told["output_tokens"] > 0
     assert told["refused_sub_calls"] == {}
+    (sandbox,) = told["sandboxes"]
+    assert sandbox["cpu_s"] > 0
+    assert sandbox["memory_peak_bytes"] > 0
+    assert sandbox["held_s"] > 0
 
 
 def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) -> None:
@@ -66,7 +70,9 @@ def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) 
     shown = json.loads(command_line.run("runs", "show", run_id, "--json").out)
     assert {name: asked[name] for name in shown} == shown
     assert command_line.run("runs", "show", run_id, "--answer").out.decode() == asked["answer"]
-    assert b"answered" in command_line.run("runs", "show", run_id).out
+    page = command_line.run("runs", "show", run_id).out
+    assert b"answered" in page
+    assert b"s of CPU, at most" in page
     tail = command_line.run("runs", "tail", run_id)
     assert (tail.code, tail.err) == (0, "")
     assert b"answered" in tail.out

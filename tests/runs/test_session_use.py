@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import BadRequest, NotFound
 from service.ids import SessionId
-from service.loop.values import CellStatus, ContextBinding, StopReason
+from service.loop.values import CellStatus, ContextBinding, SandboxUse, StopReason
 from service.money import parse_usd
 from service.runs.driving.seats import SessionBusy, SessionPaused
 from service.runs.session_use.contents import SessionContents
@@ -132,6 +132,30 @@ async def test_a_lost_sandbox_brings_everything_back(tmp_path: Path) -> None:
         assert await desk.printed(session_id, code) == "once {'a': 1} attached data\n"
         assert len(on.model.sub_requests) == asked
         assert [file.path for file in (await desk.contents.files(session_id)).files] == ["in/data.txt"]
+
+
+async def test_each_run_tells_what_its_sandboxes_used(tmp_path: Path) -> None:
+    """CPU seconds are each run's own in a shared sandbox; after that one is lost, the next run tells of a new one."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        spin = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass"
+
+        async def used(code: str) -> tuple[SandboxUse, ...]:
+            return (await on.service.runs.show((await desk.run(session_id, code)).run_id)).sandboxes
+
+        (much,), (little,) = await used(spin.format(1.0)), await used("1")
+        assert much.sandbox_id == little.sandbox_id
+        assert much.cpu_s is not None
+        assert little.cpu_s is not None
+        assert much.cpu_s >= 0.9  # clock ticks round
+        assert 0 <= little.cpu_s < 0.9
+        assert much.memory_peak_bytes is not None
+        assert much.memory_peak_bytes > 1 << 20
+        assert much.held_s > 0
+        await desk.lose_sandbox(session_id)
+        (again,) = await used("1")
+        assert again.sandbox_id != much.sandbox_id
 
 
 async def test_output_comes_while_the_cell_runs(tmp_path: Path) -> None:

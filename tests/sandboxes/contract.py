@@ -433,6 +433,18 @@ class SandboxContract:
         await run(sandbox, "import os, signal\ntry: os.kill(os.getppid(), signal.SIGTERM)\nexcept OSError: pass")
         assert (await sandbox.stats()).kernel_lives >= 1
 
+    async def test_it_is_measured_from_outside(self, sandbox: Sandbox) -> None:
+        """CPU time and the most memory are told by the provider, also after the memory is given back, and stay known
+        when it has ended."""
+        await run(sandbox, "import time\nwhile time.process_time() < 0.3: pass\nbig = bytearray(64 << 20); del big")
+        measured = await sandbox.measure()
+        assert measured is not None
+        assert measured.cpu_s >= 0.25  # clock ticks round
+        assert 64 << 20 <= measured.memory_peak_bytes <= 2 * SMALL.memory_bytes
+        await sandbox.kill()
+        assert await sandbox.measure() is None
+        assert sandbox.seen == measured
+
     async def test_a_kill_leaves_no_process_and_no_file(self, sandbox: Sandbox, data: Path) -> None:
         """After a kill nothing of the sandbox runs, daemons included, and its directory is gone."""
         daemon = (

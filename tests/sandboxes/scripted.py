@@ -20,7 +20,7 @@ import anyio.abc
 
 from service.ids import SandboxId
 from service.sandboxes.directory import short_path
-from service.sandboxes.port import Isolation, Template
+from service.sandboxes.port import Isolation, Measured, Template
 from service.sandboxes.stream import UnixStream
 
 CAPTURED = {"head": "", "tail": "", "size_bytes": 0}
@@ -110,6 +110,7 @@ class ScriptedProcess:
         self.secret = ""
         self.scope = anyio.CancelScope()
         self.cpu_readings: Iterator[float | None] = itertools.repeat(None)
+        self.memory_peak_bytes = 0
         self.pauses = self.unpauses = 0
         self._gone = anyio.Event()
 
@@ -131,8 +132,9 @@ class ScriptedProcess:
     async def unpause(self) -> None:
         self.unpauses += 1
 
-    async def cpu_s(self) -> float | None:
-        return next(self.cpu_readings)
+    async def measure(self) -> Measured | None:
+        cpu_s = next(self.cpu_readings)
+        return None if cpu_s is None else Measured(cpu_s=cpu_s, memory_peak_bytes=self.memory_peak_bytes)
 
     def end(self) -> None:
         self.scope.cancel()

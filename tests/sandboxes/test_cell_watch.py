@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.sandboxes.cell_watch import UNSEEN_SHARE, Allowance, Use, overrun
-from service.sandboxes.processes import cpu_s
+from service.sandboxes.port import Measured
+from service.sandboxes.processes import measured
 
 ALLOWANCE = Allowance(active_limit_s=10, room_s=5)
 SECONDS = st.floats(min_value=0, max_value=1e6)
@@ -41,8 +42,22 @@ def test_cpu_time_is_that_of_the_whole_tree() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.read(1)
-        assert cpu_s([parent.pid]) >= 0.5  # of 0.6, as clock ticks round
-        assert cpu_s([parent.pid, parent.pid]) < cpu_s([parent.pid]) + 0.3
+        assert measured([parent.pid]).cpu_s >= 0.5  # of 0.6, as clock ticks round
+        assert measured([parent.pid, parent.pid]).cpu_s < measured([parent.pid]).cpu_s + 0.3
         parent.communicate()
-    assert cpu_s([parent.pid]) == 0
-    assert cpu_s([os.getpid()]) > 0
+    assert measured([parent.pid]) == Measured(cpu_s=0, memory_peak_bytes=0)
+    assert measured([os.getpid()]).cpu_s > 0
+
+
+def test_the_peak_is_what_a_process_once_held() -> None:
+    """Memory that a child had and gave back still counts, as long as the child is there."""
+    code = (
+        "import subprocess, sys\n"
+        "held = 'import sys; bytearray(64 << 20); print(1, flush=True); sys.stdin.read()'\n"
+        "subprocess.run([sys.executable, '-c', held])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.read(1)
+        assert 64 << 20 <= measured([parent.pid]).memory_peak_bytes < 128 << 20
+        parent.communicate()

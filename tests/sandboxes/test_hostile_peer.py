@@ -12,7 +12,7 @@ import pytest
 
 from service.ids import CellId
 from service.sandboxes.opening import open_sandbox
-from service.sandboxes.port import SandboxGone, Template
+from service.sandboxes.port import Measured, SandboxGone, Template
 from service.sandboxes.sandbox import Beginning, Patience, Sandbox
 from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from tests.sandboxes.scripted import (
@@ -465,6 +465,16 @@ async def test_a_cell_that_spins_beside_a_host_call_is_ended_by_its_cpu_time(dat
             await it.sandbox.run_cell(
                 CELL, "1", active_limit_s=0, wall_limit_s=100_000, grace_s=1, is_waiting=lambda: True
             )
+
+
+async def test_what_a_sandbox_used_is_known_when_it_was_killed_for_its_answer(data: Path) -> None:
+    """A sandbox that breaks the protocol is measured before it is killed, and what it says of itself counts nothing."""
+    async with scene(data, on("PUT", "/cells", ok(cell_reply("run_1.t9.b9", cpu_s=0.0)))) as it:
+        it.provider.processes[0].cpu_readings = itertools.repeat(7.0)
+        it.provider.processes[0].memory_peak_bytes = 1 << 20
+        with pytest.raises(SandboxGone):
+            await run(it.sandbox)
+        assert it.sandbox.seen == Measured(cpu_s=7.0, memory_peak_bytes=1 << 20)
 
 
 async def test_a_cell_may_wait_for_its_host_calls(data: Path) -> None:

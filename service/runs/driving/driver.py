@@ -40,7 +40,7 @@ from service.loop.events import (
     ValueRead,
 )
 from service.loop.machine import decide, wants_interrupt
-from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
+from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised, SandboxUse
 from service.money import NanoUSD
 from service.runs.calls.charges import bound_of
 from service.runs.calls.purse import run_account
@@ -121,6 +121,10 @@ class PreparedSession:
             raise self._failure
         assert self._session is not None, "preparing ends with a session or a failure"
         return self._session
+
+    async def used(self) -> tuple[SandboxUse, ...]:
+        """What the sandboxes that it has had so far used. Bounded; never raises."""
+        return () if self._session is None else await self._session.uses.measured()
 
 
 class RunDriver:
@@ -403,6 +407,7 @@ class RunDriver:
                 answer=answer,
                 spent=NanoUSD(balance.spent),
                 message=command.message,
+                sandboxes=await self._prepared.used(),
             )
         )
 

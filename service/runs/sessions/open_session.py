@@ -40,6 +40,7 @@ from service.runs.sessions.replaying import (
     plan_for,
     rerun_limit_s,
 )
+from service.runs.sessions.sandbox_uses import SandboxUses
 from service.sandboxes.files import FileMissing, FileTooLarge, NotAFile
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
@@ -84,6 +85,8 @@ class OpenSession:
     def __init__(self, session_id: SessionId, *, rooms: SessionRooms) -> None:
         self.session_id = session_id
         self.sandbox: Sandbox | None = None
+        self.uses = SandboxUses()
+        """What the sandboxes of its present run used."""
         self._rooms = rooms
         self._is_fresh = False
         """Whether the sandbox has not seen the session's log yet."""
@@ -113,6 +116,7 @@ class OpenSession:
         await self.close()
         record = await self._rooms.records.get(self.session_id)
         self.sandbox = await self._claimed(record, grant, beginning)
+        self.uses.began(self.sandbox)
         await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed)
         self._is_fresh = True
         return self.sandbox
@@ -138,6 +142,7 @@ class OpenSession:
 
     async def close(self) -> None:
         """End the sandbox; nobody uses it again. The log stays, so the session can be opened in another one."""
+        self.uses.ended()
         if self.sandbox is not None:
             sandbox, self.sandbox = self.sandbox, None
             with anyio.CancelScope(shield=True):
@@ -165,6 +170,7 @@ class OpenSession:
             BindRefused, NotFound: a context or a tool of this run does not go in; the message says why.
         """
         self._run_id, self._fence = run_id, fence
+        self.uses.begin_run(self.sandbox)
         records = await self._rooms.cell_log.read(self.session_id)
         is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
         binds = not is_bound and bool(wanted.begins_run or wanted.contexts or wanted.tools)

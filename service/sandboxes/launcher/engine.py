@@ -73,6 +73,8 @@ class EngineFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     memory_bytes: int
+    memory_peak_bytes: int
+    """What it uses now where the engine tells no peak."""
     cpu_s: float
     processes: int
 
@@ -180,8 +182,11 @@ class Engine:
     async def usage(self, container_id: str) -> Usage:
         def measure(client: docker.APIClient) -> Usage:
             found: Mapping[str, Any] = client.stats(container_id, stream=False, one_shot=True)
+            memory = found.get("memory_stats", {})
+            memory_bytes = int(memory.get("usage", 0))
             return Usage(
-                memory_bytes=int(found.get("memory_stats", {}).get("usage", 0)),
+                memory_bytes=memory_bytes,
+                memory_peak_bytes=max(memory_bytes, int(memory.get("max_usage", 0))),
                 cpu_s=int(found.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0)) / 1e9,
                 processes=int(found.get("pids_stats", {}).get("current", 0)),
             )

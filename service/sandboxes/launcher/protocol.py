@@ -119,6 +119,8 @@ class StatsReply(_Closed):
     kind: Literal["stats"] = "stats"
     memory_bytes: int
     """The mapped pages of contexts among them."""
+    memory_peak_bytes: int
+    """The most so far; where the engine keeps no such figure (cgroup v2), what it is now."""
     cpu_s: float
     processes: int
 

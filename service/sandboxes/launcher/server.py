@@ -140,7 +140,12 @@ class Server:
                 return DoneReply()
             case StatsRequest():
                 usage = await self._containers.usage(request.sandbox_id, owner_of(request.owner_key))
-                return StatsReply(memory_bytes=usage.memory_bytes, cpu_s=usage.cpu_s, processes=usage.processes)
+                return StatsReply(
+                    memory_bytes=usage.memory_bytes,
+                    memory_peak_bytes=usage.memory_peak_bytes,
+                    cpu_s=usage.cpu_s,
+                    processes=usage.processes,
+                )
             case ReapRequest():
                 await self._containers.reap(request.sandbox_id)
                 return DoneReply()

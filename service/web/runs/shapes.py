@@ -132,6 +132,15 @@ class ShownAnswer(Shown):
     text: str | None = Field(description="The answer, when it is small enough to stand here; null otherwise.")
 
 
+class ShownSandboxUse(Shown):
+    """What one sandbox used while the run had it; null where it ended before it was measured."""
+
+    sandbox_id: str
+    cpu_s: float | None
+    memory_peak_bytes: int | None
+    held_s: float
+
+
 class ShownRun(Shown):
     """A run as it stands."""
 
@@ -157,6 +166,10 @@ class ShownRun(Shown):
     output_tokens: int
     spent: Money
     cost_limit: Money | None
+    sandboxes: list[ShownSandboxUse] = Field(
+        description="What each sandbox of the run used, measured from outside; empty while it runs. Those of child "
+        "runs stand in the children's."
+    )
 
 
 def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
@@ -192,4 +205,13 @@ def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
         output_tokens=view.output_tokens,
         spent=money(view.spent),
         cost_limit=None if view.cost_limit is None else money(NanoUSD(view.cost_limit)),
+        sandboxes=[
+            ShownSandboxUse(
+                sandbox_id=use.sandbox_id,
+                cpu_s=use.cpu_s,
+                memory_peak_bytes=use.memory_peak_bytes,
+                held_s=use.held_s,
+            )
+            for use in view.sandboxes
+        ],
     )

@@ -75,9 +75,11 @@ class Rates:
         """Take from every bucket concerned, or from none. Where nothing is limited the store is not asked.
 
         Called before the work is begun: once for each HTTP request, and before a model call with the tokens that it is
-        held for. A reply that is lost and asked for again takes twice, which only errs on the strict side.
+        held for. A reply that is lost and asked for again takes twice, which only errs on the strict side. The report
+        on a request tells of tokens as well: its response says where both stand.
         """
-        return await self._act("take", levels, {Rate.REQUESTS: requests, Rate.TOKENS: tokens})
+        amounts = {Rate.REQUESTS: requests, Rate.TOKENS: tokens}
+        return await self._act("take", levels, amounts, also_for_nothing=requests > 0)
 
     async def correct(self, levels: Sequence[Level], *, tokens: int) -> RateReport:
         """Book what a call really used beyond what was taken for it, or (negative) give back what it did not use.

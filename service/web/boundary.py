@@ -37,7 +37,7 @@ class Boundary:
             raise RuntimeError(f"expected an HTTP request, found {scope['type']}")
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(receive, send, _id_headers(scope["path"], request_id))
+        exchange = _Exchange(scope, receive, send, _id_headers(scope["path"], request_id))
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -60,7 +60,8 @@ class Boundary:
 class _Exchange:
     """One request and its response as they pass."""
 
-    def __init__(self, receive: Receive, send: Send, id_headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, id_headers: list[tuple[bytes, bytes]]) -> None:
+        self._state = scope["state"]
         self._receive = receive
         self._send = send
         self._id_headers = id_headers
@@ -76,7 +77,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_started = True
-            headers = [*message.get("headers", []), *self._id_headers]
+            headers = [*message.get("headers", []), *self._id_headers, *self._state.get("rate_headers", ())]
             present = {name for name, _ in headers}
             headers += [(name, value) for name, value in _UNLESS_SAID if name not in present]
             if message["status"] >= 400 and not self._has_read_all:

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from service.tenants.values import Scope
+from service.tenants.values import Caller, Scope
 from service.web.bodies import NATIVE_BODY_BYTES, read_json
 from service.web.callers import credential_of, rooms_of
 from service.web.problems import Problem
+from service.web.rate_headers import rate_headers
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "default": {
@@ -47,6 +48,7 @@ def open_router(
             async def guarded(request: Request) -> Response:
                 if scope is not None:
                     caller = await rooms_of(request).api_keys.authenticate(credential_of(request))
+                    await _take_request(request, caller)
                     if isinstance(scope, Scope):
                         caller.require(scope)
                     # What the caller changes stands in the audit log with the request in which it did.
@@ -59,3 +61,14 @@ def open_router(
             return guarded
 
     return APIRouter(route_class=Door, tags=[tag], responses=_REFUSALS)
+
+
+async def _take_request(request: Request, caller: Caller) -> None:
+    """Count the request, and let the response say where its caller stands.
+
+    Raises:
+        RateLimited: too many in a minute; nothing of the body was read.
+    """
+    report = await rooms_of(request).registry.rates_of(caller.tenant.id).take(caller.levels, requests=1)
+    request.state.rate_headers = rate_headers(report)
+    report.require()

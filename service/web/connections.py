@@ -19,6 +19,8 @@ READ_WITHIN_S = 60.0
 """A client that reads nothing of its response for this long is gone."""
 LINGER_S = 5.0
 """For a client to see that it was refused, while it is still sending."""
+MOST_REFUSED = 64
+"""Connections beyond the cap that are let read why at once; what comes besides is closed without waiting for it."""
 MAX_HEAD_BYTES = 64 << 10
 KEEP_ALIVE_S = 75
 
@@ -64,9 +66,11 @@ class _LingeringTransport:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with deadlines. `most_connections` is set by the listener's subclass."""
+    """uvicorn's protocol with deadlines. What a listener's connections share is set by its subclass."""
 
     most_connections: int
+    refused: "set[BoundedProtocol]"
+    """Those beyond the cap that are still being told so. They take no room of others."""
     _lingering: _LingeringTransport
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -78,15 +82,15 @@ class BoundedProtocol(H11Protocol):
         self._lingering = _LingeringTransport(transport, self.loop)
         self._lingering.has_unread_input = lambda: self.conn.their_state is h11.SEND_BODY
         super().connection_made(cast(asyncio.Transport, self._lingering))
-        if len(self.connections) > self.most_connections:
-            transport.write(_TOO_MANY)
-            transport.close()
-            return
-        self._expect_head()
+        if len(self.connections) - len(self.refused) > self.most_connections:
+            self._refuse()
+        else:
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop(self._head_timer)
         self._stop(self._read_timer)
+        self.refused.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -108,6 +112,14 @@ class BoundedProtocol(H11Protocol):
         self._stop(self._read_timer)
         self._read_timer = None
         super().resume_writing()
+
+    def _refuse(self) -> None:
+        self.refused.add(self)
+        # Its request may be here already, unread.
+        lets_read = len(self.refused) <= MOST_REFUSED
+        self._lingering.has_unread_input = lambda: lets_read
+        self.transport.write(_TOO_MANY)
+        self.transport.close()
 
     def _reset(self) -> None:
         """Let go of it and of what it has not read; an ordinary close would leave that waiting in the kernel."""
@@ -132,4 +144,4 @@ class BoundedProtocol(H11Protocol):
 
 def protocol_for(most_connections: int) -> type[BoundedProtocol]:
     """The protocol class for a listener with this many connections."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"most_connections": most_connections})
+    return type("BoundedProtocol", (BoundedProtocol,), {"most_connections": most_connections, "refused": set()})

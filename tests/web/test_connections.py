@@ -84,3 +84,33 @@ async def test_a_client_that_reads_nothing_is_let_go(tmp_path: Path, monkeypatch
         secret = it.client.headers["authorization"]
         request = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {secret}\r\n\r\n".encode()
         assert await anyio.to_thread.run_sync(hangs_up, it.address, request)
+
+
+async def test_more_connections_than_there_may_be_are_told_to_come_back(tmp_path: Path) -> None:
+    """Those beyond the cap get 503 with when to try again, whatever they have sent already, and take nobody's room: once
+    another has gone, the next is let in."""
+    async with served(tmp_path, settings={"RLM_MAX_CONNECTIONS": "2"}) as it:
+        request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+        kept = [await connect(it) for _ in range(2)]
+        with anyio.fail_after(PATIENCE_S):
+            for reader, writer in kept:
+                writer.write(request)
+                assert b'"alive"' in await reader.readuntil(b"}")
+            for refused in [at_once(it, request + b"x" * 1000) for _ in range(3)]:
+                reader, writer = await asyncio.open_connection(sock=refused)
+                refusal = await reader.read()
+                assert refusal.startswith(b"HTTP/1.1 503 ")
+                assert b"retry-after: " in refusal
+                writer.close()
+            kept[0][1].close()
+            while (await it.client.get("/livez")).status_code == 503:
+                pass  # the service has not seen yet that one has gone
+        await closes(kept[1][1])
+
+
+def at_once(it: Served, request: bytes) -> socket.socket:
+    """A connection whose request has come before the service has looked at it: nothing of ours runs meanwhile."""
+    host, port = it.address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+    connection.sendall(request)
+    return connection

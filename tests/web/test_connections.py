@@ -87,7 +87,7 @@ async def test_a_client_that_reads_nothing_is_let_go(tmp_path: Path, monkeypatch
 
 
 async def test_more_connections_than_there_may_be_are_told_to_come_back(tmp_path: Path) -> None:
-    """Those beyond the cap get 503 with when to try again, whatever they have sent already, and take nobody's room: once
+    """Those beyond the cap get 503 with when to try again, whatever they have sent, and take nobody's room: once
     another has gone, the next is let in."""
     async with served(tmp_path, settings={"RLM_MAX_CONNECTIONS": "2"}) as it:
         request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -32,7 +32,8 @@ class Serving:
 
 
 async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
-    """Answer requests until SIGTERM or SIGINT, then end in good order; a second signal breaks off what is left.
+    """Answer requests until SIGTERM or SIGINT, then end in good order; at a second signal requests under way are waited
+    for no longer.
 
     Raises:
         BadRequest: a setting cannot be used.
@@ -49,11 +50,15 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
                 most_connections=settings.most_connections,
                 drain_s=settings.drain_s,
             )
-            async with serve_public(create_app(rooms), listening, before_end=rooms.drain.begin) as address:
+            urgent = anyio.Event()
+            async with serve_public(
+                create_app(rooms), listening, before_end=rooms.drain.begin, urgent=urgent
+            ) as address:
                 ready(Serving(address=address, first_key_file=first_key_file))
                 await _told_to_end(signals, rooms.drain)
                 # While requests end: other replicas go on with the runs at once.
                 tasks.start_soon(service.let_go)
+                tasks.start_soon(_break_off_at_next, signals, urgent)
             tasks.cancel_scope.cancel()
 
 
@@ -68,6 +73,11 @@ async def _told_to_end(signals: AsyncIterator[signal.Signals], drain: Drain) -> 
         waiting.start_soon(hear)
         await drain.asked.wait()
         waiting.cancel_scope.cancel()
+
+
+async def _break_off_at_next(signals: AsyncIterator[signal.Signals], urgent: anyio.Event) -> None:
+    await anext(signals)
+    urgent.set()
 
 
 async def _check_exposure(settings: Settings, service: Service) -> None:

@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import anyio
 import structlog
@@ -20,10 +20,12 @@ from service.errors import RlmServiceError, sole_failure
 from service.settings import Settings, read_settings
 
 
-def run_command(command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool) -> NoReturn:
-    """Run a command to its end and leave the process with its exit code."""
+def run_command(
+    command: Callable[[], Awaitable[ExitCode]], *, show_traceback: bool, keeps_log: bool = False
+) -> NoReturn:
+    """Run a command to its end and leave the process with its exit code. One that serves `keeps_log` on stderr."""
     hold_standard_descriptors()
-    _configure_log(show_traceback=show_traceback)
+    _configure_log("info" if keeps_log else "warning" if show_traceback else "critical")
     _take_signals()
     _leave(_exit_code(command, show_traceback=show_traceback))
 
@@ -92,10 +94,11 @@ def wants_colour() -> bool:
     return not os.environ.get("NO_COLOR")
 
 
-def _configure_log(*, show_traceback: bool) -> None:
+def _configure_log(least: Literal["info", "warning", "critical"]) -> None:
     """stdout belongs to the answer, and what a person should know comes as progress or as the one sentence.
 
-    The log says the same once more, with tracebacks: it is there for reports of defects.
+    The log says the same once more, with tracebacks: it is there for reports of defects, and for those who run a
+    service, of which nobody sees progress.
     """
     structlog.configure(
         # Tracebacks without local variables, which structlog's own would print: they hold contexts, code and grants.
@@ -105,7 +108,7 @@ def _configure_log(*, show_traceback: bool) -> None:
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger("warning" if show_traceback else "critical"),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

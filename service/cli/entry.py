@@ -184,7 +184,7 @@ def serve(traceback: Traceback = False) -> None:
     from service.cli.boundary import run_command
     from service.cli.serving import serve as run
 
-    run_command(run, show_traceback=traceback)
+    run_command(run, show_traceback=traceback, keeps_log=True)
 
 
 @app.command()

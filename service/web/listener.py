@@ -37,11 +37,13 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_public(app: ASGIApp, listening: Listening, *, before_end: Callable[[], None]) -> AsyncIterator[str]:
+async def serve_public(
+    app: ASGIApp, listening: Listening, *, before_end: Callable[[], None], urgent: anyio.Event | None = None
+) -> AsyncIterator[str]:
     """Serve while the block runs; yields the address, such as `http://127.0.0.1:8000`.
 
     On leaving it, no connection is accepted any more, `before_end` is called so that open streams end themselves, and
-    requests under way have `drain_s` to end before they are broken off.
+    requests under way have `drain_s` to end, or until `urgent` is set, before they are broken off.
 
     Raises:
         BadRequest: it cannot listen there; the message names the settings.
@@ -53,6 +55,7 @@ async def serve_public(app: ASGIApp, listening: Listening, *, before_end: Callab
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="critical",  # `boundary` says what failed; this would be a traceback for each client that goes
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -63,7 +66,7 @@ async def serve_public(app: ASGIApp, listening: Listening, *, before_end: Callab
     server = _Server(config)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [listener])
+            tasks.start_soon(_serve_until_ended, server, listener, tasks.cancel_scope)
             try:
                 yield _address(listener)
             finally:
@@ -71,8 +74,23 @@ async def serve_public(app: ASGIApp, listening: Listening, *, before_end: Callab
                 server.should_exit = True
                 # uvicorn counts the deadline from here; it takes whole seconds.
                 config.timeout_graceful_shutdown = int(listening.drain_s)
+                tasks.start_soon(_break_off_when_urgent, server, urgent or anyio.Event())
     finally:
         listener.close()
+
+
+async def _serve_until_ended(server: _Server, listener: socket.socket, others: anyio.CancelScope) -> None:
+    await server.serve([listener])
+    others.cancel()
+
+
+async def _break_off_when_urgent(server: _Server, urgent: anyio.Event) -> None:
+    await urgent.wait()
+    # uvicorn waits for these two, and looks ten times a second whether any is left.
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    for task in list(server.server_state.tasks):
+        task.cancel()
 
 
 async def _bind(listening: Listening) -> socket.socket:

@@ -1,0 +1,95 @@
+"""What `serve` says of itself while it stands, and when it cannot."""
+
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from service.cli.exit_codes import ExitCode
+from service.errors import RlmServiceError
+from service.main import Serving, serve
+from service.settings import read_settings
+from tests.serve_process import PATIENCE_S, SERVE
+from tests.store_server import store_server
+from tests.web.alone import alone, serve_alone
+
+pytestmark = [pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def told_ready(client: httpx.AsyncClient, status: int) -> str | None:
+    """The reason, once `/readyz` answers with this status."""
+    while True:
+        reply = await client.get("/readyz")
+        if reply.status_code == status:
+            reason: str | None = reply.json()["reason"]
+            return reason
+
+
+@pytest.mark.takes_long
+async def test_readiness_follows_the_store(tmp_path: Path) -> None:
+    """Not ready while the store is silent or gone, with why; ready again when it is back. Alive all the while."""
+    async with (
+        store_server(tmp_path) as store,
+        serve_alone(tmp_path, RLM_REDIS_URL=f"unix://{tmp_path / 's'}") as serve,
+        serve.client() as client,
+    ):
+        with anyio.fail_after(PATIENCE_S):
+            assert await told_ready(client, 200) is None
+            store.send_signal(signal.SIGSTOP)
+            assert await told_ready(client, 503) == "the store has not answered for 2 seconds"
+            store.send_signal(signal.SIGCONT)
+            assert await told_ready(client, 200) is None
+            store.kill()
+            await store.wait()
+            assert await told_ready(client, 503) == "the store cannot be reached"
+            refused = await client.get("/v1/runs")
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_failed")
+            assert (await client.get("/livez")).status_code == 200
+            async with store_server(tmp_path):
+                assert await told_ready(client, 200) is None
+                assert (await client.get("/v1/runs")).status_code == 200
+                serve.send_signal(signal.SIGTERM)
+                assert await serve.ends() == 0
+
+
+@pytest.mark.takes_long
+def test_what_cannot_be_served_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """Nothing on stdout, one line on stderr that names the setting, and the exit code of whose fault it is."""
+    environment = alone(tmp_path, RLM_PORT="many")
+    done = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout) == (ExitCode.BAD_USAGE, "")
+    assert done.stderr == "rlm-service: RLM_PORT must be a whole number, found 'many'\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"RLM_DATA_DIR": "/dev/null/x"}, "RLM_DATA_DIR"),
+        ({"RLM_REDIS_URL": "unix:///dev/null"}, "RLM_REDIS_URL"),
+        ({"RLM_CONFIG": "/dev/null/x"}, "RLM_CONFIG"),
+        ({"RLM_PORT": "taken"}, "set RLM_HOST and RLM_PORT"),
+    ],
+    ids=["data directory", "store", "configuration", "port"],
+)
+async def test_a_setting_that_cannot_be_used_ends_the_start(
+    tmp_path: Path, settings: dict[str, str], sentence: str
+) -> None:
+    """Whatever is wrong is found before anybody is let in, and what was opened until then is closed again."""
+
+    def not_reached(serving: Serving) -> None:
+        raise AssertionError(f"somebody would have been served at {serving.address}")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        if settings.get("RLM_PORT") == "taken":
+            settings = {"RLM_PORT": str(taken.getsockname()[1])}
+        with pytest.raises(RlmServiceError, match=sentence):
+            await serve(read_settings(alone(tmp_path, **settings)), not_reached)

@@ -57,8 +57,9 @@ async def start_replica(
     try:
         with anyio.fail_after(PATIENCE_S):
             while not (line := (await lines.receive_until(b"\n", 4096)).decode()).startswith("rlm-service"):
-                if "admin key is" in line:
-                    key = line.split("admin key is ")[1].split()[0]
+                if "admin key is kept in " in line:
+                    file = anyio.Path(line.split("admin key is kept in ")[1].strip())
+                    key = (await file.read_text()).strip()
     except BaseException as exc:
         await end(process)
         if isinstance(exc, anyio.IncompleteRead):

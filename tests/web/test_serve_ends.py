@@ -53,7 +53,6 @@ async def test_a_run_and_who_follows_it_outlive_a_restart(tmp_path: Path) -> Non
         settings = {"OPENAI_BASE_URL": upstream.base_url, "RLM_LEASE_S": "2"}
         async with serve_alone(tmp_path, **settings) as first, first.client() as client:
             key = first.replica.admin_key
-            assert (tmp_path / "data" / "admin-key").read_text().strip() == key
             assert (tmp_path / "data" / "admin-key").stat().st_mode & 0o777 == 0o600
             context = (await client.post("/v1/contexts", json={"text": "four"})).json()["context_id"]
             body = {"question": "?", "contexts": [{"context_id": context}], "root_model": ROOT, "sub_model": SUB}

@@ -242,6 +242,55 @@ def cancel_run(run: RunIdArgument, traceback: Traceback = False) -> None:
     run_command(lambda: run_commands.cancel_run(run), show_traceback=traceback)
 
 
+@runs.command("fork")
+def fork_run(
+    run: RunIdArgument,
+    from_turn: Annotated[int, typer.Option(min=1, metavar="K", help="The first turn that is the fork's own.")],
+    model: Annotated[str | None, typer.Option(help="Another root LM.")] = None,
+    sub_model: Annotated[str | None, typer.Option(help="Another model of sub-calls.")] = None,
+    prompt_pack: Annotated[str | None, typer.Option(metavar="NAME", help="Another prompt pack.")] = None,
+    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="Another budget.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Another turn limit, inherited turns included.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Other seconds for the fork.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")] = False,
+    show_code: ShowCode = True,
+    traceback: Traceback = False,
+) -> None:
+    """Go on from one of a run's turns as a new run; the turns before it cost nothing."""
+    from service.cli.boundary import run_command, wants_colour
+    from service.cli.fork_commands import ForkOptions
+    from service.cli.fork_commands import fork_run as fork
+
+    options = ForkOptions(
+        run=run,
+        from_turn=from_turn,
+        model=model,
+        sub_model=sub_model,
+        prompt_pack=prompt_pack,
+        max_cost=max_cost,
+        max_turns=max_turns,
+        timeout_s=timeout,
+        show_code=show_code,
+        quiet=quiet,
+        colour=wants_colour(),
+    )
+    run_command(lambda: fork(options), show_traceback=traceback)
+
+
+@runs.command("replay")
+def replay_run(
+    run: RunIdArgument,
+    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Seconds after which to stop comparing.")] = 600,
+    as_json: AsJson = False,
+    traceback: Traceback = False,
+) -> None:
+    """Run a finished run's code again without any model, and compare."""
+    from service.cli import fork_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: fork_commands.replay_run(run, timeout_s=timeout, as_json=as_json), show_traceback=traceback)
+
+
 @contexts.command("put")
 def put_contexts(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, directories, globs, or - for stdin.")],

@@ -24,6 +24,8 @@ class ExitCode(IntEnum):
     """The language model's provider failed."""
     PLATFORM = 6
     """The store, the sandbox or the disk failed, or stdout could not be written."""
+    DIFFERS = 7
+    """A replay came out otherwise, or did not come to its end in time."""
     CANCELLED = 130
     """Ctrl-C, SIGTERM, SIGHUP or `runs cancel`; what the run had is printed."""
     PIPE_CLOSED = 141

@@ -45,6 +45,9 @@ def describe_run(view: RunView) -> dict[str, Any]:
         "cost_limit_nano_usd": view.cost_limit,
         "message": view.message,
         "sandboxes": [asdict(use) for use in view.sandboxes],
+        "forked_from": None
+        if view.forked_from is None
+        else {"run_id": view.forked_from.run_id, "from_turn": view.forked_from.from_turn},
     }
 
 

@@ -55,5 +55,9 @@ class CellLog:
             if len(page) < PAGE:
                 return records
 
+    async def forget(self, session_id: SessionId) -> None:
+        """Delete the session's records. Idempotent."""
+        await self._store.write("UNLINK", self._log(session_id), self._keys("session", session_id, "places"))
+
     def _log(self, session_id: SessionId) -> str:
         return self._keys("session", session_id, "cells")

@@ -64,9 +64,16 @@ class Journal:
         return f"<Journal {self._keys.tenant} appending_to={len(self._lanes)}>"
 
     async def open_run(
-        self, submitted: RunSubmitted, *, keeper: str = "", for_s: float = 0.0, within: Fence = NO_FENCE
+        self,
+        submitted: RunSubmitted,
+        inherited: Sequence[Event] = (),
+        *,
+        keeper: str = "",
+        for_s: float = 0.0,
+        within: Fence = NO_FENCE,
     ) -> int:
-        """Create the run with its first event and return its first epoch, 1. Idempotent.
+        """Create the run with its first event, and right behind it those that it inherits, all of them or none; return
+        its first epoch, 1. Idempotent.
 
         A root run that is given a keeper may be claimed by nobody else for so many seconds; without one, by anybody.
 
@@ -87,6 +94,7 @@ class Journal:
         arguments: list[Part] = [
             *(run_id, await self._bodies.pack(line), digest, submitted.session_id),
             *(keeper, lease),
+            *await self._bodies.pack_many([encode(event) for event in inherited]),
         ]
         match await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within):
             case b"taken":

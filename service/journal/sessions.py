@@ -72,6 +72,10 @@ class Sessions:
         """Note when it ended; the first time counts. Raises `NotFound`."""
         await self._change(session_id, "HSETNX", "closed_at", repr(at))
 
+    async def forget(self, session_id: SessionId) -> None:
+        """Delete the record. Idempotent."""
+        await self._store.write_many([("UNLINK", self._key(session_id)), ("ZREM", self._keys("sessions"), session_id)])
+
     async def next_generation(self, session_id: SessionId) -> int:
         """Count another life of its sandbox, atomically, and return its number. Raises `NotFound`.
 

@@ -105,6 +105,14 @@ class RunAlreadyFinished(RlmServiceError):
     fault = Fault.CALLER
 
 
+class RunNotFinished(RlmServiceError):
+    """This is to be had when the run has ended."""
+
+    code = "run_not_finished"
+    fault = Fault.CALLER
+    may_be_retried = True
+
+
 class RunIdTaken(RlmServiceError):
     """The id belongs to a run that was submitted differently."""
 

@@ -16,6 +16,7 @@ from service.loop.values import (
     ChildShown,
     ContextBinding,
     ContextShown,
+    ForkedFrom,
     HostCallKey,
     Limits,
     Purpose,
@@ -68,6 +69,8 @@ class RunSubmitted:
     """The keys that this one descends from, whose money pays too: a key gains nothing by making keys."""
     is_direct: bool = False
     """One plain completion, without a loop: nobody drives it but the one who asked, and its reply is its answer."""
+    forked_from: ForkedFrom | None = None
+    """Of a fork: whose first turns it begins with."""
 
     @property
     def key_line(self) -> tuple[KeyId, ...]:
@@ -109,6 +112,8 @@ class CallFinished:
     duration_s: float = 0.0
     finish_reason: str = "stop"
     """Why the model stopped, in the words of OpenAI's protocol."""
+    is_inherited: bool = False
+    """The run that this one was forked from made it and paid for it; here it costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

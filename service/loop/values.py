@@ -256,6 +256,17 @@ class HostCallKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForkedFrom:
+    """Where a fork has its beginning from."""
+
+    run_id: RunId
+    from_turn: int
+    """The first turn that is the fork's own; those before it are inherited."""
+    events: int
+    """How many of the fork's events, right behind its first, tell of the inherited turns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChildShown:
     """A child run as its parent's journal records it."""
 

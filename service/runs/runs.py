@@ -1,7 +1,7 @@
 """The door to everything that can be done with a run, and the boundary at which a driver's failure ends."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -11,6 +11,7 @@ import structlog
 from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded, RunAlreadyFinished, RunKept
+from service.loop.events import Event, RunSubmitted
 from service.loop.values import AnswerSource
 from service.runs.calls.purse import Purse
 from service.runs.direct.answers import direct_answer
@@ -89,17 +90,29 @@ class Runs:
         submitted = await submitted_event(
             self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
         )
+
+        async def prepare_session() -> None:
+            if session_id is None:
+                await keep_session(self.rooms, submitted.session_id)
+
+        await self.open(submitted, (), prepare_session)
+        return submitted.run_id
+
+    async def open(
+        self, submitted: RunSubmitted, inherited: Sequence[Event], prepare_session: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Journal a run whose first event is made, with the events that it inherits, once it is known that it can be
+        paid; its session is prepared before. Like `submit` in everything else, and raises the same.
+        """
         route = await self.rooms.route_to(submitted.root_model)
-        check_affordable(submitted, route)
+        check_affordable(submitted, route, inherited)
         purse = Purse(submitted, self.rooms.ledger)
         await self.rooms.dispatch.set_allowances(submitted.key_line)
-        await purse.check_covers(first_call_amount(submitted, route))
-        if session_id is None:
-            await keep_session(self.rooms, submitted.session_id)
+        await purse.check_covers(first_call_amount(submitted, route, inherited))
+        await prepare_session()
         await purse.set_limits()
         leases = self.rooms.leases
-        await self.rooms.journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
-        return submitted.run_id
+        await self.rooms.journal.open_run(submitted, inherited, keeper=leases.replica, for_s=leases.for_s)
 
     def start(self, run_id: RunId) -> None:
         """Claim a run and drive it in this replica's task group, from wherever it stands. Calling it for a live run

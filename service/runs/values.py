@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.ids import KeyId, RunId, SessionId
-from service.loop.values import AnswerSource, BlobRef, ContextBinding, Limits, SandboxUse, StopReason, Tool
+from service.loop.values import AnswerSource, BlobRef, ContextBinding, ForkedFrom, Limits, SandboxUse, StopReason, Tool
 from service.money import MAX_NANO_USD, NanoUSD
 
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
@@ -80,3 +80,4 @@ class RunView:
     """The run's own, once it has finished; those of child runs stand in the children's."""
     profile: str | None = None
     is_direct: bool = False
+    forked_from: ForkedFrom | None = None

@@ -68,4 +68,5 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         sandboxes=() if finished is None else finished.sandboxes,
         profile=submitted.profile,
         is_direct=submitted.is_direct,
+        forked_from=submitted.forked_from,
     )

@@ -449,3 +449,19 @@ def test_an_answer_into_a_pipe_is_byte_exact() -> None:
     """The same answer into a pipe arrives as it is, without a newline of ours."""
     done = subprocess.run([sys.executable, "-c", ON_A_TERMINAL], capture_output=True, timeout=60, check=True)
     assert done.stdout == "one \x1b[2Jtwo 🎉 three\nfour".encode()
+
+
+def test_a_run_is_forked_and_replayed(command_line: CommandLine, haystack: str) -> None:
+    """A fork of its last turn comes to the same answer for less; a replay says that it is the same, and in JSON."""
+    asked = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json", "-q").out)
+    run_id, turns = asked["run_id"], asked["turns"]
+    done = command_line.run("runs", "fork", run_id, "--from-turn", str(turns), "--max-turns", str(turns + 3))
+    assert done.code == 0, done.err
+    assert done.out.decode().strip() == asked["answer"].strip()
+    newest = json.loads(command_line.run("runs", "ls", "--json", "-n", "1").out)[0]
+    assert newest["forked_from"] == {"run_id": run_id, "from_turn": turns}
+    assert 0 < newest["spent_nano_usd"] <= asked["spent_nano_usd"]
+    replayed = command_line.run("runs", "replay", run_id, "--json")
+    assert replayed.code == 0, replayed.err
+    assert json.loads(replayed.out)["is_same"] is True
+    assert command_line.run("runs", "replay", run_id).out.startswith(b"the same\n")

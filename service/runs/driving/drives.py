@@ -37,7 +37,7 @@ from service.runs.recovery.families import KnownChildren, known_children
 from service.runs.recovery.progress import check_progress
 from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
-from service.runs.sessions.bindings import Wanted
+from service.runs.sessions.bindings import wanted_of
 from service.runs.sessions.open_session import OpenSession
 from service.runs.standing import Standing
 from service.runs.submission.first_event import (
@@ -161,7 +161,7 @@ class Drives:
                     return current_grant.enter_context(granted)
 
                 async def open_session(session: OpenSession) -> None:
-                    wanted, finished = _wanted(standing.submitted), _finished_cells(recorded)
+                    wanted, finished = wanted_of(standing.submitted), _finished_cells(recorded)
                     rebuilt = await session.prepare(
                         standing.run_id, wanted, finished, new_grant, host_calls, fence=seat.fence
                     )
@@ -257,12 +257,3 @@ class Drives:
 
 def _finished_cells(recorded: list[Recorded]) -> frozenset[CellId]:
     return frozenset(entry.event.result.cell_id for entry in recorded if isinstance(entry.event, CellFinished))
-
-
-def _wanted(submitted: RunSubmitted) -> Wanted:
-    return Wanted(
-        contexts=submitted.bindings,
-        tools=submitted.tools,
-        is_child=submitted.depth > 0,
-        begins_run=submitted.code is None,
-    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from sandbox_image.protocol import Binding, BindingKind, BoundFile, TextImage, TextListImage
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context, LinkedPart
+from service.loop.events import RunSubmitted
 from service.loop.values import BlobRef, ContextBinding, Tool
 
 
@@ -20,6 +21,16 @@ class Wanted:
     """False for what a direct cell brings along: `answer` and what earlier runs bound stay as they are."""
     histories: tuple[BlobRef, ...] = ()
     """Conversations of the session's earlier runs, oldest first; `sessions` binds them."""
+
+
+def wanted_of(submitted: RunSubmitted) -> Wanted:
+    """What this run asks for."""
+    return Wanted(
+        contexts=submitted.bindings,
+        tools=submitted.tools,
+        is_child=submitted.depth > 0,
+        begins_run=submitted.code is None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import builtins
 import hashlib
 import json
 import keyword
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sandbox_image.protocol import MAX_CODE_BYTES
@@ -15,8 +16,8 @@ from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import RunId, SessionId
 from service.ledger.values import NOTHING, Amount
 from service.loop.commands import AskRoot, RunCell
-from service.loop.events import RunSubmitted
-from service.loop.machine import decide, evolve
+from service.loop.events import Event, RunSubmitted
+from service.loop.machine import decide, replay
 from service.loop.prompts import PromptFigures, PromptPack, render
 from service.loop.values import PREVIEW_CHARS, ContextShown, HostCallKey, Limits, RenderedPrompt, Tool, WrapUp
 from service.models.catalog import Route
@@ -226,13 +227,13 @@ def wrap_up_amount(price: Price, plan: WrapUp) -> Amount:
     )
 
 
-def check_affordable(submitted: RunSubmitted, route: Route) -> None:
-    """Refuse a run whose limits do not even cover its first call.
+def check_affordable(submitted: RunSubmitted, route: Route, inherited: Sequence[Event] = ()) -> None:
+    """Refuse a run whose limits do not even cover its first call (behind what it inherits).
 
     Raises:
         BudgetTooSmall: the message says what they must cover.
     """
-    least, limits = first_call_amount(submitted, route), submitted.limits
+    least, limits = first_call_amount(submitted, route, inherited), submitted.limits
     if limits.cost is not None and least.nano_usd > limits.cost:
         raise BudgetTooSmall(
             f"a budget of {format_usd(limits.cost)} does not cover one call of {route.name}, which can cost "
@@ -245,9 +246,9 @@ def check_affordable(submitted: RunSubmitted, route: Route) -> None:
         )
 
 
-def first_call_amount(submitted: RunSubmitted, route: Route) -> Amount:
+def first_call_amount(submitted: RunSubmitted, route: Route, inherited: Sequence[Event] = ()) -> Amount:
     """What has to be there so that the run can begin: its first call with a short reply, and the wrap-up's share."""
-    command = decide(evolve(None, submitted))
+    command = decide(replay((submitted, *inherited)))
     if isinstance(command, RunCell):
         return NOTHING  # a direct cell need not call any model
     assert isinstance(command, AskRoot), "a run begins by asking the root LM"

@@ -3,7 +3,8 @@
 from fastapi import Response
 from fastapi.responses import FileResponse
 
-from service.errors import Fault, NotFound, RlmServiceError
+from service.errors import NotFound
+from service.journal.values import RunNotFinished
 from service.loop.values import BlobRef
 from service.store.errors import BlobMissing
 from service.tenants.values import Scope
@@ -12,14 +13,6 @@ from service.web.doors import open_router
 from service.web.paths import RunIdInPath
 
 router = open_router(Scope.RUNS, tag="runs")
-
-
-class RunNotFinished(RlmServiceError):
-    """The run has no answer yet; it may have one when it has ended."""
-
-    code = "run_not_finished"
-    fault = Fault.CALLER
-    may_be_retried = True
 
 
 @router.get(

@@ -36,6 +36,7 @@ class ShownCall(Shown):
     cost: Money
     is_estimate: bool = Field(description="The provider reported no usage: the cost is the most that it can have been.")
     duration_s: float
+    is_inherited: bool = Field(description="Of a fork: its source made the call and paid for it.")
     cell_id: str | None = Field(description="The cell that asked; null for the root LM's own calls.")
 
 
@@ -80,5 +81,6 @@ def _shown(entry: Recorded, call: CallFinished) -> ShownCall:
         cost=money(call.cost),
         is_estimate=call.estimated,
         duration_s=call.duration_s,
+        is_inherited=call.is_inherited,
         cell_id=None if call.origin is None else call.origin.cell_id,
     )

@@ -15,6 +15,7 @@ from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, mo
 
 DEFAULT_COST = "1.00"
 MAX_SEQ = 2**53 - 1
+MAX_TURN = 10_000
 _CONTEXT_ID = r"^ctx_[0-9a-f]{32}$"
 _SESSION_ID = r"^ses_[0-9a-f]{32}$"
 
@@ -93,7 +94,7 @@ class RunSubmission(Shape):
             ),
             root_model=self.root_model,
             sub_model=self.sub_model or self.root_model,
-            limits=_limits(self.limits),
+            limits=limits_of(self.limits),
             session_id=None if self.session_id is None else SessionId(self.session_id),
             answer_schema=self.answer_schema,
             tools=tuple(
@@ -106,7 +107,8 @@ class RunSubmission(Shape):
         )
 
 
-def _limits(given: GivenLimits) -> Limits:
+def limits_of(given: GivenLimits) -> Limits:
+    """Raises `BadRequest`: the amount cannot be one."""
     try:
         cost = None if given.cost_usd is None else parse_usd(given.cost_usd)
     except ValueError as error:
@@ -141,6 +143,13 @@ class ShownSandboxUse(Shown):
     held_s: float
 
 
+class ShownFork(Shown):
+    """Where a fork has its first turns from."""
+
+    run_id: str
+    from_turn: int = Field(description="The first turn that is the fork's own.")
+
+
 class ShownRun(Shown):
     """A run as it stands."""
 
@@ -170,6 +179,7 @@ class ShownRun(Shown):
         description="What each sandbox of the run used, measured from outside; empty while it runs. Those of child "
         "runs stand in the children's."
     )
+    forked_from: ShownFork | None = Field(description="Null for a run that is no fork.")
 
 
 def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
@@ -214,4 +224,7 @@ def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
             )
             for use in view.sandboxes
         ],
+        forked_from=None
+        if view.forked_from is None
+        else ShownFork(run_id=view.forked_from.run_id, from_turn=view.forked_from.from_turn),
     )

@@ -1,0 +1,68 @@
+"""Forks and replays over HTTP."""
+
+from pathlib import Path
+
+import pytest
+
+from service.tenants.values import Scope
+from tests.runs.playing import ROOT, SUB, repl
+from tests.web.serving import Served, served
+
+pytestmark = pytest.mark.anyio
+
+ASKS = repl("found = llm_query('once')")
+SUBMITS = repl("FINAL(found)")
+
+
+async def ended(it: Served) -> str:
+    reply = await it.client.post("/v1/runs", json=await it.submission(), headers={"prefer": "wait=60"})
+    assert reply.status_code == 200, reply.text
+    run_id: str = reply.json()["run_id"]
+    return run_id
+
+
+async def test_a_run_is_forked_and_replayed(tmp_path: Path) -> None:
+    """The fork answers, says where it comes from and has paid for one call; a request that is sent again makes no
+    second one; both runs replay the same; another tenant has neither."""
+    async with served(tmp_path, ASKS, SUBMITS) as it:
+        source = await ended(it)
+        body = {"from_turn": 2, "overrides": {"sub_model": SUB, "limits": {"cost_usd": "0.75", "turns": 9}}}
+        headers = {"idempotency-key": "fork once"}
+        reply = await it.client.post(f"/v1/runs/{source}/fork", json=body, headers=headers)
+        assert reply.status_code == 202, reply.text
+        fork = reply.json()["run_id"]
+        assert reply.headers["location"] == f"/v1/runs/{fork}"
+        again = await it.client.post(f"/v1/runs/{source}/fork", json=body, headers=headers)
+        assert (again.json()["run_id"], again.headers["idempotent-replayed"]) == (fork, "true")
+        shown = (await it.client.get(f"/v1/runs/{fork}", params={"wait": 60})).json()
+        assert shown["answer"]["text"] == "once"
+        assert shown["forked_from"] == {"run_id": source, "from_turn": 2}
+        assert shown["cost_limit"]["usd"] == "0.75"
+        calls = (await it.client.get(f"/v1/runs/{fork}/calls")).json()["calls"]
+        assert [(call["is_inherited"], call["cost"]["nano_usd"] > 0) for call in calls] == [
+            (True, False),
+            (False, True),
+        ]
+        assert sum(call["cost"]["nano_usd"] for call in calls) == shown["spent"]["nano_usd"]
+        for run_id in (source, fork):
+            replayed = (await it.client.post(f"/v1/runs/{run_id}/replay")).json()
+            assert (replayed["is_same"], replayed["difference"]) == (True, None)
+        async with it.as_other_tenant() as other:
+            assert (await other.post(f"/v1/runs/{source}/fork", json=body)).status_code == 404
+            assert (await other.post(f"/v1/runs/{source}/replay")).status_code == 404
+
+
+async def test_a_fork_asks_no_model_that_its_key_may_not_use(tmp_path: Path) -> None:
+    """Neither one that is named nor one that the source had; and a turn that there is not is refused."""
+    async with served(tmp_path, ASKS, SUBMITS) as it:
+        source = await ended(it)
+        secret = await it.secret(Scope.RUNS, models=(ROOT,))
+        async with it.client_with(secret) as client:
+            refused = await client.post(f"/v1/runs/{source}/fork", json={"from_turn": 1})
+            assert (refused.status_code, refused.json()["code"]) == (403, "model_not_allowed")
+        missing = await it.client.post(f"/v1/runs/{source}/fork", json={"from_turn": 7})
+        assert (missing.status_code, missing.json()["data"]["param"]) == (400, "from_turn")
+        wrong = await it.client.post(
+            f"/v1/runs/{source}/fork", json={"from_turn": 1, "overrides": {"limits": {"x": 1}}}
+        )
+        assert wrong.status_code == 422

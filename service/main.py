@@ -6,14 +6,17 @@ Two listeners, never one: the gateway's, which `wiring` opens and only sandboxes
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 
+from service.ids import new_id
 from service.runs.answering.live import LiveAnswers
-from service.sandboxes.capabilities import Exposure, check_exposure
+from service.sandboxes.capabilities import Exposure, check_exposure, refusal
 from service.settings import Settings
+from service.tenants.sole_tenancy import sole_tenancy
 from service.web.app import create_app
 from service.web.listener import Listening, serve_public
 from service.web.rooms import Drain, WebRooms
@@ -41,9 +44,12 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
         SandboxRefused: cells cannot be isolated here, or not well enough for those who would be served.
     """
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_service(settings, serves=True) as service, anyio.create_task_group() as tasks:
+        async with (
+            open_service(settings, serves=True) as service,
+            anyio.create_task_group() as tasks,
+            _checked_exposure(settings, service),
+        ):
             first_key_file, rooms = await _open_web(settings, service, tasks)
-            await _check_exposure(settings, service)
             listening = Listening(
                 host=settings.host,
                 port=settings.port,
@@ -80,11 +86,17 @@ async def _break_off_at_next(signals: AsyncIterator[signal.Signals], urgent: any
     urgent.set()
 
 
-async def _check_exposure(settings: Settings, service: Service) -> None:
-    """Before anybody is let in. Raises `SandboxRefused`."""
-    tenants = await service.registry.tenants.page(limit=2)
-    exposure = Exposure(bind_host=settings.host, tenants_share=len(tenants) > 1)
-    check_exposure(await service.provider.isolation(), exposure)
+@asynccontextmanager
+async def _checked_exposure(settings: Settings, service: Service) -> AsyncIterator[None]:
+    """Before anybody is let in; it stays as it was found for the time of the block. Raises `SandboxRefused`."""
+    isolation = await service.provider.isolation()
+    several = Exposure(bind_host=settings.host, tenants_share=True)
+    async with AsyncExitStack() as stack:
+        if refusal(isolation, several) is not None:
+            await stack.enter_async_context(sole_tenancy(service.store, new_id("rep")))
+        tenants = await service.registry.tenants.page(limit=2)
+        check_exposure(isolation, replace(several, tenants_share=len(tenants) > 1))
+        yield
 
 
 async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:

@@ -21,7 +21,7 @@ from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest, StoredKey, changed_key, may_see, planned_key
 from service.tenants.key_secrets import KeySecret, new_secret, parse_secret
 from service.tenants.recent import Recent
-from service.tenants.records import KEYS, TENANTS, api_key_key, change_record, keys_of, tenant_key
+from service.tenants.records import KEYS, SOLE_TENANCIES, TENANTS, api_key_key, change_record, keys_of, tenant_key
 from service.tenants.tenants import default_tenant, dump_tenant, parse_tenant
 from service.tenants.values import OPERATOR, ApiKey, Author, Caller, CallerLimits, Scope, limits_in_words
 
@@ -125,7 +125,10 @@ class ApiKeys:
         secret = new_secret(key.id)
         reply = await self._store.run(
             _CREATE_TENANT,
-            [tenant_key(EMBEDDED_TENANT), TENANTS, _FIRST_START, api_key_key(key.id), keys_of(EMBEDDED_TENANT)],
+            [
+                *(tenant_key(EMBEDDED_TENANT), TENANTS, SOLE_TENANCIES),
+                *(_FIRST_START, api_key_key(key.id), keys_of(EMBEDDED_TENANT)),
+            ],
             [
                 *(EMBEDDED_TENANT, repr(now), dump_tenant(default_tenant(now))),
                 *(key.id, self._kept(key, secret)),

@@ -54,6 +54,13 @@ class QuotaExceeded(RlmServiceError):
     fault = Fault.POLICY
 
 
+class SoleTenantServed(RlmServiceError):
+    """A replica serves the one tenant that there is, with sandboxes that do not keep tenants apart."""
+
+    code = "sole_tenant_served"
+    fault = Fault.POLICY
+
+
 class ChangedMeanwhile(RlmServiceError):
     """Others kept changing the same record; ask again."""
 

@@ -1,8 +1,8 @@
 """Where tenants and keys stand in the store, and how a record changes.
 
 All of it is under one tag of the service's own, `_service`, because a key must be found before its tenant is known:
-`tenant:{id}` and `key:{id}` hashes with a `record`; `tenants` and `tenant:{id}:keys` ids by birth. No tenant can be
-called so: ids of tenants are made here.
+`tenant:{id}` and `key:{id}` hashes with a `record`; `tenants` and `tenant:{id}:keys` ids by birth; `sole_tenancies`
+replicas. No tenant can be called so: ids of tenants are made here.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,8 @@ from service.tenants.errors import ChangedMeanwhile
 
 KEYS = Keys(TenantId("_service"))
 TENANTS = KEYS("tenants")
+SOLE_TENANCIES = KEYS("sole_tenancies")
+"""Replicas by when their word lapses (`sole_tenancy`)."""
 MOST_TRIES = 20
 
 _CHANGE = load_script("service.tenants", "change.lua")

@@ -10,7 +10,8 @@ from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
 from service.store.connection import Part, Store
 from service.store.scripts import load_script
 from service.tenants.audit import OPERATORS_CHAIN, AuditLogs, deed
-from service.tenants.records import TENANTS, change_record, keys_of, tenant_key
+from service.tenants.errors import SoleTenantServed
+from service.tenants.records import SOLE_TENANCIES, TENANTS, change_record, keys_of, tenant_key
 from service.tenants.values import (
     NO_LIMITS,
     Author,
@@ -40,6 +41,7 @@ class Tenants:
 
         Raises:
             BadRequest: the name or a limit cannot be used.
+            SoleTenantServed: a replica serves, and its sandboxes are not good enough for a second tenant.
         """
         tenant = Tenant(
             id=TenantId(new_id("ten")), name=check_name(name), created_at=self._now(), limits=check_limits(limits)
@@ -157,9 +159,14 @@ class Tenants:
 
     async def _make(self, tenant: Tenant) -> bool:
         arguments: list[Part] = [tenant.id, repr(tenant.created_at), _TENANT.dump_json(tenant)]
-        return (
-            await self._store.run(_CREATE, [tenant_key(tenant.id), TENANTS], arguments, is_idempotent=True) == b"made"
-        )
+        keys = [tenant_key(tenant.id), TENANTS, SOLE_TENANCIES]
+        reply = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
+        if reply == b"alone":
+            raise SoleTenantServed(
+                "a service is running whose sandboxes do not keep tenants apart, so it serves one tenant only: stop "
+                "it, start it with RLM_SANDBOX=docker and RLM_DOCKER_RUNTIME=runsc (docs/security.md), and try again"
+            )
+        return reply == b"made"
 
     async def _change(self, tenant_id: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
         def changed(record: bytes) -> tuple[Tenant, bytes, list[str]]:

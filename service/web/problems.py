@@ -42,6 +42,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "not_a_file": 409,
     "file_changed": 409,
     "run_not_finished": 409,
+    "sole_tenant_served": 409,
     "context_open": 409,
     "request_in_progress": 409,
     "request_too_large": 413,

@@ -28,8 +28,9 @@ class ModelRequest:
     timeout_s: float = 300.0
     """Total, from the first byte sent to the last received."""
     on_text: Callable[[str], None] | None = None
-    """Told each piece of the reply's text as it comes, by adapters that see it coming; must not block or raise. What
-    was told may be less than the whole, never other than its beginning."""
+    """Told each piece of the reply's text as it comes, by adapters that see it coming (LiteLLM's does not: its process
+    hands over whole replies); must not block or raise. What was told may be less than the whole, never other than its
+    beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import pytest
@@ -48,6 +48,9 @@ async def gather(adapter: ModelAdapter, requests: list[ModelRequest]) -> Gathere
 class AdapterContract:
     """Subclasses give `opened`, an adapter whose provider is the scripted model, with room for two calls at once."""
 
+    sees_text_coming = True
+    """Whether its provider sends replies piece by piece, and it looks at the pieces."""
+
     def opened(self) -> AbstractAsyncContextManager[ModelAdapter]:
         raise NotImplementedError
 
@@ -67,6 +70,15 @@ class AdapterContract:
     async def test_the_same_request_gets_the_same_reply(self, adapter: ModelAdapter) -> None:
         """The scripted model is deterministic through every adapter."""
         assert await adapter.complete(request()) == await adapter.complete(request())
+
+    async def test_text_is_told_as_it_comes(self, adapter: ModelAdapter) -> None:
+        """Whoever listens hears all of the reply in order, where the adapter sees it coming; else none of it, never
+        anything that is not in it. The reply is the same."""
+        told: list[str] = []
+        long = request("A sentence that goes on and on. " * 20)
+        reply = await adapter.complete(replace(long, on_text=told.append))
+        assert "".join(told) == (reply.text if self.sees_text_coming else "")
+        assert reply == await adapter.complete(long)
 
     async def test_usage_stays_within_the_bound(self, adapter: ModelAdapter) -> None:
         """What is billed is never more than what is reserved for."""

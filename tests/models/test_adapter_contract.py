@@ -37,6 +37,7 @@ class TestOpenAICompatibleWithoutStreaming(TestOpenAICompatible):
     """A server that ignores `stream` and answers in one piece is as good."""
 
     mode = Mode.WHOLE
+    sees_text_coming = False
 
 
 class TestAnthropic(AdapterContract):
@@ -56,3 +57,4 @@ class TestAnthropicWithoutStreaming(TestAnthropic):
     """A server that ignores `stream` and answers in one piece is as good."""
 
     mode = Mode.WHOLE
+    sees_text_coming = False

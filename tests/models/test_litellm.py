@@ -48,6 +48,8 @@ def adapter_for(process: LiteLLMProcess, server: ProtocolServer, provider: str =
 
 
 class TestLiteLLM(AdapterContract):
+    sees_text_coming = False
+
     @pytest.fixture
     async def adapter(self, process: LiteLLMProcess) -> AsyncIterator[ModelAdapter]:
         async with serving() as server:

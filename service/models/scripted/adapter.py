@@ -1,8 +1,10 @@
 """The scripted model's adapter: latency, failures and usage as the script says, the reply from `play`."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 
 from service.loop.values import CallOutcome, Message, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
@@ -21,6 +23,8 @@ SHADOW_PRICE = Price(
 BYTES_PER_TOKEN = 4
 MOST_COUNTED_NAMES = 1024
 RETRY_AFTER_S = 0.05
+PIECE_CHARS = 64
+"""Of a reply whose text is told as it comes."""
 
 
 class ScriptedAdapter:
@@ -47,7 +51,10 @@ class ScriptedAdapter:
             with anyio.move_on_after(request.timeout_s):
                 await anyio.sleep(script.latency_ms / 1000)
                 _fail_on_demand(script, ordinal)
-                return _reply(script, request)
+                reply = _reply(script, request)
+                if request.on_text is not None:
+                    await _tell(reply.text, request.on_text)
+                return reply
             raise ModelCallFailed(CallOutcome.TIMED_OUT, f"no complete reply within {request.timeout_s:g} s")
 
     async def aclose(self) -> None:
@@ -60,6 +67,13 @@ class ScriptedAdapter:
         if len(self._calls) > MOST_COUNTED_NAMES:
             self._calls.popitem(last=False)
         return self._calls[model]
+
+
+async def _tell(text: str, on_text: Callable[[str], None]) -> None:
+    """Piece by piece, letting others have their turn between, as if it came over a network."""
+    for start in range(0, len(text), PIECE_CHARS):
+        on_text(text[start : start + PIECE_CHARS])
+        await anyio.lowlevel.checkpoint()
 
 
 def _fail_on_demand(script: Script, ordinal: int) -> None:

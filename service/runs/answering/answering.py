@@ -1,7 +1,8 @@
 """The use case: look up and decide what a conversation needs, begin it under an id, follow it to its end."""
 
 import codecs
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -85,10 +86,16 @@ class Outcome:
 Told = Thought | Said | Outcome
 
 
+Count = Callable[[Context, float], Awaitable[object]]
+"""Counts a context among what its caller keeps; one made since that time is deleted again if it does not fit."""
+
+
 class Answering:
     """Answers the conversations of one tenant."""
 
-    def __init__(self, runs: Runs, profiles: Profiles, live: LiveAnswers) -> None:
+    def __init__(self, runs: Runs, profiles: Profiles, live: LiveAnswers, count: Count) -> None:
+        """`count` is told each context that is stored here, before it is used."""
+        self._count = count
         self._runs = runs
         self._rooms = runs.rooms
         self._profiles = profiles
@@ -133,6 +140,7 @@ class Answering:
         """Store what is a context, and start the run or the call under this id. Idempotent once it is there.
 
         Raises:
+            QuotaExceeded: what would be stored does not fit.
             RlmServiceError: whatever `Runs.submit` and `DirectCalls.complete` raise before there is a run.
         """
         if await self._rooms.journal.exists(run_id):
@@ -257,12 +265,15 @@ class Answering:
         """The stored contexts first, then what came with the conversation, which is stored here."""
         bindings = [ContextBinding(context_id=context.context_id) for context in prepared.contexts]
         contexts = self._rooms.contexts
+        since = time.time()
         for text in prepared.plan.texts:
             stored = await contexts.put_text(text.variable, _pieces(text.text))
+            await self._count(stored, since)
             bindings.append(ContextBinding(context_id=stored.context_id, variable=text.variable))
         if prepared.plan.earlier:
             said = [{"role": message.role, "content": message.content} for message in prepared.plan.earlier]
             stored = await contexts.put_json("conversation", _pieces(to_json(said).decode()))
+            await self._count(stored, since)
             bindings.append(ContextBinding(context_id=stored.context_id, variable="conversation"))
         return tuple(bindings)
 

@@ -17,6 +17,7 @@ from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller
 from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
 from service.web.dialects.reports import RlmReport, report
+from service.web.holdings import HoldingsOfCaller
 from service.web.idempotency import REPLAYED, sent_by
 
 RUN_ID = "x-rlm-run-id"
@@ -81,10 +82,10 @@ class Asker:
             await self.answering.begin(prepared, RunId(run_id))
 
         sent = await sent_by(self.request, self.caller)
-        key = self.request.headers.get("idempotency-key")
+        own_key = self.request.headers.get("idempotency-key")
         requests = self.runs.rooms.requests
-        if key is not None:
-            done = await once(requests, sent, key, new_target=_new_run_id, act=begin)
+        if own_key is not None:
+            done = await once(requests, sent, own_key, new_target=_new_run_id, act=begin)
         else:
             done = await attach_or_act(
                 requests,
@@ -102,8 +103,10 @@ class Asker:
         )
 
 
-def answering_of(rooms: RoomsOfService, runs: RunsOfCaller) -> Answering:
-    return Answering(runs, rooms.profiles, rooms.live)
+def answering_of(rooms: RoomsOfService, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> Answering:
+    return Answering(
+        runs, rooms.profiles, rooms.live, lambda context, since: holdings.keep_context(context, since=since)
+    )
 
 
 AnsweringOfCaller = Annotated[Answering, Depends(answering_of)]

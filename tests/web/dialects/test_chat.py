@@ -11,6 +11,7 @@ import pytest
 from service.ids import EMBEDDED_TENANT, RunId
 from service.loop.values import CallOutcome
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.tenants.values import CallerLimits
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB, repl
 from tests.web.serving import served
@@ -222,6 +223,31 @@ async def test_a_key_needs_the_profile_or_all_that_it_stands_for(tmp_path: Path)
         for models, status in ((("rlm/*",), 200), (("openai/*",), 200), (("rlm/fast",), 403), ((SUB,), 403)):
             async with it.client_with(await it.secret(models=models)) as client:
                 assert (await client.post(PATH, json=chat("four", QUESTION))).status_code == status, models
+
+
+async def test_what_comes_with_a_question_counts_as_kept(tmp_path: Path) -> None:
+    """A key that may keep so much is refused what its messages would store, before any money is spent."""
+    async with served(tmp_path) as it:
+        async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=1_000))) as client:
+            assert (await client.post(PATH, json=chat("four", QUESTION))).status_code == 200
+            reply = await client.post(PATH, json=chat("x" * 2_000, QUESTION))
+            assert (reply.status_code, reply.json()["code"]) == (429, "quota_exceeded")
+            reply = await client.post("/v1/files", files={"file": ("a.txt", b"y" * 2_000)})
+            assert (reply.status_code, reply.json()["code"]) == (429, "quota_exceeded")
+        assert len(it.model.root_requests) == 1
+
+
+async def test_the_key_that_made_a_key_pays_too(tmp_path: Path) -> None:
+    """Runs and direct calls of a descendant count against its ancestors' limits."""
+    async with served(tmp_path) as it:
+        parent = await it.secret(limits=CallerLimits(nano_usd_per_day=10))
+        async with it.client_with(parent) as client:
+            made = await client.post("/v1/keys", json={"name": "child", "scopes": ["runs"]})
+            assert made.status_code == 201, made.text
+        async with it.client_with(made.json()["secret"]) as client:
+            for model in (f"direct/{SUB}", "rlm/default"):
+                reply = await client.post(PATH, json=chat("four", QUESTION, model=model))
+                assert (reply.status_code, reply.json().get("code")) == (402, "budget_exceeded"), reply.text
 
 
 async def test_a_stream_that_everybody_left_is_cancelled(tmp_path: Path) -> None:

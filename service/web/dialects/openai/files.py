@@ -1,5 +1,6 @@
 """`/v1/files`: stored contexts as OpenAI's clients know files. A file's id is its context's."""
 
+import time
 from pathlib import PurePath
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.forms import boundary_of, form_parts
+from service.web.holdings import HoldingsOfCaller
 from service.web.shapes import MAX_CURSOR_CHARS, Shown
 
 router = open_router(Scope.CONTEXTS, tag="OpenAI dialect")
@@ -81,7 +83,7 @@ FileIdInPath = Annotated[ContextId, Depends(_file_id)]
         }
     },
 )
-async def store_file(request: Request, runs: RunsOfCaller) -> ShownFile:
+async def store_file(request: Request, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> ShownFile:
     """A text of any size, as it comes; `.json` and `.jsonl` become what they say. Other documents are read into text by
     `rlm-service contexts put`."""
     boundary = boundary_of(request)
@@ -89,7 +91,9 @@ async def store_file(request: Request, runs: RunsOfCaller) -> ShownFile:
     async for part in form_parts(body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES), boundary):
         if part.name == "file" and stored is None:
             name = (PurePath(part.filename or DEFAULT_NAME).name or DEFAULT_NAME)[-LONGEST_NAME:]
+            since = time.time()
             stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), part.content)
+            await holdings.keep_context(stored, since=since)
         elif part.name == "purpose":
             await part.text(PURPOSE_BYTES)
     if stored is None:
@@ -133,9 +137,10 @@ async def file_content(file_id: FileIdInPath, runs: RunsOfCaller) -> Response:
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
-async def delete_file(file_id: FileIdInPath, runs: RunsOfCaller) -> DeletedFile:
+async def delete_file(file_id: FileIdInPath, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> DeletedFile:
     """Runs that have begun with it go on."""
     await runs.rooms.contexts.delete(file_id)
+    await holdings.drop_context(file_id)
     return DeletedFile(id=file_id)
 
 

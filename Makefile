@@ -19,7 +19,7 @@ test: ## Set up, then run the tests
 
 test-long: ## The tests that take long by themselves (CI runs them too)
 	@sh deploy/setup_environment.sh dev
-	.venv/bin/pytest -n 2 --dist load -m takes_long
+	.venv/bin/pytest -n 2 --dist loadgroup -m takes_long
 
 check: ## Lint, format, types, directions of import, and whether the locks are current
 	@sh deploy/setup_environment.sh dev

@@ -10,7 +10,11 @@ from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parent
 EXPORT = ["uv", "export", "--frozen", "--no-header", "--no-emit-project", "--quiet", "--group", "build"]
-EXPORTS = {"requirements.txt": [*EXPORT, "--no-dev"], "requirements-dev.txt": EXPORT}
+EXPORTS = {
+    "requirements.txt": [*EXPORT, "--no-dev"],
+    "requirements-dev.txt": EXPORT,
+    "requirements-image.txt": [*EXPORT, "--no-dev", "--extra", "documents"],  # of Dockerfile.api
+}
 
 
 def main() -> int:

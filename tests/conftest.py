@@ -15,6 +15,7 @@ from tests import machine
 
 COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_bwrap": machine.why_no_bubblewrap,
+    "needs_compose": machine.why_no_compose,
     "needs_docker": machine.why_no_docker,
     "needs_gvisor": machine.why_no_gvisor,
     "needs_landlock": machine.why_no_landlock,

@@ -43,6 +43,12 @@ SANDBOX_IMAGE = os.environ.get("RLM_DOCKER_IMAGE") or "rlm-sandbox:test"
 """Built from the checkout before the first test that needs it; checkouts that share an engine name one each."""
 
 
+SERVICE_IMAGE = f"rlm-service:{SANDBOX_IMAGE.rpartition(':')[2]}"
+"""Likewise, of the service's own processes."""
+COMPOSE_V2 = ROOT / ".cache" / "compose" / "docker-compose"
+"""Where deploy/compose_clients.sh puts the newer Compose."""
+
+
 @cache
 def _docker_runtimes() -> frozenset[str]:
     """Raises `OSError` where no engine answers."""
@@ -74,6 +80,32 @@ def why_no_gvisor() -> str | None:
     if (reason := why_no_docker()) is not None:
         return reason
     return None if "runsc" in _docker_runtimes() else f"the engine at {DOCKER_HOST} has no runtime runsc"
+
+
+@cache
+def compose_commands() -> dict[str, tuple[str, ...]]:
+    """Generation ("1", "2") → its command, of those that work here."""
+    found: dict[str, tuple[str, ...]] = {}
+    for command in (("docker-compose",), ("docker", "compose"), (str(COMPOSE_V2),)):
+        try:
+            told = subprocess.run(
+                [*command, "version", "--short"], capture_output=True, text=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if told.returncode == 0:
+            found.setdefault(told.stdout.strip().lstrip("v").partition(".")[0], command)
+    return found
+
+
+@cache
+def why_no_compose() -> str | None:
+    if (reason := why_no_docker()) is not None:
+        return reason
+    missing = {"1", "2"} - compose_commands().keys()
+    if missing:
+        return f"no Compose {' and '.join(sorted(missing))}: `sh deploy/compose_clients.sh` brings both"
+    return None
 
 
 @cache

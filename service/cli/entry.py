@@ -5,7 +5,9 @@ tests/cli/test_start.py); the service behind it takes a second to import. So eac
 is run, rich help panels are off, and options that are left out are None: their defaults stand where they are used.
 """
 
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -329,4 +331,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Until a command runs there is nothing to clean up, and Ctrl-C must not end in a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getpid() == 1:
+        # Of a container: for its first process Linux has no default, and SIGTERM would be lost until a command listens.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     app()

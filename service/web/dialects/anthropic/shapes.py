@@ -45,6 +45,16 @@ class GivenMessage(BaseModel):
 class CountRequest(Lenient):
     """Whose tokens are to be counted."""
 
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"model": "rlm/default", "messages": [{"role": "user", "content": "Which customers complained twice?"}]}
+            ]
+        },
+    )
+
     model: ModelName
     messages: Annotated[list[GivenMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: str | list[Block] | None = None

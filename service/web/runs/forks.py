@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query, Request, Response
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from service.ids import RunId, new_id
 from service.journal.values import RunIdTaken
@@ -49,6 +49,10 @@ class GivenOverrides(Shape):
 
 class Fork(Shape):
     """A new run that begins with the first turns of another one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"from_turn": 2, "overrides": {"root_model": "openai/gpt-5-mini"}}]}
+    )
 
     from_turn: int = Field(ge=1, le=MAX_TURN, description="The first turn that is the fork's own.")
     overrides: GivenOverrides = Field(default_factory=GivenOverrides)

@@ -20,12 +20,15 @@ CallId = NewType("CallId", str)
 KeyId = NewType("KeyId", str)
 """Of an API key: public, part of what its holder shows; never the secret."""
 
-Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key", "upl", "rep"]
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
+
+Prefix = Literal["ctx", "ses", "run", "sbx", "ten", "key", "upl", "rep", "whk", "dlv"]
 
 EMBEDDED_TENANT = TenantId("default")
 """The tenant that is there from the first start, and that the command line asks for."""
 
-_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key|upl|rep)_[0-9a-f]{32}$")
+_ID = re.compile(r"^(ctx|ses|run|sbx|ten|key|upl|rep|whk|dlv)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

@@ -106,6 +106,7 @@ async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskG
         tenancy=service.tenancy,
         api_keys=api_keys,
         registry=service.registry,
+        webhooks=service.webhooks,
         drain=Drain(service.store.wake_listeners),
         probe=StoreProbe(lambda: service.store.read("PING"), tasks),
         profiles=service.profiles,

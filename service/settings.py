@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -81,6 +82,8 @@ class Settings:
     """`RLM_SUB_MODEL`: likewise for sub-calls; the root LM without it."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...]
+    """`RLM_WEBHOOK_NETWORKS`: what webhooks may ask besides public addresses, over plain http too."""
     environment: Mapping[str, str]
     """All of it, as it was read, and the files of `RLM_SECRETS_DIR`: keys of further providers are looked up in it, by
     the names that `config_file` gives or that follow from the provider's."""
@@ -133,6 +136,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         root_model=env.get("RLM_ROOT_MODEL") or None,
         sub_model=env.get("RLM_SUB_MODEL") or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
+        webhook_networks=_networks(env, "RLM_WEBHOOK_NETWORKS"),
         environment=MappingProxyType(dict(env)),
     )
 
@@ -158,6 +162,13 @@ def _with_secrets(env: Mapping[str, str], directory: Path) -> Mapping[str, str]:
     except OSError as exc:
         raise BadRequest(f"the secrets in RLM_SECRETS_DIR={directory} cannot be read ({exc.strerror})") from exc
     return {**env, **secrets}
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(each.strip()) for each in env.get(name, "").split(",") if each.strip())
+    except ValueError:
+        raise BadRequest(f"{name} must be networks such as 10.0.0.0/8,fd00::/8, separated by commas") from None
 
 
 def _file(env: Mapping[str, str], name: str) -> Path | None:

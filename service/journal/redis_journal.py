@@ -20,6 +20,7 @@ import anyio
 from service.errors import NotFound, RlmServiceError
 from service.ids import RunId, TenantId
 from service.journal.codec import decode, encode
+from service.journal.ended import ENDED_TOPIC, MOST_ENDED, ended_key, watched_key
 from service.journal.values import Claimed, Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.batching import Batch
@@ -388,8 +389,15 @@ class Journal:
         riders = [each.rider for each in written if each.rider is not None]
         append = ScriptCall(
             script=_APPEND,
-            keys=[self._run(run_id), self._events(run_id), self._unfinished],
-            arguments=[epoch, token, run_id, CHANNEL, self._events(run_id), "finish" if ends else "", *values],
+            keys=[
+                *(self._run(run_id), self._events(run_id), self._unfinished),
+                *(watched_key(self._keys.tenant), ended_key(self._keys.tenant)),
+            ],
+            arguments=[
+                *(epoch, token, run_id, CHANNEL, self._events(run_id), "finish" if ends else ""),
+                *(MOST_ENDED, ENDED_TOPIC),
+                *values,
+            ],
             fence=within,
         )
         # append.lua leaves its token behind when it has appended: that is what the riders' scripts look for.

@@ -213,6 +213,10 @@ class Store:
         """A bell for the topic, to be entered *before* the truth is read."""
         return Hint(self._hints, topic)
 
+    def wake_topic(self, topic: str) -> None:
+        """Make those in this process who wait for the topic look again, though nothing has changed in the store."""
+        self._hints.ring(topic)
+
     def wake_listeners(self) -> None:
         """Make everyone in this process who waits for a topic look again, though nothing has changed."""
         self._hints.ring_all()

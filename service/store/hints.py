@@ -69,7 +69,7 @@ class Hints:
                     self.ring_all()
                     async for message in subscription.listen():
                         if message["type"] == "message":
-                            self._ring(message["data"].decode("utf-8", "replace"))
+                            self.ring(message["data"].decode("utf-8", "replace"))
             except (RedisError, OSError) as error:
                 if not is_lost:
                     is_lost = True
@@ -77,11 +77,12 @@ class Hints:
             self.ring_all()
             await anyio.sleep(RECONNECT_AFTER_S)
 
-    def _ring(self, topic: str) -> None:
+    def ring(self, topic: str) -> None:
+        """Make those in this process who wait for the topic look again."""
         for hint in self.waiting.get(topic, ()):
             hint.ring()
 
     def ring_all(self) -> None:
         """Make everyone in this process look again."""
         for topic in self.waiting:
-            self._ring(topic)
+            self.ring(topic)

@@ -199,6 +199,14 @@ class ApiKeys:
         await self._log("key.revoked", key, by)
         return key
 
+    async def is_live(self, key_id: KeyId) -> bool:
+        """Whether a key and all that it descends from still work: what it left behind ends with it."""
+        found = await self._read([key_id])
+        ancestors = await self._read(found[0].key.ancestors) if found else []
+        now = self._now()
+        is_whole = bool(found) and len(ancestors) == len(found[0].key.ancestors)
+        return is_whole and all(stored.key.is_live(now) for stored in (*found, *ancestors))
+
     async def forget_all(self, tenant_id: TenantId) -> int:
         """Part of an erasure: every key of the tenant; how many there were. Idempotent."""
         found = await self._ids(tenant_id)

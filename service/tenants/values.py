@@ -31,6 +31,8 @@ class Scope(StrEnum):
     """Read what was spent."""
     KEYS = "keys"
     """Make, rotate and revoke keys that can do no more than this one."""
+    WEBHOOKS = "webhooks"
+    """Be told by HTTP when runs have ended."""
     ADMIN = "admin"
     """The operator's: every tenant, every key, every limit."""
 

@@ -11,7 +11,7 @@
     holdings         what a caller keeps, counted against its limits
     byte_ranges      the part of a payload that a request asks for
     listener         the public listener, and `connections`, which bounds what a connection may do
-    operations · contexts · runs · sessions · account · admin
+    operations · contexts · runs · sessions · account · admin · webhooks
                      one package a resource, one file a noun
 
 How a route is added:

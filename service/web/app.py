@@ -36,6 +36,8 @@ from service.web.sessions import cells as session_cells
 from service.web.sessions import collection as session_collection
 from service.web.sessions import files as session_files
 from service.web.sessions import variables as session_variables
+from service.web.webhooks import collection as webhook_collection
+from service.web.webhooks import deliveries as webhook_deliveries
 
 ROUTERS = (
     health.router,
@@ -49,6 +51,8 @@ ROUTERS = (
     tenants_own.router,
     admin_models.router,
     admin_drain.router,
+    webhook_collection.router,
+    webhook_deliveries.router,
     storing.router,
     stored_contexts.router,
     parts.router,

@@ -5,7 +5,18 @@ from typing import Annotated
 from fastapi import Depends, Path
 
 from service.errors import NotFound
-from service.ids import EMBEDDED_TENANT, ContextId, KeyId, RunId, SessionId, TenantId, UploadId, is_id
+from service.ids import (
+    EMBEDDED_TENANT,
+    ContextId,
+    DeliveryId,
+    KeyId,
+    RunId,
+    SessionId,
+    TenantId,
+    UploadId,
+    WebhookId,
+    is_id,
+)
 
 _LONGEST_ECHO = 80
 _SHAPE = "_[0-9a-f]{32}$"
@@ -80,6 +91,28 @@ def _tenant_id(
     return TenantId(tenant_id)
 
 
+def _webhook_id(
+    webhook_id: Annotated[
+        str, Path(json_schema_extra=_described("whk"), examples=["whk_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> WebhookId:
+    if not is_id(webhook_id, "whk"):
+        raise NotFound(f"there is no webhook {webhook_id[:_LONGEST_ECHO]}")
+    return WebhookId(webhook_id)
+
+
+def _delivery_id(
+    delivery_id: Annotated[
+        str, Path(json_schema_extra=_described("dlv"), examples=["dlv_5d1c3f6b0a9e8d7c6b5a49382716f5e4"])
+    ],
+) -> DeliveryId:
+    if not is_id(delivery_id, "dlv"):
+        raise NotFound(f"there is no delivery {delivery_id[:_LONGEST_ECHO]}")
+    return DeliveryId(delivery_id)
+
+
+WebhookIdInPath = Annotated[WebhookId, Depends(_webhook_id)]
+DeliveryIdInPath = Annotated[DeliveryId, Depends(_delivery_id)]
 KeyIdInPath = Annotated[KeyId, Depends(_key_id)]
 TenantIdInPath = Annotated[TenantId, Depends(_tenant_id)]
 UploadIdInPath = Annotated[UploadId, Depends(_upload_id)]

@@ -53,6 +53,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
     "idempotency_key_reused": 422,
+    "forbidden_target": 422,
     "digest_mismatch": 422,
     "upload_digest_mismatch": 422,
     "unknown_model": 422,

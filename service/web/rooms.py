@@ -11,6 +11,7 @@ from service.runs.tenancy import Tenancy
 from service.tenants.api_keys import ApiKeys
 from service.tenants.registry import Registry
 from service.web.store_probe import StoreProbe
+from service.webhooks.rooms import WebhookRooms
 
 
 class Drain:
@@ -48,6 +49,7 @@ class WebRooms:
     tenancy: Tenancy
     api_keys: ApiKeys
     registry: Registry
+    webhooks: WebhookRooms
     drain: Drain
     probe: StoreProbe
     profiles: Profiles

@@ -40,6 +40,9 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
 from service.tenants.registry import Registry
+from service.webhooks.delivering import Delivering
+from service.webhooks.rooms import WebhookRooms
+from service.webhooks.targets import TargetRules
 from service.wiring.blobs import open_blobs
 from service.wiring.data_directory import make_data_directory, sessions_directory
 from service.wiring.keys import open_registry_of
@@ -66,6 +69,7 @@ class Service:
     runs: Runs
     """Of the tenant `default`, which the command line acts for; `contexts` and `ledger` are its own too."""
     tenancy: Tenancy
+    webhooks: WebhookRooms
     let_go: Callable[[], Coroutine[Any, Any, None]]
     """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
     profiles: Profiles
@@ -140,6 +144,8 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
         tasks.start_soon(tenancy.kept.keep_resting, patience)
         tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
         tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
+        rules = TargetRules(settings.webhook_networks)
+        webhooks = WebhookRooms(store=store, registry=registry, rules=rules, now=time.time)
         adopting = anyio.CancelScope()
 
         async def let_go() -> None:
@@ -159,6 +165,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                     await keep_adopting(tenants, room)
 
             tasks.start_soon(adopt)
+            tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)
         try:
             yield Service(
                 settings=settings,
@@ -172,6 +179,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 pool=pool,
                 runs=runs,
                 tenancy=tenancy,
+                webhooks=webhooks,
                 let_go=let_go,
                 profiles=Profiles(
                     named=configuration.profiles,

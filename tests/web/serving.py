@@ -102,6 +102,7 @@ async def served(
             tenancy=service.tenancy,
             api_keys=api_keys,
             registry=service.registry,
+            webhooks=service.webhooks,
             drain=Drain(service.store.wake_listeners),
             probe=StoreProbe(lambda: service.store.read("PING"), tasks),
             profiles=service.profiles,

@@ -293,6 +293,34 @@ def replay_run(
     run_command(lambda: fork_commands.replay_run(run, timeout_s=timeout, as_json=as_json), show_traceback=traceback)
 
 
+@runs.command("export")
+def export_run(
+    run: RunIdArgument,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")] = None,
+    inline: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Leave out payloads beyond this; they are named.")
+    ] = 64 << 20,
+    traceback: Traceback = False,
+) -> None:
+    """Write a finished run, with its contexts, to a file that another installation imports."""
+    from service.cli import export_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: export_commands.export_run(run, out=out, inline_bytes=inline), show_traceback=traceback)
+
+
+@runs.command("import")
+def import_run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `runs export` has written.")],
+    traceback: Traceback = False,
+) -> None:
+    """Make a run of an export and print its id; nothing is run and nothing is paid."""
+    from service.cli import export_commands
+    from service.cli.boundary import run_command
+
+    run_command(lambda: export_commands.import_run_from(file), show_traceback=traceback)
+
+
 @contexts.command("put")
 def put_contexts(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, directories, globs, or - for stdin.")],

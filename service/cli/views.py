@@ -48,6 +48,7 @@ def describe_run(view: RunView) -> dict[str, Any]:
         "forked_from": None
         if view.forked_from is None
         else {"run_id": view.forked_from.run_id, "from_turn": view.forked_from.from_turn},
+        "imported_from": view.imported_from,
     }
 
 

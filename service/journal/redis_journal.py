@@ -76,7 +76,8 @@ class Journal:
         """Create the run with its first event, and right behind it those that it inherits, all of them or none; return
         its first epoch, 1. Idempotent.
 
-        A root run that is given a keeper may be claimed by nobody else for so many seconds; without one, by anybody.
+        One that inherits its end has finished. A root run that is given a keeper may be claimed by nobody else for so
+        many seconds; without one, by anybody.
 
         Raises:
             RunIdTaken: the id exists with another first event.
@@ -95,6 +96,7 @@ class Journal:
         arguments: list[Part] = [
             *(run_id, await self._bodies.pack(line), digest, submitted.session_id),
             *(keeper, lease),
+            "finish" if inherited and isinstance(inherited[-1], RunFinished) else "",
             *await self._bodies.pack_many([encode(event) for event in inherited]),
         ]
         match await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within):

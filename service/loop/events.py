@@ -71,6 +71,8 @@ class RunSubmitted:
     """One plain completion, without a loop: nobody drives it but the one who asked, and its reply is its answer."""
     forked_from: ForkedFrom | None = None
     """Of a fork: whose first turns it begins with."""
+    imported_from: RunId | None = None
+    """Of a run that was imported: what it was called where it ran."""
 
     @property
     def key_line(self) -> tuple[KeyId, ...]:

@@ -81,3 +81,4 @@ class RunView:
     profile: str | None = None
     is_direct: bool = False
     forked_from: ForkedFrom | None = None
+    imported_from: RunId | None = None

@@ -69,4 +69,5 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         profile=submitted.profile,
         is_direct=submitted.is_direct,
         forked_from=submitted.forked_from,
+        imported_from=submitted.imported_from,
     )

@@ -29,7 +29,7 @@ from service.web.dialects.openai.responses import routes as openai_responses
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
-from service.web.runs import answer, artifacts, calls, estimates, events, forks, trajectory
+from service.web.runs import answer, artifacts, calls, estimates, events, exports, forks, trajectory
 from service.web.runs import collection as run_collection
 from service.web.runs import single as single_run
 from service.web.sessions import cells as session_cells
@@ -67,6 +67,7 @@ ROUTERS = (
     calls.router,
     trajectory.router,
     forks.router,
+    exports.router,
     session_collection.router,
     session_cells.router,
     session_variables.router,

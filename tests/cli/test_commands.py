@@ -464,4 +464,9 @@ def test_a_run_is_forked_and_replayed(command_line: CommandLine, haystack: str) 
     replayed = command_line.run("runs", "replay", run_id, "--json")
     assert replayed.code == 0, replayed.err
     assert json.loads(replayed.out)["is_same"] is True
-    assert command_line.run("runs", "replay", run_id).out.startswith(b"the same\n")
+    file = command_line.directory / "run.export.jsonl"
+    assert command_line.run("runs", "export", run_id, "--out", str(file)).code == 0
+    imported = command_line.run("runs", "import", str(file))
+    assert imported.code == 0, imported.err
+    again = command_line.run("runs", "replay", imported.out.decode().strip())
+    assert again.out.startswith(b"the same\n"), again.out

@@ -66,3 +66,24 @@ async def test_a_fork_asks_no_model_that_its_key_may_not_use(tmp_path: Path) -> 
             f"/v1/runs/{source}/fork", json={"from_turn": 1, "overrides": {"limits": {"x": 1}}}
         )
         assert wrong.status_code == 422
+
+
+async def test_a_run_is_exported_and_imported(tmp_path: Path) -> None:
+    """Another tenant imports what one has exported, and replays it; a body of another type or kind is refused."""
+    async with served(tmp_path, ASKS, SUBMITS) as it:
+        source = await ended(it)
+        export = await it.client.get(f"/v1/runs/{source}/export")
+        assert export.headers["content-type"].startswith("application/jsonl")
+        headers = {"content-type": "application/jsonl"}
+        async with it.as_other_tenant() as other:
+            assert (await other.get(f"/v1/runs/{source}/export")).status_code == 404
+            reply = await other.post("/v1/runs:import", content=export.content, headers=headers)
+            assert reply.status_code == 201, reply.text
+            shown = reply.json()
+            assert (shown["imported_from"], shown["status"]) == (source, "finished")
+            assert shown["answer"]["text"] == "once"
+            replayed = (await other.post(f"/v1/runs/{shown['run_id']}/replay")).json()
+            assert replayed["is_same"] is True
+            assert (await other.post("/v1/runs:import", content=export.content)).status_code == 415
+            refused = await other.post("/v1/runs:import", content=b"{}\n", headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import anyio
 import anyio.abc
 
-from service.errors import Fault, RlmServiceError
+from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome, HostCallKey
@@ -267,3 +267,11 @@ def _decode_items(text: str) -> list[HostCallItem]:
         HostCallItem(value=row[0]) if len(row) == 1 else HostCallItem(failure=CallOutcome(row[1]), message=row[2])
         for row in json.loads(text)
     ]
+
+
+def check_recorded(event: HostCallAnswered) -> None:
+    """Refuse a record from elsewhere that could not answer. Raises `BadRequest`."""
+    try:
+        _decode_items(event.answer_json)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise BadRequest("a recorded host call has an answer of another form than this version writes") from None

@@ -180,6 +180,7 @@ class ShownRun(Shown):
         "runs stand in the children's."
     )
     forked_from: ShownFork | None = Field(description="Null for a run that is no fork.")
+    imported_from: str | None = Field(description="Of an imported run: its id where it ran.")
 
 
 def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
@@ -227,4 +228,5 @@ def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
         forked_from=None
         if view.forked_from is None
         else ShownFork(run_id=view.forked_from.run_id, from_turn=view.forked_from.from_turn),
+        imported_from=view.imported_from,
     )

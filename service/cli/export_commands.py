@@ -1,0 +1,53 @@
+"""`runs export` and `runs import`: a run as one file, and from one."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+
+from service.cli.answers import print_answer, save_answer
+from service.cli.boundary import without_warm_sandboxes
+from service.cli.exit_codes import ExitCode
+from service.cli.run_commands import parse_run_id
+from service.cli.streams import write_out
+from service.contexts.values import Context
+from service.errors import BadRequest
+from service.runs.exports.exporting import export_lines, find_export
+from service.runs.exports.importing import Importer, import_run
+from service.wiring.service import open_service
+
+READ_BYTES = 1 << 20
+
+
+async def export_run(text: str, *, out: Path | None, inline_bytes: int) -> ExitCode:
+    """The run as a file, or on stdout."""
+    run_id = parse_run_id(text)
+    async with open_service(without_warm_sandboxes()) as service:
+        rooms = service.runs.rooms
+        lines = export_lines(rooms, await find_export(rooms, run_id), inline_bytes=inline_bytes)
+        if out is None:
+            await print_answer(lines)
+        else:
+            await save_answer(lines, out)
+    return ExitCode.ANSWERED
+
+
+async def import_run_from(path: Path) -> ExitCode:
+    """Make the run of a file, and print its id."""
+    async with open_service(without_warm_sandboxes()) as service:
+        run_id = await import_run(service.runs.rooms, _chunks(path), Importer(keep=_keep))
+    write_out(f"{run_id}\n")
+    return ExitCode.ANSWERED
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    try:
+        async with await anyio.open_file(path, "rb") as file:
+            while chunk := await file.read(READ_BYTES):
+                yield chunk
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror or type(error).__name__}") from error
+
+
+async def _keep(context: Context) -> None:
+    """The operator's own are not counted."""

@@ -1,0 +1,116 @@
+"""Exporting: a run as lines. What is in them is read as it is sent; nothing of any size is held."""
+
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from service.contexts.values import Context
+from service.errors import BadRequest
+from service.ids import RunId
+from service.journal.values import CellRecord, RunNotFinished
+from service.loop.events import Event, RunFinished, RunSubmitted, ValueRead
+from service.loop.values import BlobRef
+from service.runs.exports.lines import (
+    FORMAT,
+    PIECE_BYTES,
+    BlobLine,
+    CellLine,
+    ContextLine,
+    EndLine,
+    ExportLine,
+    GivenPart,
+    PieceLine,
+    written,
+    written_event,
+)
+from service.runs.rooms import RunsRooms
+from service.runs.sessions.replaying import BLOB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """Everything of a run that an export holds, but for the payloads."""
+
+    header: ExportLine
+    events: tuple[Event, ...]
+    cells: tuple[CellRecord, ...]
+    contexts: tuple[Context, ...]
+
+
+async def find_export(rooms: RunsRooms, run_id: RunId) -> Exported:
+    """What there is to export of a run.
+
+    Raises:
+        NotFound: there is no such run, or a context of it is gone.
+        RunNotFinished: it is still running.
+        BadRequest: it does not stand for itself: a child run, a direct call or cell, or a run that began with what
+            others had left in its session.
+    """
+    events = tuple(recorded.event for recorded in await rooms.events_of(run_id))
+    submitted = events[0]
+    assert isinstance(submitted, RunSubmitted), "a journal begins with it"
+    if not isinstance(events[-1], RunFinished):
+        raise RunNotFinished(f"run {run_id} is still running: export it when it has ended")
+    if submitted.is_direct or submitted.code is not None:
+        raise BadRequest("a direct call or cell is not exported: its trajectory says everything")
+    if submitted.parent_run_id is not None:
+        raise BadRequest(f"run {run_id} is a child run: export the run that it belongs to")
+    log = await rooms.session.cell_log.read(submitted.session_id)
+    if log and log[0].run_id != run_id:
+        raise BadRequest(f"run {run_id} began with what others had left in its session, and cannot stand by itself")
+    session = await rooms.session.records.get(submitted.session_id)
+    ids = dict.fromkeys(binding.context_id for binding in submitted.bindings)
+    return Exported(
+        header=ExportLine(run_id=run_id, random_seed=session.random_seed, hash_seed=session.hash_seed, format=FORMAT),
+        events=events,
+        cells=tuple(record for record in log if record.run_id == run_id and record.kind in ("cell", "history")),
+        contexts=tuple([await rooms.contexts.get(context_id) for context_id in ids]),
+    )
+
+
+async def export_lines(rooms: RunsRooms, found: Exported, *, inline_bytes: int) -> AsyncIterator[bytes]:
+    """The lines. Payloads are in it as far as `inline_bytes` go in all, the run's own before those of its contexts;
+    what is left out is named by digest and size.
+    """
+    yield written(found.header)
+    left = inline_bytes
+    for ref in _payloads(found):
+        fits = ref.size_bytes <= left
+        left -= ref.size_bytes if fits else 0
+        pieces = -(-ref.size_bytes // PIECE_BYTES) if fits else 0
+        yield written(BlobLine(sha256=ref.sha256, size_bytes=ref.size_bytes, media=ref.media, pieces=pieces))
+        if pieces:
+            async with aclosing(_stream(rooms, ref)) as stream:
+                async for piece in stream:
+                    yield written(PieceLine(base64=base64.b64encode(piece).decode()))
+    for context in found.contexts:
+        parts = tuple(GivenPart(name=part.name, sha256=part.sha256) for part in context.parts)
+        yield written(ContextLine(context_id=context.context_id, name=context.name, kind=context.kind, parts=parts))
+    for event in found.events:
+        yield written_event(event)
+    for record in found.cells:
+        yield written(CellLine(record=record))
+    yield written(EndLine())
+
+
+def _payloads(found: Exported) -> Iterable[BlobRef]:
+    """Each once."""
+    refs: dict[str, BlobRef] = {}
+    for event in found.events:
+        ref = event.blob if isinstance(event, ValueRead) else event.answer if isinstance(event, RunFinished) else None
+        if ref is not None:
+            refs.setdefault(ref.sha256, ref)
+    for record in found.cells:
+        if record.kind == "history":
+            offloaded = BLOB.validate_json(record.code)
+            refs.setdefault(offloaded.sha256, offloaded)
+    for context in found.contexts:
+        for part in context.parts:
+            refs.setdefault(part.sha256, BlobRef(sha256=part.sha256, size_bytes=part.size_bytes))
+    return refs.values()
+
+
+async def _stream(rooms: RunsRooms, ref: BlobRef) -> AsyncGenerator[bytes, None]:
+    async for piece in rooms.blobs.stream(ref, PIECE_BYTES):
+        yield piece

@@ -29,7 +29,7 @@ _PRICES = (
 )
 _MODEL_KEYS = (
     *("window_tokens", "max_output_tokens", *_PRICES, "may_reason"),
-    *("api", "upstream", "base_url", "api_key_env", "fallbacks"),
+    *("api", "upstream", "base_url", "api_key_env", "fallbacks", "direct_below_tokens"),
 )
 _PROFILE_KEYS = (
     *("root", "sub", "prompt_pack", "max_cost", "max_turns", "max_depth"),
@@ -111,6 +111,7 @@ def _model(table: Table) -> ModelEntry:
         api=None if api is None else Api(api),
         api_key_env=table.variable("api_key_env"),
         fallbacks=fallbacks,
+        direct_below_tokens=table.whole_number("direct_below_tokens", least=1, most=MOST_TOKENS),
     )
 
 

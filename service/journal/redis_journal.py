@@ -280,6 +280,15 @@ class Journal:
         replies = await self._store.read_many([("HGET", self._run(run_id), "summary") for run_id in run_ids])
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
+    async def note_listener(self, run_id: RunId, replica: str) -> None:
+        """Somebody begins to listen to a run that exists, at this replica. Idempotent."""
+        await self._store.write("HSET", self._run(run_id), "listener", replica)
+
+    async def last_listener(self, run_id: RunId) -> str | None:
+        """At which replica somebody began to listen last."""
+        kept = await self._store.read("HGET", self._run(run_id), "listener")
+        return kept.decode() if isinstance(kept, bytes) else None
+
     async def keep_asked(self, run_id: RunId, asked: bytes) -> None:
         """Keep, beside a run that exists, how it was asked for; it goes when the run goes. Idempotent."""
         await self._store.write("HSET", self._run(run_id), "asked", await self._bodies.pack(asked))

@@ -180,7 +180,7 @@ class Catalog:
             name=name,
             adapter=self.providers.adapter(endpoint),
             upstream_model=target.model,
-            card=_card(name, booked),
+            card=replace(_card(name, booked), direct_below_tokens=None if own is None else own.direct_below_tokens),
             price=booked.price,
             provider=endpoint.name,
             may_want_credentials=endpoint.may_want_credentials,

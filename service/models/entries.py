@@ -27,5 +27,7 @@ class ModelEntry:
     api: Api | None = None
     api_key_env: str | None = None
     """The variable that holds the key for this model's provider."""
+    direct_below_tokens: int | None = None
+    """Instead of the threshold of a profile that answers small questions by one direct call."""
     fallbacks: tuple[str, ...] = ()
     """Names of models to ask, in this order, when this one is unavailable."""

@@ -90,3 +90,5 @@ class ModelCard:
     window_tokens: int
     max_output_tokens: int
     may_reason: bool = False
+    direct_below_tokens: int | None = None
+    """What has fewer tokens it answers better in one call than by driving a run, if the operator has said so."""

@@ -177,7 +177,9 @@ class Answering:
             NotFound: no such run.
             NoAnswer, RunBudgetSpent, AnswerCancelled: it ended without an answer.
         """
-        with self._live.listening(run_id, None if goes_on_alone else lambda: self._runs.cancel(run_id)):
+        await self.has_ended(run_id)
+        await self._rooms.journal.note_listener(run_id, self._rooms.leases.replica)
+        with self._live.listening(run_id, None if goes_on_alone else lambda: self._cancel_unless_elsewhere(run_id)):
             text = self._live.text_of(run_id)
             if text is not None:
                 async for piece in text.follow(PATIENCE_S):
@@ -208,6 +210,11 @@ class Answering:
                 yield piece
         if rest := decoder.decode(b"", final=True):
             yield rest
+
+    async def _cancel_unless_elsewhere(self, run_id: RunId) -> None:
+        """Nobody listens here any more: a client that came back to another replica is that one's to wait for."""
+        if await self._rooms.journal.last_listener(run_id) == self._rooms.leases.replica:
+            await self._runs.cancel(run_id)
 
     async def _outcome(self, view: RunView) -> Outcome:
         is_whole = view.stop_reason is StopReason.ANSWERED

@@ -27,5 +27,8 @@ class Decision:
 
 def decide(profile: Profile, card: ModelCard, size_bytes: int) -> Decision:
     """Which way the root LM of this card is to answer that much under this profile."""
-    threshold = min(profile.direct_below_tokens, max(card.window_tokens - LEAST_REPLY_TOKENS, 0))
+    threshold = 0
+    if profile.direct_below_tokens:
+        own = card.direct_below_tokens or profile.direct_below_tokens
+        threshold = min(own, max(card.window_tokens - LEAST_REPLY_TOKENS, 0))
     return Decision(way="direct" if size_bytes < threshold else "rlm", tokens_bound=size_bytes, threshold=threshold)

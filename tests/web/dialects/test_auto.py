@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from service.models.port import ModelCard
-from service.runs.answering.deciding import decide
+from service.runs.answering.deciding import Decision, decide
 from service.runs.answering.profiles import Profile
 from tests.runs.playing import ROOT, SUB
 from tests.web.serving import served
@@ -35,6 +35,13 @@ def test_the_threshold_is_in_bytes_and_leaves_room_for_the_reply(size_bytes: int
     card = ModelCard(name="m", window_tokens=window, max_output_tokens=100)
     assert decide(Profile(direct_below_tokens=100), card, size_bytes).way == way
     assert decide(Profile(), card, size_bytes).way == "rlm"
+
+
+def test_a_model_can_have_a_threshold_of_its_own() -> None:
+    """It counts where the profile makes direct calls at all."""
+    card = ModelCard(name="m", window_tokens=9_000, max_output_tokens=100, direct_below_tokens=10)
+    assert decide(Profile(direct_below_tokens=100), card, 50) == Decision(way="rlm", tokens_bound=50, threshold=10)
+    assert decide(Profile(), card, 5) == Decision(way="rlm", tokens_bound=5, threshold=0)
 
 
 async def test_a_small_question_is_one_call_and_a_large_one_a_run(tmp_path: Path) -> None:

@@ -266,3 +266,27 @@ async def test_a_stream_that_everybody_left_is_cancelled(tmp_path: Path) -> None
             run_id, at_most_s=60, unless=lambda: False
         )
         assert (await it.client.get(f"/v1/runs/{run_id}")).json()["stop_reason"] == "cancelled"
+
+
+async def test_a_client_that_came_back_elsewhere_cancels_nothing(tmp_path: Path) -> None:
+    """Who left this replica may be listening at another one, whose affair the run then is."""
+    may_answer = anyio.Event()
+
+    async def waits(request: ModelRequest) -> ModelReply:
+        await may_answer.wait()
+        return ModelReply(text="This.", usage=usage_of(request, "This."))
+
+    async with served(tmp_path, sub=waits, grace_s=0.0) as it:
+        journal = it.rooms.tenancy.runs_of(EMBEDDED_TENANT).rooms.journal
+        body = chat(QUESTION, model=f"direct/{SUB}")
+        async with it.client.stream("POST", PATH, json=body | {"stream": True}) as reply:
+            run_id = RunId(reply.headers["x-rlm-run-id"])
+            chunks = reply.aiter_bytes()
+            await anext(chunks)
+            while await journal.last_listener(run_id) is None:  # noqa: ASYNC110 -- the store is asked, nobody tells
+                await anyio.sleep(0.01)
+            await journal.note_listener(run_id, "another replica")
+        await it.client.get("/livez")
+        may_answer.set()
+        assert await journal.wait_for_end(run_id, at_most_s=60, unless=lambda: False)
+        assert (await it.client.get(f"/v1/runs/{run_id}")).json()["stop_reason"] == "answered"

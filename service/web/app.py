@@ -152,5 +152,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
             for operation in methods.values():
                 if OPEN_TAG in operation.get("tags", ()):
                     operation["security"] = []
+                refusal = operation["responses"]["default"]["content"]
+                # Where FastAPI puts the shape of a body; a refusal's media type is another.
+                refusal["application/problem+json"] = refusal.pop("application/json")
         app.openapi_schema = document
     return app.openapi_schema

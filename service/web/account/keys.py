@@ -41,6 +41,7 @@ async def list_keys(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> KeyPage:
+    """The tenant's, the oldest first, without their secrets."""
     after = None if cursor is None else id_behind(cursor, "key")
     keys = await rooms.registry.api_keys.of_tenant(caller.tenant.id, by=caller)
     page, last = key_page(keys, after, limit, rooms.now())
@@ -49,6 +50,7 @@ async def list_keys(
 
 @router.get("/v1/keys/{key_id}", summary="Show an API key")
 async def show(key_id: KeyIdInPath, caller: CallerOfRequest, rooms: RoomsOfService) -> ShownKey:
+    """Without its secret, which nobody can show again."""
     return shown_key(await rooms.registry.api_keys.get(key_id, by=caller), rooms.now())
 
 

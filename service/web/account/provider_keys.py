@@ -59,6 +59,7 @@ class ProviderKeyList(Shown):
 
 @router.get("/v1/provider-keys", summary="List provider keys")
 async def list_provider_keys(caller: CallerOfRequest, rooms: RoomsOfService) -> ProviderKeyList:
+    """For which providers the tenant has left a key, and when; never the keys."""
     caller.require_whole_tenant()
     found = await rooms.registry.provider_keys_of(caller.tenant.id).shown()
     return ProviderKeyList(provider_keys=[_shown(each) for each in found])

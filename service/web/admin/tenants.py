@@ -91,6 +91,7 @@ async def list_tenants(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> TenantPage:
+    """The oldest first, with their limits."""
     after = None if cursor is None else TenantId(id_behind(cursor, "ten", also=EMBEDDED_TENANT))
     found = await rooms.registry.tenants.page(after=after, limit=limit + 1)
     more = len(found) > limit
@@ -102,6 +103,7 @@ async def list_tenants(
 
 @router.get("/v1/admin/tenants/{tenant_id}", summary="Show a tenant")
 async def show(tenant_id: TenantIdInPath, rooms: RoomsOfService) -> ShownTenant:
+    """Its state and its limits."""
     return _shown(await rooms.registry.tenants.get(tenant_id))
 
 

@@ -44,6 +44,7 @@ async def list_keys(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> KeyPage:
+    """The oldest first, without their secrets."""
     after = None if cursor is None else id_behind(cursor, "key")
     tenant = await rooms.registry.tenants.get(tenant_id)
     page, last = key_page(await rooms.registry.api_keys.of_tenant(tenant.id, by=caller), after, limit, rooms.now())
@@ -52,6 +53,7 @@ async def list_keys(
 
 @router.get("/v1/admin/tenants/{tenant_id}/usage", summary="Report what a tenant spent")
 async def usage(tenant_id: TenantIdInPath, asked: UsageAskedInQuery, rooms: RoomsOfService) -> UsageReport:
+    """By day, model, key or session, as the tenant itself may ask."""
     tenant = await rooms.registry.tenants.get(tenant_id)
     return await usage_report(rooms.tenancy.runs_of(tenant.id).rooms.ledger, asked, rooms.now())
 
@@ -60,12 +62,14 @@ async def usage(tenant_id: TenantIdInPath, asked: UsageAskedInQuery, rooms: Room
 async def tenant_audit(
     tenant_id: TenantIdInPath, rooms: RoomsOfService, after: AfterNumber = 0, limit: MostRecords = 100
 ) -> AuditPage:
+    """What was done to the tenant and by whom, the oldest first."""
     tenant = await rooms.registry.tenants.get(tenant_id)
     return await audit_page(rooms.registry.logs.of(tenant.id), after, limit)
 
 
 @router.get("/v1/admin/tenants/{tenant_id}/audit/verdict", summary="Verify a tenant's audit log")
 async def tenant_verdict(tenant_id: TenantIdInPath, rooms: RoomsOfService) -> AuditVerdict:
+    """Whether the chain of its records is whole, and if not, from where on."""
     tenant = await rooms.registry.tenants.get(tenant_id)
     return await audit_verdict(rooms.registry.logs.of(tenant.id))
 
@@ -78,4 +82,5 @@ async def operators_audit(rooms: RoomsOfService, after: AfterNumber = 0, limit: 
 
 @router.get("/v1/admin/audit/verdict", summary="Verify the operator's audit log")
 async def operators_verdict(rooms: RoomsOfService) -> AuditVerdict:
+    """Whether the chain of its records is whole, and if not, from where on."""
     return await audit_verdict(rooms.registry.logs.of(OPERATORS_CHAIN))

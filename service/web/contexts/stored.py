@@ -32,6 +32,7 @@ async def list_contexts(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> ContextPage:
+    """Sealed ones, the newest first."""
     before = None if cursor is None else ContextId(id_behind(cursor, "ctx"))
     found = await runs.rooms.contexts.list(limit + 1, before)
     return ContextPage(
@@ -42,6 +43,7 @@ async def list_contexts(
 
 @router.get("/v1/contexts/{context_id}", summary="Show a context")
 async def show(context_id: ContextIdInPath, runs: RunsOfCaller) -> ShownContext:
+    """What it is, not what is in it."""
     try:
         return shown_context(await runs.rooms.contexts.get(context_id))
     except ContextOpen:

@@ -67,6 +67,7 @@ async def how_far(upload_id: UploadIdInPath, runs: RunsOfCaller) -> Response:
 
 @router.get("/v1/uploads/{upload_id}", summary="Show an upload")
 async def show(upload_id: UploadIdInPath, runs: RunsOfCaller, response: Response) -> ShownUpload:
+    """How far it has come, and until when it can go on."""
     return _shown(await runs.rooms.uploads.get(upload_id), response)
 
 

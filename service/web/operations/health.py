@@ -35,6 +35,7 @@ class Version(Shown):
 
 @router.get("/livez", summary="Whether the process answers")
 async def livez() -> Alive:
+    """For whoever restarts processes: it asks nothing else, so it answers whatever else fails."""
     return Alive()
 
 
@@ -44,6 +45,7 @@ async def livez() -> Alive:
     responses={503: {"model": Readiness, "description": "Not now: it is draining, or its store does not answer."}},
 )
 async def readyz(rooms: RoomsOfService, response: Response) -> Readiness:
+    """For load balancers: whether the store answers and the replica is not about to leave. Within two seconds."""
     reason = "it is draining" if rooms.drain.has_begun else await rooms.probe.trouble()
     if reason is None:
         return Readiness(status="ready")
@@ -53,4 +55,5 @@ async def readyz(rooms: RoomsOfService, response: Response) -> Readiness:
 
 @router.get("/version", summary="Which version this is")
 async def version_shown() -> Version:
+    """As the package is versioned."""
     return Version(version=version("rlm-service"))

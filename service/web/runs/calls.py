@@ -55,6 +55,7 @@ async def calls(
     after: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> CallPage:
+    """With tokens and cost, in the order in which they ended. Those of child runs are in the children's."""
     found: list[ShownCall] = []
     begin = after
     while page := await runs.rooms.journal.read(run_id, after):

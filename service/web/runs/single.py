@@ -33,6 +33,7 @@ async def show(
         float, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for its end.", allow_inf_nan=False)
     ] = 0,
 ) -> ShownRun | Response:
+    """As it stands; with `wait`, as soon as it has ended. The entity tag changes when anything shown does."""
     if wait:
         await wait_for_end(runs, run_id, wait, rooms.drain)
     seq, _ = await runs.rooms.journal.last_seq(run_id)

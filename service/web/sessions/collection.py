@@ -48,6 +48,7 @@ async def list_sessions(
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> SessionPage:
+    """The newest first."""
     before = None if cursor is None else SessionId(id_behind(cursor, "ses"))
     views = await uses.desk.list(limit + 1, before)
     more = len(views) > limit
@@ -59,6 +60,7 @@ async def list_sessions(
 
 @router.get("/v1/sessions/{session_id}", summary="Show a session")
 async def show(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    """What it is doing, and what it may spend."""
     return shown_session(await uses.desk.get(session_id))
 
 
@@ -66,6 +68,7 @@ async def show(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownS
 async def change(
     session_id: SessionIdInPath, given: SessionGiven, caller: CallerOfRequest, uses: SessionUsesOfCaller
 ) -> ShownSession:
+    """What is left out stays as it is."""
     _check_model(given, caller)
     return shown_session(await uses.desk.change(session_id, given.change()))
 
@@ -78,6 +81,7 @@ async def pause(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Shown
 
 @router.post("/v1/sessions/{session_id}/resume", summary="Resume a session")
 async def resume(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
+    """It takes work again; its sandbox comes up with the next use."""
     return shown_session(await uses.desk.resume(session_id))
 
 

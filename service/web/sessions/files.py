@@ -40,6 +40,7 @@ router = open_router(Scope.SESSIONS, tag="sessions")
 
 @router.get("/v1/sessions/{session_id}/files", summary="List the files of a session")
 async def list_files(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Files:
+    """Those of the working directory, with their sizes."""
     found = await uses.contents.files(session_id)
     files = [ShownFile(path=file.path, size_bytes=file.size_bytes) for file in found.files]
     return Files(files=files, is_complete=found.is_complete)

@@ -23,6 +23,7 @@ router = open_router(Scope.SESSIONS, tag="sessions")
 
 @router.get("/v1/sessions/{session_id}/variables", summary="List the variables of a session")
 async def list_variables(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Variables:
+    """Their names, types and sizes."""
     found = await uses.contents.variables(session_id)
     return Variables(variables=[ShownVariable(name=each.name, type=each.type_name, size=each.size) for each in found])
 

@@ -36,11 +36,13 @@ async def create(
 
 @router.get("/v1/webhooks", summary="List webhooks")
 async def list_webhooks(webhooks: WebhooksOfCaller) -> WebhookList:
+    """Where the tenant is told of its runs; never their secrets."""
     return WebhookList(webhooks=[shown_webhook(webhook) for webhook in await webhooks.list()])
 
 
 @router.get("/v1/webhooks/{webhook_id}", summary="Show a webhook")
 async def show(webhook_id: WebhookIdInPath, webhooks: WebhooksOfCaller) -> ShownWebhookAlone:
+    """Never its secret."""
     return shown_webhook_alone(await webhooks.get(webhook_id), await webhooks.dropped(webhook_id))
 
 

@@ -24,6 +24,7 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> DeliveryPage:
+    """Of what was sent there, or will be."""
     before = None if cursor is None else DeliveryId(id_behind(cursor, "dlv"))
     await webhooks.get(webhook_id)
     found = await deliveries.page(webhook_id, before=before, limit=limit + 1)
@@ -41,6 +42,7 @@ async def show(
     webhooks: WebhooksOfCaller,
     deliveries: DeliveriesOfCaller,
 ) -> ShownDelivery:
+    """With its attempts and how each ended."""
     await webhooks.get(webhook_id)
     return shown_delivery(await deliveries.get(webhook_id, delivery_id))
 

@@ -121,6 +121,7 @@ async def list_files(
 
 @router.get("/v1/files/{file_id}", summary="Show a file")
 async def show_file(file_id: FileIdInPath, runs: RunsOfCaller) -> ShownFile:
+    """What it is, not what is in it."""
     return shown_file(await runs.rooms.contexts.get(file_id))
 
 

@@ -55,6 +55,7 @@ async def show_model(
     rooms: RoomsOfService,
     runs: RunsOfCaller,
 ) -> ShownModel:
+    """As the list has it."""
     if model.startswith(DIRECT_PREFIX):
         await runs.rooms.route_to(model.removeprefix(DIRECT_PREFIX))
     else:

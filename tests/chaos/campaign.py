@@ -1,0 +1,140 @@
+"""A campaign: many runs under many faults, and what the audit finds afterwards."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from service.ids import RunId
+from service.store.connection import open_store
+from tests.chaos.audit import Auditor, Findings, check_books, check_clients, check_left_behind
+from tests.chaos.clients import Client, Seen
+from tests.chaos.cluster import REPLICAS, Cluster, cluster
+from tests.chaos.faults import FAULTS
+from tests.chaos.plays import NOTES, Kind, Play
+from tests.chaos.processes import descriptors_of
+from tests.serve_process import SERVE, client_of
+
+CLIENTS = 7
+"""At once; each waits for its run's end."""
+_CALLS_BETWEEN_FAULTS = (2, 16)
+_LOOKS = 200
+_BETWEEN_LOOKS_S = 0.3
+_WEIGHTS: dict[Kind, int] = {"plain": 3, "batch": 2, "recursion": 3, "session": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of it."""
+
+    runs: int
+    most_s: float
+    """No new runs after that, however few there were."""
+    restarts: int
+    """Of replicas, in the rolling restart."""
+
+
+@dataclass(eq=False)
+class Campaign:
+    """One, under way."""
+
+    cluster: Cluster
+    seed: int
+    size: Size
+    seen: list[Seen] = field(default_factory=list)
+    struck: list[str] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Until all runs have been begun, or time is up, and every client is done."""
+        async with anyio.create_task_group() as faults:
+            faults.start_soon(self._strike)
+            async with anyio.create_task_group() as clients:
+                jobs = iter(self._jobs())
+                ends_at = time.monotonic() + self.size.most_s
+
+                async def work() -> None:
+                    async with client_of(self.cluster.balancer.address, self.cluster.admin_key) as http:
+                        for kind, name in jobs:
+                            if time.monotonic() > ends_at:
+                                return
+                            client = Client(http)
+                            if kind == "session":
+                                self.seen += await client.play_session(name)
+                            else:
+                                self.seen.append(await client.play(Play(kind=kind, tag=name)))
+
+                for _ in range(CLIENTS):
+                    clients.start_soon(work)
+            faults.cancel_scope.cancel()
+
+    def _jobs(self) -> list[tuple[Kind, str]]:
+        draw = random.Random(self.seed)
+        kinds = list(_WEIGHTS)
+        jobs: list[tuple[Kind, str]] = []
+        runs = 0
+        while runs < self.size.runs:
+            (kind,) = draw.choices(kinds, weights=list(_WEIGHTS.values()))
+            jobs.append((kind, f"j{len(jobs)}"))
+            runs += NOTES if kind == "session" else 1
+        return jobs
+
+    async def _strike(self) -> None:
+        """One fault after the other, now and then two at once; what was begun is brought to its end."""
+        draw = random.Random(self.seed + 1)
+        order: list[str] = []
+        while True:
+            due = len(self.cluster.upstream.asked) + draw.randint(*_CALLS_BETWEEN_FAULTS)
+            with anyio.move_on_after(10):  # where nothing moves any more, a fault may well be what is missing
+                await self.cluster.upstream.until_asked(due)
+            if not order:
+                order = draw.sample(list(FAULTS), len(FAULTS))
+            name = order.pop()
+            with anyio.CancelScope(shield=True):
+                if await FAULTS[name](self.cluster, draw):
+                    self.struck.append(name)
+
+
+async def until_quiet(auditor: Auditor) -> None:
+    """Until no run is unfinished and no money held, or patience is at its end: then the audit finds what is."""
+    for _ in range(_LOOKS):
+        if not (await auditor.unfinished() or await auditor.leaked_keys()):
+            return
+        await anyio.sleep(_BETWEEN_LOOKS_S)
+
+
+async def campaign(
+    directory: Path, *, seed: int, size: Size, command: Sequence[str] = SERVE
+) -> tuple[Campaign, Findings]:
+    """Play it, and look at everything."""
+    findings = Findings()
+    async with cluster(directory, seed=seed, command=command) as opened:
+        played = Campaign(opened, seed, size)
+        await played.run()
+        async with open_store(data_directory=directory, redis_url=opened.store_url) as store:
+            auditor = Auditor(store, directory / "data")
+            await until_quiet(auditor)
+            check_clients(played.seen, frozenset(name.partition(" ")[0] for name in played.struck), findings)
+            findings.lost += [f"{run_id} is unfinished" for run_id in await auditor.unfinished()]
+            findings.leaked += await auditor.leaked_keys()
+            _check_descriptors(opened, findings)
+            for name in REPLICAS:
+                await opened.terminate(name)
+            for each in played.seen:
+                if each.run_id is not None:
+                    run_id = RunId(each.run_id)
+                    arrived = [asked for asked in opened.upstream.asked if asked.tag == each.play.tag]
+                    spent, held = await auditor.spent_and_held(run_id)
+                    check_books(await auditor.books(run_id), arrived, spent, held, findings)
+        check_left_behind(directory / "data", findings)
+    return played, findings
+
+
+def _check_descriptors(cluster: Cluster, findings: Findings) -> None:
+    """At rest a replica holds open the owner files of the sandboxes that it keeps warm, and of no other."""
+    for name, replica in cluster.replicas.items():
+        owners = [path for path in descriptors_of(replica.process.pid) if ".owner" in path]
+        if len(owners) > 2:
+            findings.leaked.append(f"{name} holds {len(owners)} owner files open with no run to drive")

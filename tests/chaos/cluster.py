@@ -1,0 +1,132 @@
+"""The processes under attack: one store, two replicas behind one address, and what they started."""
+
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.abc
+
+from tests import serve_process
+from tests.chaos.balancer import Balancer, balancing
+from tests.chaos.upstream import CONFIGURATION, Door, Upstream
+from tests.models.protocol_server import serving
+from tests.serve_process import SERVE, Replica, start_replica
+from tests.store_server import start_store_server
+
+REPLICAS = ("left", "right")
+LEASE_S = 2
+MOST_CLIENTS = 400
+_STORE_OPTIONS = ("--enable-debug-command", "yes", "--maxclients", str(MOST_CLIENTS))
+_END_WITHIN_S = 90
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Whoever opens it may end, pause and start again anything of it."""
+
+    directory: Path
+    upstream: Upstream
+    balancer: Balancer
+    doors: dict[str, str]
+    """The provider's address for each replica."""
+    command: Sequence[str]
+    settings: dict[str, str]
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    """Those that live."""
+    admin_key: str = ""
+    store: anyio.abc.Process | None = None
+
+    @property
+    def sessions(self) -> Path:
+        return self.directory / "data" / "sessions"
+
+    @property
+    def store_url(self) -> str:
+        return f"unix://{self.directory / 's'}"
+
+    async def start_store(self) -> None:
+        self.store = await start_store_server(self.directory, *_STORE_OPTIONS)
+
+    async def kill_store(self) -> None:
+        assert self.store is not None
+        store, self.store = self.store, None
+        await serve_process.end(store)
+
+    async def start(self, name: str) -> None:
+        """Start a replica, and again while the store that it needs is not there."""
+        variables = serve_process.environment(self.directory, self.doors[name], **self.settings)
+        with (self.directory / f"{name}.log").open("ab") as log:
+            for attempt in range(20):
+                try:
+                    replica = await start_replica(variables, command=self.command, log=log)
+                except RuntimeError:
+                    if attempt == 19:
+                        raise
+                    await anyio.sleep(0.5)
+                    continue
+                break
+        self.replicas[name] = replica
+        self.admin_key = replica.admin_key or self.admin_key
+        port = urlsplit(replica.address).port
+        assert port is not None
+        self.balancer.backends[name] = port
+
+    async def kill(self, name: str) -> None:
+        """As a power cut would; nothing is left of it but its children, for a moment."""
+        self.balancer.backends.pop(name, None)
+        await serve_process.end(self.replicas.pop(name).process)
+
+    async def terminate(self, name: str) -> int:
+        """Tell it to end, and wait for that; its exit status."""
+        replica = self.replicas.pop(name)
+        replica.process.send_signal(signal.SIGTERM)
+        self.balancer.backends.pop(name, None)
+        try:
+            with anyio.fail_after(_END_WITHIN_S):
+                return await replica.process.wait()
+        finally:
+            await serve_process.end(replica.process)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self.replicas[name].process.send_signal(number)
+
+    async def aclose(self) -> None:
+        """End whatever lives, without waiting for its good manners."""
+        with anyio.CancelScope(shield=True):
+            for name in list(self.replicas):
+                await self.kill(name)
+            if self.store is not None:
+                await self.kill_store()
+
+
+@asynccontextmanager
+async def cluster(
+    directory: Path, *, seed: int, command: Sequence[str] = SERVE, **settings: str
+) -> AsyncIterator[Cluster]:
+    """A store and two replicas that answer; all of it is gone afterwards."""
+    await anyio.Path(directory / "rlm.toml").write_text(CONFIGURATION)
+    defaults = {"RLM_CONFIG": str(directory / "rlm.toml"), "RLM_LEASE_S": str(LEASE_S), "RLM_WARM_SANDBOXES": "1"}
+    upstream = Upstream(seed)
+    async with AsyncExitStack() as stack:
+        doors = {}
+        for name in REPLICAS:
+            server = await stack.enter_async_context(serving(model=Door(upstream, name)))
+            doors[name] = server.base_url
+        balancer = await stack.enter_async_context(balancing())
+        opened = Cluster(
+            directory=directory,
+            upstream=upstream,
+            balancer=balancer,
+            doors=doors,
+            command=command,
+            settings=defaults | settings,
+        )
+        stack.push_async_callback(opened.aclose)
+        await opened.start_store()
+        for name in REPLICAS:
+            await opened.start(name)
+        yield opened

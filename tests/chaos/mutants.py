@@ -1,0 +1,94 @@
+"""Mutants: a replica with one defect put in on purpose, to see that the figures can be other than zero.
+
+    python -m tests.chaos.mutants NAME        is `rlm-service serve` with that defect
+    python -m tests.chaos --mutant NAME       is a campaign against two of them, which has to find it
+
+Each replaces one decision of the service by a wrong one, in its own process.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from service.ids import RunId
+from service.ledger.values import Entry
+from service.runs.recovery import settling
+from service.store import scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A defect, and the figures one of which it must turn."""
+
+    figures: tuple[str, ...]
+    put_in: Callable[[], None]
+
+
+def _skip_uncertain() -> None:
+    """The holds of what was in flight when a replica was lost are given back, as if it had cost nothing."""
+
+    async def forget(self: settling.Settles, run_id: RunId, *_: object, **__: object) -> int:
+        held = [each for each in await self._ledger.open_holds() if each.startswith(run_id) and "wrap_up" not in each]
+        await self._ledger.release(held)
+        return 0
+
+    settling.Settles.settle_open_calls = forget  # type: ignore[method-assign]
+
+
+def _forget_holds() -> None:
+    """The holds of what was in flight stay."""
+
+    def nothing(lost: Iterable[Entry], members: Sequence[object], *, at: float) -> list[settling.OpenCall]:
+        return []
+
+    settling.open_calls = nothing
+
+
+def _forget_answers() -> None:
+    """What a host call was answered before the replica was lost is asked for again."""
+    from service.runs.host_calls.host_calls import HostCalls
+
+    HostCalls.remember = lambda self, event: None  # type: ignore[method-assign]
+
+
+def _lose_runs() -> None:
+    """Nobody looks for runs that have lost their replica."""
+    from service.journal.redis_journal import Journal
+
+    async def nobody(self: Journal, limit: int = 100) -> list[RunId]:
+        return []
+
+    Journal.abandoned = nobody  # type: ignore[method-assign]
+
+
+def _drop_fences() -> None:
+    """Whoever believes that a run is its own writes for it."""
+    read = scripts._body
+
+    def unfenced(package: str, name: str) -> bytes:
+        body = read(package, name)
+        return body.replace(b"~= ARGV[i + 1]", b"== 'never'").replace(b"state[1] ~= ARGV[1]", b"state[1] == 'never'")
+
+    scripts._body = unfenced
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "skip_uncertain": Mutant(("ledger_off_nano_usd", "paid_twice"), _skip_uncertain),
+    "drop_fences": Mutant(("paid_twice", "ledger_off_nano_usd", "lost"), _drop_fences),
+    "forget_holds": Mutant(("ledger_off_nano_usd", "leaked"), _forget_holds),
+    "forget_answers": Mutant(("paid_twice",), _forget_answers),
+    "lose_runs": Mutant(("lost",), _lose_runs),
+}
+
+
+def command(name: str) -> Sequence[str]:
+    """What starts a replica with that defect."""
+    return (sys.executable, "-P", "-m", "tests.chaos.mutants", name)
+
+
+if __name__ == "__main__":
+    MUTANTS[sys.argv[1]].put_in()
+    from service.cli.entry import main  # behind the defect: scripts are read as their modules are imported
+
+    sys.argv = ["rlm-service", "serve"]
+    main()

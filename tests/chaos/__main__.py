@@ -34,7 +34,7 @@ def main() -> int:
             _report_rolling(anyio.run(_roll, directory / "rolling", options.seed, size.restarts), findings)
     figures = _report(played, findings)
     if options.mutant is not None:
-        return _found(options.mutant, figures)
+        return _found(options.mutant, figures, answered=findings.counts["answered"])
     return int(any(figures[name] for name in _ZERO))
 
 
@@ -85,11 +85,12 @@ def _report(played: Campaign, findings: Findings) -> dict[str, int]:
     return figures
 
 
-def _found(mutant: str, figures: dict[str, int]) -> int:
+def _found(mutant: str, figures: dict[str, int], *, answered: int) -> int:
+    """0 when a figure that it must turn is turned; a campaign in which nothing worked has found nothing."""
     named = mutants.MUTANTS[mutant].figures
     turned = [name for name in _ZERO if figures[name]]
     print(f"{mutant} turned {' and '.join(turned) or 'nothing'}", file=sys.stderr)
-    return int(not any(name in named for name in turned))
+    return int(not answered or not any(name in named for name in turned))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A campaign: many runs under many faults, and what the audit finds afterwards."""
 
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Campaign:
     size: Size
     seen: list[Seen] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
+    _began_at: float = field(default_factory=time.monotonic)
 
     async def run(self) -> None:
         """Until all runs have been begun, or time is up, and every client is done."""
@@ -68,7 +70,13 @@ class Campaign:
 
                 for _ in range(CLIENTS):
                     clients.start_soon(work)
+            self._say("every client is done")
             faults.cancel_scope.cancel()
+
+    def _say(self, what: str) -> None:
+        """For people who wait, and for those who look for what went before a failure."""
+        since_s = time.monotonic() - self._began_at
+        print(f"{since_s:7.1f} s  {len(self.seen):4} runs  {what}", file=sys.stderr, flush=True)
 
     def _jobs(self) -> list[tuple[Kind, str]]:
         draw = random.Random(self.seed)
@@ -95,6 +103,7 @@ class Campaign:
             with anyio.CancelScope(shield=True):
                 if await FAULTS[name](self.cluster, draw):
                     self.struck.append(name)
+                    self._say(name)
 
 
 async def until_quiet(auditor: Auditor) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import structlog
 
 from service.ids import new_id
 from service.runs.answering.live import LiveAnswers
@@ -18,11 +19,17 @@ from service.sandboxes.capabilities import Exposure, check_exposure, refusal
 from service.settings import Settings
 from service.tenants.sole_tenancy import sole_tenancy
 from service.web.app import create_app
+from service.web.counting import metrics_app
 from service.web.listener import Listening, serve_public
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
 from service.wiring.keys import make_first_key
 from service.wiring.service import Service, open_service
+
+METRICS_CONNECTIONS = 32
+"""A few who read, now and then."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +64,36 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
                 drain_s=settings.drain_s,
             )
             urgent = anyio.Event()
-            async with serve_public(
-                create_app(rooms), listening, before_end=rooms.drain.begin, urgent=urgent
-            ) as address:
+            async with (
+                _served_metrics(settings, rooms),
+                serve_public(create_app(rooms), listening, before_end=rooms.drain.begin, urgent=urgent) as address,
+            ):
                 ready(Serving(address=address, first_key_file=first_key_file))
                 await _told_to_end(signals, rooms.drain)
                 # While requests end: other replicas go on with the runs at once.
                 tasks.start_soon(service.let_go)
                 tasks.start_soon(_break_off_at_next, signals, urgent)
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _served_metrics(settings: Settings, rooms: WebRooms) -> AsyncIterator[None]:
+    """On a listener of its own, if there is to be one. Raises `BadRequest`."""
+    if settings.metrics_port is None:
+        yield
+        return
+    listening = Listening(
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        named="RLM_METRICS_HOST and RLM_METRICS_PORT",
+        most_connections=METRICS_CONNECTIONS,
+        drain_s=0.0,
+    )
+    async with serve_public(
+        metrics_app(rooms.metrics.text), listening, before_end=lambda: None, urgent=anyio.Event()
+    ) as address:
+        _log.info("metrics_served", address=address)
+        yield
 
 
 async def _told_to_end(signals: AsyncIterator[signal.Signals], drain: Drain) -> None:
@@ -107,6 +135,7 @@ async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskG
         api_keys=api_keys,
         registry=service.registry,
         webhooks=service.webhooks,
+        metrics=service.metrics,
         drain=Drain(service.store.wake_listeners),
         probe=StoreProbe(lambda: service.store.read("PING"), tasks),
         profiles=service.profiles,

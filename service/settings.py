@@ -82,6 +82,10 @@ class Settings:
     """`RLM_SUB_MODEL`: likewise for sub-calls; the root LM without it."""
     model_concurrency: int
     """`RLM_MODEL_CONCURRENCY`: model calls in flight at once per provider."""
+    metrics_host: str
+    """`RLM_METRICS_HOST`: the address that metrics are read at."""
+    metrics_port: int | None
+    """`RLM_METRICS_PORT`: 0 takes any that is free; None for no metrics."""
     webhook_networks: tuple[IPv4Network | IPv6Network, ...]
     """`RLM_WEBHOOK_NETWORKS`: what webhooks may ask besides public addresses, over plain http too."""
     environment: Mapping[str, str]
@@ -136,6 +140,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         root_model=env.get("RLM_ROOT_MODEL") or None,
         sub_model=env.get("RLM_SUB_MODEL") or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),
+        metrics_host=env.get("RLM_METRICS_HOST") or "127.0.0.1",
+        metrics_port=_whole_number(env, "RLM_METRICS_PORT", default=0, least=0, most=65_535)
+        if env.get("RLM_METRICS_PORT")
+        else None,
         webhook_networks=_networks(env, "RLM_WEBHOOK_NETWORKS"),
         environment=MappingProxyType(dict(env)),
     )

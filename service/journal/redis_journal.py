@@ -50,11 +50,19 @@ _LEASE = load_script("service.journal", "lease.lua")
 _ABANDONED = load_script("service.journal", "abandoned.lua")
 
 
+def _nobody_asks(event: Event) -> None:
+    """What is done with an event that was kept, when nobody wants to know."""
+
+
 class Journal:
     """The runs of one tenant. Safe under concurrency, in one process and between several."""
 
-    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, tenant: TenantId, on_kept: Callable[[Event], None] = _nobody_asks
+    ) -> None:
+        """`on_kept` is told of every event that this replica has added, once it is kept; must not block or raise."""
         self._store = store
+        self._on_kept = on_kept
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
         self._is_known = False
@@ -104,7 +112,9 @@ class Journal:
                 raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
             case b"stale":
                 raise _stale(run_id)
-            case _:
+            case reply:
+                if reply == b"opened":
+                    self._on_kept(submitted)
                 return 1
 
     async def claim(self, run_id: RunId, keeper: str, *, for_s: float) -> Claimed:
@@ -420,6 +430,8 @@ class Journal:
             case [b"appended", int(first)]:
                 for each, landing in zip(boarded, landings, strict=True):
                     each.land(landing)
+                for kept in written:
+                    self._on_kept(kept.event)
                 refused = [_finished(run_id) for _ in appends[len(values) :]]
                 return [*range(first, first + len(values)), *refused]
             case [word, _]:

@@ -7,6 +7,7 @@
     bodies           request bodies: bounded in size and time, decoded off the event loop
     boundary         what surrounds every request: its id, its failure, one line of the log
     problems         the one table from error codes to HTTP statuses, and the one error body
+    counting         requests, counted by route; the page of the metrics
     event_streams    server-sent events that follow a journal
     holdings         what a caller keeps, counted against its limits
     byte_ranges      the part of a payload that a request asks for

@@ -20,6 +20,7 @@ from service.web.boundary import Boundary
 from service.web.contexts import content as context_content
 from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
+from service.web.counting import Counted
 from service.web.dialects.anthropic import messages as anthropic_messages
 from service.web.dialects.anthropic.refusals import in_dialect
 from service.web.dialects.openai import chat as openai_chat
@@ -103,6 +104,7 @@ def create_app(rooms: WebRooms) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Boundary)
+    app.add_middleware(Counted, metrics=rooms.metrics)
     app.add_exception_handler(RlmServiceError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _not_routed)

@@ -23,6 +23,8 @@ class Listening:
 
     host: str
     port: int
+    named: str = "RLM_HOST and RLM_PORT"
+    """The settings of these two, for messages."""
     most_connections: int
     drain_s: float
     """How long requests may go on once the listener was told to end."""
@@ -116,7 +118,7 @@ async def _bind(listening: Listening) -> socket.socket:
 
 def _cannot_listen(listening: Listening, exc: OSError) -> BadRequest:
     return BadRequest(
-        f"cannot listen at {listening.host} port {listening.port} ({exc.strerror or exc}): set RLM_HOST and RLM_PORT "
+        f"cannot listen at {listening.host} port {listening.port} ({exc.strerror or exc}): set {listening.named} "
         "to an address of this machine and a port that is free"
     )
 

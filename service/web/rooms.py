@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from service.metrics.replica import ReplicaMetrics
 from service.runs.answering.live import LiveAnswers
 from service.runs.answering.profiles import Profiles
 from service.runs.tenancy import Tenancy
@@ -50,6 +51,7 @@ class WebRooms:
     api_keys: ApiKeys
     registry: Registry
     webhooks: WebhookRooms
+    metrics: ReplicaMetrics
     drain: Drain
     probe: StoreProbe
     profiles: Profiles

@@ -20,6 +20,7 @@ from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT, new_id
 from service.journal.redis_journal import tenants_with_runs
 from service.ledger.redis_ledger import Ledger
+from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
 from service.runs.answering.profiles import Profiles
 from service.runs.calls.expiry import keep_settling
@@ -70,6 +71,7 @@ class Service:
     """Of the tenant `default`, which the command line acts for; `contexts` and `ledger` are its own too."""
     tenancy: Tenancy
     webhooks: WebhookRooms
+    metrics: ReplicaMetrics
     let_go: Callable[[], Coroutine[Any, Any, None]]
     """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
     profiles: Profiles
@@ -120,6 +122,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             )
         )
         leases = Leases(new_id("rep"), for_s=settings.lease_s, hands_over=serves)
+        metrics = ReplicaMetrics()
         shared = SharedRooms(
             store=store,
             registry=registry,
@@ -134,6 +137,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             health=ProviderHealth(),
             lines=Lines(settings.model_concurrency),
             leases=leases,
+            metrics=metrics,
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tenancy = Tenancy(shared.of, tasks)
@@ -144,6 +148,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
         tasks.start_soon(tenancy.kept.keep_resting, patience)
         tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
         tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
+        _watch(metrics, pool, tenancy)
         rules = TargetRules(settings.webhook_networks)
         webhooks = WebhookRooms(store=store, registry=registry, rules=rules, now=time.time)
         adopting = anyio.CancelScope()
@@ -180,6 +185,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 runs=runs,
                 tenancy=tenancy,
                 webhooks=webhooks,
+                metrics=metrics,
                 let_go=let_go,
                 profiles=Profiles(
                     named=configuration.profiles,
@@ -192,3 +198,15 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             with anyio.CancelScope(shield=True):
                 await let_go()
             tasks.cancel_scope.cancel()
+
+
+def _watch(metrics: ReplicaMetrics, pool: Pool, tenancy: Tenancy) -> None:
+    """What is there now, beside what has happened."""
+
+    def sandboxes() -> dict[tuple[str, ...], float]:
+        state = pool.state
+        return {("in use",): state.acquired, ("warm",): len(state.warm), ("starting",): state.starting}
+
+    metrics.watch("rlm_runs", "Runs that this replica drives.", (), lambda: {(): sum(r.live for r in tenancy.opened())})
+    metrics.watch("rlm_sandboxes", "Sandboxes of this replica.", ("state",), sandboxes)
+    metrics.watch("rlm_sandbox_slots", "Sandboxes that it may have.", (), lambda: {(): pool.state.slots})

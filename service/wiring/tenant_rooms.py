@@ -15,6 +15,7 @@ from service.journal.requests import Requests
 from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
+from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
 from service.runs.dispatch.dispatch import Dispatch, Lines
@@ -50,6 +51,7 @@ class SharedRooms:
     health: ProviderHealth
     lines: Lines
     leases: Leases
+    metrics: ReplicaMetrics
 
     def of(self, tenant_id: TenantId) -> RunsRooms:
         """The rooms of one tenant. Whatever they keep stands under the tenant's own keys.
@@ -58,7 +60,7 @@ class SharedRooms:
             BadRequest: this cannot be a tenant's id.
         """
         blobs = self.blobs_of(tenant_id)
-        journal = Journal(self.store, blobs, tenant_id)
+        journal = Journal(self.store, blobs, tenant_id, self.metrics.count_event)
         ledger = Ledger(self.store, tenant_id, time.time)
         contexts = Contexts(self.store, blobs, tenant_id)
         rules = TenantRules(

@@ -103,6 +103,7 @@ async def served(
             api_keys=api_keys,
             registry=service.registry,
             webhooks=service.webhooks,
+            metrics=service.metrics,
             drain=Drain(service.store.wake_listeners),
             probe=StoreProbe(lambda: service.store.read("PING"), tasks),
             profiles=service.profiles,

@@ -17,7 +17,7 @@ from tests.web.serving import Served
 pytestmark = pytest.mark.anyio
 
 PATIENCE_S = 60
-ANY_ID = re.compile(r"\b(?:ctx|ses|run|upl|key|resp)_[0-9a-f]{32}\b")
+ANY_ID = re.compile(r"\b(?:ctx|ses|run|upl|key|resp|whk|dlv)_[0-9a-f]{32}\b")
 NOT_OF_A_TENANT = {"/v1/models/{model}", "/v1/admin/models/{name}"}
 """What is shown there is the installation's."""
 OF_THE_CALLER = {"/v1/provider-keys/{provider}"}
@@ -66,7 +66,11 @@ async def things_of(it: Served) -> dict[str, str]:
     upload = (await it.client.post("/v1/uploads", json={"name": "u", "size_bytes": 100})).json()["upload_id"]
     context = await it.client.post("/v1/contexts", json={"open": True})
     key = (await it.client.post("/v1/keys", json={"name": "k", "scopes": ["runs"]})).json()["key_id"]
+    webhook = (await it.client.post("/v1/webhooks", json={"url": "https://example.com/"})).json()["webhook_id"]
+    delivery = (await it.client.post(f"/v1/webhooks/{webhook}/test")).json()["delivery_id"]
     return {
+        "webhook_id": webhook,
+        "delivery_id": delivery,
         "run_id": run.json()["run_id"],
         "session_id": session,
         "upload_id": upload,

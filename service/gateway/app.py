@@ -7,6 +7,7 @@ from typing import Any, Self
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
 
 from sandbox_image.protocol import (
     MAX_BATCH_ITEMS,
@@ -88,9 +89,12 @@ async def _body(request: Request, inbound: _Inbound) -> bytes:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest("a host call's body must not be encoded")
     chunks: list[bytes] = []
-    async for chunk in request.stream():
-        inbound.add(len(chunk))
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            inbound.add(len(chunk))
+            chunks.append(chunk)
+    except ClientDisconnect as exc:
+        raise BadRequest("the sandbox went away in the middle of a host call") from exc
     return b"".join(chunks)
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +74,11 @@ def open_backend(name: BackendName, directory: Path, *, subverted: bool = False)
         build_image()
         image = machine.SANDBOX_IMAGE
         more: tuple[str, ...] = ()
-        if subverted:
-            image = subverted_image(image)
-            more = ("--image", image)
-        with launcher_process(directory, *more):
+        with ExitStack() as stack:
+            if subverted:
+                image = stack.enter_context(subverted_image(image))
+                more = ("--image", image)
+            stack.enter_context(launcher_process(directory, *more))
             provider = DockerProvider(
                 Launcher(directory / "launcher.sock"),
                 sessions=sessions,

@@ -1,12 +1,16 @@
 """A sandbox whose supervisor is the attacker's: what is left then is the first filter, its own narrower one, and what
 stands around the sandbox. Cells that begin with `MARK` run in the supervisor."""
 
+import contextlib
 import io
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import docker.errors
 
 from sandbox_image.syscalls import this_architecture
 from service.sandboxes.process_provider import _LevelProvider
@@ -54,8 +58,10 @@ def subvert(provider: _LevelProvider, directory: Path) -> None:
     provider.level = replace(provider.level, image=image)
 
 
-def subverted_image(image: str) -> str:
-    """Build the same for containers, on top of `image`; its name."""
+@contextmanager
+def subverted_image(image: str) -> Iterator[str]:
+    """The same for containers, on top of `image`, for the time of the block; its name. What was built stays in the
+    engine's cache until it is pruned, but bears no name any more."""
     name = f"{image}-subverted"
     place = "/rlm/image/sandbox_image"
     lines = [f"FROM {image}", f"COPY {_ENTRY} {place}/{_ENTRY}"]
@@ -74,8 +80,12 @@ def subverted_image(image: str) -> str:
     archive.seek(0)
     with engine() as client:
         said = list(client.build(fileobj=archive, custom_context=True, tag=name, rm=True, decode=True))
-    assert not any("error" in line for line in said), said[-3:]
-    return name
+        assert not any("error" in line for line in said), said[-3:]
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(docker.errors.ImageNotFound):  # a run beside this one has taken it away
+                client.remove_image(name, force=True, noprune=True)
 
 
 def _attack(

@@ -145,11 +145,12 @@ while not os.path.exists('stop'):
         shutil.rmtree(left, ignore_errors=True)
 print(sorted(os.listdir('outside/d')), open('outside/d/f').read(), open('outside/f').read())
 """
-        read = 0
+        read = rounds = 0
 
         async def look_and_put() -> None:
-            nonlocal read
-            for _ in range(150):
+            nonlocal read, rounds
+            while rounds < 25 or not read:
+                rounds += 1
                 for path in ("in/f", "sub/f"):
                     try:
                         found = await content_of(sandbox, path)

@@ -81,3 +81,15 @@ async def test_a_suspended_tenant_gets_nothing(it: Served) -> None:
     async with it.client_with(secret) as client:
         reply = await client.get("/v1/contexts")
         assert (reply.status_code, reply.json()["code"]) == (403, "tenant_suspended")
+
+
+async def test_a_path_that_there_is_not_is_not_found_with_and_without_a_key(it: Served) -> None:
+    """Which routes there are stands in the OpenAPI document, which everybody may read."""
+    async with it.client_with(None) as client:
+        for path in ("/v1/nothing", "/nothing", "/v1/runs/"):
+            reply = await client.get(path)
+            assert (reply.status_code, reply.json()["code"]) == (404, "not_found"), path
+            assert (await it.client.get(path)).json()["detail"] == reply.json()["detail"]
+        assert (await client.put("/v1/runs")).status_code == 405
+        assert (await client.get("/v1/runs")).status_code == 401
+        assert (await client.get("/openapi.json")).status_code == 200

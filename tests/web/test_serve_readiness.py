@@ -54,6 +54,8 @@ async def test_readiness_follows_the_store(tmp_path: Path) -> None:
             refused = await client.get("/v1/runs")
             assert (refused.status_code, refused.json()["code"]) == (503, "store_failed")
             assert (await client.get("/livez")).status_code == 200
+            # A path that there is not asks nobody, whoever asks for it.
+            assert (await client.get("/v1/nothing")).status_code == 404
             async with store_server(tmp_path):
                 assert await told_ready(client, 200) is None
                 assert (await client.get("/v1/runs")).status_code == 200

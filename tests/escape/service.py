@@ -1,10 +1,13 @@
 """Rows that need no backend: what the service itself does with a hostile peer. They are tests of the suite `tests`, so
 that they run with it too; here each is a row.
 
-    a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_listener.py, test_stream.py
+    a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_hostile_files.py, test_hostile_neighbour.py,
+                                 test_listener.py, test_stream.py
     a hostile launcher client    tests/sandboxes/test_launcher.py, test_launcher_directory.py
     at the gateway               tests/gateway
-    through the API              (its modules belong into `MODULES` as soon as there is one)
+    through the API              tests/web: strangers' ids on every route, bodies and heads, floods, limits, repeated
+                                 requests, paths of files, contexts in pieces, the dialects, and that nothing secret
+                                 shows in logs and refusals
 """
 
 import contextlib
@@ -18,11 +21,24 @@ from tests.escape.column import Row
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "tests/sandboxes/test_hostile_peer.py",
+    "tests/sandboxes/test_hostile_files.py",
+    "tests/sandboxes/test_hostile_neighbour.py",
     "tests/sandboxes/test_listener.py",
     "tests/sandboxes/test_stream.py",
     "tests/sandboxes/test_launcher.py",
     "tests/sandboxes/test_launcher_directory.py",
     "tests/gateway",
+    "tests/web/test_strangers.py",
+    "tests/web/test_canaries.py",
+    "tests/web/test_bodies.py",
+    "tests/web/test_callers.py",
+    "tests/web/test_connections.py",
+    "tests/web/test_contexts.py",
+    "tests/web/test_idempotency.py",
+    "tests/web/test_limits.py",
+    "tests/web/test_sessions.py",
+    "tests/web/test_uploads.py",
+    "tests/web/dialects",
 )
 
 

@@ -36,9 +36,11 @@ async def test_metrics_are_read_at_a_port_of_their_own(tmp_path: Path) -> None:
         with log.open("wb") as errors:
             started = await start_replica(environment(tmp_path, upstream.base_url, RLM_METRICS_PORT="0"), log=errors)
         try:
-            found = re.search(rb"metrics_served.*?(http://127\.0\.0\.1:\d+)", await anyio.Path(log).read_bytes())
+            lines = (await anyio.Path(log).read_bytes()).splitlines()
+            served = next(line for line in lines if b"metrics_served" in line)
+            found = re.search(rb"http://127\.0\.0\.1:\d+", served)
             assert found is not None
-            async with client_of(started.address, "nobody") as api, client_of(found[1].decode(), "nobody") as metrics:
+            async with client_of(started.address, "nobody") as api, client_of(found[0].decode(), "nobody") as metrics:
                 assert (await api.get("/metrics")).status_code == 404
                 text = (await metrics.get("/metrics")).text
             assert 'rlm_http_requests_total{method="GET",route="none",status="404"} 1' in text

@@ -46,6 +46,12 @@ def is_id(text: str, prefix: Prefix) -> bool:
     return _ID.match(text) is not None and text.startswith(f"{prefix}_")
 
 
+def born_at(identifier: str) -> float | None:
+    """When an id was made, in Unix seconds; None for one that `new_id` cannot have made."""
+    value = int(identifier[-32:], 16)
+    return (value >> 80) / 1000 if value >> 76 & 0xF == 7 else None
+
+
 def cell_id(run: RunId, turn: int, block: int) -> CellId:
     """The id of the `block`-th code block (from 0) of a run's `turn` (from 1)."""
     return CellId(f"{run}.t{turn}.b{block}")

@@ -141,5 +141,6 @@ async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskG
         profiles=service.profiles,
         live=LiveAnswers(tasks),
         now=time.time,
+        runs_kept_s=settings.runs_kept_s,
     )
     return first_key_file, rooms

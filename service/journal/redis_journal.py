@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import anyio
 
-from service.errors import NotFound, RlmServiceError
+from service.errors import RlmServiceError
 from service.ids import RunId, TenantId
 from service.journal.codec import decode, encode
 from service.journal.ended import ENDED_TOPIC, MOST_ENDED, ended_key, watched_key
-from service.journal.values import Claimed, Recorded, RunAlreadyFinished, RunIdTaken, RunKept
+from service.journal.values import Claimed, Recorded, RunAbsent, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.batching import Batch
 from service.store.blobs import Blobs
@@ -71,6 +71,11 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"<Journal {self._keys.tenant} appending_to={len(self._lanes)}>"
+
+    @property
+    def tenant(self) -> TenantId:
+        """Whose runs these are."""
+        return self._keys.tenant
 
     async def open_run(
         self,
@@ -274,6 +279,28 @@ class Journal:
         return _run_ids(
             await self._store.read("ZRANGE", self._keys("runs"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
         )
+
+    async def oldest_runs(self, limit: int, after: RunId | None = None) -> list[RunId]:
+        """Root runs, oldest first, beginning behind `after`."""
+        start = f"({after}" if after is not None else "-"
+        return _run_ids(await self._store.read("ZRANGE", self._keys("runs"), start, "+", "BYLEX", "LIMIT", 0, limit))
+
+    async def ends_of(self, run_id: RunId) -> tuple[RunSubmitted, Event] | None:
+        """The run's first and its last event so far; None for one that is not there (any more)."""
+        events = self._events(run_id)
+        first, last = await self._store.read_many(
+            [("XRANGE", events, "-", "+", "COUNT", 1), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
+        )
+        if not (isinstance(first, list) and isinstance(last, list) and first and last):
+            return None
+        submitted = (await self._recorded(first[0])).event
+        assert isinstance(submitted, RunSubmitted), "a journal begins with it"
+        return submitted, (await self._recorded(last[0])).event
+
+    async def forget(self, run_id: RunId) -> None:
+        """Delete a run that has finished, but for what it spent. Its child runs are the caller's. Idempotent."""
+        await self._store.write_many([("UNLINK", self._events(run_id), self._children(run_id), self._run(run_id))])
+        await self._store.write("ZREM", self._keys("runs"), run_id)
 
     async def children_of(self, run_id: RunId) -> list[RunId]:
         """The child runs that were opened, oldest first."""
@@ -487,8 +514,8 @@ def _run_ids(reply: Reply) -> list[RunId]:
     return [RunId(member.decode()) for member in reply if isinstance(member, bytes)]
 
 
-def _absent(run_id: RunId) -> NotFound:
-    return NotFound(f"there is no run {run_id}")
+def _absent(run_id: RunId) -> RunAbsent:
+    return RunAbsent(f"there is no run {run_id}")
 
 
 def _finished(run_id: RunId) -> RunAlreadyFinished:

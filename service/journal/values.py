@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.errors import Fault, RlmServiceError
+from service.errors import Fault, NotFound, RlmServiceError
 from service.ids import CellId, RunId, SessionId
 from service.loop.events import Event
 from service.loop.values import CellStatus
@@ -103,6 +103,10 @@ class RunAlreadyFinished(RlmServiceError):
 
     code = "run_already_finished"
     fault = Fault.CALLER
+
+
+class RunAbsent(NotFound):
+    """There is no such run, or none any more."""
 
 
 class RunNotFinished(RlmServiceError):

@@ -27,6 +27,7 @@ from service.web.dialects.openai import chat as openai_chat
 from service.web.dialects.openai import files as openai_files
 from service.web.dialects.openai import models as openai_models
 from service.web.dialects.openai.responses import routes as openai_responses
+from service.web.gone import told_of_retention
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
@@ -114,7 +115,7 @@ def create_app(rooms: WebRooms) -> FastAPI:
 
 async def _refused(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RlmServiceError)
-    return in_dialect(request.url.path, problem_of(exc, request.state.request_id))
+    return in_dialect(request.url.path, problem_of(told_of_retention(request, exc), request.state.request_id))
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:

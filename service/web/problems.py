@@ -45,6 +45,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "sole_tenant_served": 409,
     "context_open": 409,
     "request_in_progress": 409,
+    "gone": 410,
     "request_too_large": 413,
     "answer_too_long": 413,
     "blob_too_large": 413,

@@ -56,4 +56,6 @@ class WebRooms:
     probe: StoreProbe
     profiles: Profiles
     live: LiveAnswers
+    runs_kept_s: float | None
+    """After its end; None for ever."""
     now: Callable[[], float]

@@ -30,6 +30,8 @@ from service.runs.dispatch.dispatch import Lines
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.adopting import keep_adopting
 from service.runs.recovery.leases import Leases
+from service.runs.retention.forgetting import keep_forgetting
+from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
 from service.runs.sessions.idling import IdlePatience
 from service.runs.tenancy import Tenancy
@@ -170,6 +172,13 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                     await keep_adopting(tenants, room)
 
             tasks.start_soon(adopt)
+
+            async def rooms_of_tenants() -> list[RunsRooms]:
+                return [runs.rooms for runs in await tenants()]
+
+            if settings.runs_kept_s is not None:
+                forget = partial(keep_forgetting, kept_s=settings.runs_kept_s, now=time.time)
+                tasks.start_soon(forget, rooms_of_tenants)
             tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)
         try:
             yield Service(

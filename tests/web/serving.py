@@ -109,6 +109,7 @@ async def served(
             profiles=service.profiles,
             live=LiveAnswers(tasks, grace_s=grace_s),
             now=time.time,
+            runs_kept_s=service.settings.runs_kept_s,
         )
         listening = Listening(
             host="127.0.0.1", port=0, most_connections=service.settings.most_connections, drain_s=30.0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from service.ids import new_id
 from service.tenants.values import Scope
 from tests.runs.playing import ROOT, SUB, repl
 from tests.web.serving import Served, served
@@ -87,3 +88,15 @@ async def test_a_run_is_exported_and_imported(tmp_path: Path) -> None:
             assert (await other.post("/v1/runs:import", content=export.content)).status_code == 415
             refused = await other.post("/v1/runs:import", content=b"{}\n", headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
+
+
+async def test_a_run_from_before_what_is_kept_is_gone(tmp_path: Path) -> None:
+    """Its id says so, whether there was such a run or not; an id of today that nobody has is not found."""
+    async with served(tmp_path, settings={"RLM_KEEP_RUNS_DAYS": "30"}) as it:
+        old = "run_" + "0190" + "0" * 8 + "7" + "0" * 19
+        for path in ("", "/events", "/answer", "/trajectory"):
+            gone = await it.client.get(f"/v1/runs/{old}{path}")
+            assert (gone.status_code, gone.json()["code"]) == (410, "gone")
+        assert "kept for 30 days" in gone.json()["detail"]
+        missing = await it.client.get(f"/v1/runs/{new_id('run')}")
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

@@ -237,7 +237,7 @@ class Drives:
         """The events of all runs of the session so far: their host calls answer a rebuild."""
         records = await self._rooms.session.cell_log.read(submitted.session_id)
         runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
-        return [entry.event for run_id in runs for entry in await self._rooms.events_of(run_id)]
+        return [entry.event for run_id in runs for entry in await self._rooms.journal.read_all(run_id)]
 
     async def _reserve_wrap_up(self, standing: Standing) -> None:
         """Set the wrap-up call's money aside, so that even a run that spends everything can say what it has."""

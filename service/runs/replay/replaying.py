@@ -243,7 +243,7 @@ class Rehearsal:
         """Of the session before this run: their host calls answer the rebuild."""
         records = await self._rooms.session.cell_log.read(self._session.session_id)
         runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
-        return [entry.event for run_id in runs for entry in await self._rooms.events_of(run_id)]
+        return [entry.event for run_id in runs for entry in await self._rooms.journal.read_all(run_id)]
 
     @property
     def _answer_form(self) -> AnswerForm:

@@ -1,0 +1,114 @@
+"""Forgetting: finds the runs of a tenant whose time is over, oldest first, and deletes them, but for what they spent.
+
+A run is due when it was submitted, and ended, longer ago than runs are kept. One that has not ended is never due; one
+in a session that outlives its runs is not while that session is open, because the recorded answers of its host calls
+bring the session's variables back. Every step may be repeated, by several replicas at once too: a run's place in the
+list goes last, so what was broken off half-way is found again.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from service.errors import NotFound
+from service.ids import RunId, born_at
+from service.journal.values import SessionRecord
+from service.loop.events import RunFinished, RunSubmitted
+from service.runs.copies.cell_logs import forget_session
+from service.runs.rooms import RunsRooms
+from service.store.errors import StoreFailed
+
+LOOK_EVERY_S = 60.0
+LOOKED_AT_ONCE = 200
+"""Runs of one tenant in one look: what is behind them comes in the next."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look at a tenant's runs came to."""
+
+    forgotten: int
+    after: RunId | None
+    """Where the next one goes on; None at the beginning, because this one has seen the last run that may be due."""
+
+
+def is_due(
+    submitted: RunSubmitted, finished: RunFinished | None, session: SessionRecord | None, *, before: float
+) -> bool:
+    """Whether a run that was born before then is forgotten now. `session` is None when its record is gone. Pure."""
+    if finished is None or finished.at >= before:
+        return False
+    if not submitted.keeps_session or session is None:
+        return True
+    return session.closed_at is not None and session.closed_at < before
+
+
+async def forget_runs(rooms: RunsRooms, *, before: float, after: RunId | None = None) -> Look:
+    """Forget what is due among the next `LOOKED_AT_ONCE` runs behind `after`.
+
+    Raises:
+        StoreFailed: some may not be forgotten; ask again.
+    """
+    found = await rooms.journal.oldest_runs(LOOKED_AT_ONCE, after)
+    old = [run_id for run_id in found if (born := born_at(run_id)) is not None and born < before]
+    forgotten = 0
+    for run_id in old:
+        forgotten += await _forget_if_due(rooms, run_id, before)
+    is_last = len(old) < LOOKED_AT_ONCE
+    return Look(forgotten=forgotten, after=None if is_last else old[-1])
+
+
+async def keep_forgetting(
+    tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
+    *,
+    kept_s: float,
+    now: Callable[[], float],
+    every_s: float = LOOK_EVERY_S,
+) -> None:
+    """Until cancelled: a bounded look at each tenant's runs, again and again. A store that fails is asked again."""
+    places: dict[str, RunId | None] = {}
+    while True:
+        try:
+            for rooms in await tenants():
+                tenant = rooms.journal.tenant
+                look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
+                places[tenant] = look.after
+                if look.forgotten:
+                    log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten)
+        except StoreFailed as exc:
+            log.warning("runs_not_forgotten", error=str(exc))
+        await anyio.sleep(every_s)
+
+
+async def _forget_if_due(rooms: RunsRooms, run_id: RunId, before: float) -> bool:
+    ends = await rooms.journal.ends_of(run_id)
+    if ends is None:
+        await rooms.journal.forget(run_id)  # broken off half-way
+        return True
+    submitted, last = ends
+    session = await _session_of(rooms, submitted)
+    if not is_due(submitted, last if isinstance(last, RunFinished) else None, session, before=before):
+        return False
+    await _forget_family(rooms, run_id)
+    return True
+
+
+async def _forget_family(rooms: RunsRooms, run_id: RunId) -> None:
+    """Child runs before their parent, which names them; a session that nobody can come back to goes with its run."""
+    for child_id in await rooms.journal.children_of(run_id):
+        await _forget_family(rooms, child_id)
+    ends = await rooms.journal.ends_of(run_id)
+    if ends is not None:
+        await forget_session(rooms.session, ends[0].session_id)
+    await rooms.journal.forget(run_id)
+
+
+async def _session_of(rooms: RunsRooms, submitted: RunSubmitted) -> SessionRecord | None:
+    try:
+        return await rooms.session.records.get(submitted.session_id)
+    except NotFound:
+        return None

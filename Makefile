@@ -1,6 +1,6 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run serve test test-long check escape chaos bench tiny-model clean
+.PHONY: help run serve test test-long check escape fuzz chaos bench tiny-model clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -36,6 +36,10 @@ escape: ## Try to get out of every sandbox that this machine has (docs/security.
 chaos: ## Kill, pause and fill up everything under load (docs/operations.md); CHAOS="--short --seed 1" for less
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.chaos $(CHAOS)
+
+fuzz: ## Feed the parsers of hostile input with what nearly fits; FUZZ="--seconds 600" for longer
+	@sh deploy/setup_environment.sh dev
+	@.venv/bin/python -P -m tests.fuzzing $(FUZZ)
 
 bench: ## Measure this service beside the reference library and the machine (some 20 minutes; docs/performance.md)
 	@sh deploy/setup_environment.sh run

@@ -66,6 +66,8 @@ def of_run(stop_reason: StopReason, source: AnswerSource) -> ExitCode:
             | StopReason.ANSWER_TOO_LARGE
         ):
             return ExitCode.STOPPED
+        case StopReason.SUSPENDED:
+            return ExitCode.POLICY
         case StopReason.CANCELLED:
             return ExitCode.CANCELLED
         case StopReason.MODEL_FAILED:

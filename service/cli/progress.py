@@ -349,6 +349,7 @@ _STOPPED = {
     StopReason.ANSWER_TOO_LARGE: "stopped: the answer is larger than its limit",
     StopReason.SANDBOX_LOST: "stopped: the sandbox was lost",
     StopReason.MODEL_FAILED: "stopped: the root LM could not be had",
+    StopReason.SUSPENDED: "stopped: its tenant is suspended",
     StopReason.STORE_FAILED: "stopped: the store failed",
     StopReason.INTERNAL_ERROR: "stopped by a defect of the service",
 }

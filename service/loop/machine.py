@@ -33,7 +33,7 @@ for it, on cancel, or when the deadline has passed)
     —                 RunSubmitted           AskRoot(turn); with no turns allowed wrap-up*; of a direct cell RunCell
     AskRoot(turn)     CallFinished ok        RunCell of the first block · no block: the final, or a reminder
                       RootUnavailable        ! stop · budget, token_limit: wrap-up* · too_long: AskRoot(compaction),
-                                             once a turn · else Finish(model_failed)
+                                             once a turn · else Finish(suspended or model_failed)
     RunCell           CellFinished           answer ready: ReadVariable · partial changed: ReadVariable ·
                                              namespace lost: RebuildNamespace · next block: RunCell · the final
     ReadVariable      ValueRead              submitted or named: Finish(answered), or a correction and the next turn ·
@@ -254,6 +254,8 @@ def _root_unavailable(state: RunState, event: RootUnavailable) -> RunState:
             return ending.wrap_up(state, StopReason.BUDGET)
         case CallOutcome.TOKEN_LIMIT:
             return ending.wrap_up(state, StopReason.TOKEN_LIMIT)
+        case CallOutcome.SUSPENDED:
+            return ending.partial(state, StopReason.SUSPENDED, event.message)
         case CallOutcome.TOO_LONG if compaction.is_possible(state):
             # The turn counts although it brought no reply: a call's id is derived from its turn, and is used once.
             return replace(state, phase=Asking(purpose=Purpose.COMPACTION))

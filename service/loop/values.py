@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     ANSWER_TOO_LARGE = "answer_too_large"
     SANDBOX_LOST = "sandbox_lost"
     MODEL_FAILED = "model_failed"
+    SUSPENDED = "suspended"
+    """Its tenant may not spend any more."""
     STORE_FAILED = "store_failed"
     INTERNAL_ERROR = "internal_error"
     """A defect of this service."""
@@ -66,6 +68,8 @@ class CallOutcome(StrEnum):
     """The reply broke the protocol, or did not satisfy the requested JSON schema."""
     BUDGET = "budget"
     """No reservation could be made, so no call was made."""
+    SUSPENDED = "suspended"
+    """The run's tenant may not spend, so no call was made."""
     CALL_LIMIT = "call_limit"
     TOKEN_LIMIT = "token_limit"  # noqa: S105 -- tokens of a language model
     CANCELLED = "cancelled"

@@ -10,7 +10,7 @@ import structlog
 
 from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
 from service.ids import RunId, SessionId, new_id
-from service.journal.values import Recorded, RunAlreadyFinished, RunKept
+from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunSubmitted
 from service.loop.values import AnswerSource
 from service.runs.calls.purse import Purse
@@ -74,6 +74,8 @@ class Runs:
             BudgetTooSmall: its own limits do not cover its first call.
             BudgetExceeded, BudgetInFlight: nor does what is left to its session, key or tenant.
             SandboxRefused, NoSandboxSlot: this machine cannot run it.
+            QuotaExceeded: it goes deeper than its tenant or a key may have sandboxes.
+            ConcurrencyLimited: as many runs wait as may.
             RunIdTaken: there is a run of this id already.
             StoreFailed: whether anything was submitted is unknown.
         """
@@ -107,12 +109,23 @@ class Runs:
         route = await self.rooms.route_to(submitted.root_model)
         check_affordable(submitted, route, inherited)
         purse = Purse(submitted, self.rooms.ledger)
-        await self.rooms.dispatch.set_allowances(submitted.key_line)
+        dispatch = self.rooms.dispatch
+        await dispatch.check_chain(submitted)
+        await dispatch.set_allowances(submitted.key_line)
         await purse.check_covers(first_call_amount(submitted, route, inherited))
-        await prepare_session()
-        await purse.set_limits()
-        leases = self.rooms.leases
-        await self.rooms.journal.open_run(submitted, inherited, keeper=leases.replica, for_s=leases.for_s)
+        await dispatch.place_of(submitted).enter(begins_at_once=self._seats.can_begin(submitted))
+        try:
+            await prepare_session()
+            await purse.set_limits()
+            leases = self.rooms.leases
+            await self.rooms.journal.open_run(submitted, inherited, keeper=leases.replica, for_s=leases.for_s)
+        except RunIdTaken:
+            if not self.is_live(submitted.run_id):
+                dispatch.run_was_left(submitted.run_id)  # that run's own driver renews its place, if it has one yet
+            raise
+        except BaseException:
+            await dispatch.run_has_ended(submitted.run_id)
+            raise
 
     def start(self, run_id: RunId) -> None:
         """Claim a run and drive it in this replica's task group, from wherever it stands. Calling it for a live run
@@ -214,38 +227,45 @@ class Runs:
         await self._seats.close_all()
 
     async def _drive(self, run_id: RunId, live: _Live) -> None:
+        is_left = True
         try:
             tenure = live.tenure = await self._drives.claim_root(run_id)
         except (RunKept, RunAlreadyFinished):
             log.info("run_not_claimed", run_id=run_id)
         except RlmServiceError as exc:
-            await self._end(run_id, exc)
+            is_left = not await self._end(run_id, exc)
         else:
             if self._is_leaving:
                 tenure.end()
-            await self._drive_to_last_word(tenure)
+            is_left = not await self._drive_to_last_word(tenure)
         finally:
+            if is_left:
+                self.rooms.dispatch.run_was_left(run_id)
+            else:
+                await self.rooms.dispatch.run_has_ended(run_id)
             self._live.pop(run_id).ended.set()
 
-    async def _drive_to_last_word(self, tenure: Tenure) -> None:
+    async def _drive_to_last_word(self, tenure: Tenure) -> bool:
+        """Whether the run has ended, as far as that could be written down; False for one that is left to others."""
         try:
             await self._drives.drive_root(tenure)
         except Exception as exc:  # noqa: BLE001 -- one of the few boundaries: a run's failure must not end the others
             if not tenure.is_left_after(exc):
-                await self._end(tenure.run_id, sole_failure(exc))
-                return
+                return await self._end(tenure.run_id, sole_failure(exc))
             log.warning("run_left", run_id=tenure.run_id, epoch=tenure.epoch, why=str(sole_failure(exc)))
         else:
             if not tenure.is_over:
-                return
+                return True
             log.info("run_handed_over", run_id=tenure.run_id, epoch=tenure.epoch)
         # Without effect on a run that somebody else has by now; without a store, the lease runs out by itself.
         with anyio.move_on_after(LET_GO_WITHIN_S, shield=True), contextlib.suppress(StoreFailed):
             await self.rooms.journal.let_go(tenure.run_id, tenure.epoch)
+        return False
 
-    async def _end(self, run_id: RunId, failure: BaseException) -> None:
-        """The last word of a run that cannot go on anywhere, or that nobody else would drive."""
+    async def _end(self, run_id: RunId, failure: BaseException) -> bool:
+        """The last word of a run that cannot go on anywhere, or that nobody else would drive; whether it was that."""
         if isinstance(failure, StoreFailed) and self.rooms.leases.hands_over:
             log.warning("run_left", run_id=run_id, why=str(failure))
-            return
+            return False
         await say_last_word(self.rooms, run_id, failure, None)
+        return True

@@ -52,15 +52,15 @@ def left(shares: Shares, levels: int) -> Shares:
     return replace(shares, guaranteed=shares.guaranteed - levels)
 
 
-def kind_to_take(shares: Shares, *, own_is_free: bool, chains_wait: bool) -> SlotKind | None:
+def kind_to_take(shares: Shares, *, own_is_free: bool, may_be_spare: bool) -> SlotKind | None:
     """Which slot a sandbox gets; None: it waits.
 
-    Its own slot first, because it costs nobody anything; a spare one only for a further sibling, and only while no
-    chain waits to be admitted: whoever is in must not keep the next one out for ever.
+    Its own slot first, because it costs nobody anything; a spare one only for a further sibling, and not while a chain
+    waits to be admitted: whoever is in must not keep the next one out for ever.
     """
     if own_is_free:
         return "own"
-    return "spare" if shares.spare > 0 and not chains_wait else None
+    return "spare" if shares.spare > 0 and may_be_spare else None
 
 
 def taken(shares: Shares, kind: SlotKind) -> Shares:
@@ -81,6 +81,7 @@ class _Waiter:
 class _Sibling:
     chain: "Chain"
     level: int
+    may_be_spare: bool
     kind: SlotKind | None = None
     granted: anyio.Event = field(default_factory=anyio.Event)
 
@@ -94,13 +95,16 @@ class Chain:
         self._own_in_use = [False] * levels
 
     @asynccontextmanager
-    async def take(self, level: int) -> AsyncIterator[None]:
-        """Hold a slot for one sandbox of this level inside the block, waiting in line for it."""
+    async def take(self, level: int, *, may_be_spare: bool = True) -> AsyncIterator[SlotKind]:
+        """Hold a slot for one sandbox of this level inside the block, waiting in line for it.
+
+        `may_be_spare` is whether it may be one beside the chain's own; yields which it is.
+        """
         if not 0 <= level < self.levels:
             raise NoSandboxSlot(f"this run was admitted with {self.levels} sandbox levels, found one of level {level}")
-        kind = await self._slots._take(self, level)  # noqa: SLF001 - two halves of one object
+        kind = await self._slots._take(self, level, may_be_spare=may_be_spare)  # noqa: SLF001 - two halves of one object
         try:
-            yield
+            yield kind
         finally:
             self._slots._give_back(self, level, kind)  # noqa: SLF001
 
@@ -202,8 +206,8 @@ class Slots:
             self._chains.remove(waiter)
         self._grant()
 
-    async def _take(self, chain: Chain, level: int) -> SlotKind:
-        sibling = _Sibling(chain, level)
+    async def _take(self, chain: Chain, level: int, *, may_be_spare: bool) -> SlotKind:
+        sibling = _Sibling(chain, level, may_be_spare)
         self._siblings.append(sibling)
         self._grant()
         try:
@@ -231,7 +235,8 @@ class Slots:
             self._chains.popleft().granted.set()
         for sibling in list(self._siblings):
             own_is_free = sibling.chain.own_is_free(sibling.level)
-            kind = kind_to_take(self._shares, own_is_free=own_is_free, chains_wait=bool(self._chains))
+            may_be_spare = sibling.may_be_spare and not self._chains
+            kind = kind_to_take(self._shares, own_is_free=own_is_free, may_be_spare=may_be_spare)
             if kind is None:
                 continue
             self._siblings.remove(sibling)

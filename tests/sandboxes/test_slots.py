@@ -36,7 +36,7 @@ class Pure(RuleBasedStateMachine):
     def take(self, pick: st.DataObject, chains_wait: bool) -> None:
         own = pick.draw(st.sampled_from(self.chains))
         level = pick.draw(st.integers(0, len(own) - 1))
-        kind = kind_to_take(self.shares, own_is_free=not own[level], chains_wait=chains_wait)
+        kind = kind_to_take(self.shares, own_is_free=not own[level], may_be_spare=not chains_wait)
         assert kind is not None or own[level], "a free own slot is always given"
         if kind is not None:
             self.shares = taken(self.shares, kind)

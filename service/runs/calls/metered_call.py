@@ -189,7 +189,7 @@ class MeteredCalls:
             await self._dispatch.require_active()
             await self._dispatch.calls.admit(asked, until=until)
         except TenantSuspended as suspended:
-            return Refused(outcome=CallOutcome.REFUSED, message=str(suspended), error=suspended)
+            return Refused(outcome=CallOutcome.SUSPENDED, message=str(suspended), error=suspended)
         except (RateLimited, ConcurrencyLimited) as limited:
             return Refused(outcome=CallOutcome.RATE_LIMITED, message=str(limited), error=limited)
         return None

@@ -32,6 +32,7 @@ _STOPS = {
     CallOutcome.TOKEN_LIMIT: StopReason.TOKEN_LIMIT,
     CallOutcome.TIMED_OUT: StopReason.DEADLINE,
     CallOutcome.CANCELLED: StopReason.CANCELLED,
+    CallOutcome.SUSPENDED: StopReason.SUSPENDED,
 }
 
 

@@ -95,7 +95,7 @@ class CallAdmission:
             if not self._lines.of(call.provider).free or self._counts.are_waited_for(Counted.MODEL_CALLS):
                 return count
             try:
-                await self._counts.take(Counted.MODEL_CALLS, call.call_id, call.key_line)
+                await self._counts.take(Counted.MODEL_CALLS, (call.call_id,), call.key_line)
             except ConcurrencyLimited:
                 return count
             if await self._take_turn(call) is not None:
@@ -117,7 +117,7 @@ class CallAdmission:
             log.warning("tokens_not_corrected", call_id=call_id, why=str(exc))
 
     async def _try(self, call: CallAsked) -> RateLimited | None:
-        await self._counts.wait_for(Counted.MODEL_CALLS, call.call_id, call.key_line)
+        await self._counts.wait_for(Counted.MODEL_CALLS, (call.call_id,), call.key_line)
         return await self._take_turn(call)
 
     async def _take_turn(self, call: CallAsked) -> RateLimited | None:

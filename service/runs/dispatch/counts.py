@@ -6,8 +6,7 @@ the same ids. What nothing limits is not counted, and asks the store for nothing
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 import structlog
@@ -42,22 +41,31 @@ class Counts:
     def __repr__(self) -> str:
         return f"<Counts {' '.join(f'{counted}={len(held)}' for counted, held in self._held.items() if held)}>"
 
-    async def take(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
-        """Count it, until `give_back`. Idempotent by the id.
+    async def take(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
+        """Count them, until `give_back`: all or none. Idempotent by the ids.
 
         Raises:
-            ConcurrencyLimited: there are too many.
+            ConcurrencyLimited: there would be too many.
             StoreFailed
         """
         levels = await self._rules.levels_of(key_line)
         if all(limit(level.limits, counted) is None for level in levels):
             return
+        held = self._held[counted]
+        taken: list[str] = []
         # Shielded: what was counted and nobody knows of would count until it lapses.
         with anyio.CancelScope(shield=True):
-            await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
-        self._held[counted][lease_id] = levels
+            try:
+                for lease_id in lease_ids:
+                    await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
+                    if lease_id not in held:
+                        taken.append(lease_id)
+                    held[lease_id] = levels
+            except BaseException:
+                await self.give_back(counted, *taken)
+                raise
 
-    async def wait_for(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
+    async def wait_for(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
         """The same, waiting until it fits. Of one key it is first come, first served on this replica.
 
         Raises:
@@ -68,23 +76,27 @@ class Counts:
         self._before[door] += 1
         try:
             async with self._doors.setdefault(door, anyio.Lock()):
-                await self._wait_at_door(counted, lease_id, key_line)
+                await self._wait_at_door(counted, lease_ids, key_line)
         finally:
             self._before[door] -= 1
             if not self._before[door]:
                 del self._before[door], self._doors[door]
 
-    async def _wait_at_door(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> None:
+    async def _wait_at_door(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
         while True:
             changed = self._changed
             await self._rules.require_active()
             try:
-                await self.take(counted, lease_id, key_line)
+                await self.take(counted, lease_ids, key_line)
             except ConcurrencyLimited:
                 with anyio.move_on_after(LOOK_AGAIN_S):
                     await changed.wait()
             else:
                 return
+
+    def are_held(self, counted: Counted, lease_ids: Sequence[str]) -> bool:
+        """Whether these were taken here, and something limits them."""
+        return any(lease_id in self._held[counted] for lease_id in lease_ids)
 
     def are_waited_for(self, counted: Counted) -> bool:
         """Whether somebody waits here for more of them."""
@@ -125,15 +137,6 @@ class Counts:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-    @asynccontextmanager
-    async def taken(self, counted: Counted, lease_id: str, key_line: Sequence[KeyId]) -> AsyncIterator[None]:
-        """For the time of the block, after waiting for it."""
-        await self.wait_for(counted, lease_id, key_line)
-        try:
-            yield
-        finally:
-            await self.give_back(counted, lease_id)
 
 
 async def keep_renewing(counts: Callable[[], Iterable[Counts]]) -> None:

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Sequence
 
-from service.ids import KeyId
+from service.ids import KeyId, RunId
 from service.ledger.redis_ledger import Ledger
+from service.loop.events import RunSubmitted
 from service.runs.dispatch.allowances import Allowances
 from service.runs.dispatch.call_admission import CallAdmission, CallLines
 from service.runs.dispatch.counts import Counts
 from service.runs.dispatch.places import FairPlaces
+from service.runs.dispatch.run_place import RunPlace
+from service.runs.dispatch.sandbox_counts import SandboxCount, check_chain
 from service.runs.dispatch.tenant_rules import TenantRules
+from service.tenants.quotas import Counted
+
+_OF_RUNS = (Counted.QUEUED_RUNS, Counted.PARALLEL_RUNS)
 
 
 class Lines:
@@ -45,3 +51,25 @@ class Dispatch:
             StoreFailed
         """
         await self._allowances.write(await self._levels_of(key_line))
+
+    def place_of(self, submitted: RunSubmitted) -> RunPlace:
+        """The place of a root run, which may be held already."""
+        return RunPlace(self.counts, submitted.run_id, submitted.key_line)
+
+    async def run_has_ended(self, run_id: RunId) -> None:
+        """Or never came to be: its place is free. Idempotent."""
+        for counted in _OF_RUNS:
+            await self.counts.give_back(counted, run_id)
+
+    def run_was_left(self, run_id: RunId) -> None:
+        """Another replica drives the run, or will: its place stays taken until that one has it."""
+        for counted in _OF_RUNS:
+            self.counts.leave_to_others(counted, run_id)
+
+    def sandboxes_of(self, submitted: RunSubmitted) -> SandboxCount:
+        """What a root run takes of its tenant's sandboxes; nothing yet."""
+        return SandboxCount(self.counts, submitted.run_id, submitted.key_line)
+
+    async def check_chain(self, submitted: RunSubmitted) -> None:
+        """Raises `QuotaExceeded` for a run that goes deeper than its tenant or a key may have sandboxes."""
+        check_chain(submitted.limits.depth + 1, await self._levels_of(submitted.key_line))

@@ -21,6 +21,7 @@ from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StaleEpoch, StoreFailed
 from service.store.fences import Fence
+from service.tenants.errors import TenantSuspended
 
 LAST_WORD_S = 5.0
 TRY_AGAIN_AFTER_S = 0.5
@@ -35,7 +36,7 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException 
     a child run, None for a root run. Nothing is written for a run that another replica has taken over.
     """
     reason, message = _reason(failure)
-    if reason is not StopReason.CANCELLED:
+    if reason not in (StopReason.CANCELLED, StopReason.SUSPENDED):
         log.error("run_broke_off", run_id=run_id, stop_reason=reason.value, exc_info=failure)
     with anyio.move_on_after(LAST_WORD_S, shield=True):
         while True:
@@ -55,6 +56,8 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException 
 
 def _reason(failure: BaseException | None) -> tuple[StopReason, str]:
     match failure:
+        case TenantSuspended():
+            return StopReason.SUSPENDED, str(failure)
         case StoreFailed():
             return StopReason.STORE_FAILED, str(failure)
         case SandboxRefused() | SandboxStartFailed() | SandboxGone() | NoSandboxSlot():

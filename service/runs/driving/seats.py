@@ -18,11 +18,14 @@ from service.errors import Fault, RlmServiceError
 from service.ids import RunId, SessionId
 from service.journal.values import SessionUsed
 from service.loop.events import RunSubmitted
+from service.runs.dispatch.dispatch import Dispatch
+from service.runs.dispatch.sandbox_counts import SandboxCount
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
 from service.store.fences import Fence
+from service.tenants.quotas import Counted
 
 
 @dataclass(eq=False)
@@ -51,6 +54,8 @@ class Seat:
     def __init__(self, seats: "Seats", submitted: RunSubmitted, fence: Fence, levels: "Levels | None" = None) -> None:
         self._seats = seats
         self._submitted = submitted
+        self.sandboxes = seats.dispatch.sandboxes_of(submitted)
+        """What a root run takes; a child run takes from those of its root, through `levels`."""
         self.fence = fence
         """Of what the run logs for its session: the run's, or in a kept session that of its claim."""
         self.levels = levels
@@ -62,14 +67,25 @@ class Seat:
 
         Raises:
             NoSandboxSlot: it could not be had until the run's deadline.
+            TenantSuspended: it is not to be had.
         """
+        if self.levels is not None:
+            return self._new_session()
+        place = self._seats.dispatch.place_of(self._submitted)
+        await place.wait_for_turn()
         if self._submitted.keeps_session:
-            return await self._seats.sit_in_kept(self._submitted, self, self._leave)
-        if self.levels is None:
-            chain = await self._seats.admit(self._submitted, self._submitted.limits.depth + 1)
+            session = await self._seats.sit_in_kept(self._submitted, self, self._leave)
+        else:
+            self._leave.push_async_callback(self.sandboxes.give_chain_back)
+            chain = await self._seats.admit(self.sandboxes, self._submitted, self._submitted.limits.depth + 1)
             self._leave.callback(self._seats.slots.give_up, chain)
-            self.levels = Levels(chain, first_depth=0)
+            self.levels = Levels(chain, self.sandboxes, first_depth=0)
             await self._leave.enter_async_context(self.levels.slot(0))
+            session = self._new_session()
+        await place.has_begun()
+        return session
+
+    def _new_session(self) -> OpenSession:
         session = self._seats.new_session(self._submitted.session_id)
         self._leave.push_async_callback(session.close)
         return session
@@ -85,13 +101,21 @@ class Levels:
     """The guaranteed slots of a root run's descendants, by depth."""
 
     chain: Chain
+    sandboxes: SandboxCount
     first_depth: int
 
     @asynccontextmanager
     async def slot(self, depth: int) -> AsyncIterator[None]:
         """Hold a slot for one run of this depth, waiting in line for it."""
-        async with self.chain.take(depth - self.first_depth):
-            yield
+        level = depth - self.first_depth
+        async with AsyncExitStack() as more:
+            may_be_spare = False
+            if not self.chain.own_is_free(level):
+                may_be_spare = await more.enter_async_context(self.sandboxes.maybe_one_more())
+            async with self.chain.take(level, may_be_spare=may_be_spare) as kind:
+                if kind == "own":
+                    await more.aclose()
+                yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +199,33 @@ class Seats:
     def new_session(self, session_id: SessionId) -> OpenSession:
         return OpenSession(session_id, rooms=self._rooms.session)
 
-    async def admit(self, submitted: RunSubmitted, levels: int) -> Chain:
-        """Guarantee the levels, waiting until the run's deadline."""
-        at_once = self._rooms.slots.guarantee_now(levels)
-        if at_once is not None:
-            return at_once
-        for kept in list(self._kept.values()):
-            await self.end_idle(kept)
-        waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
-        return await self._rooms.slots.guarantee(levels, deadline_s=waiting_s)
+    @property
+    def dispatch(self) -> Dispatch:
+        return self._rooms.dispatch
+
+    async def admit(self, sandboxes: SandboxCount, submitted: RunSubmitted, levels: int) -> Chain:
+        """Guarantee the levels, waiting until the run's deadline: first for what its tenant may have, then for its turn
+        among all tenants."""
+        if not await sandboxes.take_chain_now(levels):
+            for kept in list(self._kept.values()):
+                if kept.keeper is self:
+                    await self.end_idle(kept)
+            await sandboxes.wait_for_chain(levels)
+        async with self.dispatch.lines.run_starts.taken(self.dispatch.tenant, cost=levels):
+            at_once = self._rooms.slots.guarantee_now(levels)
+            if at_once is not None:
+                return at_once
+            for kept in list(self._kept.values()):
+                await self.end_idle(kept)
+            waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
+            return await self._rooms.slots.guarantee(levels, deadline_s=waiting_s)
+
+    def can_begin(self, submitted: RunSubmitted) -> bool:
+        """Whether a run that came now would have to wait here neither for slots nor for its session."""
+        sitting = self.sitting(submitted.session_id)
+        is_free = sitting is None or sitting.run_id is None
+        has_slots = self._rooms.slots.shares.spare > submitted.limits.depth
+        return is_free and has_slots and bool(self.dispatch.lines.run_starts.free)
 
     async def sit_in_kept(self, submitted: RunSubmitted, seat: Seat, leave: AsyncExitStack) -> OpenSession:
         """Take a seat in a session that outlives the run. Called by `Seat` only."""
@@ -193,21 +235,26 @@ class Seats:
         leave.callback(kept.turnstile.release)
         kept.run_id = submitted.run_id
         leave.callback(self._rise, kept)
-        leave.push_async_callback(self._make_way, kept)
+        leave.push_async_callback(seat.sandboxes.give_chain_back)
+        leave.push_async_callback(self._keep_counted, kept, seat.sandboxes)
         await self._claim(kept, submitted, seat)
         record = await self._rooms.session.records.get(session_id)
         kept.is_closed = kept.is_closed or record.closed_at is not None
         depth = submitted.limits.depth
-        below = self._rooms.slots.guarantee_now(depth) if kept.slot is not None else None
+        below = None
+        if kept.slot is not None:
+            await self._uncount(kept)
+            if await seat.sandboxes.take_chain_now(depth + 1):
+                below = self._rooms.slots.guarantee_now(depth)
         if below is None:
             await self._stand_up(kept)
-            whole = await self.admit(submitted, depth + 1)
+            whole = await self.admit(seat.sandboxes, submitted, depth + 1)
             kept.slot, below = self._rooms.slots.split(whole, 1)
         leave.callback(self._rooms.slots.give_up, below)
         if kept.slot is not None and not kept.is_in_slot:
             await kept.in_slot.enter_async_context(kept.slot.take(0))
             kept.is_in_slot = True
-        seat.levels = Levels(below, first_depth=1)
+        seat.levels = Levels(below, seat.sandboxes, first_depth=1)
         return kept.session
 
     async def _claim(self, kept: _Kept, submitted: RunSubmitted, seat: Seat) -> None:
@@ -225,6 +272,15 @@ class Seats:
         kept.epoch = epoch
         # The run's own epoch need not stand: whoever takes the run over claims the session before reading its log.
         seat.fence = records.fence(session_id, epoch)
+
+    async def _keep_counted(self, kept: _Kept, sandboxes: SandboxCount) -> None:
+        await self._make_way(kept)
+        if kept.is_in_slot and not await sandboxes.keep_for(kept.session.session_id):
+            await self._stand_up(kept)
+
+    async def _uncount(self, kept: _Kept) -> None:
+        """The sandbox of an idle session, which is a run's again or is no more."""
+        await kept.keeper.dispatch.counts.give_back(Counted.SANDBOXES, kept.session.session_id)
 
     async def _make_way(self, kept: _Kept) -> None:
         """At the end of a run: the session keeps its sandbox, unless somebody waits for a slot or it is closed."""
@@ -305,6 +361,7 @@ class Seats:
             await kept.session.close()
             await kept.in_slot.aclose()
             kept.in_slot, kept.is_in_slot = AsyncExitStack(), False
+            await self._uncount(kept)
         if kept.slot is not None:
             slot, kept.slot = kept.slot, None
             self._rooms.slots.give_up(slot)

@@ -26,7 +26,8 @@ from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, ch
 WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""
 
-_NO_MONEY = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT})
+_NOTHING_MORE = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT, CallOutcome.SUSPENDED})
+"""A batch ends where one of its calls comes to this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class SubCalls:
                 if refused is not None:
                     # A later prompt may be shorter and still fit: it is refused all the same, because a batch with
                     # holes is worse for the code that asked than one that ends early.
-                    end = len(batch.prompts) if refused.outcome in _NO_MONEY else done + 1
+                    end = len(batch.prompts) if refused.outcome in _NOTHING_MORE else done + 1
                     items[done:end] = [HostCallItem(failure=refused.outcome, message=refused.message)] * (end - done)
                     done = end
 

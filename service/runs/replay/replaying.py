@@ -68,14 +68,20 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
         raise RunNotFinished(f"run {run_id} is still running: replay it when it has ended")
     if submitted.is_direct:
         raise BadRequest("a direct call runs no code, so there is nothing to replay")
-    chain = await runs.seats.admit(replace(submitted, deadline_at=rooms.now() + patience_s), 1)
+    # It counts for itself: the run that it repeats, and other replays of it, do not count for it.
+    again = replace(submitted, run_id=RunId(new_id("run")), deadline_at=rooms.now() + patience_s)
+    sandboxes = rooms.dispatch.sandboxes_of(again)
     try:
-        async with chain.take(0):
-            return await _in_own_session(rooms, submitted, recorded, patience_s)
-    except BaseExceptionGroup as group:
-        raise sole_failure(group) from group
+        chain = await runs.seats.admit(sandboxes, again, 1)
+        try:
+            async with chain.take(0):
+                return await _in_own_session(rooms, submitted, recorded, patience_s)
+        except BaseExceptionGroup as group:
+            raise sole_failure(group) from group
+        finally:
+            rooms.slots.give_up(chain)
     finally:
-        rooms.slots.give_up(chain)
+        await sandboxes.give_chain_back()
 
 
 async def _in_own_session(

@@ -433,7 +433,7 @@ class SandboxContract:
         await run(sandbox, "import os, signal\ntry: os.kill(os.getppid(), signal.SIGTERM)\nexcept OSError: pass")
         assert (await sandbox.stats()).kernel_lives >= 1
 
-    async def test_it_is_measured_from_outside(self, sandbox: Sandbox) -> None:
+    async def test_what_it_used_is_measured_from_outside(self, sandbox: Sandbox) -> None:
         """CPU time and the most memory are told by the provider, also after the memory is given back, and stay known
         when it has ended."""
         await run(sandbox, "import time\nwhile time.process_time() < 0.3: pass\nbig = bytearray(64 << 20); del big")

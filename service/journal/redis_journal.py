@@ -36,6 +36,8 @@ from service.store.scripts import load_fenced_script, load_script
 
 PAGE = 500
 TENANTS = "rlm:tenants_with_runs"
+RUNS_LET_GO = "rlm:runs_let_go"
+"""Topic of hints that a replica gave runs up, of whatever tenant."""
 """A set under no tenant's tag: whose abandoned runs there are to look for."""
 LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
@@ -172,7 +174,7 @@ class Journal:
         is not the caller's or has finished.
         """
         await self._store.run_many([self._lease(run_id, epoch, 0)])
-        await self._store.hint(self._unfinished)
+        await self._store.hint(RUNS_LET_GO)
 
     async def abandoned(self, limit: int = PAGE) -> list[RunId]:
         """The unfinished root runs that nobody keeps now, longest abandoned first: candidates for `claim`."""

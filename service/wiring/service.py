@@ -18,7 +18,7 @@ from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT, new_id
-from service.journal.redis_journal import tenants_with_runs
+from service.journal.redis_journal import RUNS_LET_GO, tenants_with_runs
 from service.ledger.redis_ledger import Ledger
 from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
@@ -169,7 +169,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
 
             async def adopt() -> None:
                 with adopting:
-                    await keep_adopting(tenants, room)
+                    await keep_adopting(tenants, room, store.listen(RUNS_LET_GO))
 
             tasks.start_soon(adopt)
 

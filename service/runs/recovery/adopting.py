@@ -15,6 +15,7 @@ import structlog
 from service.ids import RunId
 from service.runs.recovery.leases import retry_after_s
 from service.store.errors import StoreFailed
+from service.store.hints import Hint
 
 LOOK_EVERY_S = 1.0
 LOOKED_AT_ONCE = 100
@@ -70,19 +71,25 @@ def next_to_adopt(found: list[list[RunId]], room: int) -> list[tuple[int, RunId]
 
 
 async def keep_adopting(
-    tenants: Callable[[], Awaitable[Iterable[Adopts]]], room: Callable[[], int], *, every_s: float = LOOK_EVERY_S
+    tenants: Callable[[], Awaitable[Iterable[Adopts]]],
+    room: Callable[[], int],
+    let_go: Hint,
+    *,
+    every_s: float = LOOK_EVERY_S,
 ) -> None:
     """Until cancelled. `tenants` are those that have had runs; `room` says how many more runs may be driven here.
+    `let_go` rings when some replica gives runs up: they are looked for at once.
 
     A store that fails is asked again: that runs go on once it is back is what this loop is for.
     """
     attempts = Attempts()
-    while True:
-        try:
-            await _look(list(await tenants()), room, attempts)
-        except StoreFailed as exc:
-            log.warning("abandoned_runs_not_looked_for", error=str(exc))
-        await anyio.sleep(every_s)
+    with let_go:
+        while True:
+            try:
+                await _look(list(await tenants()), room, attempts)
+            except StoreFailed as exc:
+                log.warning("abandoned_runs_not_looked_for", error=str(exc))
+            await let_go.wait(at_most_s=every_s)
 
 
 async def _look(tenants: list[Adopts], room: Callable[[], int], attempts: Attempts) -> None:

@@ -1,6 +1,8 @@
 """Runs change hands: a replica that lost one, one that hands its own over, and one whose store goes away."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -8,12 +10,13 @@ import anyio.lowlevel
 import pytest
 
 from service.ids import RunId
+from service.journal.redis_journal import RUNS_LET_GO, Journal
 from service.ledger.values import Unit
 from service.loop.events import CallFinished, CellFinished, Event, NamespaceRebuilt, RunTakenOver, SandboxAcquired
 from service.loop.values import CallOutcome, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.runs.calls.purse import run_account
-from service.runs.recovery.adopting import Attempts, next_to_adopt
+from service.runs.recovery.adopting import Attempts, keep_adopting, next_to_adopt
 from service.runs.recovery.progress import MOST_IN_VAIN, RunStalled, check_progress, take_overs_in_vain
 from service.store.errors import StaleEpoch
 from service.wiring.service import Service, open_service
@@ -173,6 +176,42 @@ async def test_no_run_is_adopted_while_its_replica_keeps_it(tmp_path: Path) -> N
         assert not any(isinstance(event, RunTakenOver) for event in await it.events(run_id))
         (balance,) = await it.ledger.balances([run_account(run_id)], (Unit.TOKENS,))
         assert balance.held == 0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A tenant's runs as adopting sees them, which begin to be driven and nothing more."""
+
+    journal: Journal
+    begun: anyio.Event = field(default_factory=anyio.Event)
+
+    async def abandoned(self, limit: int) -> list[RunId]:
+        return await self.journal.abandoned(limit)
+
+    def is_live(self, run_id: RunId) -> bool:
+        return self.begun.is_set()
+
+    def start(self, run_id: RunId) -> None:
+        self.begun.set()
+
+
+async def test_what_a_replica_gives_up_is_looked_for_at_once(tmp_path: Path) -> None:
+    """Also by one that would not have looked again for an hour."""
+    async with world(tmp_path) as it, open_service(it.settings) as first, anyio.create_task_group() as tasks:
+        run_id = await submitted(it, first)
+        waiting = _Waiting(it.journal)
+
+        async def tenants() -> list[_Waiting]:
+            return [waiting]
+
+        hint = it.store.listen(RUNS_LET_GO)
+        tasks.start_soon(partial(keep_adopting, tenants, lambda: 1, hint, every_s=3600))
+        claimed = await it.journal.claim(run_id, first.runs.rooms.leases.replica, for_s=600)
+        with anyio.fail_after(60):
+            while not waiting.begun.is_set():  # hints may be lost, and the listener be slow to hear the first
+                await it.journal.let_go(run_id, claimed.epoch)
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
 
 
 def test_what_is_adopted_is_shared_out_among_tenants() -> None:

@@ -22,7 +22,7 @@ from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
 from service.web.counting import Counted
 from service.web.dialects.anthropic import messages as anthropic_messages
-from service.web.dialects.anthropic.refusals import in_dialect
+from service.web.dialects.anthropic.refusals import in_dialect, is_anthropic
 from service.web.dialects.openai import chat as openai_chat
 from service.web.dialects.openai import files as openai_files
 from service.web.dialects.openai import models as openai_models
@@ -151,12 +151,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
             "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key (`rlm_…`); also as `x-api-key`."}
         }
         document["security"] = [{"apiKey": []}]
-        for methods in document["paths"].values():
+        for path, methods in document["paths"].items():
             for operation in methods.values():
                 if OPEN_TAG in operation.get("tags", ()):
                     operation["security"] = []
                 refusal = operation["responses"]["default"]["content"]
-                # Where FastAPI puts the shape of a body; a refusal's media type is another.
-                refusal["application/problem+json"] = refusal.pop("application/json")
+                if is_anthropic(path):
+                    refusal["application/json"] = {"schema": {"type": "object"}}
+                    refusal.pop("application/problem+json", None)
+                else:
+                    # Where FastAPI puts the shape of a body; a refusal's media type is another.
+                    refusal["application/problem+json"] = refusal.pop("application/json")
         app.openapi_schema = document
     return app.openapi_schema

@@ -52,10 +52,14 @@ async def test_every_json_body_has_an_example(document: dict[str, Any]) -> None:
 
 
 async def test_every_operation_tells_how_it_refuses(document: dict[str, Any]) -> None:
-    """With the one body of all refusals, whatever the status."""
+    """With the one body of all refusals, whatever the status; Anthropic's dialect with its own."""
     for name, operation in operations(document):
-        refusal = operation["responses"]["default"]["content"]["application/problem+json"]
-        assert resolved(document, refusal["schema"])["title"] == "Problem", name
+        refusal = operation["responses"]["default"]["content"]
+        if name.startswith("POST /v1/messages"):
+            assert list(refusal) == ["application/json"], name  # as that dialect's clients read it
+        else:
+            assert list(refusal) == ["application/problem+json"], name
+            assert resolved(document, refusal["application/problem+json"]["schema"])["title"] == "Problem", name
 
 
 async def test_the_reference_has_every_route_and_nothing_else(document: dict[str, Any]) -> None:

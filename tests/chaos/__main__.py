@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -17,13 +18,15 @@ from tests.chaos.rolling import Rolled, rolling_restart
 from tests.serve_process import SERVE
 
 WHOLE = Size(runs=310, most_s=540, restarts=8)
-SHORT = Size(runs=30, most_s=50, restarts=2)
+SHORT = Size(runs=24, most_s=40, restarts=2)
 _ZERO = ("lost", "paid_twice", "ledger_off_nano_usd", "leaked")
 
 
 def main() -> int:
     """0 when every figure is zero."""
     options = _options()
+    # So that what was started is ended, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     size = SHORT if options.short else WHOLE
     with tempfile.TemporaryDirectory(prefix="rlm-chaos-", dir=options.directory) as name:
         directory = Path(name)

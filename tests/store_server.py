@@ -12,8 +12,8 @@ from service.store.embedded import find_server
 
 
 async def start_store_server(directory: Path, *options: str) -> anyio.abc.Process:
-    """Start a server over what `directory` holds; it listens at `directory/s` when this returns. Whoever calls it ends
-    it."""
+    """Start a server over what `directory` holds; it listens at `directory/s` and has read what lies there when this
+    returns. Whoever calls it ends it."""
     await anyio.Path(directory / "s").unlink(missing_ok=True)
     command = [find_server(), "--port", "0", "--unixsocket", str(directory / "s"), "--dir", str(directory)]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning", *options]
@@ -21,6 +21,11 @@ async def start_store_server(directory: Path, *options: str) -> anyio.abc.Proces
     while not await anyio.Path(directory / "s").exists():
         assert process.returncode is None, "the store server did not start"
         await anyio.lowlevel.checkpoint()
+    async with await anyio.connect_unix(directory / "s") as connection:
+        reply = b""
+        while not reply.startswith(b"+PONG"):  # it says LOADING meanwhile
+            await connection.send(b"PING\r\n")
+            reply = await connection.receive()
     return process
 
 

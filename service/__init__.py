@@ -13,9 +13,11 @@ and taken over after a crash, and a bug report is a list of events.
     configuration     the operator's file: models, profiles, prompt packs
     web · console · gateway
                       the public API; pages (to come); the only door from a sandbox to a model
-    runs              submit, drive, follow, cancel; sessions; the one metered call
-    sandboxes · models · contexts · journal · ledger · tenants
-                      where code runs · language models and prices · huge inputs · the event log · money · who pays
+    webhooks          tenants are told that their runs have ended
+    runs              submit, drive, follow, cancel, take over, fork; sessions; the one metered call
+    sandboxes · models · contexts · journal · ledger · tenants · metrics
+                      where code runs · language models and prices · huge inputs · the event log · money · who pays ·
+                      what Prometheus reads
     store             the Redis/Valkey connection, the embedded server, blobs
     loop              the RLM itself: events, commands, state machine, reply grammar, observations, prompt packs
     ids · money · errors · settings

@@ -6,7 +6,6 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -15,7 +14,6 @@ from tests.chaos import mutants
 from tests.chaos.audit import Findings
 from tests.chaos.campaign import Campaign, Size, campaign
 from tests.chaos.rolling import Rolled, rolling_restart
-from tests.serve_process import SERVE
 
 WHOLE = Size(runs=310, most_s=540, restarts=8)
 SHORT = Size(runs=24, most_s=40, restarts=2)
@@ -31,8 +29,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rlm-chaos-", dir=options.directory) as name:
         directory = Path(name)
         directory.chmod(0o711)
-        serve = SERVE if options.mutant is None else mutants.command(options.mutant)
-        played, findings = anyio.run(_play, directory / "campaign", options.seed, size, serve)
+        played, findings = anyio.run(_play, directory / "campaign", options.seed, size, options.mutant)
         if options.mutant is None:
             _report_rolling(anyio.run(_roll, directory / "rolling", options.seed, size.restarts), findings)
     figures = _report(played, findings)
@@ -41,9 +38,12 @@ def main() -> int:
     return int(any(figures[name] for name in _ZERO))
 
 
-async def _play(directory: Path, seed: int, size: Size, command: Sequence[str]) -> tuple[Campaign, Findings]:
+async def _play(directory: Path, seed: int, size: Size, mutant: str | None) -> tuple[Campaign, Findings]:
     await anyio.Path(directory).mkdir(mode=0o711)
-    return await campaign(directory, seed=seed, size=size, command=command)
+    if mutant is None:
+        return await campaign(directory, seed=seed, size=size)
+    faults = mutants.MUTANTS[mutant].faults
+    return await campaign(directory, seed=seed, size=size, command=mutants.command(mutant), faults=faults)
 
 
 async def _roll(directory: Path, seed: int, restarts: int) -> Rolled:

@@ -18,9 +18,10 @@ from service.store import scripts
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A defect, and the figures one of which it must turn."""
+    """A defect, the figures one of which it must turn, and the faults that bring it out."""
 
     figures: tuple[str, ...]
+    faults: tuple[str, ...]
     put_in: Callable[[], None]
 
 
@@ -72,12 +73,15 @@ def _drop_fences() -> None:
     scripts._body = unfenced
 
 
+_KILLED = ("gateway killed with a call in it", "orchestrator killed")
+_PAUSED = ("orchestrator paused past its lease",)
+
 MUTANTS: Mapping[str, Mutant] = {
-    "skip_uncertain": Mutant(("ledger_off_nano_usd", "paid_twice"), _skip_uncertain),
-    "drop_fences": Mutant(("paid_twice", "ledger_off_nano_usd", "lost"), _drop_fences),
-    "forget_holds": Mutant(("ledger_off_nano_usd", "leaked"), _forget_holds),
-    "forget_answers": Mutant(("paid_twice",), _forget_answers),
-    "lose_runs": Mutant(("lost",), _lose_runs),
+    "skip_uncertain": Mutant(("ledger_off_nano_usd", "paid_twice"), _KILLED, _skip_uncertain),
+    "drop_fences": Mutant(("paid_twice", "ledger_off_nano_usd", "lost"), _PAUSED, _drop_fences),
+    "forget_holds": Mutant(("ledger_off_nano_usd", "leaked"), _KILLED, _forget_holds),
+    "forget_answers": Mutant(("paid_twice",), _KILLED, _forget_answers),
+    "lose_runs": Mutant(("lost",), _KILLED, _lose_runs),
 }
 
 

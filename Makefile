@@ -1,6 +1,6 @@
 # The whole list of what can be done here; `make help` prints it.
 .DEFAULT_GOAL := help
-.PHONY: help run serve test test-long check escape fuzz chaos bench tiny-model clean
+.PHONY: help run serve test test-long check escape fuzz chaos matrix bench tiny-model clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -40,6 +40,10 @@ chaos: ## Kill, pause and fill up everything under load (docs/operations.md); CH
 fuzz: ## Feed the parsers of hostile input with what nearly fits; FUZZ="--seconds 600" for longer
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.fuzzing $(FUZZ)
+
+matrix: ## Let other people's clients (OpenAI's and Anthropic's SDKs) call the service (docs/dialects.md); MATRIX="openai-3" for some
+	@sh deploy/setup_environment.sh dev
+	@.venv/bin/python -P -m tests.matrix $(MATRIX)
 
 bench: ## Measure this service beside the reference library and the machine (some 20 minutes; docs/performance.md)
 	@sh deploy/setup_environment.sh run

@@ -41,7 +41,7 @@ fuzz: ## Feed the parsers of hostile input with what nearly fits; FUZZ="--second
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.fuzzing $(FUZZ)
 
-matrix: ## Let other people's clients (OpenAI's and Anthropic's SDKs) call the service (docs/dialects.md); MATRIX="openai-3" for some
+matrix: ## Let other people's clients (SDKs of OpenAI, Anthropic, LangChain, LiteLLM, DSPy) call the service (docs/dialects.md); MATRIX="openai-3" for some
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.matrix $(MATRIX)
 

@@ -34,6 +34,7 @@ DRIVERS = {
     "anthropic": "anthropic_sdk",
     "langchain-openai": "langchain_openai_chat",
     "litellm": "litellm_sdk",
+    "dspy": "dspy_lm",
 }
 DRIVER_TIMEOUT_S = 900
 PATIENCE_S = 60

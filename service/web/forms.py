@@ -11,7 +11,10 @@ from starlette.requests import Request
 from service.errors import BadRequest
 from service.web.bodies import UnsupportedMediaType
 
-MOST_HEAD_BYTES = 8 << 10
+MOST_TYPE_CHARS = 256
+"""Of the content type. `email`, which reads it, takes time with the square of its length."""
+MOST_HEAD_BYTES = 1 << 10
+"""Of the headers of one part, for the same reason."""
 MOST_PARTS = 32
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 
@@ -38,9 +41,12 @@ class FormPart:
 
 
 def boundary_of(request: Request) -> bytes:
-    """Raises `UnsupportedMediaType` for what is no form."""
+    """Raises `UnsupportedMediaType` for what is no form, `BadRequest` for one whose boundary cannot be one."""
+    kind = request.headers.get("content-type", "")
+    if len(kind) > MOST_TYPE_CHARS:
+        raise BadRequest(f"the content-type has {len(kind)} characters: of a form it has at most {MOST_TYPE_CHARS}")
     head = Message()
-    head["content-type"] = request.headers.get("content-type", "")
+    head["content-type"] = kind
     boundary = head.get_param("boundary")
     if head.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
         raise UnsupportedMediaType("send a form with the file, with content-type: multipart/form-data")
@@ -96,8 +102,8 @@ class _Source:
 
     async def head(self) -> bytes:
         """The headers of a part, behind the line of its delimiter (whose first two bytes were taken)."""
-        while (at := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > MOST_HEAD_BYTES:
+        while (at := self._buffer.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)) < 0:
+            if len(self._buffer) >= MOST_HEAD_BYTES:
                 raise BadRequest(f"the headers of a part of the form have more than {MOST_HEAD_BYTES} bytes")
             await self._fill()
         return self._cut(at + 4)

@@ -54,5 +54,6 @@ async def sent_by(request: Request, caller: Caller) -> Sent:
         digest = hashlib.sha256(body)
     else:
         digest = await anyio.to_thread.run_sync(hashlib.sha256, body)
-    route = f"{request.method} {request.scope['route'].path}"
+    # The path as it was sent, not its template: the same body to another session or run is another request.
+    route = f"{request.method} {request.url.path}"
     return Sent(sender=caller.key.id, route=route, body_sha256=digest.hexdigest())

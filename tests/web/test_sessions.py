@@ -73,6 +73,17 @@ async def test_a_repeated_cell_runs_once(it: Served) -> None:
     assert second.headers["idempotent-replayed"] == "true"
 
 
+async def test_one_idempotency_key_in_two_sessions_is_two_requests(it: Served) -> None:
+    """The same key and body to another session runs the code there, and does not answer with the first one's run."""
+    body, headers = {"code": "marker"}, {"idempotency-key": "k2"}
+    for name in ("one", "two"):
+        session = await opened(it)
+        await it.client.post(f"{session}/cells", json={"code": f"marker = '{name}'"})
+        reply = await it.client.post(f"{session}/cells", json=body, headers=headers)
+        assert "idempotent-replayed" not in reply.headers
+        assert reply.json()["stdout"]["head"] == f"'{name}'\n"
+
+
 async def test_a_sub_call_of_a_cell_is_charged(it: Served) -> None:
     """A cell's `llm_query` goes to the session's model, and the answer says what it cost."""
     session = await opened(it, sub_model=SUB)

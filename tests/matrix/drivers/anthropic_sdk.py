@@ -1,5 +1,6 @@
 """Anthropic's own SDK."""
 
+import json
 from typing import Any
 
 import anthropic
@@ -10,6 +11,7 @@ from tests.matrix.drivers.telling import (
     NUMBER,
     RETRIES,
     RUN,
+    SCHEMA,
     TIMEOUT_S,
     NoCall,
     drive,
@@ -53,6 +55,13 @@ def long_prompt() -> str:
     said = ask(CLIENT, text)
     assert said == NUMBER, said
     return f"{len(text)} bytes"
+
+
+def json_schema() -> str:
+    config = {"format": {"type": "json_schema", "schema": SCHEMA}}
+    said = [ask(CLIENT, question(), model=model, output_config=config) for model in (RUN, DIRECT)]
+    assert [json.loads(each) for each in said] == [{"number": int(NUMBER)}] * 2, said
+    return said[0]
 
 
 def usage() -> str:
@@ -131,7 +140,7 @@ drive(
         "plain": plain,
         "streaming": streaming,
         "long_prompt": long_prompt,
-        "json_schema": NoCall("the service's messages take no output format"),
+        "json_schema": json_schema,
         "usage": usage,
         "error_401": error_401,
         "error_402": error_402,

@@ -33,6 +33,19 @@ async def test_a_message_is_answered_with_its_usage(tmp_path: Path) -> None:
         assert "Be brief." in it.model.root_requests[0].messages[1].content
 
 
+async def test_an_answer_satisfies_the_schema_of_its_format(tmp_path: Path) -> None:
+    """The model is told the schema, and another format is refused by name."""
+    schema = {"type": "string", "maxLength": 1}
+    async with served(tmp_path) as it:
+        asked = message("four", "How long?", output_config={"format": {"type": "json_schema", "schema": schema}})
+        reply = await it.client.post(PATH, json=asked)
+        assert [json.loads(block["text"]) for block in reply.json()["content"]] == ["4"]
+        assert any(json.dumps(schema) in each.content for each in it.model.root_requests[0].messages)
+        reply = await it.client.post(PATH, json=message("four", "How long?", output_config={"format": {"type": "xml"}}))
+        assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert "output_config" in reply.json()["error"]["message"]
+
+
 async def test_a_stream_is_a_block_of_thinking_and_one_of_text(tmp_path: Path) -> None:
     """Every block is begun and ended, and the last delta has the usage."""
     async with served(tmp_path) as it:

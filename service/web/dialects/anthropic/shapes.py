@@ -42,6 +42,26 @@ class GivenMessage(BaseModel):
     content: str | list[Block]
 
 
+class OutputConfig(BaseModel):
+    """What the answer is to be like. Its effort is ignored."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: dict[str, Any] | None = Field(default=None, description="`json_schema` with the `schema` of the answer.")
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """None for text. Raises `BadRequest` if it is no JSON Schema."""
+        if self.format is None:
+            return None
+        schema = self.format.get("schema")
+        if self.format.get("type") == "json_schema" and isinstance(schema, dict):
+            return schema
+        raise BadRequest(
+            "output_config.format: expected the type json_schema, with a schema", data={"param": "output_config"}
+        )
+
+
 class CountRequest(Lenient):
     """Whose tokens are to be counted."""
 
@@ -84,6 +104,7 @@ class MessageRequest(CountRequest):
 
     max_tokens: Annotated[int, Field(ge=1)] = Field(description="Of a direct call.")
     stream: bool | None = None
+    output_config: OutputConfig = Field(default_factory=OutputConfig)
     rlm: RlmOptions = Field(default_factory=RlmOptions)
 
     def conversation(self, key_id: KeyId) -> Conversation:
@@ -102,6 +123,7 @@ class MessageRequest(CountRequest):
             parts=tuple(parts),
             earlier=tuple(Message(role=who, content="\n\n".join(texts)) for who, texts in earlier if texts),
             instructions=self.instructions,
+            schema=self.output_config.schema_of_answer,
             context_ids=tuple(dict.fromkeys(context_ids)),
             max_output_tokens=self.max_tokens,
             root_model=self.rlm.root_model,

@@ -5,7 +5,7 @@ part's place and facts. Nothing can be asked about an open context, and one that
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -20,6 +20,9 @@ from service.store.scripts import load_script
 
 OPEN_FOR_S = 24 * 3600
 """Since the last part came."""
+
+KeepParts = Callable[[Sequence[Part]], Awaitable[None]]
+"""Counts parts as kept; called before the context refers to them, and whatever it raises refuses them."""
 
 _PUT_PART = load_script("service.contexts", "put_part.lua")
 
@@ -93,8 +96,9 @@ class OpenContexts:
             parts=tuple(taken for _, taken in sorted(placed, key=lambda pair: pair[0])),
         )
 
-    async def put_part(self, context_id: ContextId, name: str, source: AsyncIterator[bytes]) -> Part:
+    async def put_part(self, context_id: ContextId, name: str, source: AsyncIterator[bytes], keep: KeepParts) -> Part:
         """Add a part, or replace the one of its name. The part is there when this returns, whole, or not at all.
+        `keep` counts it first.
 
         Raises:
             NotFound: it is not open (any more).
@@ -103,6 +107,7 @@ class OpenContexts:
         if await self._store.read("EXISTS", self._key(context_id)) != 1:
             raise _absent(context_id)
         part, preview = await self._contexts.take_part(name, source)
+        await keep([part])
         kept = _TAKEN.dump_json(TakenPart(part=part, preview=preview))
         arguments: list[str | bytes | int] = [name, kept, MOST_PARTS, OPEN_FOR_S * 1000]
         match await self._store.run(_PUT_PART, [self._key(context_id)], arguments, is_idempotent=True):
@@ -113,8 +118,8 @@ class OpenContexts:
             case _:
                 raise _absent(context_id)
 
-    async def seal(self, context_id: ContextId) -> Context:
-        """Make a context of it: a dict from part name to text. Idempotent.
+    async def seal(self, context_id: ContextId, keep: KeepParts) -> Context:
+        """Make a context of it: a dict from part name to text. `keep` counts all of it first. Idempotent.
 
         Raises:
             NotFound: there is no such context.
@@ -126,6 +131,7 @@ class OpenContexts:
             return await self._contexts.get(context_id)
         if not opened.parts:
             raise BadRequest(f"context {context_id} has no parts: put at least one")
+        await keep([taken.part for taken in opened.parts])
         context = await self._contexts.keep_parts(
             context_id, opened.name, [(taken.part, taken.preview) for taken in opened.parts]
         )

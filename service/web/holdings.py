@@ -1,10 +1,12 @@
 """What a caller keeps: contexts and sessions are counted, and their bytes, at every level that has a limit.
 
-Something is kept first and counted then, before its id is given out: what does not fit is taken away again. What was
-made by other ways than this API (the command line, which belongs to the operator) is not counted.
+A payload is counted before anything that can be read refers to it, or, with a whole context, before its id is given
+out: what does not fit is taken away again. What was made by other ways than this API (the command line, which belongs
+to the operator) is not counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,10 +14,11 @@ from fastapi import Depends, Request
 from sandbox_image.protocol import ImageEncoding
 from service.contexts.values import Context, Part
 from service.ids import ContextId, SessionId
+from service.loop.values import BlobRef
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.quotas import Counted, Quotas
-from service.tenants.storage import Storage
+from service.tenants.storage import MOST_BLOBS, Storage
 from service.tenants.values import Level
 from service.web.callers import caller_of, rooms_of, runs_of
 
@@ -35,10 +38,9 @@ class Holdings:
         Raises:
             QuotaExceeded: there are too many, or too many bytes; one that was made `since` is deleted again.
         """
-        digests = dict(blob for part in context.parts for blob in _blobs(part))
         try:
             await self.count_context(context.context_id)
-            await self._storage.hold(context.context_id, digests, self._levels)
+            await self.keep_parts(context.context_id, context.parts)
         except QuotaExceeded:
             if context.created_at >= since:
                 await self._runs.rooms.contexts.delete(context.context_id)
@@ -50,9 +52,11 @@ class Holdings:
         """Count one whose parts are yet to come. Raises `QuotaExceeded`."""
         await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, lapses_at=None)
 
-    async def keep_part(self, context_id: ContextId, part: Part) -> None:
-        """Count the bytes of a part. Raises `QuotaExceeded`: the part is there, the context must be deleted."""
-        await self._storage.hold(context_id, dict(_blobs(part)), self._levels)
+    async def keep_parts(self, context_id: ContextId, parts: Sequence[Part]) -> None:
+        """Count the bytes of parts, before the context refers to them. Idempotent. Raises `QuotaExceeded`."""
+        blobs = iter(dict(blob for part in parts for blob in _blobs(part)).items())
+        while some := dict(islice(blobs, MOST_BLOBS)):
+            await self._storage.hold(context_id, some, self._levels)
 
     async def drop_context(self, context_id: ContextId) -> None:
         """It was deleted. Idempotent."""
@@ -63,9 +67,9 @@ class Holdings:
         """Raises `QuotaExceeded`."""
         await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
 
-    async def keep_in_session(self, session_id: SessionId, blobs: Mapping[str, int]) -> None:
-        """Count what was put into a session. Raises `QuotaExceeded`."""
-        await self._storage.hold(session_id, blobs, self._levels)
+    async def keep_in_session(self, session_id: SessionId, blob: BlobRef) -> None:
+        """Count what is about to be put into a session. Raises `QuotaExceeded`."""
+        await self._storage.hold(session_id, {blob.sha256: blob.size_bytes}, self._levels)
 
     async def drop_session(self, session_id: SessionId) -> None:
         """It was closed. Idempotent."""

@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import BadRequest, NotFound
 from service.ids import SessionId
-from service.loop.values import CellStatus, ContextBinding, SandboxUse, StopReason
+from service.loop.values import BlobRef, CellStatus, ContextBinding, SandboxUse, StopReason
 from service.money import parse_usd
 from service.runs.driving.seats import SessionBusy, SessionPaused
 from service.runs.session_use.contents import SessionContents
@@ -24,6 +24,10 @@ from tests.runs.playing import SUB, Stage, repl, stage
 pytestmark = pytest.mark.anyio
 
 FINISH = repl("FINAL(x)")
+
+
+async def _uncounted(session_id: SessionId, blob: BlobRef) -> None:
+    """These callers have no limits."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Desk:
         runs = on.service.runs
         sessions = SessionDesk(runs)
         cells = DirectCells(runs, sessions)
-        return cls(on, sessions, cells, SessionContents(runs, cells))
+        return cls(on, sessions, cells, SessionContents(runs, cells, _uncounted))
 
     async def run(self, session_id: SessionId, code: str, **asked: object) -> CellDone:
         return await self.cells.done(await self.cells.start(session_id, CellAsked(code=code, **asked)))  # type: ignore[arg-type]

@@ -186,3 +186,29 @@ async def test_what_a_tenant_may_keep_is_bounded(it: Served) -> None:
         assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "open_sessions")
         assert (await client.delete(session)).status_code == 204
         assert (await client.post("/v1/sessions", json={})).status_code == 201
+
+
+async def test_a_part_that_does_not_fit_is_not_there(it: Served) -> None:
+    """A part beyond what a key may keep is refused, and what is sealed is without it."""
+    async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=100))) as client:
+        context = (await client.post("/v1/contexts", json={"name": "p", "open": True})).headers["location"]
+        assert (await client.put(f"{context}/parts/a", content=b"a" * 60)).status_code == 200
+        for name in ("a", "b"):
+            refused = await client.put(f"{context}/parts/{name}", content=b"b" * 60)
+            assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "storage_bytes")
+        assert (await client.get(context)).json()["length"] == 1
+        assert (await client.post(f"{context}/seal")).status_code == 200
+        assert (await client.get(f"{context}/content", params={"part": "a"})).content == b"a" * 60
+
+
+async def test_what_does_not_fit_into_a_session_is_not_there(it: Served) -> None:
+    """A file or a variable beyond what a key may keep is refused, and the session has neither."""
+    async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=10))) as client:
+        session = (await client.post("/v1/sessions", json={})).headers["location"]
+        for path in ("files/f", "variables/v"):
+            refused = await client.put(f"{session}/{path}", content=b"x" * 60)
+            assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "storage_bytes")
+            assert (await client.get(f"{session}/{path}")).status_code == 404
+        assert (await client.put(f"{session}/files/f", content=b"x" * 10)).status_code == 201
+        assert (await client.get(f"{session}/files/f")).content == b"x" * 10
+        assert (await client.delete(session)).status_code == 204

@@ -1,6 +1,6 @@
 """What is in a session: its variables and its files, looked at, read out and put in by its caller."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -22,14 +22,17 @@ MAX_VALUE_BYTES = 64 << 20
 """Of a variable that is written or read out."""
 
 ValueForm = Literal["text", "json"]
+KeepBlob = Callable[[SessionId, BlobRef], Awaitable[None]]
+"""Counts a payload as kept by a session; called before the session has it, and whatever it raises refuses it."""
 
 
 class SessionContents:
     """Variables and files of a tenant's sessions. Every method may raise what `DirectCells.wake` raises."""
 
-    def __init__(self, runs: Runs, cells: DirectCells) -> None:
+    def __init__(self, runs: Runs, cells: DirectCells, keep: KeepBlob) -> None:
         self._runs = runs
         self._cells = cells
+        self._keep = keep
 
     async def variables(self, session_id: SessionId) -> list[Variable]:
         """What cells and callers made there, bounded. Raises `SessionBusy` while a run is in it."""
@@ -67,6 +70,7 @@ class SessionContents:
         except BlobTooLarge as exc:
             raise BadRequest(f"a variable may have {MAX_VALUE_BYTES} bytes: make it a context") from exc
         async with self._between_runs(session_id) as session:
+            await self._keep(session_id, value)
             await session.write_variable(WrittenVariable(name=name, value=value))
         return value
 
@@ -104,6 +108,7 @@ class SessionContents:
                 f"a file of a session may have {limit_bytes} bytes: make it a context",
                 data={"limit_bytes": limit_bytes},
             ) from exc
+        await self._keep(session_id, content)
         await session.put_file(PutFile(path=path, content=content))
         return content
 

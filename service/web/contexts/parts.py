@@ -1,5 +1,6 @@
 """`/v1/contexts/{context_id}/parts/{name}`: the parts of an open context, streamed one by one, and its sealing."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Path, Request
@@ -38,12 +39,12 @@ async def put_part(
     """The body is the part: UTF-8 text of any size. A part of the same name is replaced. With `content-digest` it is
     kept only when it arrived as it was sent."""
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
-    part = await runs.rooms.open_contexts.put_part(context_id, name, chunks)
-    await holdings.keep_part(context_id, part)
-    return shown_part(part)
+    keep = partial(holdings.keep_parts, context_id)
+    return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks, keep))
 
 
 @router.post("/v1/contexts/{context_id}/seal", summary="Seal an open context")
-async def seal(context_id: ContextIdInPath, runs: RunsOfCaller) -> ShownContext:
+async def seal(context_id: ContextIdInPath, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> ShownContext:
     """All parts are there: from now on runs can have it, and nothing of it changes. Idempotent."""
-    return shown_context(await runs.rooms.open_contexts.seal(context_id))
+    keep = partial(holdings.keep_parts, context_id)
+    return shown_context(await runs.rooms.open_contexts.seal(context_id, keep))

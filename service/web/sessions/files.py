@@ -11,7 +11,6 @@ from service.tenants.values import Scope
 from service.web.bodies import body_chunks
 from service.web.byte_ranges import content_range, part_of
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import Files, ShownFile, StoredFile
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -77,11 +76,9 @@ async def put_file(
     path: FilePath,
     request: Request,
     uses: SessionUsesOfCaller,
-    holdings: HoldingsOfCaller,
 ) -> StoredFile:
     """In place of what bears its name. A rebuilt session has it again."""
     stored = await uses.contents.put_file(session_id, path, body_chunks(request, limit_bytes=None))
-    await holdings.keep_in_session(session_id, {stored.sha256: stored.size_bytes})
     return StoredFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256)
 
 

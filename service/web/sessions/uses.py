@@ -9,6 +9,7 @@ from service.runs.session_use.contents import SessionContents
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk
 from service.web.callers import RunsOfCaller
+from service.web.holdings import HoldingsOfCaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +21,10 @@ class SessionUses:
     contents: SessionContents
 
 
-def uses_of(runs: RunsOfCaller) -> SessionUses:
+def uses_of(runs: RunsOfCaller, holdings: HoldingsOfCaller) -> SessionUses:
     desk = SessionDesk(runs)
     cells = DirectCells(runs, desk)
-    return SessionUses(desk=desk, cells=cells, contents=SessionContents(runs, cells))
+    return SessionUses(desk=desk, cells=cells, contents=SessionContents(runs, cells, holdings.keep_in_session))
 
 
 SessionUsesOfCaller = Annotated[SessionUses, Depends(uses_of)]

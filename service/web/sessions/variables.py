@@ -10,7 +10,6 @@ from service.tenants.values import Scope
 from service.web.bodies import body_chunks
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import ShownVariable, ValueForm, Variables
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -62,11 +61,9 @@ async def write_variable(
     name: VariableName,
     request: Request,
     uses: SessionUsesOfCaller,
-    holdings: HoldingsOfCaller,
 ) -> None:
     """With `content-type: application/json` the body's value, else its text (UTF-8). A rebuilt session has it again."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: ValueForm = "json" if kind == "application/json" else "text"
     chunks = body_chunks(request, limit_bytes=MAX_VALUE_BYTES)
-    value = await uses.contents.write_variable(session_id, name, chunks, as_=form)
-    await holdings.keep_in_session(session_id, {value.sha256: value.size_bytes})
+    await uses.contents.write_variable(session_id, name, chunks, as_=form)

@@ -18,6 +18,7 @@ from service.store.scripts import load_script
 KEPT_S = 24 * 3600
 CLAIMED_S = 30.0
 """How long a claim holds without a word of who made it: some ten times what doing a request takes."""
+RENEW_EVERY_S = CLAIMED_S / 4
 
 _CLAIM = load_script("service.journal", "claim_request.lua")
 _SETTLE = load_script("service.journal", "settle_request.lua")
@@ -63,7 +64,8 @@ class Requests:
     ) -> Claim:
         """Find what the request stands for; `target` when nobody has sent it before.
 
-        Called before the request is done. A claim that is ours ends with `done` or `refused`, else it runs out.
+        Called before the request is done. A claim that is ours ends with `done` or `refused`, else it runs out
+        `CLAIMED_S` after it was made or renewed last.
 
         Args:
             sender: whose key it is: the same key of somebody else is another one.
@@ -99,6 +101,11 @@ class Requests:
                 raise IdempotencyKeyReused(
                     "this Idempotency-Key was used for a request with another body: use a new key for a new request"
                 )
+
+    async def renew(self, claim: Claim) -> None:
+        """It is still being done: the claim runs out `CLAIMED_S` from now. One that was lost stays lost. Idempotent."""
+        until = repr(self._now() + CLAIMED_S)
+        await self._store.run(_SETTLE, [claim.request], [claim.token, "renewed", until], is_idempotent=True)
 
     async def done(self, claim: Claim) -> None:
         """What the request stands for is there. Idempotent."""

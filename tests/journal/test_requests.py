@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import anyio
 import pytest
 
+from service.errors import NotFound
 from service.journal.requests import CLAIMED_S, IdempotencyKeyReused, RequestInProgress, Requests
+from service.runs.requests.once import act_under
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +51,40 @@ async def test_what_a_request_stands_for_stays_through_a_claim_that_ran_out(desk
     await desk.requests.done(second)
     third = await desk.requests.claim(**SENT, target="three")
     assert (third.is_ours, third.target) == (False, "one")
+
+
+async def test_a_claim_that_is_renewed_does_not_run_out(desk: Desk) -> None:
+    """Nobody else does a request that takes longer than a claim; who lost the claim renews nobody else's."""
+    first = await desk.requests.claim(**SENT, target="one")
+    desk.clock.now += CLAIMED_S - 1
+    await desk.requests.renew(first)
+    desk.clock.now += CLAIMED_S - 1
+    with pytest.raises(RequestInProgress):
+        await desk.requests.claim(**SENT, target="two")
+    desk.clock.now += 2
+    second = await desk.requests.claim(**SENT, target="two")
+    desk.clock.now += CLAIMED_S + 1
+    await desk.requests.renew(first)
+    assert (await desk.requests.claim(**SENT, target="three")).token != second.token
+
+
+async def test_a_claim_is_renewed_while_its_request_is_done(desk: Desk, stored: Stored) -> None:
+    """However long it takes; and what goes wrong in it is raised as it is."""
+    claim = await desk.requests.claim(**SENT, target="one")
+
+    async def act(target: str) -> None:
+        claimed_until = await stored.store.read("HGET", claim.request, "until")
+        desk.clock.now += CLAIMED_S - 1
+        with anyio.fail_after(60):
+            while await stored.store.read("HGET", claim.request, "until") == claimed_until:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        desk.clock.now += 2
+        with pytest.raises(RequestInProgress):
+            await desk.requests.claim(**SENT, target="two")
+        raise NotFound("it cannot be done")
+
+    with pytest.raises(NotFound):
+        await act_under(desk.requests, claim, act, renew_every_s=0.01)
 
 
 async def test_a_refused_request_leaves_nothing(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from service.errors import BadRequest
 from service.ids import CallId, KeyId, RunId, new_id
+from service.journal.values import RunIdTaken
 from service.ledger.values import Account, Level, Period
 from service.loop.events import CallFinished, RunFinished, RunSubmitted
 from service.loop.values import CallOutcome, Message, Purpose, StopReason
@@ -21,6 +22,7 @@ from service.runs.calls.values import TextListener
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectCallFailed, DirectRequest
 from service.tenants.values import CallerLimits
+from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB, Stage, day_of, stage
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +133,31 @@ async def test_a_cancelled_direct_call_is_charged_and_over(tmp_path: Path) -> No
         assert view.stop_reason is StopReason.CANCELLED
         assert (balance.spent, balance.held) == (view.spent, 0)
         assert view.spent > 0
+
+
+async def test_a_second_call_of_one_id_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    """It is refused, because the run is there; the one in flight keeps its hold, and is booked when it is answered."""
+    asked, may_answer = anyio.Event(), anyio.Event()
+
+    async def slow(request: ModelRequest) -> ModelReply:
+        asked.set()
+        await may_answer.wait()
+        return ModelReply(text="hello", usage=usage_of(request, "hello"))
+
+    run_id = RunId(new_id("run"))
+    async with stage(tmp_path, sub=slow) as on:
+        async with anyio.create_task_group() as group:
+            group.start_soon(direct_calls(on).complete, request_of("hello"), None, run_id)
+            await asked.wait()
+            with pytest.raises(RunIdTaken):
+                await direct_calls(on).complete(request_of("hello"), None, run_id)
+            (balance,) = await on.service.ledger.balances([run_account(run_id)])
+            assert balance.held > 0
+            may_answer.set()
+        view = await on.service.runs.show(run_id)
+        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        assert view.spent > 0
+        assert (balance.spent, balance.held) == (view.spent, 0)
 
 
 async def test_a_direct_call_whose_replica_died_is_ended_by_the_next(tmp_path: Path) -> None:

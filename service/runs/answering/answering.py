@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from service.contexts.values import Context
-from service.errors import BadRequest
+from service.errors import BadRequest, RlmServiceError
 from service.ids import RunId
 from service.journal.values import RunIdTaken
 from service.loop.events import CallFinished
@@ -146,14 +146,23 @@ class Answering:
         if await self._rooms.journal.exists(run_id):
             return  # an earlier try got this far and could not say so
         if prepared.decision.way == "direct":
-            calls = DirectCalls(self._rooms)
-            await self._live.call(calls, self._rooms.journal, await self._direct_request(prepared), run_id)
+            await self._begin_call(prepared, run_id)
             return
         try:
             await self._runs.submit(await self._run_request(prepared), run_id)
         except RunIdTaken:
             return
         self._runs.start(run_id)
+
+    async def _begin_call(self, prepared: Prepared, run_id: RunId) -> None:
+        journal, request = self._rooms.journal, await self._direct_request(prepared)
+        try:
+            await self._live.call(DirectCalls(self._rooms), journal, request, run_id)
+        except RlmServiceError:
+            # Another try of the same request may have got further meanwhile, whatever this one was refused for. To say
+            # that it was refused would forget that run, and the next try would pay a second time.
+            if not await journal.exists(run_id):
+                raise
 
     async def still_stands(self, run_id: RunId, which: Try) -> bool:
         """Whether a run may answer the same request again: it is live, or has just ended with an answer."""

@@ -9,6 +9,7 @@ import anyio
 from service.errors import BadRequest
 from service.ids import RunId, SessionId, new_id
 from service.journal.redis_journal import Journal
+from service.journal.values import RunIdTaken
 from service.loop.events import CallFinished, RunFinished, RunSubmitted
 from service.loop.values import AnswerSource, CallOutcome, Limits, Message, Purpose, RenderedPrompt, StopReason, Usage
 from service.models.catalog import Route
@@ -90,6 +91,8 @@ class DirectCalls:
         try:
             leases = self._leases
             epoch = await self._journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
+        except RunIdTaken:
+            raise  # a reservation is found again by its id: this one belongs to the call of the run that is there
         except BaseException:
             await self._metered.release([hold], purse)
             raise

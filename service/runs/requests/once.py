@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import anyio
 
 from service.errors import BadRequest, RlmServiceError
-from service.journal.requests import Claim, Requests
+from service.journal.requests import RENEW_EVERY_S, Claim, Requests
 from service.store.errors import StoreFailed
 
 LONGEST_KEY = 255
@@ -54,12 +54,12 @@ async def once(requests: Requests, sent: Sent, key: str, *, new_target: Callable
     return Done(target=claim.target, was_done_before=False)
 
 
-async def act_under(requests: Requests, claim: Claim, act: Act) -> None:
-    """Do what was claimed, and say how it went."""
+async def act_under(requests: Requests, claim: Claim, act: Act, *, renew_every_s: float = RENEW_EVERY_S) -> None:
+    """Do what was claimed, and say how it went. The claim is renewed while that lasts: it may wait for its turn."""
     try:
         # Not broken off half-way when the client goes away: what it asked for would be there and nobody would say so.
         with anyio.CancelScope(shield=True):
-            await act(claim.target)
+            await _act_renewing(requests, claim, act, renew_every_s)
     except StoreFailed:
         # Whether it was made is unknown. The claim runs out, and the next try finds the same id.
         raise
@@ -69,3 +69,24 @@ async def act_under(requests: Requests, claim: Claim, act: Act) -> None:
         raise
     with contextlib.suppress(StoreFailed):  # the claim runs out, and the next try finds what is there
         await requests.done(claim)
+
+
+async def _act_renewing(requests: Requests, claim: Claim, act: Act, every_s: float) -> None:
+    failure: Exception | None = None
+    async with anyio.create_task_group() as both:
+        both.start_soon(_keep_renewing, requests, claim, every_s)
+        try:
+            await act(claim.target)
+        except Exception as exc:  # noqa: BLE001 - raised below, and not as the group that a task group makes of it
+            failure = exc
+        both.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _keep_renewing(requests: Requests, claim: Claim, every_s: float) -> None:
+    """Until cancelled. A store that fails is asked again before the claim runs out."""
+    while True:
+        await anyio.sleep(every_s)
+        with contextlib.suppress(StoreFailed):
+            await requests.renew(claim)

@@ -7,7 +7,12 @@ import anyio
 import httpx
 import pytest
 
+from service.contexts.values import Context
+from service.ids import KeyId, RunId, new_id
 from service.models.port import ModelReply, ModelRequest
+from service.runs.answering.answering import Answering
+from service.runs.answering.conversation import Conversation
+from service.runs.calls.purse import run_account
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB
 from tests.web.serving import served
@@ -121,3 +126,25 @@ async def test_an_idempotency_key_stands_for_one_body(tmp_path: Path) -> None:
         assert await run_of(it.client, key) == await run_of(it.client, key)
         reply = await it.client.post(PATH, json=BODY | {"user": "other"}, headers=key)
         assert (reply.status_code, reply.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_two_tries_that_begin_one_call_make_one(tmp_path: Path) -> None:
+    """Each found that nothing was there: both are told that the call has begun, and it is paid once."""
+    async with served(tmp_path) as it:
+        runs = it.stage.service.runs
+
+        async def count(context: Context, since: float) -> None:
+            raise AssertionError("no context is stored")
+
+        answering = Answering(runs, it.rooms.profiles, it.rooms.live, count)
+        conversation = Conversation(model=f"direct/{SUB}", parts=("Which?",), key_id=KeyId("key_1"))
+        prepared, run_id = await answering.prepare(conversation), RunId(new_id("run"))
+        async with anyio.create_task_group() as tries:
+            for _ in range(4):
+                tries.start_soon(answering.begin, prepared, run_id)
+        with anyio.fail_after(60):
+            assert await runs.rooms.journal.wait_for_end(run_id, at_most_s=60, unless=lambda: False)
+        view = await runs.show(run_id)
+        (balance,) = await runs.rooms.ledger.balances([run_account(run_id)])
+        assert (balance.spent, balance.held) == (view.spent, 0)
+        assert view.spent > 0

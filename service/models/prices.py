@@ -7,6 +7,7 @@ provider's tokenizer (`input_token_bound`).
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,9 @@ REQUEST_OVERHEAD_TOKENS = 256
 SCHEMA_OVERHEAD_TOKENS = 512
 """The words with which a provider or an adapter introduces a JSON schema to its model; Anthropic's are the longest."""
 
+COUNTED_AT_ONCE_CHARS = 64 << 10
+"""Between two pieces of this length other threads have their turn."""
+
 
 def input_token_bound(messages: Sequence[Message], schema: dict[str, Any] | None = None) -> int:
     """At least as many tokens as any tokenizer in use makes of these messages.
@@ -97,7 +101,7 @@ def input_token_bound(messages: Sequence[Message], schema: dict[str, Any] | None
     Why bytes bound tokens: byte-level BPE starts from the UTF-8 bytes, one token each, and merging only lowers the
     count; SentencePiece vocabularies with byte fallback start from characters and fall back to at most one token
     per byte. So no text has more tokens than bytes. Some tokenizers normalise first (NFC, NFKC), which can
-    lengthen text (U+FDFA grows from 3 to 33 bytes), so the longest of the three forms counts. What is not text
+    lengthen text (U+FDFA grows from 3 to 33 bytes), so each character counts at its longest. What is not text
     (roles, delimiters, a template's own words, the frame around a schema) is covered by the overheads above. A
     schema may be rendered with other white space or as type declarations: it is taken twice.
     """
@@ -110,9 +114,25 @@ def input_token_bound(messages: Sequence[Message], schema: dict[str, Any] | None
 
 
 def _longest_form_bytes(text: str) -> int:
+    """At least the UTF-8 bytes of the text as it is, in NFC and in NFKC, counted without normalising it.
+
+    Normalising takes time with the square of a run of combining marks. But both forms are decomposed character by
+    character, put in another order, and composed, and no composition is longer than what it is made of: so the sum
+    over the characters of the longest that each can be is a bound.
+    """
     if text.isascii():
         return len(text)
-    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
+    counts: Counter[str] = Counter()
+    for start in range(0, len(text), COUNTED_AT_ONCE_CHARS):
+        counts.update(text[start : start + COUNTED_AT_ONCE_CHARS])
+    return sum(count * _longest_character_bytes(character) for character, count in counts.items())
+
+
+def _longest_character_bytes(character: str) -> int:
+    forms = [character]
+    # Syllables of Hangul have no entry: what they decompose into is always composed again.
+    if unicodedata.decomposition(character):
+        forms += [unicodedata.normalize("NFD", character), unicodedata.normalize("NFKD", character)]
     return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
 
 

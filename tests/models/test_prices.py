@@ -118,6 +118,37 @@ def test_text_that_grows_when_normalised_is_bounded(text: str) -> None:
     assert input_token_bound([Message(role="user", content=text)]) >= longest
 
 
+def test_every_character_counts_by_itself() -> None:
+    """The bound of a text is the sum over its characters, so that the time to tell it grows with the length alone."""
+    characters = ["\ufb01", "\u0958", "e", "\u0301", "\u0323", "\uac01", "\u1100", "\u1161"]
+
+    def counted(text: str) -> int:
+        return input_token_bound([Message(role="user", content=text)]) - input_token_bound([])
+
+    alone = sum(counted(character) - MESSAGE_OVERHEAD_TOKENS for character in characters)
+    assert counted("".join(characters)) - MESSAGE_OVERHEAD_TOKENS == alone
+
+
+@given(st.text(alphabet="aeo\u00e9\u0323\u0302\u0301\u1ed9\ufb01\u0958\uff9e\uac00\uac01\u1100\u1161\u11a8"))
+def test_no_order_of_marks_grows_beyond_the_bound(text: str) -> None:
+    """Letters, marks and jamo that are taken apart and composed in another way are within the bound."""
+    longest = max(len(unicodedata.normalize(form, text).encode()) for form in ("NFC", "NFKC"))
+    assert input_token_bound([Message(role="user", content=text)]) - input_token_bound([]) >= longest
+
+
+def test_no_code_point_is_an_exception() -> None:
+    """What has no decomposition stays as it is, and no composition is longer than its parts: so the bound holds."""
+    every = [chr(point) for point in range(0x110000)]
+    hangul = range(0xAC00, 0xD7A4)
+    plain = [each for each in every if not unicodedata.decomposition(each) and ord(each) not in hangul]
+    joined = "a".join(plain)
+    assert all(unicodedata.is_normalized(form, joined) for form in ("NFD", "NFKD"))
+    for composed in (each for each in every if unicodedata.decomposition(each)[:1] not in ("", "<")):
+        parts = "".join(chr(int(part, 16)) for part in unicodedata.decomposition(composed).split())
+        if unicodedata.normalize("NFC", parts) == composed:
+            assert len(composed.encode()) <= len(parts.encode())
+
+
 def test_a_schema_counts() -> None:
     """A schema is part of the prompt, whatever a provider makes of it."""
     message = [Message(role="user", content="x")]

@@ -4,6 +4,7 @@
     signatures    Standard Webhooks: how a receiver knows that it was us; pure
     schedule      when a failed delivery is tried again, and when a webhook is given up; pure
     targets       which addresses may be asked: public ones, and those that the operator allows
+    lookups       where names lead: in threads of their own, a few at once for each tenant
     post          one request to one address, bounded in size and time
     webhooks      the webhooks of one tenant, in the store
     deliveries    what is to be delivered and what came of it, with leases that survive a replica

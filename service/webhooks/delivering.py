@@ -171,7 +171,7 @@ class Delivering:
             headers = signed_headers(
                 self._rooms.registry.vault, tenant, webhook, message_id=delivery.id, body=body, now=now
             )
-            attempt = await self._poster.post(webhook.url, headers, body, at=now)
+            attempt = await self._poster.post(tenant, webhook.url, headers, body, at=now)
         if not await deliveries.settle(after_attempt(delivery, attempt, random.random()), until=until):  # noqa: S311
             return
         if health_after(webhook, attempt) != webhook:

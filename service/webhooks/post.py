@@ -5,12 +5,15 @@ import contextlib
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import anyio.abc
 import h11
 
-from service.webhooks.targets import Address, ForbiddenTarget, Target, TargetRules
+from service.ids import TenantId
+from service.webhooks.lookups import Address, Lookups
+from service.webhooks.targets import ForbiddenTarget, Target, TargetRules
 from service.webhooks.values import Attempt, Outcome
 
 CONNECT_WITHIN_S = 5.0
@@ -24,18 +27,21 @@ _USER_AGENT = "rlm-service-webhooks"
 class Poster:
     """Shared by all deliveries of a replica."""
 
-    def __init__(self, rules: TargetRules, *, within_s: float = WITHIN_S) -> None:
+    def __init__(self, rules: TargetRules, *, within_s: float = WITHIN_S, lookups: Lookups | None = None) -> None:
         self._rules = rules
+        self._lookups = lookups or Lookups()
         self._within_s = within_s
         self._tls = ssl.create_default_context()
 
-    async def post(self, url: str, headers: Sequence[tuple[str, str]], body: bytes, *, at: float) -> Attempt:
-        """Send it, and say what came of it. Raises nothing that a receiver can cause."""
+    async def post(
+        self, tenant: TenantId, url: str, headers: Sequence[tuple[str, str]], body: bytes, *, at: float
+    ) -> Attempt:
+        """Send it for this tenant, and say what came of it. Raises nothing that a receiver can cause."""
         began = time.monotonic()
         status: int | None = None
         try:
             with anyio.fail_after(self._within_s):
-                status = await self._send(self._rules.parse(url), headers, body)
+                status = await self._send(tenant, self._rules.parse(url), headers, body)
             outcome = Outcome.DELIVERED if 200 <= status < 300 else Outcome.REFUSED
         except ForbiddenTarget:
             outcome = Outcome.FORBIDDEN_TARGET
@@ -49,8 +55,8 @@ class Poster:
             outcome = Outcome.TLS_FAILED if isinstance(exc.__cause__, ssl.SSLError) else Outcome.UNREACHABLE
         return Attempt(at=at, outcome=outcome, status=status, duration_s=round(time.monotonic() - began, 3))
 
-    async def _send(self, target: Target, headers: Sequence[tuple[str, str]], body: bytes) -> int:
-        addresses = await self._rules.resolve(target)
+    async def _send(self, tenant: TenantId, target: Target, headers: Sequence[tuple[str, str]], body: bytes) -> int:
+        addresses = await self._rules.resolve(target, partial(self._lookups.addresses_of, tenant))
         stream = await self._connect(target, addresses)
         try:
             return await _exchange(stream, target, headers, body)

@@ -4,23 +4,20 @@ The name is looked up at each attempt, every address that it has must be allowed
 address that was checked: a name that changes between two lookups gains nothing.
 """
 
-import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-import anyio
-
 from service.errors import BadRequest
+from service.webhooks.lookups import Address
 
 LONGEST_URL = 2048
-MOST_ADDRESSES = 32
 _EMBEDDING = ip_network("64:ff9b::/96")
 """NAT64: the last 32 bits are an IPv4 address."""
 
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
+LookUp = Callable[[str, int], Awaitable[list[Address]]]
 
 
 class ForbiddenTarget(BadRequest):
@@ -67,8 +64,8 @@ class TargetRules:
             self.check([literal], is_tls=target.is_tls)
         return target
 
-    async def resolve(self, target: Target) -> list[Address]:
-        """The addresses of the target, each of which may be asked.
+    async def resolve(self, target: Target, look_up: LookUp) -> list[Address]:
+        """The addresses of the target, each of which may be asked. `look_up` is asked where a name leads.
 
         Raises:
             ForbiddenTarget: one of them may not.
@@ -76,8 +73,7 @@ class TargetRules:
         """
         literal = _literal(target.host)
         if literal is None:
-            found = await anyio.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-            addresses = [ip_address(entry[4][0].partition("%")[0]) for entry in found[:MOST_ADDRESSES]]
+            addresses = await look_up(target.host, target.port)
         else:
             addresses = [literal]
         if not addresses:

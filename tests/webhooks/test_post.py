@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import anyio
 import pytest
 
+from service.ids import TenantId
 from service.webhooks.post import LARGEST_HEAD, Poster
 from service.webhooks.targets import TargetRules
 from service.webhooks.values import Outcome
@@ -14,6 +15,7 @@ from tests.webhooks.receiving import Heard, receiving, status
 
 pytestmark = pytest.mark.anyio
 
+TENANT = TenantId("default")
 RULES = TargetRules((ip_network("127.0.0.0/8"),))
 HEADERS = [("webhook-id", "dlv_1")]
 
@@ -25,7 +27,7 @@ async def test_it_sends_what_it_is_given() -> None:
         return b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 1000
 
     async with receiving(answer) as receiver:
-        attempt = await Poster(RULES).post(receiver.url, HEADERS, b'{"a":1}', at=7.0)
+        attempt = await Poster(RULES).post(TENANT, receiver.url, HEADERS, b'{"a":1}', at=7.0)
         (heard,) = receiver.heard
     assert (attempt.outcome, attempt.status, attempt.at) == (Outcome.DELIVERED, 200, 7.0)
     assert (heard.path, heard.headers["webhook-id"], heard.body) == ("/hook?token=t", "dlv_1", b'{"a":1}')
@@ -48,7 +50,7 @@ async def test_a_receiver_cannot_make_it_fail_otherwise(answer: bytes, outcome: 
         return answer
 
     async with receiving(say) as receiver:
-        assert (await Poster(RULES).post(receiver.url, HEADERS, b"{}", at=0.0)).outcome is outcome
+        assert (await Poster(RULES).post(TENANT, receiver.url, HEADERS, b"{}", at=0.0)).outcome is outcome
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -59,7 +61,7 @@ async def test_a_redirect_is_not_followed() -> None:
             return status(307, f"location: {elsewhere.url}")
 
         async with receiving(redirect) as receiver:
-            attempt = await Poster(RULES).post(receiver.url, HEADERS, b"{}", at=0.0)
+            attempt = await Poster(RULES).post(TENANT, receiver.url, HEADERS, b"{}", at=0.0)
         assert (attempt.outcome, attempt.status, elsewhere.heard) == (Outcome.REFUSED, 307, [])
 
 
@@ -71,7 +73,7 @@ async def test_a_receiver_that_never_answers_is_given_up() -> None:
         return b""
 
     async with receiving(never) as receiver:
-        attempt = await Poster(RULES, within_s=0.5).post(receiver.url, HEADERS, b"{}", at=0.0)
+        attempt = await Poster(RULES, within_s=0.5).post(TENANT, receiver.url, HEADERS, b"{}", at=0.0)
     assert (attempt.outcome, attempt.status) == (Outcome.TIMED_OUT, None)
 
 
@@ -86,7 +88,7 @@ async def test_a_receiver_without_tls_gets_nothing_over_https() -> None:
     server = await asyncio.start_server(answers_in_plain, "127.0.0.1", 0)
     async with server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        assert (await Poster(RULES).post(url, HEADERS, b"{}", at=0.0)).outcome is Outcome.TLS_FAILED
+        assert (await Poster(RULES).post(TENANT, url, HEADERS, b"{}", at=0.0)).outcome is Outcome.TLS_FAILED
 
 
 async def test_what_is_not_there_or_not_allowed_is_an_outcome() -> None:
@@ -94,7 +96,7 @@ async def test_what_is_not_there_or_not_allowed_is_an_outcome() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        assert (await Poster(RULES).post(url, HEADERS, b"{}", at=0.0)).outcome is Outcome.UNREACHABLE
+        assert (await Poster(RULES).post(TENANT, url, HEADERS, b"{}", at=0.0)).outcome is Outcome.UNREACHABLE
     async with receiving() as receiver:
-        forbidden = await Poster(TargetRules()).post(receiver.url, HEADERS, b"{}", at=0.0)
+        forbidden = await Poster(TargetRules()).post(TENANT, receiver.url, HEADERS, b"{}", at=0.0)
         assert (forbidden.outcome, receiver.heard) == (Outcome.FORBIDDEN_TARGET, [])

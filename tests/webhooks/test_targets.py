@@ -4,6 +4,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from service.ids import TenantId
+from service.webhooks.lookups import Address, Lookups
 from service.webhooks.targets import ForbiddenTarget, TargetRules, is_public
 
 pytestmark = pytest.mark.anyio
@@ -16,6 +18,10 @@ INWARD = (
     *("::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"),
     "2001:0:7f00:1::",
 )
+
+
+async def look_up(host: str, port: int) -> list[Address]:
+    return await Lookups().addresses_of(TenantId("default"), host, port)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
@@ -57,7 +63,7 @@ async def test_a_url_that_is_none_is_refused(url: str) -> None:
     """Other schemes, credentials, fragments, spaces, line ends, and numbers that resolvers take for addresses."""
     rules = TargetRules()
     with pytest.raises(ForbiddenTarget):
-        await rules.resolve(rules.parse(url))
+        await rules.resolve(rules.parse(url), look_up)
 
 
 async def test_a_name_is_judged_by_its_addresses() -> None:
@@ -65,9 +71,9 @@ async def test_a_name_is_judged_by_its_addresses() -> None:
     rules = TargetRules()
     target = rules.parse("https://localhost/hook")
     with pytest.raises(ForbiddenTarget):
-        await rules.resolve(target)
+        await rules.resolve(target, look_up)
     allowed = TargetRules((ip_network("127.0.0.0/8"), ip_network("::1/128")))
-    assert await allowed.resolve(allowed.parse("http://localhost:81/hook"))
+    assert await allowed.resolve(allowed.parse("http://localhost:81/hook"), look_up)
     with pytest.raises(ForbiddenTarget):
         allowed.parse("http://8.8.8.8/")  # without TLS only where the operator says so
 

@@ -18,9 +18,12 @@ from service.journal.redis_journal import Journal
 from service.runs.calls.values import TextListener
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectRequest
+from service.store.errors import StoreFailed
 
 GRACE_S = 15.0
 """From when nobody listens to when a run is cancelled: clients that lost a connection are back within it."""
+STORE_PAUSE_S = 2.0
+"""Until a store that failed is asked again whether a call was cancelled: the call goes on meanwhile."""
 
 _log = structlog.get_logger(__name__)
 
@@ -141,12 +144,12 @@ class LiveAnswers:
                     await calls.complete(request, TextListener(text.hear), run_id, on_open=opened)
                 except RlmServiceError as error:
                     failure = error
-                except Exception:
-                    # One of the few boundaries: the failure of one call must not end the others.
-                    if not is_open:
-                        raise
-                    _log.exception("direct_call_failed", run_id=run_id)
                 both.cancel_scope.cancel()
+        except Exception:
+            # One of the few boundaries: the failure of one call must not end the others.
+            if not is_open:
+                raise
+            _log.exception("direct_call_failed", run_id=run_id)
         finally:
             text.end()
             self._texts.pop(run_id, None)
@@ -155,5 +158,12 @@ class LiveAnswers:
 
 
 async def _cancel_when_asked(journal: Journal, run_id: RunId, scope: anyio.CancelScope) -> None:
-    await journal.wait_for_cancel(run_id)
-    scope.cancel()
+    while True:
+        try:
+            await journal.wait_for_cancel(run_id)
+        except StoreFailed as error:
+            _log.warning("cancel_not_looked_for", run_id=run_id, reason=str(error))
+            await anyio.sleep(STORE_PAUSE_S)
+        else:
+            scope.cancel()
+            return

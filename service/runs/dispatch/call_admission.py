@@ -7,6 +7,7 @@ tokens holds none of the others' places meanwhile.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import structlog
@@ -90,17 +91,32 @@ class CallAdmission:
         raise why
 
     async def admit_now(self, calls: Sequence[CallAsked]) -> int:
-        """Let as many in, from the first on, as may be made at once; how many those are. Raises `StoreFailed`."""
-        for count, call in enumerate(calls):
-            if not self._lines.of(call.provider).free or self._counts.are_waited_for(Counted.MODEL_CALLS):
-                return count
-            try:
-                await self._counts.take(Counted.MODEL_CALLS, (call.call_id,), call.key_line)
-            except ConcurrencyLimited:
-                return count
-            if await self._take_turn(call) is not None:
-                return count
-        return len(calls)
+        """Let as many in, from the first on, as may be made at once; how many those are.
+
+        Raises:
+            StoreFailed: then none of them is in.
+        """
+        inside = 0
+        try:
+            while inside < len(calls) and await self._gets_in_now(calls[inside]):
+                inside += 1
+        except BaseException:
+            # All at once: each is bounded by the patience with the store, which may be away.
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tasks:
+                    for each in calls[:inside]:
+                        tasks.start_soon(partial(self.dismiss, each.call_id, used_tokens=0))
+            raise
+        return inside
+
+    async def _gets_in_now(self, call: CallAsked) -> bool:
+        if not self._lines.of(call.provider).free or self._counts.are_waited_for(Counted.MODEL_CALLS):
+            return False
+        try:
+            await self._counts.take(Counted.MODEL_CALLS, (call.call_id,), call.key_line)
+        except ConcurrencyLimited:
+            return False
+        return await self._take_turn(call) is None
 
     async def dismiss(self, call_id: CallId, *, used_tokens: int) -> None:
         """The call is over, or will not be made: `used_tokens` is what it came to. Without effect on others."""

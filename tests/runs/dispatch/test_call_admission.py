@@ -1,17 +1,19 @@
 """What a model call must have before its money is held, over a real store."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from service.ids import CallId, TenantId, new_id
+from service.ids import CallId, KeyId, TenantId, new_id
 from service.runs.dispatch.call_admission import CallAdmission, CallAsked, CallLines
 from service.runs.dispatch.counts import Counts
 from service.store.connection import Store, open_store
+from service.store.errors import StoreFailed
 from service.tenants.errors import RateLimited
 from service.tenants.quotas import Counted
 from service.tenants.values import CallerLimits, Level
@@ -136,3 +138,31 @@ async def test_who_gives_up_waiting_holds_nothing(tmp_path: Path) -> None:
         assert isinstance(level, Level)
         assert await mine.quotas.count(Counted.MODEL_CALLS, level) == 0
         await calls.admit(asked("b"), until=time.time() + LONG_S)
+
+
+async def test_a_batch_that_breaks_off_leaves_nobody_inside(tmp_path: Path) -> None:
+    """Its store fails, or it is cancelled, at the third call: the places and counts of the first two are free again."""
+    async with store_in(tmp_path) as store:
+        mine = rules(store, TenantId(new_id("ten")), limits=CallerLimits(model_calls=4))
+        scope, asked_for = anyio.CancelScope(), 0
+        is_cancelled = False
+
+        async def levels_of(key_line: Sequence[KeyId]) -> tuple[Level, ...]:
+            nonlocal asked_for
+            asked_for += 1
+            if asked_for == 6:  # twice for each call: its count, then its tokens
+                if is_cancelled:
+                    scope.cancel()
+                    await anyio.sleep_forever()
+                raise StoreFailed("the store is away")
+            return await mine.levels_of(key_line)
+
+        breaking = replace(mine, levels_of=levels_of)
+        calls = CallAdmission(breaking, CallLines(4), Counts(breaking, time.time), time.time)
+        with pytest.raises(StoreFailed):
+            await calls.admit_now([asked(f"a{index}") for index in range(4)])
+        asked_for, is_cancelled = 0, True
+        with scope:
+            await calls.admit_now([asked(f"b{index}") for index in range(4)])
+        assert scope.cancelled_caught
+        assert await calls.admit_now([asked(f"c{index}") for index in range(4)]) == 4

@@ -3,8 +3,8 @@
 The bytes stand in a file of their own until all are there; then they become a context like any other. How far an
 upload has come is the length of its file and nothing else: it is forced to disk before it is told, so whatever a
 client has heard survives the end of this process, and of the machine. One request at a time writes to it, by a lock on
-the file. An upload that nobody goes on with for `OPEN_FOR_S` is forgotten, and its file removed when somebody begins
-another one.
+the file. An upload that nobody goes on with for `OPEN_FOR_S` is forgotten; its file is removed by the next `sweep`, or
+when the tenant begins another one. Whoever begins one counts its whole size under its id; that ends here, with it.
 
 Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids by that end.
 """
@@ -12,7 +12,7 @@ Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +36,9 @@ MOST_OPEN = 100
 """Uploads of one tenant at once."""
 LARGEST_BYTES = 64 << 30
 _HASHED_AT_ONCE = 4 << 20
+
+Uncount = Callable[[str], Awaitable[object]]
+"""Called with the id of an upload that needs no room any more; idempotent."""
 
 _OPEN = load_script("service.contexts", "open_upload.lua")
 
@@ -106,12 +109,20 @@ class Uploads:
     """The uploads of one tenant."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, tenant: TenantId, contexts: Contexts, now: Callable[[], float]
+        self,
+        store: Store,
+        blobs: Blobs,
+        tenant: TenantId,
+        contexts: Contexts,
+        *,
+        uncount: Uncount,
+        now: Callable[[], float],
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._keys = Keys(tenant)
         self._contexts = contexts
+        self._uncount = uncount
         self._now = now
 
     async def open(self, plan: UploadPlan) -> Upload:
@@ -136,7 +147,7 @@ class Uploads:
         ]
         if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"full":
             raise TooManyUploads(f"at most {MOST_OPEN} uploads can be open at once: end or delete some first")
-        await self._collect()
+        await self.sweep()
         if plan.sha256 is not None and await self.holds(plan.sha256, plan.size_bytes):
             record = await self._become(upload_id, record, self._blobs.path(plan.sha256))
             return self._shown(upload_id, record, 0)
@@ -199,6 +210,16 @@ class Uploads:
         await self._get(upload_id)
         await self._forget(upload_id)
 
+    async def sweep(self) -> int:
+        """Remove what is left of uploads that were given up; how many. Idempotent. A record is written before its file,
+        and forgotten first."""
+        swept = 0
+        for name in await self._blobs.in_thread(lambda: os.listdir(self._blobs.uploads)):
+            if is_id(name, "upl") and await self._store.read("EXISTS", self._record(UploadId(name))) != 1:
+                await self._end(UploadId(name))
+                swept += 1
+        return swept
+
     async def _write(self, descriptor: int, room: int, chunks: AsyncIterator[bytes]) -> None:
         async for gathered in gather(chunks):
             room -= len(gathered)
@@ -220,21 +241,18 @@ class Uploads:
         context: Context = await self._contexts.put(record.plan.name, record.plan.kind, path)
         record = replace(record, context_id=context.context_id)
         await self._store.write("SET", self._record(upload_id), _RECORD.dump_json(record), "EX", OPEN_FOR_S)
-        await self._store.write("ZREM", self._keys("uploads"), upload_id)
-        await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
+        await self._end(upload_id)
         return record
 
     async def _forget(self, upload_id: UploadId) -> None:
         await self._store.write("DEL", self._record(upload_id))
-        await self._store.write("ZREM", self._keys("uploads"), upload_id)
-        await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
+        await self._end(upload_id)
 
-    async def _collect(self) -> None:
-        """Remove the files of uploads that were given up. A record is written before its file, and forgotten first."""
-        directory = self._blobs.uploads
-        for name in await self._blobs.in_thread(lambda: os.listdir(directory)):
-            if is_id(name, "upl") and await self._store.read("EXISTS", self._record(UploadId(name))) != 1:
-                await self._blobs.in_thread(partial((directory / name).unlink, missing_ok=True))
+    async def _end(self, upload_id: UploadId) -> None:
+        """Its file goes last: whatever is broken off before, the next sweep finds it."""
+        await self._store.write("ZREM", self._keys("uploads"), upload_id)
+        await self._uncount(upload_id)
+        await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
 
     async def _get(self, upload_id: UploadId) -> _Record:
         value = await self._store.read("GET", self._record(upload_id))

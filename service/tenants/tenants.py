@@ -84,6 +84,19 @@ class Tenants:
         records = await self._store.read_many([("HGET", tenant_key(each), "record") for each in found])
         return [parse_tenant(record) for record in records if isinstance(record, bytes)]
 
+    async def that_stay(self) -> list[TenantId]:
+        """All but those that are being erased, whatever else they may do."""
+        ids = await self._store.read("ZRANGE", TENANTS, 0, -1)
+        assert isinstance(ids, list)
+        found = [TenantId(each.decode()) for each in ids if isinstance(each, bytes)]
+        stay: list[TenantId] = []
+        for start in range(0, len(found), MOST_LISTED):
+            some = found[start : start + MOST_LISTED]
+            records = await self._store.read_many([("HGET", tenant_key(each), "record") for each in some])
+            tenants = [parse_tenant(record) for record in records if isinstance(record, bytes)]
+            stay += [tenant.id for tenant in tenants if tenant.erasing_since is None]
+        return stay
+
     async def update(
         self, tenant_id: TenantId, *, name: str | None = None, limits: CallerLimits | None = None, by: Author
     ) -> Tenant:

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from sandbox_image.protocol import ImageEncoding
+from service.contexts.uploads import Upload
 from service.contexts.values import Context, Part
 from service.ids import ContextId, SessionId
 from service.loop.values import BlobRef
@@ -57,6 +58,10 @@ class Holdings:
         blobs = iter(dict(blob for part in parts for blob in _blobs(part)).items())
         while some := dict(islice(blobs, MOST_BLOBS)):
             await self._storage.hold(context_id, some, self._levels)
+
+    async def keep_upload(self, upload: Upload) -> None:
+        """Count all bytes that are to come, until it has become a context or has ended. Raises `QuotaExceeded`."""
+        await self._storage.hold(upload.upload_id, {upload.upload_id: upload.plan.size_bytes}, self._levels)
 
     async def drop_context(self, context_id: ContextId) -> None:
         """It was deleted. Idempotent."""

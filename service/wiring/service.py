@@ -14,6 +14,8 @@ import structlog
 
 from service.configuration.file import read_configuration
 from service.contexts.redis_contexts import Contexts
+from service.contexts.upload_sweeping import keep_sweeping
+from service.contexts.uploads import Uploads
 from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
@@ -176,9 +178,9 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             async def rooms_of_tenants() -> list[RunsRooms]:
                 return [runs.rooms for runs in await tenants()]
 
+            tasks.start_soon(keep_sweeping, partial(_uploads_of_all, registry, tenancy))
             if settings.runs_kept_s is not None:
-                forget = partial(keep_forgetting, kept_s=settings.runs_kept_s, now=time.time)
-                tasks.start_soon(forget, rooms_of_tenants)
+                tasks.start_soon(partial(keep_forgetting, rooms_of_tenants, kept_s=settings.runs_kept_s, now=time.time))
             tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)
         try:
             yield Service(
@@ -207,6 +209,10 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             with anyio.CancelScope(shield=True):
                 await let_go()
             tasks.cancel_scope.cancel()
+
+
+async def _uploads_of_all(registry: Registry, tenancy: Tenancy) -> list[Uploads]:
+    return [tenancy.runs_of(tenant).rooms.uploads for tenant in await registry.tenants.that_stay()]
 
 
 def _watch(metrics: ReplicaMetrics, pool: Pool, tenancy: Tenancy) -> None:

@@ -8,9 +8,12 @@ import anyio
 import pytest
 
 from service.contexts.redis_contexts import Contexts
+from service.contexts.upload_sweeping import keep_sweeping
 from service.contexts.uploads import OPEN_FOR_S, UploadBusy, UploadPlan, Uploads
 from service.errors import NotFound
 from service.ids import UploadId
+from service.tenants.storage import Storage
+from service.tenants.values import NO_LIMITS, Level
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +28,7 @@ from service.contexts.redis_contexts import Contexts
 from service.contexts.uploads import Uploads
 from service.store.blobs import Blobs
 from service.store.connection import open_store
+from service.tenants.storage import Storage
 
 directory, tenant, upload_id = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 piece = b"0123456789abcdef" * 65_536
@@ -38,7 +42,8 @@ async def chunks():
 async def main():
     async with open_store(data_directory=directory, redis_url=None) as store:
         blobs = Blobs(directory / "blobs" / tenant)
-        uploads = Uploads(store, blobs, tenant, Contexts(store, blobs, tenant), time.time)
+        contexts = Contexts(store, blobs, tenant)
+        uploads = Uploads(store, blobs, tenant, contexts, uncount=Storage(store, tenant).drop, now=time.time)
         await uploads.add(upload_id, 0, chunks())
 
 anyio.run(main)
@@ -47,7 +52,8 @@ anyio.run(main)
 
 def uploads_of(stored: Stored) -> Uploads:
     contexts = Contexts(stored.store, stored.blobs, stored.tenant)
-    return Uploads(stored.store, stored.blobs, stored.tenant, contexts, time.time)
+    storage = Storage(stored.store, stored.tenant)
+    return Uploads(stored.store, stored.blobs, stored.tenant, contexts, uncount=storage.drop, now=time.time)
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
@@ -110,3 +116,23 @@ async def test_an_id_that_is_none_is_no_path(stored: Stored, upload_id: str) -> 
     """What is not the id of an upload is not found, whatever it spells."""
     with pytest.raises(NotFound):
         await uploads_of(stored).get(UploadId(upload_id))
+
+
+async def test_a_sweep_needs_nobody_who_begins_another(stored: Stored) -> None:
+    """What is left of an upload that expired is removed, and its size counted no longer, without its tenant."""
+    uploads, storage = uploads_of(stored), Storage(stored.store, stored.tenant)
+    level = Level(kind="tenant", owner=stored.tenant, limits=NO_LIMITS)
+    expired = await uploads.open(UploadPlan(name="n", kind="text", size_bytes=3))
+    await storage.hold(expired.upload_id, {expired.upload_id: 3}, [level])
+    await stored.store.write("DEL", f"rlm:{{{stored.tenant}}}:upload:{expired.upload_id}")
+
+    async def of_all() -> list[Uploads]:
+        return [uploads]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep_sweeping, of_all)
+        with anyio.fail_after(60):
+            while (stored.blobs.uploads / expired.upload_id).exists():
+                await stored.store.read("PING")
+        tasks.cancel_scope.cancel()
+    assert await storage.used_bytes(level) == 0

@@ -212,3 +212,27 @@ async def test_what_does_not_fit_into_a_session_is_not_there(it: Served) -> None
         assert (await client.put(f"{session}/files/f", content=b"x" * 10)).status_code == 201
         assert (await client.get(f"{session}/files/f")).content == b"x" * 10
         assert (await client.delete(session)).status_code == 204
+
+
+async def test_an_upload_is_counted_from_its_beginning(it: Served) -> None:
+    """What an upload announces must fit beside the others that are open; it is room again once one is given up, is
+    refused, or has become a context that is deleted."""
+    async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=100))) as client:
+
+        async def begin(size_bytes: int) -> httpx.Response:
+            return await client.post("/v1/uploads", json={"size_bytes": size_bytes})
+
+        assert (await begin(101)).status_code == 429
+        first = (await begin(60)).headers["location"]
+        refused = await begin(60)
+        assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "storage_bytes")
+        assert (await client.delete(first)).status_code == 204
+        wrong = (await begin(60)).headers["location"]
+        refused = await client.patch(wrong, content=b"\xff" * 60, headers={"upload-offset": "0"})
+        assert refused.status_code == 400
+        second = (await begin(60)).headers["location"]
+        done = await client.patch(second, content=b"u" * 60, headers={"upload-offset": "0"})
+        assert done.status_code == 200, done.text
+        assert (await begin(60)).status_code == 429
+        assert (await client.delete(f"/v1/contexts/{done.json()['context_id']}")).status_code == 204
+        assert (await begin(60)).status_code == 201

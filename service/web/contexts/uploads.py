@@ -95,7 +95,9 @@ async def go_on(
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_BYTES))
     since = time.time()
     upload = await runs.rooms.uploads.add(upload_id, upload_offset, chunks)
-    return _shown(await _kept(upload, runs, holdings, since), response)
+    if upload.context_id is not None:
+        upload = await _kept(upload, runs, holdings, since)
+    return _shown(upload, response)
 
 
 @router.delete("/v1/uploads/{upload_id}", status_code=204, summary="Give an upload up")
@@ -105,14 +107,15 @@ async def give_up(upload_id: UploadIdInPath, runs: RunsOfCaller) -> None:
 
 
 async def _kept(upload: Upload, runs: Runs, holdings: Holdings, since: float) -> Upload:
-    """Count what the upload has become. Raises `QuotaExceeded`: then it has become nothing, and is gone."""
-    if upload.context_id is not None:
-        context = await runs.rooms.contexts.get(upload.context_id)
-        try:
-            await holdings.keep_context(context, since=since)
-        except QuotaExceeded:
-            await runs.rooms.uploads.delete(upload.upload_id)
-            raise
+    """Count the upload, or what it has become. Raises `QuotaExceeded`: then it has become nothing, and is gone."""
+    try:
+        if upload.context_id is None:
+            await holdings.keep_upload(upload)
+        else:
+            await holdings.keep_context(await runs.rooms.contexts.get(upload.context_id), since=since)
+    except QuotaExceeded:
+        await runs.rooms.uploads.delete(upload.upload_id)
+        raise
     return upload
 
 

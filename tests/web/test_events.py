@@ -80,6 +80,15 @@ async def test_pages_hold_the_same_events_as_the_stream(it: Served) -> None:
     assert found == [json.loads(event["data"]) for event in whole]
 
 
+async def test_a_page_behind_the_last_event_says_that_there_is_no_more(it: Served) -> None:
+    """Whoever has the last event and asks again, as pollers do, is told that the run is complete."""
+    run_id = await ended_run(it)
+    last = (await it.client.get(f"/v1/runs/{run_id}/events", params={"limit": 500})).json()
+    for after in (last["next_after"], last["next_after"] + 1):
+        page = (await it.client.get(f"/v1/runs/{run_id}/events", params={"after": after})).json()
+        assert page == {"events": [], "next_after": after, "is_complete": True}
+
+
 async def test_the_first_byte_comes_at_once_and_pings_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has nothing to tell begins with a comment and says ever again that it is alive."""
     monkeypatch.setattr(event_streams, "PING_S", 0.05)

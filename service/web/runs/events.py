@@ -28,7 +28,7 @@ class EventPage(Shown):
 
     events: list[dict[str, Any]] = Field(examples=[[{"seq": 7, "type": "CancelRequested", "at": 1795174985.2}]])
     next_after: int = Field(description="`after` of the next page.")
-    is_complete: bool = Field(description="Whether the run has ended and these are its last events.")
+    is_complete: bool = Field(description="Whether the run has ended and no event is behind these.")
 
 
 @router.get(
@@ -64,7 +64,7 @@ async def events(
             follow(journal, run_id, begin, rooms.drain),
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
-    return _page(await journal.read(run_id, after, limit), after)
+    return _page(await journal.read(run_id, after, limit), after, has_finished=has_finished)
 
 
 def _seq_of(last_event_id: str) -> int:
@@ -73,8 +73,9 @@ def _seq_of(last_event_id: str) -> int:
     return int(last_event_id)
 
 
-def _page(recorded: list[Recorded], after: int) -> Response:
-    is_complete = bool(recorded) and isinstance(recorded[-1].event, RunFinished)
+def _page(recorded: list[Recorded], after: int, *, has_finished: bool) -> Response:
+    """`has_finished` was asked before the events were read: nothing can follow an empty page of such a run."""
+    is_complete = isinstance(recorded[-1].event, RunFinished) if recorded else has_finished
     body = b'{"events":[%s],"next_after":%d,"is_complete":%s}' % (
         b",".join(event_json(entry) for entry in recorded),
         recorded[-1].seq if recorded else after,

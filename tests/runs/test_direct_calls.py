@@ -9,9 +9,10 @@ import pytest
 
 from service.errors import BadRequest
 from service.ids import CallId, KeyId, RunId, new_id
+from service.journal.redis_journal import Journal
 from service.journal.values import RunIdTaken
 from service.ledger.values import Account, Level, Period
-from service.loop.events import CallFinished, RunFinished, RunSubmitted
+from service.loop.events import CallFinished, Event, RunFinished, RunSubmitted
 from service.loop.values import CallOutcome, Message, Purpose, StopReason
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD
@@ -21,6 +22,9 @@ from service.runs.calls.purse import run_account
 from service.runs.calls.values import TextListener
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectCallFailed, DirectRequest
+from service.store.blobs import Blobs
+from service.store.errors import StoreFailed
+from service.store.riders import Rider
 from service.tenants.values import CallerLimits
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB, Stage, day_of, stage
@@ -185,6 +189,34 @@ async def test_a_direct_call_whose_replica_died_is_ended_by_the_next(tmp_path: P
             assert finished.stop_reason is (StopReason.ANSWERED if has_reply else StopReason.MODEL_FAILED)
             assert (finished.spent > 0) == has_reply
         assert len(on.server.calls) == asked
+
+
+class Forgetful(Journal):
+    """A journal whose store is away when a call is answered, and back right after."""
+
+    async def append_last(
+        self, run_id: RunId, epoch: int, event: Event, finished: RunFinished, rider: Rider | None = None
+    ) -> None:
+        raise StoreFailed("the store is away")
+
+
+async def test_a_reply_that_could_not_be_journalled_is_no_answer(tmp_path: Path) -> None:
+    """The run is left to whoever takes it over, who charges the call as uncertain and says that it failed."""
+    run_id = RunId(new_id("run"))
+    async with stage(tmp_path) as on:
+        rooms = on.service.runs.rooms
+        journal = Forgetful(on.service.store, Blobs(tmp_path / "blobs"), rooms.journal.tenant)
+        with pytest.raises(StoreFailed):
+            await DirectCalls(replace(rooms, journal=journal)).complete(request_of("hello"), None, run_id)
+        assert [type(entry.event) for entry in await rooms.events_of(run_id)] == [RunSubmitted]
+        await journal.let_go(run_id, 1)
+        on.service.runs.start(run_id)
+        finished = [entry.event async for entry in on.service.runs.follow(run_id)][-1]
+        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        assert isinstance(finished, RunFinished)
+        assert finished.stop_reason is StopReason.MODEL_FAILED
+        assert (balance.spent, balance.held) == (finished.spent, 0)
+        assert finished.spent > 0
 
 
 async def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:

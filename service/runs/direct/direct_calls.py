@@ -20,6 +20,7 @@ from service.runs.calls.values import MeteredCall, Refused, TextListener
 from service.runs.direct.values import LONGEST_S, MAX_MESSAGES, DirectAnswer, DirectCallFailed, DirectRequest
 from service.runs.rooms import RunsRooms
 from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked, unfenced
+from service.store.errors import StoreFailed
 from service.store.riders import Rider
 
 QUESTION_CHARS = 200
@@ -168,6 +169,8 @@ class _DirectRun:
         self._now = now
         self._last = CallOutcome.CANCELLED
         self._is_over = False
+        self._is_in_doubt = False
+        """Whether a call was made that may not stand in the journal."""
         self.is_answered = False
         self.spent = NanoUSD(0)
 
@@ -175,21 +178,25 @@ class _DirectRun:
         """Journal an attempt. A good one ends the run: both events travel together."""
         self.spent = NanoUSD(self.spent + finished.cost)
         self._last = finished.outcome
-        if finished.outcome is not CallOutcome.OK or not self._ends_with_reply:
-            await self._journal.append(self._run_id, self._epoch, finished, rider)
-            return
-        self.is_answered = True
-        await self._journal.append_last(self._run_id, self._epoch, finished, self._end(), rider)
-        self._is_over = True
+        is_last = finished.outcome is CallOutcome.OK and self._ends_with_reply
+        try:
+            if is_last:
+                ended = self._ended(is_answered=True)
+                await self._journal.append_last(self._run_id, self._epoch, finished, ended, rider)
+            else:
+                await self._journal.append(self._run_id, self._epoch, finished, rider)
+        except StoreFailed:
+            self._is_in_doubt = True
+            raise
+        self.is_answered = self._is_over = is_last
 
     async def end(self) -> None:
-        """End the run, if its call has not."""
-        if not self._is_over:
-            await self._journal.append(self._run_id, self._epoch, self._end())
+        """End the run, if its call has not. One whose journal may lack a call is left to whoever takes it over."""
+        if not self._is_over and not self._is_in_doubt:
+            await self._journal.append(self._run_id, self._epoch, self._ended(is_answered=self.is_answered))
             self._is_over = True
 
-    def _end(self) -> RunFinished:
-        is_answered = self.is_answered
+    def _ended(self, *, is_answered: bool) -> RunFinished:
         return RunFinished(
             at=self._now(),
             stop_reason=StopReason.ANSWERED if is_answered else _STOPS.get(self._last, StopReason.MODEL_FAILED),

@@ -80,8 +80,9 @@ class AskedRecords:
 
         Raises:
             NotFound: one of them is gone.
-            BadRequest: there are too many.
+            BadRequest: there are too many, or what they say is too much.
         """
+        size_bytes = 0
         found: list[tuple[RunId, AskedRecord]] = []
         at: RunId | None = run_id
         while at is not None:
@@ -91,30 +92,47 @@ class AskedRecords:
                     data={"param": "previous_response_id"},
                 )
             record = await self.get(at)
+            size_bytes += _said_bytes(record)
+            _require_fits(size_bytes)
             found.append((at, record))
             at = record.previous
         return found[::-1]
 
 
-def history(chain: list[tuple[AskedRecord, str]]) -> History:
-    """What a chain of records, each with its answer, comes to.
+class GrowingHistory:
+    """What a chain of records, each with its answer, comes to; for who adds one after another, the oldest first."""
 
-    Raises:
-        BadRequest: it is too large.
-    """
-    said: list[Message] = []
-    context_ids: dict[ContextId, None] = {}
-    for record, answer in chain:
-        said.extend(record.earlier)
-        said.append(Message(role="user", content="\n\n".join(record.parts)))
-        said.append(Message(role="assistant", content=answer))
-        context_ids.update(dict.fromkeys(record.context_ids))
-    if sum(utf8_bytes(message.content) for message in said) > LARGEST_HISTORY_BYTES:
+    def __init__(self) -> None:
+        self._said: list[Message] = []
+        self._context_ids: dict[ContextId, None] = {}
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<GrowingHistory messages={len(self._said)} bytes={self._bytes}>"
+
+    def add(self, record: AskedRecord, answer: str) -> None:
+        """Raises `BadRequest` when that is too much."""
+        self._bytes += _said_bytes(record) + utf8_bytes(answer)
+        _require_fits(self._bytes)
+        self._said.extend(record.earlier)
+        self._said.append(Message(role="user", content="\n\n".join(record.parts)))
+        self._said.append(Message(role="assistant", content=answer))
+        self._context_ids.update(dict.fromkeys(record.context_ids))
+
+    def so_far(self) -> History:
+        return History(said=tuple(self._said), context_ids=tuple(self._context_ids))
+
+
+def _said_bytes(record: AskedRecord) -> int:
+    return sum(utf8_bytes(message.content) for message in record.earlier) + sum(map(utf8_bytes, record.parts))
+
+
+def _require_fits(size_bytes: int) -> None:
+    if size_bytes > LARGEST_HISTORY_BYTES:
         raise BadRequest(
             f"what was said before has more than {LARGEST_HISTORY_BYTES} bytes: begin a new response, with files",
             data={"param": "previous_response_id"},
         )
-    return History(said=tuple(said), context_ids=tuple(context_ids))
 
 
 def record_of(conversation: Conversation, decision: Decision, *, asked_at: float) -> AskedRecord:

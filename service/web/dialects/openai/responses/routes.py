@@ -10,7 +10,7 @@ from service.errors import BadRequest, RlmServiceError
 from service.ids import RunId
 from service.runs.answering.answering import Answering
 from service.runs.answering.conversation import Conversation
-from service.runs.answering.records import AskedRecord, AskedRecords, history, record_of
+from service.runs.answering.records import AskedRecords, GrowingHistory, record_of
 from service.tenants.values import Scope
 from service.web.callers import RoomsOfService, RunsOfCaller
 from service.web.dialects.asking import RUN_ID, AnsweringOfCaller, AskerOfRequest
@@ -143,19 +143,20 @@ async def _continued(answering: Answering, records: AskedRecords, sent: Conversa
         NotFound: a response that it continues is not stored.
         BadRequest: one has no answer (yet), or all are too much.
     """
-    chain: list[tuple[AskedRecord, str]] = []
+    growing = GrowingHistory()
     for run_id, record in await records.chain(previous):
         if not await answering.has_ended(run_id):
             raise BadRequest(
                 f"{response_id(run_id)} is still in progress: wait for its end", data={"param": "previous_response_id"}
             )
         try:
-            chain.append((record, (await whole_answer(answering, run_id)).text))
+            answer = (await whole_answer(answering, run_id)).text
         except RlmServiceError as error:
             raise BadRequest(
                 f"{response_id(run_id)} cannot be continued: {error}", data={"param": "previous_response_id"}
             ) from error
-    before = history(chain)
+        growing.add(record, answer)
+    before = growing.so_far()
     return replace(
         sent,
         earlier=(*before.said, *sent.earlier),

@@ -68,16 +68,20 @@ async def test_a_direct_call_is_a_run_that_is_listed_and_charged(tmp_path: Path)
 
 
 async def test_a_direct_call_without_money_asks_nobody_and_leaves_no_run(tmp_path: Path) -> None:
-    """Whether the key's day or its own limit does not cover it, the account is named and nothing is listed."""
+    """Whether the key's day or its own limit does not cover it, the account is named, nothing is listed, and no limit
+    of a run that never was is kept."""
     async with stage(tmp_path) as on:
         with pytest.raises(BudgetExceeded) as own:
             await direct_calls(on).complete(request_of("hello", cost_limit=NanoUSD(10)))
         assert own.value.data["scope"] == "run"
         caller = await on.caller(CallerLimits(nano_usd_per_day=10))
         with pytest.raises(BudgetExceeded) as days:
-            await direct_calls(on).complete(replace(request_of("hello"), key_id=caller.key.id))
+            await direct_calls(on).complete(
+                replace(request_of("hello", cost_limit=NanoUSD(10**9)), key_id=caller.key.id)
+            )
         assert days.value.data["scope"] == "key_day"
         assert await on.service.runs.ls(10) == []
+        assert await on.service.store.read("KEYS", "rlm:{default}:limits:run:*") == []
         assert not on.server.calls
 
 

@@ -49,14 +49,11 @@ class Purse:
 
     async def set_limits(self) -> None:
         """Write the root run's limits down. Idempotent."""
-        limits = {
-            Unit.NANO_USD: self.limits.cost,
-            Unit.TOKENS: self.limits.tokens,
-            Unit.SUB_CALLS: self.limits.sub_calls,
-        }
-        await self._ledger.set_limits(
-            {(self.own_account, unit): limit for unit, limit in limits.items() if limit is not None}
-        )
+        await self._ledger.set_limits(self._own_limits())
+
+    async def lift_limits(self) -> None:
+        """Forget them: the run never came to be. Idempotent."""
+        await self._ledger.set_limits(dict.fromkeys(self._own_limits()))
 
     async def tightest(self) -> dict[Unit, Balance | None]:
         """In each unit, the account that has least left, of all that the root run is charged to; None without limit."""
@@ -78,6 +75,14 @@ class Purse:
             asked = amount.of(balance.unit)
             if balance.left is not None and asked > balance.left:
                 raise budget_error(refusal_of(balance, asked))
+
+    def _own_limits(self) -> dict[tuple[Account, Unit], int]:
+        limits = {
+            Unit.NANO_USD: self.limits.cost,
+            Unit.TOKENS: self.limits.tokens,
+            Unit.SUB_CALLS: self.limits.sub_calls,
+        }
+        return {(self.own_account, unit): limit for unit, limit in limits.items() if limit is not None}
 
     def announce_resolved(self) -> None:
         """Wake every call that waits for money: a hold was settled or released."""

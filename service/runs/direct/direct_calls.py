@@ -1,12 +1,13 @@
 """The use case: reserve, open the run, call, and write down call, settlement and end of the run in one flush."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
 
-from service.errors import BadRequest
+from service.errors import BadRequest, RlmServiceError
 from service.ids import RunId, SessionId, new_id
 from service.journal.redis_journal import Journal
 from service.journal.values import RunIdTaken
@@ -16,7 +17,7 @@ from service.models.catalog import Route
 from service.money import NanoUSD
 from service.runs.calls.errors import budget_error
 from service.runs.calls.purse import Purse
-from service.runs.calls.values import MeteredCall, Refused, TextListener
+from service.runs.calls.values import Hold, MeteredCall, Refused, TextListener
 from service.runs.direct.values import LONGEST_S, MAX_MESSAGES, DirectAnswer, DirectCallFailed, DirectRequest
 from service.runs.rooms import RunsRooms
 from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked, unfenced
@@ -79,16 +80,8 @@ class DirectCalls:
         route = await self._route_to(request.model)
         submitted = _submitted(request, route, run_id or RunId(new_id("run")), self._now())
         purse = Purse(submitted, self._ledger)
-        if request.cost_limit is not None:
-            await purse.set_limits()
         call = _call(request, submitted, route, listener if schema is None else None)
-        hold = await self._metered.reserve(call, purse)
-        if isinstance(hold, Refused):
-            if hold.refusal is not None:
-                raise budget_error(hold.refusal)
-            if hold.error is not None:
-                raise hold.error
-            raise _failed(submitted.run_id, hold.outcome, hold.message)
+        hold = await self._reserved(call, purse)
         try:
             leases = self._leases
             epoch = await self._journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
@@ -96,6 +89,7 @@ class DirectCalls:
             raise  # a reservation is found again by its id: this one belongs to the call of the run that is there
         except BaseException:
             await self._metered.release([hold], purse)
+            await self._lift_limits(purse)
             raise
         purse.fence = self._journal.fence(submitted.run_id, epoch)
         on_open()
@@ -123,6 +117,24 @@ class DirectCalls:
             usage=usage,
             spent=run.spent,
         )
+
+    async def _reserved(self, call: MeteredCall, purse: Purse) -> Hold:
+        """What the call may cost at most, within the limit of its own. Raises as `complete` does for the money."""
+        try:
+            await purse.set_limits()
+            hold = await self._metered.reserve(call, purse)
+            if isinstance(hold, Refused):
+                raise _refusal(call, hold)
+        except BaseException:
+            await self._lift_limits(purse)
+            raise
+        return hold
+
+    async def _lift_limits(self, purse: Purse) -> None:
+        """There is no run, so there is nothing to limit: many refusals must not leave as many keys. Shielded."""
+        with anyio.move_on_after(CLEAN_UP_S, shield=True), contextlib.suppress(StoreFailed):
+            if not await self._journal.exists(purse.root_run_id):  # else it is limited by another try
+                await purse.lift_limits()
 
     async def _mended(
         self, reply: CallFinished, schema: CheckedSchema, call: MeteredCall, purse: Purse, run: "_DirectRun"
@@ -257,6 +269,12 @@ def _call(request: DirectRequest, submitted: RunSubmitted, route: Route, listene
 def _output_tokens(request: DirectRequest, route: Route) -> int:
     most = route.card.max_output_tokens
     return most if request.max_output_tokens is None else min(most, request.max_output_tokens)
+
+
+def _refusal(call: MeteredCall, refused: Refused) -> RlmServiceError:
+    if refused.refusal is not None:
+        return budget_error(refused.refusal)
+    return refused.error or _failed(call.lineage[0], refused.outcome, refused.message)
 
 
 def _answered(result: CallFinished | Refused, call: MeteredCall) -> CallFinished:

@@ -18,7 +18,7 @@ from service.ids import ContextId, SessionId
 from service.loop.values import BlobRef
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
-from service.tenants.quotas import Counted, Quotas
+from service.tenants.quotas import LEASE_S, Counted, Quotas
 from service.tenants.storage import MOST_BLOBS, Storage
 from service.tenants.values import Level
 from service.web.callers import caller_of, rooms_of, runs_of
@@ -68,8 +68,13 @@ class Holdings:
         await self._quotas.release(Counted.OPEN_CONTEXTS, context_id)
         await self._storage.drop(context_id)
 
+    async def begin_session(self, session_id: SessionId) -> None:
+        """Count one that is about to be opened, for as long as that may take. Raises `QuotaExceeded`."""
+        until = self._runs.rooms.now() + LEASE_S
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=until)
+
     async def count_session(self, session_id: SessionId) -> None:
-        """Raises `QuotaExceeded`."""
+        """Count one until it is closed. Raises `QuotaExceeded`."""
         await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
 
     async def keep_in_session(self, session_id: SessionId, blob: BlobRef) -> None:

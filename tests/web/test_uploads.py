@@ -184,6 +184,7 @@ async def test_what_a_tenant_may_keep_is_bounded(it: Served) -> None:
         session = (await client.post("/v1/sessions", json={})).headers["location"]
         refused = await client.post("/v1/sessions", json={})
         assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "open_sessions")
+        assert len((await client.get("/v1/sessions")).json()["sessions"]) == 1
         assert (await client.delete(session)).status_code == 204
         assert (await client.post("/v1/sessions", json={})).status_code == 201
 

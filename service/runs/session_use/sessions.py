@@ -22,14 +22,14 @@ class SessionDesk:
     def __repr__(self) -> str:
         return f"<SessionDesk {self._runs!r}>"
 
-    async def open(self, asked: SessionChange) -> SessionView:
-        """A new session; it has a sandbox from its first use on.
+    async def open(self, asked: SessionChange, session_id: SessionId | None = None) -> SessionView:
+        """A new session, under this id or one that is made; it has a sandbox from its first use on.
 
         Raises:
             BadRequest, UnknownModel, UnpricedModel, MissingApiKey: what is asked for cannot be.
         """
         check_change(asked)
-        session_id = SessionId(new_id("ses"))
+        session_id = session_id or SessionId(new_id("ses"))
         details = await self._changed(SessionDetails(), asked)
         await self._limit(session_id, asked)
         record = SessionRecord(

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from service.ids import SessionId
-from service.tenants.errors import QuotaExceeded
+from service.errors import RlmServiceError
+from service.ids import SessionId, new_id
 from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest
 from service.web.doors import open_router
@@ -32,11 +32,13 @@ async def open_session(
 ) -> ShownSession:
     """Its sandbox comes up with its first use."""
     _check_model(given, caller)
-    view = await uses.desk.open(given.change())
+    session_id = SessionId(new_id("ses"))
+    await holdings.begin_session(session_id)
     try:
-        await holdings.count_session(view.session_id)
-    except QuotaExceeded:
-        await uses.desk.close(view.session_id)
+        view = await uses.desk.open(given.change(), session_id)
+        await holdings.count_session(session_id)
+    except RlmServiceError:
+        await holdings.drop_session(session_id)
         raise
     response.headers["location"] = f"/v1/sessions/{view.session_id}"
     return shown_session(view)

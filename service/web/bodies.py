@@ -24,7 +24,7 @@ PATIENCE_S = 30.0
 LEAST_BYTES_PER_S = 1024
 """What a body must come at on average, after its first `PATIENCE_S`."""
 INLINE_BYTES = 64 << 10
-"""Larger bodies are decoded in a thread."""
+"""Larger bodies are decoded in a thread, and checked there where the route does that itself."""
 DECODED_AT_ONCE_BYTES = 256 << 20
 """Of the bodies that this replica holds decoded or is decoding: what is in them may take many times the memory."""
 
@@ -161,9 +161,12 @@ async def read_shape(request: Request, shape: type[AnyShape], *, limit_bytes: in
         BadRequest, UnsupportedMediaType, RequestTooLarge, RequestTimeout, ReplicaBusy
     """
     with request.app.state.inbound.share() as share:
-        value = await (await read_json(request, share, limit_bytes=limit_bytes)).json()
+        read = await read_json(request, share, limit_bytes=limit_bytes)
+        value = await read.json()
         try:
-            return shape.model_validate(value)
+            if len(await read.body()) <= INLINE_BYTES:
+                return shape.model_validate(value)
+            return await anyio.to_thread.run_sync(shape.model_validate, value)
         except ValidationError as exc:
             errors = [{**each, "loc": ("body", *each["loc"])} for each in exc.errors(include_input=False)]
             raise RequestValidationError(errors) from exc

@@ -1,8 +1,17 @@
 """What every shape of the API has in common, and the words that several resources share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from service.money import NanoUSD, format_usd
 
@@ -10,14 +19,31 @@ MAX_QUESTION_CHARS = 32_000
 MAX_NAME_CHARS = 1000
 MAX_MODEL_CHARS = 200
 MAX_CURSOR_CHARS = 200
+MOST_TOLD_ERRORS = 100
+"""Of one body. More are only counted: a hostile body can have a million, and telling each takes its time."""
 USD = r"^[0-9]{1,7}(\.[0-9]{1,9})?$"
 
 UsdText = Annotated[str, StringConstraints(max_length=20, pattern=USD)]
 """An exact decimal, as a string: never a float."""
 
 
-class Shape(BaseModel):
-    """What a client sends: strict, and nothing that is not asked for."""
+class Received(BaseModel):
+    """What a client sends: its lists end at their first error, and too many errors in its fields become one."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell_few_errors(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as exc:
+            count = exc.error_count()
+            if count <= MOST_TOLD_ERRORS:
+                raise
+        raise PydanticCustomError("too_many_errors", "{count} errors in one object", {"count": count})
+
+
+class Shape(Received):
+    """What a client of this API sends: strict, and nothing that is not asked for."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

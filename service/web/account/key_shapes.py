@@ -48,8 +48,10 @@ class GivenKey(Shape):
     )
 
     name: KeyName
-    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
-    models: Annotated[list[ModelPattern], Field(max_length=MAX_MODELS)] | None = Field(
+    scopes: Annotated[
+        list[Annotated[Scope, Field(strict=False)]], Field(fail_fast=True, min_length=1, max_length=len(Scope))
+    ]
+    models: Annotated[list[ModelPattern], Field(fail_fast=True, max_length=MAX_MODELS)] | None = Field(
         default=None, description="The only models that it may name; a `*` at the end stands for anything."
     )
     limits: GivenLimits = Field(default_factory=GivenLimits)

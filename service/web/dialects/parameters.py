@@ -4,15 +4,16 @@ tunes a model's sampling, or concerns the provider, is ignored (docs/dialects.md
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import ContextId, is_id
 from service.money import NanoUSD, parse_usd
-from service.web.shapes import MAX_MODEL_CHARS, Shape, UsdText
+from service.web.shapes import MAX_MODEL_CHARS, Received, Shape, UsdText
 
 DIALECT_BODY_BYTES = 64 << 20
 MOST_MESSAGES = 10_000
+MOST_MESSAGE_PARTS = 1_000
 MOST_CONTEXTS = 500
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_CHARS)]
@@ -25,7 +26,7 @@ class UnsupportedParameter(RlmServiceError):
     fault = Fault.CALLER
 
 
-class Lenient(BaseModel):
+class Lenient(Received):
     """What a client of another API sends: it has more members than anybody here knows."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -34,7 +35,7 @@ class Lenient(BaseModel):
 class RlmOptions(Shape):
     """What is this service's own: the member `rlm` of a request (`extra_body` in the SDKs)."""
 
-    context_ids: Annotated[list[str], Field(max_length=MOST_CONTEXTS)] = Field(
+    context_ids: Annotated[list[str], Field(fail_fast=True, max_length=MOST_CONTEXTS)] = Field(
         default_factory=list, description="Stored contexts that the question is about."
     )
     root_model: ModelName | None = Field(default=None, description="Instead of the profile's root LM.")

@@ -70,7 +70,9 @@ class RunSubmission(Shape):
     )
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION_CHARS)]
-    contexts: Annotated[list[GivenContext], Field(max_length=MAX_CONTEXTS)] = Field(default_factory=list)
+    contexts: Annotated[list[GivenContext], Field(fail_fast=True, max_length=MAX_CONTEXTS)] = Field(
+        default_factory=list
+    )
     root_model: ModelName = Field(description="The root LM.")
     sub_model: ModelName | None = Field(default=None, description="The model of sub-calls; the root LM if left out.")
     limits: GivenLimits = Field(default_factory=GivenLimits)
@@ -78,7 +80,7 @@ class RunSubmission(Shape):
         default=None, description="Run in this session, with its variables; one of its own if left out."
     )
     answer_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that the answer must satisfy.")
-    tools: Annotated[list[GivenTool], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
+    tools: Annotated[list[GivenTool], Field(fail_fast=True, max_length=MAX_TOOLS)] = Field(default_factory=list)
     prompt_pack: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "default"
 
     def request(self, caller: Caller) -> RunRequest:

@@ -101,7 +101,7 @@ class CellGiven(Shape):
     ] = Field(default=120.0, description="Seconds in which it waits for no model.")
     cost_usd: UsdText | None = Field(default="1.00", description="For the sub-calls it makes.")
     sub_model: ModelName | None = Field(default=None, description="The session's if left out.")
-    contexts: Annotated[list[GivenContext], Field(max_length=MAX_CONTEXTS)] = Field(
+    contexts: Annotated[list[GivenContext], Field(fail_fast=True, max_length=MAX_CONTEXTS)] = Field(
         default_factory=list, description="To be attached to the session first; they stay."
     )
 

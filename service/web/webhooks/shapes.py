@@ -12,7 +12,7 @@ from service.webhooks.webhooks import MAX_NAME_CHARS, IssuedWebhook, WebhookChan
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
 Name = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
 Wanted = Literal["run.finished"]
-Events = Annotated[list[Wanted], Field(min_length=1, max_length=8)]
+Events = Annotated[list[Wanted], Field(fail_fast=True, min_length=1, max_length=8)]
 
 EXAMPLE_OF_WEBHOOK: dict[str, Any] = {
     "webhook_id": "whk_0198c2f0a7b87cc2b1a8f2c3d4e5f607",

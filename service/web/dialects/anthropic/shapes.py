@@ -10,6 +10,7 @@ from service.loop.values import Message
 from service.runs.answering.conversation import Conversation
 from service.runs.values import RunView
 from service.web.dialects.parameters import (
+    MOST_MESSAGE_PARTS,
     MOST_MESSAGES,
     Lenient,
     ModelName,
@@ -35,11 +36,14 @@ class Block(BaseModel):
     source: dict[str, Any] | None = None
 
 
+Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MOST_MESSAGE_PARTS)]
+
+
 class GivenMessage(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: str | Blocks
 
 
 class OutputConfig(BaseModel):
@@ -76,8 +80,8 @@ class CountRequest(Lenient):
     )
 
     model: ModelName
-    messages: Annotated[list[GivenMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    system: str | list[Block] | None = None
+    messages: Annotated[list[GivenMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
+    system: str | Blocks | None = None
 
     @property
     def instructions(self) -> str:

@@ -46,7 +46,7 @@ class ChatCompletionRequest(Lenient):
     model_config = ConfigDict(extra="allow", frozen=True, json_schema_extra={"examples": [_ASK]})
 
     model: ModelName = Field(description="`rlm/PROFILE` or `direct/MODEL`.")
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
     stream: bool | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Of a direct call.")
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

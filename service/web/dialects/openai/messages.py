@@ -1,14 +1,14 @@
 """Messages of chat completions, and what they come to: a conversation."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadRequest
 from service.ids import ContextId
 from service.loop.values import Message
-from service.web.dialects.parameters import context_id, unsupported
+from service.web.dialects.parameters import MOST_MESSAGE_PARTS, context_id, unsupported
 
 
 class ContentPart(BaseModel):
@@ -27,7 +27,7 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True, max_length=MOST_MESSAGE_PARTS)] | None = None
 
 
 class ReadMessages:

@@ -11,6 +11,7 @@ from service.runs.answering.conversation import Conversation
 from service.web.dialects.openai.formats import schema_of
 from service.web.dialects.openai.messages import ReadMessages
 from service.web.dialects.parameters import (
+    MOST_MESSAGE_PARTS,
     MOST_MESSAGES,
     Lenient,
     ModelName,
@@ -47,7 +48,7 @@ class InputItem(BaseModel):
 
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[InputPart] | None = None
+    content: str | Annotated[list[InputPart], Field(fail_fast=True, max_length=MOST_MESSAGE_PARTS)] | None = None
 
 
 class TextOptions(BaseModel):
@@ -75,7 +76,7 @@ class ResponseRequest(Lenient):
     )
 
     model: ModelName = Field(description="`rlm/PROFILE` or `direct/MODEL`.")
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)]
+    input: str | Annotated[list[InputItem], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
     instructions: str | None = None
     previous_response_id: Annotated[str, StringConstraints(max_length=100)] | None = None
     background: bool | None = None

@@ -27,21 +27,14 @@ _RETRY_COUNT = "x-stainless-retry-count"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A conversation that has its run."""
+    """A conversation that has its run. A stream keeps this for its whole life, so the conversation is not in it."""
 
     run_id: RunId
-    prepared: Prepared
+    model: str
+    """As the client named it."""
+    decision: Decision
     answering: Answering
     was_asked_before: bool
-
-    @property
-    def model(self) -> str:
-        """As the client named it."""
-        return self.prepared.conversation.model
-
-    @property
-    def decision(self) -> Decision:
-        return self.prepared.decision
 
     def report(self, outcome: Outcome) -> RlmReport:
         """What its answer says about the run."""
@@ -49,7 +42,7 @@ class Asked:
 
     @property
     def headers(self) -> dict[str, str]:
-        decision = self.prepared.decision
+        decision = self.decision
         found = {
             RUN_ID: self.run_id,
             DECISION: f"{decision.way}; tokens<={decision.tokens_bound}; threshold={decision.threshold}",
@@ -97,7 +90,8 @@ class Asker:
             )
         return Asked(
             run_id=RunId(done.target),
-            prepared=prepared,
+            model=conversation.model,
+            decision=prepared.decision,
             answering=self.answering,
             was_asked_before=done.was_done_before,
         )

@@ -1,5 +1,6 @@
 """Chat completions over a real socket, as OpenAI's SDKs and other clients send them."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from service.ids import EMBEDDED_TENANT, RunId
 from service.loop.values import CallOutcome
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
+from service.runs.answering.conversation import Conversation
 from service.tenants.values import CallerLimits
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB, repl
@@ -290,3 +292,28 @@ async def test_a_client_that_came_back_elsewhere_cancels_nothing(tmp_path: Path)
         may_answer.set()
         assert await journal.wait_for_end(run_id, at_most_s=60, unless=lambda: False)
         assert (await it.client.get(f"/v1/runs/{run_id}")).json()["stop_reason"] == "answered"
+
+
+async def test_a_stream_keeps_nothing_of_the_conversation(tmp_path: Path) -> None:
+    """What was sent is let go as soon as its run has begun, however long its answer is followed."""
+    may_answer = anyio.Event()
+
+    async def waits(request: ModelRequest) -> ModelReply:
+        await may_answer.wait()
+        return ModelReply(text="This.", usage=usage_of(request, "This."))
+
+    def is_kept(question: str) -> bool:
+        gc.collect()
+        return any(isinstance(each, Conversation) and question in each.parts for each in gc.get_objects())
+
+    async with served(tmp_path, sub=waits) as it:
+        question = f"What is kept of {tmp_path.name}?"
+        body = chat(question, model=f"direct/{SUB}", stream=True)
+        async with it.client.stream("POST", PATH, json=body) as reply:
+            chunks = reply.aiter_bytes()
+            await anext(chunks)
+            with anyio.fail_after(30):
+                while is_kept(question):  # noqa: ASYNC110 -- nobody tells
+                    await anyio.sleep(0.1)
+            may_answer.set()
+            assert b"This." in b"".join([chunk async for chunk in chunks])

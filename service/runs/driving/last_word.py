@@ -11,12 +11,11 @@ from service.ids import RunId
 from service.journal.values import RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
-from service.loop.machine import decide
+from service.loop.machine import decide, replay
 from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
 from service.runs.calls.purse import run_account
 from service.runs.driving.driver import wrap_up_hold_id
-from service.runs.driving.recorder import Recorder
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StaleEpoch, StoreFailed
@@ -79,7 +78,7 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     recorded = await rooms.events_of(run_id)
     with contextlib.suppress(NotFound):
         await rooms.ledger.release([wrap_up_hold_id(run_id)], within=rooms.journal.fence(run_id, epoch))
-    state = Recorder(rooms.journal, run_id, epoch, recorded).state
+    state = replay([entry.event for entry in recorded])
     (balance,) = await rooms.ledger.balances([run_account(run_id)])
     finished = RunFinished(
         at=rooms.now(),

@@ -32,7 +32,8 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException 
     """End the run in its journal, if the store lets us within `LAST_WORD_S`; otherwise it stays unfinished.
 
     `failure` is None for a run that nobody wants any more; a cancellation counts as that too. `within` is what fences
-    a child run, None for a root run. Nothing is written for a run that another replica has taken over.
+    a child run, None for a root run. Nothing is written for a run that another replica has taken over. It raises
+    nothing: what broke the run off may well break its last word off, too, and must not end the other runs.
     """
     reason, message = _reason(failure)
     if reason not in (StopReason.CANCELLED, StopReason.SUSPENDED):
@@ -50,6 +51,8 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException 
                 log.info("run_lost", run_id=run_id)
             except RlmServiceError as exc:
                 log.warning("last_word_refused", run_id=run_id, code=exc.code)
+            except Exception:  # a boundary, like the one around the run itself
+                log.exception("last_word_broke_off", run_id=run_id)
             return
 
 

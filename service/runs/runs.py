@@ -239,11 +239,13 @@ class Runs:
                 tenure.end()
             is_left = not await self._drive_to_last_word(tenure)
         finally:
-            if is_left:
-                self.rooms.dispatch.run_was_left(run_id)
-            else:
-                await self.rooms.dispatch.run_has_ended(run_id)
-            self._live.pop(run_id).ended.set()
+            try:
+                if is_left:
+                    self.rooms.dispatch.run_was_left(run_id)
+                else:
+                    await self.rooms.dispatch.run_has_ended(run_id)
+            finally:
+                self._live.pop(run_id).ended.set()
 
     async def _drive_to_last_word(self, tenure: Tenure) -> bool:
         """Whether the run has ended, as far as that could be written down; False for one that is left to others."""

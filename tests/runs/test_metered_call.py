@@ -4,9 +4,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from service.ids import RunId, TenantId, new_id
@@ -269,6 +271,24 @@ async def test_a_call_cancelled_before_anything_was_sent_costs_nothing(tmp_path:
         assert (balance.spent, balance.held) == (0, 0)
         assert not model.requests
         assert not b.journalled.calls
+
+
+async def test_a_hold_made_before_a_hand_over_begins_no_call(tmp_path: Path) -> None:
+    """Once the gate is shut, a call whose money was held before gives the hold back and never asks the model."""
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits(cost=NanoUSD(10_000_000)))
+        call = call_of(standing, "c", "hello")
+        (hold,) = await b.metered.reserve_prefix([call], standing.purse)
+        standing.purse.gate.shut()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(b.metered.call, call, standing.purse, b.journalled.append, hold=hold))
+            with anyio.fail_after(60):
+                while (await b.balance(standing)).held and not model.requests:
+                    await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held, model.requests) == (0, 0, [])
 
 
 async def down(request: ModelRequest) -> ModelReply:

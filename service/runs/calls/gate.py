@@ -11,7 +11,7 @@ import anyio
 
 
 class CallGate:
-    """Counts the calls of one root run that hold money or are on their way."""
+    """Counts the calls of one root run that are on their way."""
 
     def __init__(self) -> None:
         self.is_shut = False
@@ -23,7 +23,8 @@ class CallGate:
 
     @contextmanager
     def passed(self) -> Iterator[None]:
-        """For the time of one call, from before its money is held until it is settled. See `wait_until_open` first."""
+        """For the time of one attempt, from before its provider is asked until it is settled. Asked when `is_shut` is
+        False; money may have been held long before."""
         self._inside += 1
         try:
             yield

@@ -114,6 +114,9 @@ class MeteredCalls:
                 await self._give_back_if_cancelled(hold, purse)
                 if (refused := await self._give_back_if_not_admitted(here, hold, purse)) is not None:
                     return last or refused
+                if purse.gate.is_shut:  # held before it was: nothing may be begun with it any more
+                    await self.release([hold], purse)
+                    await purse.gate.wait_until_open()
                 # Asked again, because reserving takes its time; and only who is about to call may be a shut provider's
                 # probe. Between this and the attempt nothing is awaited.
                 wait_s = self._admit(here)

@@ -192,7 +192,9 @@ class Runs:
         return await new_session(self.rooms)
 
     async def close_session(self, session_id: SessionId) -> None:
-        """End the session's sandbox here, if it has one. Idempotent."""
+        """End the session's sandbox here, if it has one: at the end of the run that is in it, which is not waited for.
+        Idempotent.
+        """
         # First the record, so that no further run comes in; then the sandbox, once the last one is out.
         await self.rooms.session.records.close(session_id, self.rooms.now())
         await self._seats.close(session_id)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from service.ids import RunId
@@ -182,3 +183,24 @@ async def test_closing_a_session_under_a_waiting_run_leaves_no_slot_behind(tmp_p
         assert (await finished(on, second)).stop_reason is StopReason.ANSWERED
         other = await on.play(await on.request("x", Limits(depth=0, wall_s=10.0)))
         assert other.answer == b"ok"
+
+
+async def test_closing_a_session_does_not_wait_for_its_run(tmp_path: Path) -> None:
+    """While a run is in it the session is closed at once; when the run has ended nothing of the session is left."""
+    async with stage(tmp_path, repl("llm_query('wait')"), sub=never) as on:
+        runs, kept = on.service.runs, on.service.tenancy.kept
+        session = await runs.open_session()
+        run_id = await runs.submit(await on.request("x", Limits(depth=0), session_id=session))
+        runs.start(run_id)
+        with anyio.fail_after(60):
+            while not on.model.sub_requests:
+                await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(30):
+            await runs.close_session(session)
+        sandbox, ended = kept.by_id[session].session.opened, runs.end_of(run_id)
+        assert sandbox.is_running
+        assert ended is not None
+        await runs.cancel(run_id)
+        await ended.wait()
+        assert session not in kept.by_id
+        assert not sandbox.is_running

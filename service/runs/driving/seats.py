@@ -232,7 +232,7 @@ class Seats:
         session_id = submitted.session_id
         kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id), self))
         await kept.turnstile.acquire()
-        leave.callback(kept.turnstile.release)
+        leave.push_async_callback(self._let_out, kept)
         kept.run_id = submitted.run_id
         leave.callback(self._rise, kept)
         leave.push_async_callback(seat.sandboxes.give_chain_back)
@@ -324,7 +324,7 @@ class Seats:
         try:
             yield kept.session
         finally:
-            kept.turnstile.release()
+            await self._let_out(kept)
 
     async def rest(self, session_id: SessionId) -> None:
         """End the session's sandbox, which its log brings back. Raises `SessionBusy`."""
@@ -340,14 +340,35 @@ class Seats:
                 await self._stand_up(kept)
             finally:
                 kept.turnstile.release()
+            self._forget_if_left(kept)
+
+    def _forget_if_left(self, kept: _Kept) -> None:
+        """An entry without a sandbox is worth nothing, and there may be any number of sessions."""
+        nobody_comes = bool(kept.turnstile.value) and not kept.turnstile.statistics().tasks_waiting
+        if nobody_comes and not kept.is_in_slot and self._kept.get(kept.session.session_id) is kept:
+            del self._kept[kept.session.session_id]
 
     async def close(self, session_id: SessionId) -> None:
-        """End the session's sandbox, once the run that uses it has ended. Idempotent."""
+        """End the session's sandbox now, or at the end of the run that uses it; that is not waited for. Idempotent."""
         kept = self._kept.get(session_id)
         if kept is not None:
             kept.is_closed = True
-            async with kept.turnstile:
+            await self._end_closed(kept)
+
+    async def _let_out(self, kept: _Kept) -> None:
+        """Whoever was in the session leaves it, and ends it if it was closed meanwhile."""
+        kept.turnstile.release()
+        if kept.is_closed:
+            await self._end_closed(kept)
+
+    async def _end_closed(self, kept: _Kept) -> None:
+        """End a closed session's sandbox, unless somebody is in it, who will."""
+        with contextlib.suppress(anyio.WouldBlock):
+            kept.turnstile.acquire_nowait()
+            try:
                 await self._make_way(kept)
+            finally:
+                kept.turnstile.release()
 
     async def close_all(self) -> None:
         """End every kept sandbox of this tenant; no run uses them any more."""

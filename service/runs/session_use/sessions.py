@@ -74,7 +74,7 @@ class SessionDesk:
         return await self._set_paused(session_id, is_paused=False)
 
     async def close(self, session_id: SessionId) -> None:
-        """For good, once the run that is in it has ended. Idempotent. Raises `NotFound`."""
+        """For good; its sandbox ends with the run that is in it. Idempotent. Raises `NotFound`."""
         await self._runs.close_session(session_id)
 
     async def check_open(self, session_id: SessionId) -> SessionRecord:

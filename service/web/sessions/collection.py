@@ -89,7 +89,7 @@ async def resume(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Show
 
 @router.delete("/v1/sessions/{session_id}", status_code=204, summary="Close a session")
 async def close(session_id: SessionIdInPath, uses: SessionUsesOfCaller, holdings: HoldingsOfCaller) -> None:
-    """For good, once the run that is in it has ended. Its record stays."""
+    """For good. A run that is in it goes on to its end, which is not waited for. Its record stays."""
     await uses.desk.close(session_id)
     await holdings.drop_session(session_id)
 

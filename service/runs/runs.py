@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import structlog
 
 from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
@@ -79,7 +80,7 @@ class Runs:
             RunIdTaken: there is a run of this id already.
             StoreFailed: whether anything was submitted is unknown.
         """
-        check_request(request)
+        await anyio.to_thread.run_sync(check_request, request)
         self.rooms.slots.check(request.limits.depth + 1)
         await self.rooms.provider.isolation()
         session_id = request.session_id

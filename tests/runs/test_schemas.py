@@ -31,8 +31,18 @@ keywords = st.sampled_from(
         ({"$ref": 5}, "only refer to parts of itself"),
         ({"$ref": "#"}, "only refer to parts of itself"),
         ({"$ref": "#/$defs/missing"}, "does not have"),
+        ({"items": {"$id": "urn:x", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "$defs": {"a": {}}}, "'\\$id' within"),
         ({"type": "strin"}, "not a valid JSON Schema"),
         ({"enum": ["x" * 70_000]}, "larger"),
+        ({"items": {"required": [{}] * 10_000}}, "takes names"),
+        ({"type": [["string"]]}, "takes names"),
+        ({"type": ["string"] * 8}, "names 8 types"),
+        ({"dependentRequired": {"a": [[]] * 10_000}}, "takes names"),
+        ({"dependencies": {"a": [[]] * 10_000}}, "takes names"),
+        ({"definitions": {"enum": {"required": [{}] * 10_000}}}, "takes names"),
+        ({"definitions": {"enum": {"pattern": "(a+)+$"}}, "$ref": "#/definitions/enum"}, "pattern"),
+        ({"default": {"pattern": "(a+)+$"}, "$ref": "#/default"}, "does not have"),
+        ({"examples": [{"pattern": "(a+)+$"}], "$ref": "#/examples/0"}, "does not have"),
     ],
 )
 def test_a_schema_that_could_be_turned_against_us_is_refused(schema: dict[str, Any], word: str) -> None:

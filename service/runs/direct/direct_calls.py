@@ -20,7 +20,13 @@ from service.runs.calls.purse import Purse
 from service.runs.calls.values import Hold, MeteredCall, Refused, TextListener
 from service.runs.direct.values import LONGEST_S, MAX_MESSAGES, DirectAnswer, DirectCallFailed, DirectRequest
 from service.runs.rooms import RunsRooms
-from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked, unfenced
+from service.runs.submission.schemas import (
+    CheckedSchema,
+    ReplyBreaksSchema,
+    check_schema_aside,
+    parse_checked,
+    unfenced,
+)
 from service.store.errors import StoreFailed
 from service.store.riders import Rider
 
@@ -76,7 +82,7 @@ class DirectCalls:
             StoreFailed: no journal or ledger, so no call.
         """
         _check(request)
-        schema = None if request.schema is None else check_schema(request.schema)
+        schema = None if request.schema is None else await check_schema_aside(request.schema)
         route = await self._route_to(request.model)
         submitted = _submitted(request, route, run_id or RunId(new_id("run")), self._now())
         purse = Purse(submitted, self._ledger)

@@ -51,7 +51,7 @@ from service.runs.rooms import RunsRooms
 from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
 from service.runs.submission.first_event import wrap_up_amount
-from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema_aside, parse_checked
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.errors import BlobTooLarge
@@ -374,7 +374,7 @@ class RunDriver:
             return None
         payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_CHECKED_CHARS)
         try:
-            await parse_checked(payload.decode("utf-8", "replace"), check_schema(schema))
+            await parse_checked(payload.decode("utf-8", "replace"), await check_schema_aside(schema))
         except ReplyBreaksSchema as exc:
             return str(exc)
         return None

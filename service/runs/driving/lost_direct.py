@@ -9,7 +9,7 @@ from service.loop.events import CallFinished, Event, RunFinished, RunSubmitted
 from service.loop.values import AnswerSource, CallOutcome, StopReason
 from service.money import NanoUSD
 from service.runs.rooms import RunsRooms
-from service.runs.submission.schemas import ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.submission.schemas import ReplyBreaksSchema, check_schema_aside, parse_checked
 
 
 async def end_lost_direct(rooms: RunsRooms, run_id: RunId, epoch: int, recorded: Sequence[Recorded]) -> None:
@@ -35,7 +35,7 @@ async def _is_answered(submitted: Event, calls: Sequence[CallFinished]) -> bool:
     if not good or not isinstance(submitted, RunSubmitted) or submitted.answer_schema is None:
         return bool(good)
     try:
-        await parse_checked(good[-1].text, check_schema(submitted.answer_schema))
+        await parse_checked(good[-1].text, await check_schema_aside(submitted.answer_schema))
     except ReplyBreaksSchema:
         return False
     return True

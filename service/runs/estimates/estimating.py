@@ -1,5 +1,7 @@
 """The use case: an estimate for a request, priced and rendered as it would be submitted."""
 
+import anyio.to_thread
+
 from service.ids import RunId, SessionId, new_id
 from service.runs.estimates.estimate import Estimate, history_of, most_by_limits
 from service.runs.rooms import RunsRooms
@@ -18,7 +20,7 @@ async def estimate(rooms: RunsRooms, request: RunRequest) -> Estimate:
     Raises:
         BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey, BudgetTooSmall: as submitting it would.
     """
-    check_request(request)
+    await anyio.to_thread.run_sync(check_request, request)
     session_id = request.session_id or SessionId(new_id("ses"))
     submitted = await submitted_event(rooms, request, session_id, run_id=RunId(new_id("run")))
     root, sub = await rooms.route_to(submitted.root_model), await rooms.route_to(submitted.sub_model)

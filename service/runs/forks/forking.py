@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import anyio.to_thread
+
 from service.errors import BadRequest
 from service.ids import RunId, SessionId, new_id
 from service.loop.events import CellFinished, RunSubmitted
@@ -34,7 +36,7 @@ async def fork(runs: Runs, source_id: RunId, asked: ForkRequest, run_id: RunId |
     assert isinstance(source, RunSubmitted), "a journal begins with it"
     request = fork_request(source, asked)
     # As if it ran in the source's session: what it is about may stand there already.
-    check_request(replace(request, session_id=source.session_id))
+    await anyio.to_thread.run_sync(check_request, replace(request, session_id=source.session_id))
     rooms.slots.check(request.limits.depth + 1)
     await rooms.provider.isolation()
     target = run_id or RunId(new_id("run"))

@@ -21,7 +21,7 @@ from service.runs.calls.metered_call import Append, MeteredCalls
 from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
-from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema, parse_checked
+from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema_aside, parse_checked
 
 WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""
@@ -67,7 +67,7 @@ class SubCalls:
     async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
         """One item per prompt, in order."""
         prompts = _prompts(call.arguments)
-        checked, schema = _schema(call.arguments)
+        checked, schema = await _schema(call.arguments)
         route = self._route(call.arguments.get("model"))
         batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, checked=checked)
         items.extend([NOT_STARTED] * len(prompts))
@@ -214,13 +214,13 @@ def _prompts(arguments: dict[str, Any]) -> list[str]:
     return prompts
 
 
-def _schema(arguments: dict[str, Any]) -> tuple[CheckedSchema | None, dict[str, Any] | None]:
+async def _schema(arguments: dict[str, Any]) -> tuple[CheckedSchema | None, dict[str, Any] | None]:
     schema = arguments.get("schema")
     if schema is None:
         return None, None
     if not isinstance(schema, dict):
         raise BadRequest("schema must be a JSON Schema object (a dict)")
-    return check_schema(schema), schema
+    return await check_schema_aside(schema), schema
 
 
 def _schema_message(schema: dict[str, Any]) -> Message:

@@ -1,8 +1,10 @@
 """JSON Schema from callers and sandboxes: checked before use, so that validating cannot be turned against us.
 
 A schema is code of a kind. `pattern` runs a regular expression that may take exponential time, `$ref` may name a remote
-document or itself: these are refused. What is left could still multiply (a reference to two references to two …), so
-the schema's expanded size is counted beforehand, and its product with the size of the value bounds the work.
+document, itself or what was never looked at: these are refused. Checking the schema has its price too: lists in which
+nothing may stand twice are compared pair by pair, unless all in them are strings. What is left could still multiply (a
+reference to two references to two …), so the schema's expanded size is counted beforehand, and its product with the
+size of the value bounds the work.
 """
 
 import json
@@ -31,8 +33,9 @@ _REFUSED_KEYWORDS = frozenset(
         *("$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"),
     }
 )
-_NAMED_PARTS = ("properties", "$defs", "dependentSchemas")
+_NAMED_PARTS = ("properties", "$defs", "definitions", "dependentSchemas", "dependencies")
 """Keywords whose value is a dict from free names to schemas."""
+_JSON_TYPES = 7
 _PLAIN_VALUES = ("enum", "const", "default", "examples")
 """Keywords whose value is data, whatever it looks like."""
 
@@ -54,19 +57,26 @@ def check_schema(schema: dict[str, Any]) -> CheckedSchema:
 
     Raises:
         BadRequest: not a JSON Schema, too large, recursive, or using a keyword that is refused here.
+
+    It may take a good part of a second: in the event loop, ask `check_schema_aside`.
     """
     try:
         if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
             raise BadRequest(f"the JSON schema is larger than {MAX_SCHEMA_CHARS} characters")
-        _refuse_keywords(schema)
+        seen = _refuse_keywords(schema)
         jsonschema.Draft202012Validator.check_schema(schema)
-        expanded = _Expansion(schema).nodes(schema, ())
+        expanded = _Expansion(schema, seen).nodes(schema, ())
     except jsonschema.SchemaError as exc:
         raise BadRequest(f"not a valid JSON Schema: {_one_line(exc.message)}") from exc
     except (RecursionError, ValueError, TypeError, ArithmeticError) as exc:
         raise BadRequest("not a usable JSON Schema: nested too deeply, or not plain JSON") from exc
     validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
     return CheckedSchema(validator=validator, expanded_nodes=expanded)
+
+
+async def check_schema_aside(schema: dict[str, Any]) -> CheckedSchema:
+    """The same in a thread. Raises `BadRequest`."""
+    return await anyio.to_thread.run_sync(check_schema, schema)
 
 
 async def parse_checked(text: str, schema: CheckedSchema) -> Any:
@@ -120,8 +130,10 @@ def _nodes_of(value: Any) -> int:
 class _Expansion:
     """Counts the nodes of a schema whose references are followed, without following any twice."""
 
-    def __init__(self, root: dict[str, Any]) -> None:
+    def __init__(self, root: dict[str, Any], seen: frozenset[int]) -> None:
+        """`seen`: the ids of the schemas in it whose keywords were looked at."""
         self._root = root
+        self._seen = seen
         self._counted: dict[str, int] = {}
 
     def nodes(self, node: Any, inside: tuple[str, ...]) -> int:
@@ -149,24 +161,45 @@ class _Expansion:
         for step in reference.removeprefix("#").split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
             found = found[int(key)] if isinstance(found, list) else found.get(key) if isinstance(found, dict) else None
-        if not isinstance(found, dict | bool):
+        if not isinstance(found, bool) and id(found) not in self._seen:
             raise BadRequest(f"the JSON schema refers to {reference[:80]!r}, which it does not have: use '#/$defs/…'")
         return found
 
 
-def _refuse_keywords(schema: dict[str, Any]) -> None:
+def _refuse_keywords(schema: dict[str, Any]) -> frozenset[int]:
+    """The ids of all schemas in it. Raises `BadRequest` for the first keyword that is refused."""
+    seen: set[int] = set()
     pending: list[Any] = [schema]
     while pending:
         current = pending.pop()
         if not isinstance(current, dict):
             continue
+        seen.add(id(current))
         refused = _REFUSED_KEYWORDS & current.keys()
         if refused:
             raise BadRequest(f"the JSON schema keyword {min(refused)!r} is not supported here: remove it")
+        if "$id" in current and current is not schema:
+            raise BadRequest("the JSON schema has an '$id' within, which changes what '$ref' means: remove it")
         reference = current.get("$ref", "#/")
         if not isinstance(reference, str) or not reference.startswith("#/"):
             raise BadRequest("a JSON schema may only refer to parts of itself: use '$ref' with '#/…'")
+        _refuse_lists(current)
         pending.extend(_parts(current))
+    return frozenset(seen)
+
+
+def _refuse_lists(schema: dict[str, Any]) -> None:
+    """Refuse lists of anything but strings, where a schema has lists of strings that differ."""
+    types = schema.get("type")
+    if isinstance(types, list) and len(types) > _JSON_TYPES:
+        raise BadRequest(f"the JSON schema keyword 'type' names {len(types)} types: there are {_JSON_TYPES}")
+    lists = [("type", types), ("required", schema.get("required"))]
+    for keyword in ("dependentRequired", "dependencies"):
+        if isinstance(named := schema.get(keyword), dict):
+            lists += [(keyword, value) for value in named.values()]
+    for keyword, value in lists:
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            raise BadRequest(f"the JSON schema keyword {keyword!r} takes names: a list in it has something else")
 
 
 def _parts(schema: dict[str, Any]) -> list[Any]:

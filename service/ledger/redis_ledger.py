@@ -14,7 +14,6 @@ from service.ledger.reports import Reports
 from service.ledger.script_calls import (
     ENTRY,
     MOST_AT_ONCE,
-    UNITS,
     LedgerKeys,
     checked_amount,
     checked_figures,
@@ -196,11 +195,6 @@ class Ledger:
                     )
                 )
         return found
-
-    async def key_standing(self, key_line: Sequence[KeyId]) -> list[Balance]:
-        """What bounds an API key: its own days and months, those of the keys it descends from and its tenant's, in
-        every unit."""
-        return await self.balances(self.outer_accounts(key_line), UNITS)
 
     async def entries(self, run_id: RunId) -> list[Entry]:
         """What was booked for the run's own calls (not its children's), in the order of booking."""

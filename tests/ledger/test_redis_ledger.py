@@ -220,7 +220,7 @@ async def test_a_key_sees_all_that_bounds_it(ledger: Ledger) -> None:
     await hold(ledger, charge("a", 5))
     await ledger.settle(charge("a", 5))
     await hold(ledger, charge("b", 9))
-    standing = {each.account.scope: each for each in await ledger.key_standing((KEY,)) if each.unit is MONEY}
+    standing = {each.account.scope: each for each in await ledger.balances(ledger.outer_accounts((KEY,)), [MONEY])}
     assert list(standing) == ["key_day", "key_month", "tenant_day", "tenant_month"]
     day = standing["key_day"]
     assert (day.limit, day.spent, day.held, day.left, day.resets_at) == (100, 5, 9, 86, NOON + DAY_S / 2)

@@ -36,9 +36,9 @@ from service.store.scripts import load_fenced_script, load_script
 
 PAGE = 500
 TENANTS = "rlm:tenants_with_runs"
+"""A set under no tenant's tag: whose abandoned runs there are to look for."""
 RUNS_LET_GO = "rlm:runs_let_go"
 """Topic of hints that a replica gave runs up, of whatever tenant."""
-"""A set under no tenant's tag: whose abandoned runs there are to look for."""
 LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0

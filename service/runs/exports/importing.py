@@ -3,7 +3,7 @@
 Everything in the file is hostile. It is read line by line under bounds; digests are computed, never believed; contexts
 go the way of every other context; ids are made anew, and no id of the file is one here; nothing was paid by anybody
 here, so every cost is zero. Nothing that could be seen is written before the whole file has been read and found good,
-but for blobs, which are collected if nothing comes to refer to them.
+but for blobs, which stay if nothing comes to refer to them: none are collected yet.
 """
 
 import binascii

@@ -1,22 +1,30 @@
 """Retention: runs whose time is over are forgotten, and nothing else is."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
 from service.errors import NotFound
-from service.ids import RunId, SessionId, born_at, new_id
+from service.ids import KeyId, RunId, SessionId, born_at, new_id
+from service.journal.redis_journal import Journal
 from service.journal.values import SessionRecord
-from service.loop.events import ChildRunFinished, RunFinished
-from service.loop.values import AnswerSource, Limits, StopReason
+from service.loop.events import ChildRunFinished, Event, RunFinished, RunSubmitted
+from service.loop.values import AnswerSource, Limits, Message, StopReason
 from service.money import NanoUSD
+from service.runs.direct.direct_calls import DirectCalls
+from service.runs.direct.values import DirectRequest
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
 from service.runs.replay.replaying import replay
-from service.runs.retention.forgetting import forget_runs, is_due
+from service.runs.retention.forgetting import forget_runs, is_due, keep_forgetting
+from service.runs.rooms import RunsRooms
+from service.store.blobs import Blobs
+from service.store.errors import BlobMissing
 from tests.runs.doubles import submitted_run
-from tests.runs.playing import Stage, repl, stage
+from tests.runs.playing import SUB, Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
 
@@ -94,3 +102,46 @@ async def test_runs_of_an_open_session_are_kept_until_it_is_closed(tmp_path: Pat
         await on.service.runs.close_session(session_id)
         assert (await forget_runs(rooms, before=FOR_EVER)).forgotten == 1
         assert await keys_of(on, "session", session_id) == []
+
+
+class Unreadable(Journal):
+    """A journal in which some runs, or all, cannot be read."""
+
+    bad: RunId | None = None
+
+    async def ends_of(self, run_id: RunId) -> tuple[RunSubmitted, Event] | None:
+        if run_id == self.bad:
+            raise BlobMissing("a payload is gone")
+        return await super().ends_of(run_id)
+
+    async def oldest_runs(self, limit: int, after: RunId | None = None) -> list[RunId]:
+        if self.bad is None:
+            raise BlobMissing("a payload is gone")
+        return await super().oldest_runs(limit, after)
+
+
+async def test_what_cannot_be_read_keeps_no_other_runs(tmp_path: Path) -> None:
+    """A run that cannot be read stays, and the next goes; a tenant of whom nothing can be read is passed over."""
+    async with stage(tmp_path) as on:
+        rooms = on.service.runs.rooms
+        request = DirectRequest(
+            model=SUB, messages=(Message(role="user", content="hi"),), max_output_tokens=9, key_id=KeyId("key_1")
+        )
+        runs = [(await DirectCalls(rooms).complete(request)).run_id for _ in range(3)]
+        journal = Unreadable(on.service.store, Blobs(tmp_path / "blobs"), rooms.journal.tenant)
+        broken = replace(rooms, journal=journal)
+        journal.bad = min(runs)
+        assert (await forget_runs(broken, before=FOR_EVER)).forgotten == 2
+        journal.bad = None
+
+        async def tenants() -> list[RunsRooms]:
+            return [broken, rooms]
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(keep_forgetting, tenants, kept_s=0, now=lambda: FOR_EVER, every_s=0.01))
+                while True:
+                    if not await on.service.runs.ls(10):
+                        break
+                    await anyio.sleep(0.01)
+                tasks.cancel_scope.cancel()

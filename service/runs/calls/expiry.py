@@ -20,8 +20,12 @@ async def keep_settling(ledgers: Callable[[], Iterable[Ledger]], now: Callable[[
             try:
                 settled = await ledger.settle_expired(now())
             except StoreFailed as exc:
-                log.warning("expired_holds_not_settled", error=str(exc))
-                break
+                log.warning("expired_holds_not_settled", tenant_id=ledger.tenant, error=str(exc))
+                continue
+            except Exception:
+                # One of the few boundaries: what one tenant's records do must not concern the others.
+                log.exception("expired_holds_not_settled", tenant_id=ledger.tenant)
+                continue
             if settled:
-                log.warning("expired_holds_settled", holds=settled)
+                log.warning("expired_holds_settled", tenant_id=ledger.tenant, holds=settled)
         await anyio.sleep(SETTLE_EVERY_S)

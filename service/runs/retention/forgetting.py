@@ -57,7 +57,13 @@ async def forget_runs(rooms: RunsRooms, *, before: float, after: RunId | None = 
     old = [run_id for run_id in found if (born := born_at(run_id)) is not None and born < before]
     forgotten = 0
     for run_id in old:
-        forgotten += await _forget_if_due(rooms, run_id, before)
+        try:
+            forgotten += await _forget_if_due(rooms, run_id, before)
+        except StoreFailed:
+            raise
+        except Exception:
+            # One of the few boundaries: a run that cannot be read stays, and those behind it have their turn.
+            log.exception("run_not_forgotten", tenant_id=rooms.journal.tenant, run_id=run_id)
     is_last = len(old) < LOOKED_AT_ONCE
     return Look(forgotten=forgotten, after=None if is_last else old[-1])
 
@@ -69,18 +75,29 @@ async def keep_forgetting(
     now: Callable[[], float],
     every_s: float = LOOK_EVERY_S,
 ) -> None:
-    """Until cancelled: a bounded look at each tenant's runs, again and again. A store that fails is asked again."""
+    """Until cancelled: a bounded look at each tenant's runs, again and again. A store that fails is asked again, and
+    what cannot be read of one tenant keeps nobody else's runs."""
     places: dict[str, RunId | None] = {}
     while True:
         try:
-            for rooms in await tenants():
-                tenant = rooms.journal.tenant
-                look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
-                places[tenant] = look.after
-                if look.forgotten:
-                    log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten)
+            all_rooms = list(await tenants())
         except StoreFailed as exc:
             log.warning("runs_not_forgotten", error=str(exc))
+            all_rooms = []
+        for rooms in all_rooms:
+            tenant = rooms.journal.tenant
+            try:
+                look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
+            except StoreFailed as exc:
+                log.warning("runs_not_forgotten", tenant_id=tenant, error=str(exc))
+                continue
+            except Exception:
+                # One of the few boundaries: see above.
+                log.exception("runs_not_forgotten", tenant_id=tenant)
+                continue
+            places[tenant] = look.after
+            if look.forgotten:
+                log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten)
         await anyio.sleep(every_s)
 
 

@@ -1,6 +1,6 @@
 """`runs export` and `runs import`: a run as one file, and from one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -12,6 +12,7 @@ from service.cli.run_commands import parse_run_id
 from service.cli.streams import write_out
 from service.contexts.values import Context
 from service.errors import BadRequest
+from service.ids import RunId
 from service.runs.exports.exporting import export_lines, find_export
 from service.runs.exports.importing import Importer, import_run
 from service.wiring.service import open_service
@@ -35,7 +36,7 @@ async def export_run(text: str, *, out: Path | None, inline_bytes: int) -> ExitC
 async def import_run_from(path: Path) -> ExitCode:
     """Make the run of a file, and print its id."""
     async with open_service(without_warm_sandboxes()) as service:
-        run_id = await import_run(service.runs.rooms, _chunks(path), Importer(keep=_keep))
+        run_id = await import_run(service.runs.rooms, _chunks(path), Importer(keep=_keep, keep_run=_keep_run))
     write_out(f"{run_id}\n")
     return ExitCode.ANSWERED
 
@@ -51,3 +52,7 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 async def _keep(context: Context) -> None:
     """The operator's own are not counted."""
+
+
+async def _keep_run(run_id: RunId, sizes: Mapping[str, int]) -> None:
+    """Neither are these."""

@@ -46,6 +46,8 @@ class RunsRooms:
     grants: Grants
     session: SessionRooms
     leases: Leases
+    uncount: Callable[[str], Awaitable[object]]
+    """What is kept under this id counts as the tenant's storage no longer; idempotent."""
     now: Callable[[], float]
 
     async def route_to(self, model: str) -> Route:

@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from sandbox_image.protocol import ImageEncoding
 from service.contexts.uploads import Upload
 from service.contexts.values import Context, Part
-from service.ids import ContextId, SessionId
+from service.ids import ContextId, RunId, SessionId
 from service.loop.values import BlobRef
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
@@ -62,6 +62,10 @@ class Holdings:
     async def keep_upload(self, upload: Upload) -> None:
         """Count all bytes that are to come, until it has become a context or has ended. Raises `QuotaExceeded`."""
         await self._storage.hold(upload.upload_id, {upload.upload_id: upload.plan.size_bytes}, self._levels)
+
+    async def keep_in_run(self, run_id: RunId, sizes: Mapping[str, int]) -> None:
+        """Count what an imported run brings. Raises `QuotaExceeded`."""
+        await self._storage.hold(run_id, sizes, self._levels)
 
     async def drop_context(self, context_id: ContextId) -> None:
         """It was deleted. Idempotent."""

@@ -70,6 +70,7 @@ class SharedRooms:
             quotas=self.registry.quotas_of(tenant_id),
             rates=self.registry.rates_of(tenant_id),
         )
+        uncount = self.registry.storage_of(tenant_id).drop
         dispatch = Dispatch(rules, self.lines, ledger, time.time)
         return RunsRooms(
             journal=journal,
@@ -95,7 +96,7 @@ class SharedRooms:
                 blobs,
                 tenant_id,
                 contexts,
-                uncount=self.registry.storage_of(tenant_id).drop,
+                uncount=uncount,
                 now=time.time,
             ),
             catalog=self.catalog,
@@ -105,4 +106,5 @@ class SharedRooms:
             slots=self.slots,
             grants=self.grants,
             leases=self.leases,
+            uncount=uncount,
         )

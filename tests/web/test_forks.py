@@ -1,11 +1,14 @@
 """Forks and replays over HTTP."""
 
+import base64
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from service.ids import new_id
-from service.tenants.values import Scope
+from service.tenants.values import CallerLimits, Scope
 from tests.runs.playing import ROOT, SUB, repl
 from tests.web.serving import Served, served
 
@@ -88,6 +91,40 @@ async def test_a_run_is_exported_and_imported(tmp_path: Path) -> None:
             assert (await other.post("/v1/runs:import", content=export.content)).status_code == 415
             refused = await other.post("/v1/runs:import", content=b"{}\n", headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
+
+
+async def test_an_import_is_counted(tmp_path: Path) -> None:
+    """What an import brings beyond what a key may keep is refused, leaves no run, and takes no room; what fits is
+    counted."""
+    async with served(tmp_path, ASKS, SUBMITS) as it:
+        source = await ended(it)
+        export = (await it.client.get(f"/v1/runs/{source}/export")).content
+        lines = export.splitlines(keepends=True)
+        large = b"x" * 100_000
+        blob = {"line": "blob", "sha256": hashlib.sha256(large).hexdigest(), "size_bytes": len(large)}
+        written = [
+            json.dumps(each).encode() + b"\n"
+            for each in (
+                blob | {"media": "text", "pieces": 1},
+                {"line": "piece", "base64": base64.b64encode(large).decode()},
+            )
+        ]
+        submitted = next(n for n, line in enumerate(lines) if b"RunSubmitted" in line)
+        event = json.loads(lines[submitted])
+        event["event"]["prompt"]["system"] += "x" * 100_000
+        wordy = [*lines[:submitted], json.dumps(event).encode() + b"\n", *lines[submitted + 1 :]]
+        headers = {"content-type": "application/jsonl"}
+        most = len(export) + 50_000
+        async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=most))) as client:
+            for hostile in ([lines[0], *written, *lines[1:]], wordy):
+                refused = await client.post("/v1/runs:import", content=b"".join(hostile), headers=headers)
+                assert (refused.status_code, refused.json()["data"]["limit_name"]) == (429, "storage_bytes")
+            assert [run["run_id"] for run in (await client.get("/v1/runs")).json()["runs"]] == [source]
+            reply = await client.post("/v1/runs:import", content=export, headers=headers)
+            assert reply.status_code == 201, reply.text
+            assert (await client.post("/v1/contexts", json={"text": "y" * most})).status_code == 429
+            rooms = it.stage.service.runs.rooms
+            assert await rooms.uncount(reply.json()["run_id"])
 
 
 async def test_a_run_from_before_what_is_kept_is_gone(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import binascii
 import math
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import anyio
 from pydantic import ValidationError
 
 from service.contexts.redis_contexts import check_name
@@ -76,6 +77,9 @@ class Importer:
 
     keep: Callable[[Context], Awaitable[None]]
     """Counts it; raises what refuses it."""
+    keep_run: Callable[[RunId, Mapping[str, int]], Awaitable[None]]
+    """Counts what the run itself keeps (digest, or its own id for its journal and log → bytes), payloads before they
+    are written; raises what refuses it. What is counted may be told again."""
     key_id: KeyId | None = None
     key_ancestors: tuple[KeyId, ...] = ()
 
@@ -91,6 +95,8 @@ class _Read:
     contexts: list[ContextLine] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     cells: list[CellRecord] = field(default_factory=list)
+    held_bytes: int = 0
+    """Of all lines but pieces."""
     is_whole: bool = False
 
 
@@ -99,16 +105,30 @@ async def import_run(rooms: RunsRooms, chunks: AsyncIterator[bytes], importer: I
 
     Raises:
         BadRequest: the file is not an export, is broken, or is larger than what is allowed.
-        QuotaExceeded: its contexts do not fit.
+        QuotaExceeded: its contexts do not fit, or what the run itself keeps; there is no run then.
     """
+    target = RunId(new_id("run"))
+    try:
+        await _import_as(target, rooms, chunks, importer)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await rooms.uncount(target)
+        raise
+    return target
+
+
+async def _import_as(target: RunId, rooms: RunsRooms, chunks: AsyncIterator[bytes], importer: Importer) -> None:
     read = _Read()
-    await _read_all(rooms, chunks, read)
+    await _read_all(rooms, chunks, read, partial(importer.keep_run, target))
     submitted = _checked(read)
-    target, session_id = RunId(new_id("run")), SessionId(new_id("ses"))
+    await importer.keep_run(target, {target: read.held_bytes})
+    session_id = SessionId(new_id("ses"))
     renaming = Renaming(source=submitted.run_id, target=target)
     new_ids = {line.context_id: await _keep_context(rooms, line, read, importer) for line in read.contexts}
+    now = rooms.now()
     first = replace(
         submitted,
+        at=_past(submitted.at, now),
         run_id=target,
         session_id=session_id,
         bindings=tuple(
@@ -123,29 +143,36 @@ async def import_run(rooms: RunsRooms, chunks: AsyncIterator[bytes], importer: I
         imported_from=submitted.run_id,
     )
     events = [
-        _event(event, renaming, number)
+        _event(replace(event, at=_past(event.at, now)), renaming, number)
         for number, event in enumerate(read.events[1:], 1)
         if not isinstance(event, _ONLY_THERE)
     ]
     await _keep_session(rooms, first, read, [renaming.record(record) for record in read.cells])
     await rooms.journal.open_run(first, events)
-    return target
 
 
-async def _read_all(rooms: RunsRooms, chunks: AsyncIterator[bytes], read: _Read) -> None:
-    """Lines as they come; the pieces of a blob go to disk."""
-    lines = _lines(chunks)
+def _past(at: float, now: float) -> float:
+    """A file may say what it likes, and retention goes by when a run ended."""
+    return min(max(at, 0.0), now)
+
+
+async def _read_all(
+    rooms: RunsRooms, chunks: AsyncIterator[bytes], read: _Read, keep: Callable[[Mapping[str, int]], Awaitable[None]]
+) -> None:
+    """Lines as they come; the pieces of a blob are counted, then go to disk."""
+    lines = _lines(chunks, read)
     async for number, line in lines:
         _take(read, line, number)
         if isinstance(line, BlobLine) and (line.pieces or not line.size_bytes):
+            await keep({line.sha256: line.size_bytes})
             read.kept[line.sha256] = await _keep_blob(rooms, line, lines)
     if not read.is_whole:
         raise BadRequest("the export is cut off: its last line is missing")
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, Line]]:
+async def _lines(chunks: AsyncIterator[bytes], read: _Read) -> AsyncIterator[tuple[int, Line]]:
     """The lines with their numbers, from 1; a line is held whole, the file never."""
-    rest, size_bytes, held_bytes, number = bytearray(), 0, 0, 0
+    rest, size_bytes, number = bytearray(), 0, 0
     async for chunk in chunks:
         size_bytes += len(chunk)
         if size_bytes > LARGEST_EXPORT_BYTES:
@@ -160,8 +187,8 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, Line]
         for text in whole:
             number += 1
             line = read_line(bytes(text), number)
-            held_bytes += 0 if isinstance(line, PieceLine) else len(text)
-            if held_bytes > MOST_HELD_BYTES:
+            read.held_bytes += 0 if isinstance(line, PieceLine) else len(text)
+            if read.held_bytes > MOST_HELD_BYTES:
                 raise BadRequest(f"an export may have {MOST_HELD_BYTES} bytes besides its payloads")
             yield number, line
     if rest.strip():

@@ -121,6 +121,7 @@ async def _forget_family(rooms: RunsRooms, run_id: RunId) -> None:
     ends = await rooms.journal.ends_of(run_id)
     if ends is not None:
         await forget_session(rooms.session, ends[0].session_id)
+    await rooms.uncount(run_id)
     await rooms.journal.forget(run_id)
 
 

@@ -68,7 +68,9 @@ async def import_(
     async def keep(context: Context) -> None:
         await holdings.keep_context(context, since=since)
 
-    importer = Importer(keep=keep, key_id=caller.key.id, key_ancestors=caller.key.ancestors)
+    importer = Importer(
+        keep=keep, keep_run=holdings.keep_in_run, key_id=caller.key.id, key_ancestors=caller.key.ancestors
+    )
     with request.app.state.inbound.share() as share:
         share.hold(MOST_HELD_BYTES)
         chunks = body_chunks(request, limit_bytes=LARGEST_EXPORT_BYTES)

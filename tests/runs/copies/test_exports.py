@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from service.runs.exports.importing import Importer, import_run
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
 from service.runs.replay.replaying import replay
+from service.runs.retention.forgetting import forget_runs
 from service.runs.runs import Runs
-from service.tenants.values import OPERATOR
+from service.tenants.values import NO_LIMITS, OPERATOR, Level
 from tests.runs.playing import Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
@@ -27,11 +28,16 @@ TURNS = (
     repl("import random\nfound = llm_query_batched(['a', 'b'])\ndice = random.random()\nprint(context[:4])"),
     repl("answer['content'] = f'{found} {dice}'\nanswer['ready'] = True"),
 )
+KeepRun = Callable[[RunId, Mapping[str, int]], Awaitable[None]]
 KEY = KeyId(new_id("key"))
 
 
 async def nothing(context: Context) -> None:
     """Contexts are not counted here."""
+
+
+async def no_bytes(run_id: RunId, sizes: Mapping[str, int]) -> None:
+    """Nor what the run keeps."""
 
 
 async def runs_of_another(on: Stage) -> Runs:
@@ -45,14 +51,16 @@ async def exported(on: Stage, run_id: RunId, inline_bytes: int = 1 << 30) -> lis
     return [json.loads(line) async for line in lines]
 
 
-async def imported(runs: Runs, lines: list[dict[str, Any]], *, piece: int = 1000) -> RunId:
+async def imported(
+    runs: Runs, lines: list[dict[str, Any]], *, piece: int = 1000, keep_run: KeepRun = no_bytes
+) -> RunId:
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(text), piece):
             yield text[start : start + piece]
 
-    return await import_run(runs.rooms, chunks(), Importer(keep=nothing, key_id=KEY))
+    return await import_run(runs.rooms, chunks(), Importer(keep=nothing, keep_run=keep_run, key_id=KEY))
 
 
 async def test_a_run_goes_to_another_tenant_and_runs_again_there(tmp_path: Path) -> None:
@@ -160,6 +168,38 @@ async def test_a_hostile_file_is_refused_and_leaves_no_run(tmp_path: Path) -> No
                 continue
             pytest.fail(f"{name}: it was imported")
         assert await other.ls(10) == []
+
+
+async def test_what_is_imported_is_past(tmp_path: Path) -> None:
+    """A file whose times lie far ahead, or before all time, makes a run that retention forgets like others."""
+    async with stage(tmp_path, *TURNS) as on:
+        played = await on.play(await on.request("four"))
+        other = await runs_of_another(on)
+        for at in (1e300, -1e300):
+            lines = await exported(on, played.run_id)
+            for line in lines:
+                if line["line"] == "event":
+                    line["event"]["at"] = at
+            run_id = await imported(other, lines)
+            now = other.rooms.now()
+            assert all(0 <= each.event.at <= now for each in await other.rooms.events_of(run_id))
+
+
+async def test_a_forgotten_import_is_counted_no_longer(tmp_path: Path) -> None:
+    """What it brought takes room until retention forgets the run."""
+    async with stage(tmp_path, *TURNS) as on:
+        played = await on.play(await on.request("four"))
+        other = await runs_of_another(on)
+        tenant = other.rooms.journal.tenant
+        storage, level = on.service.registry.storage_of(tenant), Level(kind="tenant", owner=tenant, limits=NO_LIMITS)
+
+        async def keep(run_id: RunId, sizes: Mapping[str, int]) -> None:
+            await storage.hold(run_id, sizes, [level])
+
+        await imported(other, await exported(on, played.run_id), keep_run=keep)
+        assert await storage.used_bytes(level) > len(played.answer)
+        assert (await forget_runs(other.rooms, before=9e12)).forgotten == 1
+        assert await storage.used_bytes(level) == 0
 
 
 async def test_only_what_stands_for_itself_is_exported(tmp_path: Path) -> None:

@@ -169,6 +169,8 @@ def problem_of(error: RlmServiceError, request_id: str, *, errors: list[dict[str
         headers["retry-after"] = str(math.ceil(seconds))
     if isinstance(run_id := error.data.get("run_id"), str) and status != 500:
         headers["x-rlm-run-id"] = run_id
+    if status == 416:
+        headers["content-range"] = f"bytes */{error.data['size_bytes']}"
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="rlm-service"'
     return problem(error.code, status, detail, request_id, data=data, headers=headers)

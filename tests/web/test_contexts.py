@@ -57,6 +57,21 @@ async def test_a_stream_of_any_type_is_the_context_itself(it: Served) -> None:
     assert again.json() == first.json()
 
 
+async def test_a_range_of_a_context_is_served_or_refused_like_everything_else(it: Served) -> None:
+    """Behind the end is our one refusal, which says how much there is; a range that is none is of no effect; and one of
+    what the client has the tag of is served."""
+    url = f"/v1/contexts/{await it.stored('0123456789')}/content"
+    for asked in ({}, {"if-range": (await it.client.get(url)).headers["etag"]}):
+        beyond = await it.client.get(url, headers={"range": "bytes=10-", **asked})
+        assert (beyond.status_code, beyond.json()["code"]) == (416, "range_not_satisfiable")
+        assert beyond.headers["content-range"] == "bytes */10"
+        part = await it.client.get(url, headers={"range": "bytes=7-", **asked})
+        assert (part.status_code, part.text) == (206, "789")
+    for whole in ({"range": "bytes=x"}, {"range": "bytes=5-2"}, {"range": "bytes=7-", "if-range": '"other"'}):
+        reply = await it.client.get(url, headers=whole)
+        assert (reply.status_code, reply.text) == (200, "0123456789"), whole
+
+
 async def test_what_is_no_text_is_refused_with_the_place(it: Served) -> None:
     """Bytes that are not UTF-8, JSON lines that are none and an empty body say where, and nothing is kept."""
     async with it.as_other_tenant() as client:

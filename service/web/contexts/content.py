@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
-from starlette.responses import FileResponse
 
 from service.contexts.values import Context, Part
 from service.errors import BadRequest, NotFound
 from service.store.errors import BlobMissing
 from service.tenants.values import Scope
+from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.paths import ContextIdInPath
@@ -46,10 +46,12 @@ async def content(
     kept = _part(context, part)
     if not await runs.rooms.blobs.has(kept.sha256):
         raise BlobMissing(f"the content {kept.sha256} of context {context_id} is missing from the blob store")
-    return FileResponse(
+    return KeptFile(
+        request,
         runs.rooms.blobs.path(kept.sha256),
+        sha256=kept.sha256,
         media_type=MEDIA_OF[context.kind],
-        headers={"etag": f'"{kept.sha256}"', "x-content-type-options": "nosniff"},
+        headers={"x-content-type-options": "nosniff"},
     )
 
 

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
-from fastapi.responses import FileResponse
 
 from service.runs.session_use.contents import MAX_VALUE_BYTES
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks
+from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.paths import SessionIdInPath
@@ -42,6 +42,7 @@ async def read_variable(
     *,
     session_id: SessionIdInPath,
     name: VariableName,
+    request: Request,
     runs: RunsOfCaller,
     uses: SessionUsesOfCaller,
     form: Annotated[ValueForm, Query(alias="as")] = "json",
@@ -49,9 +50,8 @@ async def read_variable(
 ) -> Response:
     """`answer` is the content of `answer`."""
     value = await uses.contents.read_variable(session_id, name, as_=form, limit_bytes=limit_bytes)
-    return FileResponse(
-        runs.rooms.blobs.path(value.sha256), media_type=MEDIA_OF[form], headers={"etag": f'"{value.sha256}"'}
-    )
+    path = runs.rooms.blobs.path(value.sha256)
+    return KeptFile(request, path, sha256=value.sha256, media_type=MEDIA_OF[form])
 
 
 @router.put("/v1/sessions/{session_id}/variables/{name}", status_code=204, summary="Write a variable")

@@ -5,7 +5,6 @@ from pathlib import PurePath
 from typing import Annotated, Literal
 
 from fastapi import Depends, Path, Query, Request, Response
-from starlette.responses import FileResponse
 
 from service.contexts.detection import kind_of
 from service.contexts.values import Context
@@ -14,6 +13,7 @@ from service.ids import ContextId, is_id
 from service.store.errors import BlobMissing
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
+from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.forms import boundary_of, form_parts
@@ -126,7 +126,7 @@ async def show_file(file_id: FileIdInPath, runs: RunsOfCaller) -> ShownFile:
 
 
 @router.get("/v1/files/{file_id}/content", summary="Read a file", response_class=Response)
-async def file_content(file_id: FileIdInPath, runs: RunsOfCaller) -> Response:
+async def file_content(file_id: FileIdInPath, request: Request, runs: RunsOfCaller) -> Response:
     """Byte for byte. What has several parts is read part by part: `/v1/contexts/{context_id}/parts`."""
     context = await runs.rooms.contexts.get(file_id)
     if len(context.parts) != 1:
@@ -134,7 +134,8 @@ async def file_content(file_id: FileIdInPath, runs: RunsOfCaller) -> Response:
     (part,) = context.parts
     if not await runs.rooms.blobs.has(part.sha256):
         raise BlobMissing(f"the content {part.sha256} is missing from the blob store")
-    return FileResponse(runs.rooms.blobs.path(part.sha256), media_type="application/octet-stream")
+    path = runs.rooms.blobs.path(part.sha256)
+    return KeptFile(request, path, sha256=part.sha256, media_type="application/octet-stream")
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")

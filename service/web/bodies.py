@@ -153,6 +153,21 @@ def is_json(request: Request) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def refuse_form(request: Request) -> None:
+    """For a route whose body may be of any type: curl calls everything a form that it is not told a type of, so that
+    what was meant as JSON would be kept as data.
+
+    Raises:
+        UnsupportedMediaType
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        raise UnsupportedMediaType(
+            f"a body of type {kind} is not taken: send JSON with content-type: application/json, or the content itself "
+            "with its own type, such as text/plain"
+        )
+
+
 async def read_shape(request: Request, shape: type[AnyShape], *, limit_bytes: int = NATIVE_BODY_BYTES) -> AnyShape:
     """A JSON body as this shape, for a route that takes other bodies too.
 

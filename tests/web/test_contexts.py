@@ -72,6 +72,17 @@ async def test_a_range_of_a_context_is_served_or_refused_like_everything_else(it
         assert (reply.status_code, reply.text) == (200, "0123456789"), whole
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "Multipart/Form-Data; boundary=x"])
+async def test_a_form_is_no_context(it: Served, kind: str) -> None:
+    """What curl calls a form because nobody told it a type was meant as JSON: nothing is stored, and the refusal says
+    which types there are."""
+    async with it.as_other_tenant() as client:
+        reply = await client.post("/v1/contexts", content=b'{"open":true}', headers={"content-type": kind})
+        assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type")
+        assert "application/json" in reply.json()["detail"]
+        assert (await client.get("/v1/contexts")).json()["contexts"] == []
+
+
 async def test_what_is_no_text_is_refused_with_the_place(it: Served) -> None:
     """Bytes that are not UTF-8, JSON lines that are none and an empty body say where, and nothing is kept."""
     async with it.as_other_tenant() as client:

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
-from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape
+from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape, refuse_form
 from service.web.callers import RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
@@ -53,12 +53,13 @@ async def store(
         Literal["text", "json", "json_lines"], Query(description="What the bytes of a stream are.")
     ] = "text",
 ) -> ShownContext:
-    """With `content-type: application/json` the body says what it is, up to 8 MB. With any other type the body *is* the
-    context, of any size, and streams. Storing the same content under the same name again finds the context that is
-    there."""
+    """With `content-type: application/json` the body says what it is, up to 8 MB. With any other type (but that of a
+    form) the body *is* the context, of any size, and streams. Storing the same content under the same name again finds
+    the context that is there."""
     if is_json(request):
         shown = await _store_given(runs, holdings, await read_shape(request, GivenContext))
     else:
+        refuse_form(request)
         chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
         since = time.time()
         context = await runs.rooms.contexts.put(name, kind, chunks)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from service.contexts.redis_contexts import MOST_PARTS, Contexts, check_name
 from service.contexts.values import Context, Part
-from service.errors import BadRequest, NotFound
+from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
 from service.store.connection import Store
 from service.store.keys import Keys
@@ -25,6 +25,13 @@ KeepParts = Callable[[Sequence[Part]], Awaitable[None]]
 """Counts parts as kept; called before the context refers to them, and whatever it raises refuses them."""
 
 _PUT_PART = load_script("service.contexts", "put_part.lua")
+
+
+class ContextSealed(RlmServiceError):
+    """The context is sealed, so nothing of it changes any more."""
+
+    code = "context_sealed"
+    fault = Fault.CALLER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +108,12 @@ class OpenContexts:
         `keep` counts it first.
 
         Raises:
-            NotFound: it is not open (any more).
+            NotFound: there is no such context.
+            ContextSealed: it takes no parts any more.
             BadRequest: the part is not UTF-8 text, its name cannot be one, or there are `MOST_PARTS` already.
         """
         if await self._store.read("EXISTS", self._key(context_id)) != 1:
-            raise _absent(context_id)
+            raise await self._not_open(context_id)
         part, preview = await self._contexts.take_part(name, source)
         await keep([part])
         kept = _TAKEN.dump_json(TakenPart(part=part, preview=preview))
@@ -116,7 +124,7 @@ class OpenContexts:
             case b"full":
                 raise BadRequest(f"a context has at most {MOST_PARTS} parts: put several texts into one")
             case _:
-                raise _absent(context_id)
+                raise await self._not_open(context_id)
 
     async def seal(self, context_id: ContextId, keep: KeepParts) -> Context:
         """Make a context of it: a dict from part name to text. `keep` counts all of it first. Idempotent.
@@ -142,6 +150,13 @@ class OpenContexts:
         """Forget it; its blobs stay, as nothing collects blobs yet. Raises `NotFound`."""
         if await self._store.write("DEL", self._key(context_id)) != 1:
             raise _absent(context_id)
+
+    async def _not_open(self, context_id: ContextId) -> NotFound | ContextSealed:
+        try:
+            await self._contexts.get(context_id)
+        except NotFound:
+            return _absent(context_id)
+        return ContextSealed(f"context {context_id} is sealed and takes no parts any more: open another one")
 
     def _key(self, context_id: ContextId) -> str:
         return self._keys("open_context", context_id)

@@ -44,6 +44,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "run_not_finished": 409,
     "sole_tenant_served": 409,
     "context_open": 409,
+    "context_sealed": 409,
     "request_in_progress": 409,
     "gone": 410,
     "request_too_large": 413,

@@ -118,7 +118,8 @@ async def test_parts_come_one_by_one_and_a_run_has_them_all(it: Served) -> None:
     assert sealed["context_id"] == opened["context_id"]
     assert (sealed["status"], sealed["type"], sealed["length"], sealed["size_bytes"]) == ("sealed", "dict", 2, 3)
     assert (await it.client.post(f"{place}/seal")).json() == sealed
-    assert (await it.client.put(f"{place}/parts/three.txt", content=b"3")).status_code == 404
+    late = await it.client.put(f"{place}/parts/three.txt", content=b"3")
+    assert (late.status_code, late.json()["code"]) == (409, "context_sealed")
     ended = (await it.client.post("/v1/runs", json=run, headers={"prefer": "wait=60"})).json()
     assert ended["answer"]["text"] == "2"
 

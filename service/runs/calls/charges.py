@@ -28,7 +28,10 @@ def bound_of(call: MeteredCall, max_output_tokens: int) -> Amount:
 
 def held_charge(call: MeteredCall, call_id: CallId, max_output_tokens: int, *, at: float) -> Charge:
     """All that one attempt may cost; booked as it stands when nobody ever says what it did cost."""
-    input_tokens = input_token_bound(call.messages, call.schema)
+    return _charge(call, call_id, input_token_bound(call.messages, call.schema), max_output_tokens, at=at)
+
+
+def _charge(call: MeteredCall, call_id: CallId, input_tokens: int, max_output_tokens: int, *, at: float) -> Charge:
     return Charge(
         entry=Entry(
             call_id=call_id,
@@ -106,9 +109,10 @@ def fitting_output_tokens(call: MeteredCall, asked: int, refusal: Refusal) -> in
     if refusal.unit is Unit.SUB_CALLS or asked <= OUTPUT_TOKENS_FLOOR:
         return None
     left = refusal.limit - refusal.spent - refusal.held
+    input_tokens = input_token_bound(call.messages, call.schema)
 
     def fits(tokens: int) -> bool:
-        return bound_of(call, tokens).of(refusal.unit) <= left
+        return _charge(call, CallId(call.stem), input_tokens, tokens, at=0.0).amount.of(refusal.unit) <= left
 
     if not fits(OUTPUT_TOKENS_FLOOR):
         return None

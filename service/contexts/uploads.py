@@ -6,7 +6,8 @@ client has heard survives the end of this process, and of the machine. One reque
 the file. An upload that nobody goes on with for `OPEN_FOR_S` is forgotten; its file is removed by the next `sweep`, or
 when the tenant begins another one. Whoever begins one counts its whole size under its id; that ends here, with it.
 
-Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids by that end.
+Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids by that end, and `uploads:{key id}`
+those that an API key, or one below it, began: so one key does not take the places of all.
 """
 
 import fcntl
@@ -25,15 +26,17 @@ from service.contexts.detection import FileKind
 from service.contexts.redis_contexts import Contexts, check_name
 from service.contexts.values import Context, DigestMismatch
 from service.errors import BadRequest, Fault, NotFound, RlmServiceError
-from service.ids import ContextId, TenantId, UploadId, is_id, new_id
+from service.ids import ContextId, KeyId, TenantId, UploadId, is_id, new_id
 from service.store.blobs import Blobs, gather
-from service.store.connection import Store
+from service.store.connection import Command, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
 OPEN_FOR_S = 24 * 3600
-MOST_OPEN = 100
+MOST_OPEN = 400
 """Uploads of one tenant at once."""
+MOST_OPEN_OF_KEY = 100
+"""Of one API key, those of the keys below it included."""
 LARGEST_BYTES = 64 << 30
 _HASHED_AT_ONCE = 4 << 20
 
@@ -59,7 +62,7 @@ class UploadBusy(RlmServiceError):
 
 
 class TooManyUploads(RlmServiceError):
-    """The tenant has as many open uploads as it may have."""
+    """The key or its tenant has as many open uploads as it may have."""
 
     code = "too_many_uploads"
     fault = Fault.POLICY
@@ -86,6 +89,8 @@ class UploadPlan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
     plan: UploadPlan
+    key_line: tuple[KeyId, ...] = ()
+    """Who began it: the key, then those that it descends from."""
     context_id: ContextId | None = None
     """Once all bytes came."""
 
@@ -125,8 +130,10 @@ class Uploads:
         self._uncount = uncount
         self._now = now
 
-    async def open(self, plan: UploadPlan) -> Upload:
+    async def open(self, plan: UploadPlan, key_line: tuple[KeyId, ...] = ()) -> Upload:
         """Begin an upload. Where the tenant has stored these very bytes before, it is complete at once.
+
+        `key_line` is the key that begins it and those that it descends from; empty where there are no keys.
 
         Raises:
             BadRequest: the plan cannot be.
@@ -136,17 +143,21 @@ class Uploads:
         if not 0 < plan.size_bytes <= LARGEST_BYTES:
             raise BadRequest(f"an upload may have 1 to {LARGEST_BYTES} bytes, found {plan.size_bytes}")
         upload_id = UploadId(new_id("upl"))
-        record = _Record(plan=plan)
-        keys = [self._record(upload_id), self._keys("uploads")]
+        record = _Record(plan=plan, key_line=key_line)
+        keys = [self._record(upload_id), *self._indexes(record)]
         arguments: list[str | bytes | int] = [
             upload_id,
             _RECORD.dump_json(record),
             repr(self._now()),
             OPEN_FOR_S,
             MOST_OPEN,
+            MOST_OPEN_OF_KEY,
         ]
-        if await self._store.run(_OPEN, keys, arguments, is_idempotent=True) == b"full":
-            raise TooManyUploads(f"at most {MOST_OPEN} uploads can be open at once: end or delete some first")
+        match await self._store.run(_OPEN, keys, arguments, is_idempotent=True):
+            case b"full":
+                raise _too_many(MOST_OPEN, "a tenant")
+            case b"key_full":
+                raise _too_many(MOST_OPEN_OF_KEY, "an API key with those below it")
         await self.sweep()
         if plan.sha256 is not None and await self.holds(plan.sha256, plan.size_bytes):
             record = await self._become(upload_id, record, self._blobs.path(plan.sha256))
@@ -198,8 +209,7 @@ class Uploads:
                 await self._blobs.in_thread(partial(os.ftruncate, descriptor, offset))
                 raise
             finally:
-                await self._store.write("EXPIRE", self._record(upload_id), OPEN_FOR_S)
-                await self._store.write("ZADD", self._keys("uploads"), repr(self._now() + OPEN_FOR_S), upload_id)
+                await self._stay_open(upload_id, record)
             length = os.fstat(descriptor).st_size
             if length == record.plan.size_bytes:
                 record = await self._complete(upload_id, record, path)
@@ -207,8 +217,7 @@ class Uploads:
 
     async def delete(self, upload_id: UploadId) -> None:
         """Forget it; what it has become stays. Raises `NotFound`."""
-        await self._get(upload_id)
-        await self._forget(upload_id)
+        await self._forget(upload_id, await self._get(upload_id))
 
     async def sweep(self) -> int:
         """Remove what is left of uploads that were given up; how many. Idempotent. A record is written before its file,
@@ -216,7 +225,7 @@ class Uploads:
         swept = 0
         for name in await self._blobs.in_thread(lambda: os.listdir(self._blobs.uploads)):
             if is_id(name, "upl") and await self._store.read("EXISTS", self._record(UploadId(name))) != 1:
-                await self._end(UploadId(name))
+                await self._end(UploadId(name), None)
                 swept += 1
         return swept
 
@@ -234,23 +243,33 @@ class Uploads:
                 raise UploadDigestMismatch(f"upload {upload_id} does not have the announced sha256: begin it again")
             return await self._become(upload_id, record, path)
         except (BadRequest, UploadDigestMismatch):
-            await self._forget(upload_id)
+            await self._forget(upload_id, record)
             raise
 
     async def _become(self, upload_id: UploadId, record: _Record, path: Path) -> _Record:
         context: Context = await self._contexts.put(record.plan.name, record.plan.kind, path)
         record = replace(record, context_id=context.context_id)
         await self._store.write("SET", self._record(upload_id), _RECORD.dump_json(record), "EX", OPEN_FOR_S)
-        await self._end(upload_id)
+        await self._end(upload_id, record)
         return record
 
-    async def _forget(self, upload_id: UploadId) -> None:
-        await self._store.write("DEL", self._record(upload_id))
-        await self._end(upload_id)
+    async def _stay_open(self, upload_id: UploadId, record: _Record) -> None:
+        """For `OPEN_FOR_S` from now."""
+        commands: list[Command] = [("EXPIRE", self._record(upload_id), OPEN_FOR_S)]
+        for index in self._indexes(record):
+            commands.append(("ZADD", index, repr(self._now() + OPEN_FOR_S), upload_id))
+            commands.append(("EXPIRE", index, OPEN_FOR_S))
+        await self._store.write_many(commands)
 
-    async def _end(self, upload_id: UploadId) -> None:
-        """Its file goes last: whatever is broken off before, the next sweep finds it."""
-        await self._store.write("ZREM", self._keys("uploads"), upload_id)
+    async def _forget(self, upload_id: UploadId, record: _Record) -> None:
+        await self._store.write("DEL", self._record(upload_id))
+        await self._end(upload_id, record)
+
+    async def _end(self, upload_id: UploadId, record: _Record | None) -> None:
+        """Its file goes last: whatever is broken off before, the next sweep finds it. Where the record is gone, so is
+        its time, and keys count it no more."""
+        indexes = [self._keys("uploads")] if record is None else self._indexes(record)
+        await self._store.write_many([("ZREM", index, upload_id) for index in indexes])
         await self._uncount(upload_id)
         await self._blobs.in_thread(lambda: self._path(upload_id).unlink(missing_ok=True))
 
@@ -288,6 +307,10 @@ class Uploads:
             context_id=record.context_id,
         )
 
+    def _indexes(self, record: _Record) -> list[str]:
+        """The open uploads of each level that this one counts at; the tenant's first."""
+        return [self._keys("uploads"), *(self._keys("uploads", key_id) for key_id in record.key_line)]
+
     def _record(self, upload_id: UploadId) -> str:
         return self._keys("upload", upload_id)
 
@@ -295,6 +318,10 @@ class Uploads:
         if not is_id(upload_id, "upl"):
             raise NotFound("this is not an upload's id")
         return self._blobs.uploads / upload_id
+
+
+def _too_many(most: int, whose: str) -> TooManyUploads:
+    return TooManyUploads(f"at most {most} uploads of {whose} can be open at once: end or delete some first")
 
 
 def _locked(path: Path) -> int:

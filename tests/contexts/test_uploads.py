@@ -9,9 +9,18 @@ import pytest
 
 from service.contexts.redis_contexts import Contexts
 from service.contexts.upload_sweeping import keep_sweeping
-from service.contexts.uploads import OPEN_FOR_S, UploadBusy, UploadPlan, Uploads
+from service.contexts.uploads import (
+    MOST_OPEN,
+    MOST_OPEN_OF_KEY,
+    OPEN_FOR_S,
+    TooManyUploads,
+    UploadBusy,
+    UploadPlan,
+    Uploads,
+)
 from service.errors import NotFound
-from service.ids import UploadId
+from service.ids import KeyId, UploadId
+from service.store.keys import Keys
 from service.tenants.storage import Storage
 from service.tenants.values import NO_LIMITS, Level
 from tests.store_fixture import Stored
@@ -136,3 +145,20 @@ async def test_a_sweep_needs_nobody_who_begins_another(stored: Stored) -> None:
                 await stored.store.read("PING")
         tasks.cancel_scope.cancel()
     assert await storage.used_bytes(level) == 0
+
+
+async def test_open_uploads_of_a_tenant_are_bounded(stored: Stored) -> None:
+    """Whatever keys begin them; a key's count for those that it descends from, and one that is given up counts no
+    more."""
+    uploads, plan = uploads_of(stored), UploadPlan(name="n", kind="text", size_bytes=3)
+    line = (KeyId("key_below"), KeyId("key_above"))
+    first = await uploads.open(plan, line)
+    keys, late = Keys(stored.tenant), repr(time.time() + OPEN_FOR_S)
+    for name, most in (("key_above", MOST_OPEN_OF_KEY), (None, MOST_OPEN)):
+        index = keys("uploads") if name is None else keys("uploads", name)
+        for number in range(most - 1):
+            await stored.store.write("ZADD", index, late, f"upl_{number}")
+        with pytest.raises(TooManyUploads, match=f"at most {most}"):
+            await uploads.open(plan, (KeyId(name or "key_other"),))
+    await uploads.delete(first.upload_id)
+    await uploads.open(plan, line)

@@ -11,7 +11,7 @@ from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks
-from service.web.callers import RunsOfCaller
+from service.web.callers import CallerOfRequest, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
 from service.web.doors import open_router
@@ -49,11 +49,18 @@ class ShownUpload(Shown):
 
 
 @router.post("/v1/uploads", status_code=201, summary="Begin an upload")
-async def begin(given: UploadGiven, runs: RunsOfCaller, holdings: HoldingsOfCaller, response: Response) -> ShownUpload:
+async def begin(
+    given: UploadGiven,
+    caller: CallerOfRequest,
+    runs: RunsOfCaller,
+    holdings: HoldingsOfCaller,
+    response: Response,
+) -> ShownUpload:
     """Open for 24 hours after the last byte. What is stored already (`sha256`) has its `context_id` at once."""
     plan = UploadPlan(name=given.name, kind=given.kind, size_bytes=given.size_bytes, sha256=given.sha256)
     since = time.time()
-    upload = await _kept(await runs.rooms.uploads.open(plan), runs, holdings, since)
+    key_line = (caller.key.id, *caller.key.ancestors)
+    upload = await _kept(await runs.rooms.uploads.open(plan, key_line), runs, holdings, since)
     response.headers["location"] = f"/v1/uploads/{upload.upload_id}"
     return _shown(upload, response)
 

@@ -107,6 +107,11 @@ class Sessions:
             case _:
                 raise StaleEpoch(f"run {run_id} has been taken over by another replica; stop driving it")
 
+    async def user_of(self, session_id: SessionId) -> RunId | None:
+        """The run that claimed it last, on whatever replica; it may have finished. None before the first."""
+        reply = await self._store.read("HGET", self._key(session_id), "run")
+        return RunId(reply.decode()) if isinstance(reply, bytes) else None
+
     def fence(self, session_id: SessionId, epoch: int) -> Fence:
         """What a write is given that is only to happen while this claim of the session stands."""
         return Fence(((self._key(session_id), epoch),))

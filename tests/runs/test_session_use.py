@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -327,3 +327,21 @@ async def test_what_cannot_be_written_or_read_is_told(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):  # together, they wake one sandbox
                 tasks.start_soon(desk.contents.files, session_id)
+
+
+async def test_a_session_that_another_replica_uses_is_not_restarted(tmp_path: Path) -> None:
+    """While a run elsewhere is in the session a restart asks its cell to stop and says "busy"; the namespace stays."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        cell = replace(await on.request("c", session_id=session_id), question="", code="1")
+        journal, run_id = runs.rooms.journal, await runs.submit(cell)
+        # That replica is another keeper of the run, which has claimed run and session. The lease of the one that
+        # submitted the run is given up before.
+        mine = await journal.claim(run_id, runs.rooms.leases.replica, for_s=60)
+        await journal.let_go(run_id, mine.epoch)
+        theirs = await journal.claim(run_id, "another", for_s=600)
+        await runs.rooms.session.records.claim(session_id, run_id, journal.fence(run_id, theirs.epoch))
+        with pytest.raises(SessionBusy, match="another replica"):
+            await desk.cells.restart(session_id)
+        assert await journal.cancel_requested(run_id)

@@ -1,12 +1,14 @@
 """Direct cells: code that a caller runs in a session, what it prints while it runs, and how it ended."""
 
 import codecs
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Literal
 
 import anyio
 
+from service.errors import NotFound
 from service.ids import CellId, RunId, SessionId, cell_id
 from service.journal.values import Recorded, RunIdTaken
 from service.loop.events import CellFinished, RunFinished, RunSubmitted
@@ -127,13 +129,26 @@ class DirectCells:
             SessionBusy: what runs is not a direct cell; cancel that run instead.
         """
         await self._desk.get(session_id)
-        sitting = self._runs.seats.sitting(session_id)
-        if sitting is None or sitting.run_id is None:
+        run_id = await self._run_in(session_id)
+        if run_id is None:
             return
-        (first, *_) = await self._runs.rooms.journal.read(sitting.run_id, limit=1)
+        (first, *_) = await self._runs.rooms.journal.read(run_id, limit=1)
         if isinstance(first.event, RunSubmitted) and first.event.code is None:
-            raise SessionBusy(f"run {sitting.run_id} is in session {session_id}: cancel the run")
-        await self._runs.cancel(sitting.run_id)
+            raise SessionBusy(f"run {run_id} is in session {session_id}: cancel the run")
+        await self._runs.cancel(run_id)
+
+    async def _run_in(self, session_id: SessionId) -> RunId | None:
+        """The unfinished run that is in the session, on this replica or another."""
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is not None and sitting.run_id is not None:
+            return sitting.run_id
+        run_id = await self._runs.rooms.session.records.user_of(session_id)
+        if run_id is None:
+            return None
+        with contextlib.suppress(NotFound):  # forgotten long after its end
+            if (await self._runs.show(run_id)).stop_reason is None:
+                return run_id
+        return None
 
     async def restart(self, session_id: SessionId) -> None:
         """Empty the namespace for good, ending the direct cell that runs. Files stay.
@@ -144,6 +159,12 @@ class DirectCells:
         """
         await self._desk.check_open(session_id)
         await self.interrupt(session_id)
+        run_id = await self._run_in(session_id)
+        sitting = self._runs.seats.sitting(session_id)
+        if run_id is not None and (sitting is None or sitting.run_id is None):
+            raise SessionBusy(
+                f"run {run_id} is in session {session_id} on another replica: try again when it has ended"
+            )
         async with self._runs.seats.between_runs(session_id, patience_s=STOP_WITHIN_S) as session:
             await (session or self._runs.seats.new_session(session_id)).restart()
 

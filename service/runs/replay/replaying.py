@@ -43,7 +43,7 @@ from service.runs.runs import Runs
 from service.runs.sessions.bindings import wanted_of
 from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
 from service.runs.sessions.replaying import LEAST_RERUN_S
-from service.sandboxes.port import SandboxGone
+from service.sandboxes.port import NoSandboxSlot, SandboxGone
 from service.sandboxes.values import SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.fences import NO_FENCE
 
@@ -52,7 +52,7 @@ CUT_SHORT = (CellStatus.TIMED_OUT, CellStatus.KILLED)
 
 
 async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayReport:
-    """Do the run again, as far as it comes in this time.
+    """Do the run again, as far as it comes in this time; for its turn it waits as long at most.
 
     Raises:
         NotFound: there is no such run, or a context of it is gone.
@@ -72,7 +72,13 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
     again = replace(submitted, run_id=RunId(new_id("run")), deadline_at=rooms.now() + patience_s)
     sandboxes = rooms.dispatch.sandboxes_of(again)
     try:
-        chain = await runs.seats.admit(sandboxes, again, 1)
+        try:
+            with anyio.fail_after(patience_s):
+                chain = await runs.seats.admit(sandboxes, again, 1)
+        except TimeoutError as exc:
+            raise NoSandboxSlot(
+                f"the replay did not get its turn within {patience_s:g} s: try again when fewer runs wait for sandboxes"
+            ) from exc
         try:
             async with chain.take(0):
                 return await _in_own_session(rooms, submitted, recorded, patience_s)

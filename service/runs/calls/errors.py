@@ -1,7 +1,8 @@
 """What is raised when the money for a call is not there, and there is no run that could be told of it instead."""
 
 from service.errors import Fault, RlmServiceError
-from service.ledger.values import Refusal
+from service.ledger.values import Refusal, Unit
+from service.money import NanoUSD, format_usd
 
 
 class BudgetExceeded(RlmServiceError):
@@ -33,4 +34,16 @@ def budget_error(refusal: Refusal) -> BudgetExceeded | BudgetInFlight:
     scope = refusal.account.scope.replace("_", " of this ")
     if refusal.is_in_flight:
         return BudgetInFlight(f"the budget of the {scope} is held by calls under way: try again shortly", data=data)
-    return BudgetExceeded(f"the budget of the {scope} does not cover this: raise its limit or wait", data=data)
+    limit, spent, asked = (_shown(refusal.unit, count) for count in (refusal.limit, refusal.spent, refusal.asked))
+    remedy = "ask for less (of a run: a smaller limits.cost_usd)" if refusal.unit is Unit.NANO_USD else "ask for less"
+    if refusal.resets_at is not None and refusal.asked <= refusal.limit:
+        remedy += ", wait until it begins anew"
+    return BudgetExceeded(
+        f"the budget of the {scope} is {limit}, {spent} of it spent, and this asks for {asked}: {remedy}, or have its "
+        "limit raised",
+        data=data,
+    )
+
+
+def _shown(unit: Unit, count: int) -> str:
+    return format_usd(NanoUSD(count)) if unit is Unit.NANO_USD else f"{count} {unit.value.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""Where `--out` puts an answer."""
+"""Where `--out` puts an answer or an export."""
 
 import os
 import stat
@@ -19,22 +19,22 @@ class Target:
 
 
 def check_target(given: Path) -> Target:
-    """Refuse a `--out` that cannot work before any money is spent on an answer for it."""
+    """Refuse a `--out` that cannot work before any money is spent on what it is for."""
     try:
         mode = given.stat().st_mode
     except OSError:
         mode = stat.S_IFREG
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         if not os.access(given, os.W_OK):
-            raise BadRequest(f"the answer cannot be written to {given}: access is denied")
+            raise BadRequest(f"{given} cannot be written to: access is denied")
         return Target(path=given, unfinished=None)
     path = Path(os.path.realpath(given))
     if not stat.S_ISREG(mode) or not path.parent.is_dir():
-        raise BadRequest(f"the answer cannot be written to {given}: name a file in a directory that exists")
+        raise BadRequest(f"{given} cannot be written to: name a file in a directory that exists")
     unfinished = path.with_name(f".{path.name[:200]}.{os.getpid()}")
     try:
         unfinished.touch(exist_ok=False)
         unfinished.unlink()
     except OSError as error:
-        raise BadRequest(f"the answer cannot be written to {given}: {error.strerror}") from error
+        raise BadRequest(f"{given} cannot be written to: {error.strerror}") from error
     return Target(path=path, unfinished=unfinished)

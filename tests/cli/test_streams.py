@@ -153,8 +153,9 @@ def test_where_an_answer_cannot_be_written_is_found_out_beforehand(tmp_path: Pat
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "file")
     for impossible in (tmp_path, tmp_path / "gone" / "x", Path("/proc/x")):
-        with pytest.raises(BadRequest, match="cannot be written to"):
+        with pytest.raises(BadRequest, match="cannot be written to") as refused:
             check_target(impossible)
+        assert "the answer" not in str(refused.value), "an export is written so too"
     assert check_target(link).path == tmp_path / "file"
     assert check_target(Path("/dev/null")).unfinished is None
     assert os.listdir(tmp_path) == ["link"]

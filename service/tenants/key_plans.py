@@ -25,6 +25,9 @@ from service.tenants.values import (
     check_name,
 )
 
+LONGEST_LIFE_S = 3650 * 86_400.0
+"""Of a key that expires: more is a slip, and such a key would outlive whoever gave it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
@@ -74,6 +77,8 @@ def planned_key(tenant_id: TenantId, request: KeyRequest, by: Author, now: float
         raise BadRequest(f"a key needs at least one scope: {', '.join(Scope)}")
     if request.expires_at is not None and request.expires_at <= now:
         raise BadRequest("the key would have expired already")
+    if request.expires_at is not None and request.expires_at > now + LONGEST_LIFE_S:
+        raise BadRequest("a key expires within ten years (3650 days), or never where no time is given")
     key = ApiKey(
         id=KeyId(new_id("key")),
         tenant_id=tenant_id,

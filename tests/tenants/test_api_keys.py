@@ -13,7 +13,7 @@ from service.tenants.api_keys import REMEMBERED_S, USED_EVERY_S, ApiKeys, Issued
 from service.tenants.audit import AuditLogs
 from service.tenants.errors import ModelNotAllowed, NotPermitted, QuotaExceeded, TenantSuspended, Unauthenticated
 from service.tenants.key_files import KeyFile
-from service.tenants.key_plans import KeyRequest
+from service.tenants.key_plans import LONGEST_LIFE_S, KeyRequest
 from service.tenants.key_secrets import new_secret, parse_secret
 from service.tenants.tenants import Tenants
 from service.tenants.values import OPERATOR, Caller, CallerLimits, Scope
@@ -89,6 +89,15 @@ async def test_an_expired_key_is_refused_although_it_was_just_used(rooms: Rooms)
     rooms.clock.at += 0.5
     with pytest.raises(Unauthenticated):
         await rooms.keys.authenticate(issued.secret)
+
+
+async def test_a_key_that_expires_does_so_within_ten_years(rooms: Rooms) -> None:
+    """A slip such as 99999999d is refused; ten years are taken."""
+    longest = rooms.clock.at + LONGEST_LIFE_S
+    issued = await issue(rooms, KeyRequest(name="k", scopes=RUNS, expires_at=longest))
+    assert issued.key.expires_at == longest
+    with pytest.raises(BadRequest, match="ten years"):
+        await issue(rooms, KeyRequest(name="k", scopes=RUNS, expires_at=longest + 1))
 
 
 async def test_a_revoked_key_ends_on_every_replica(stored: Stored, rooms: Rooms) -> None:

@@ -251,7 +251,9 @@ def _root_unavailable(state: RunState, event: RootUnavailable) -> RunState:
         return ending.stop(state)
     match event.outcome:
         case CallOutcome.BUDGET:
-            return ending.wrap_up(state, StopReason.BUDGET)
+            # Which budget it was (the run's, its session's, key's or tenant's) is known from here only.
+            why = replace(state.stops, message=state.stops.message or event.message)
+            return ending.wrap_up(replace(state, stops=why), StopReason.BUDGET)
         case CallOutcome.TOKEN_LIMIT:
             return ending.wrap_up(state, StopReason.TOKEN_LIMIT)
         case CallOutcome.SUSPENDED:

@@ -51,7 +51,7 @@ def test_without_reserved_money_a_limit_ends_the_run_with_the_partial_answer() -
     """The wrap-up is skipped when it was never paid for."""
     play = Playbook(wrap_up=None).code().cell(answer=answer_shown("so far")).read().unavailable(CallOutcome.BUDGET)
     assert play.finish == Finish(
-        stop_reason=StopReason.BUDGET, answer_source=AnswerSource.PARTIAL, answer=BLOB, message=""
+        stop_reason=StopReason.BUDGET, answer_source=AnswerSource.PARTIAL, answer=BLOB, message="no"
     )
 
 

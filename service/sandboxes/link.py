@@ -112,11 +112,14 @@ class _LaneConnection:
         self._listener = listener
         self._connection: httpcore.AsyncHTTP11Connection | None = None
         self._stream: DialledStream | None = None
-        self._closed = False
+        self._closed = anyio.Event()
         self._is_unused = False
         """The connection has not carried a request yet; httpcore does not count it as idle then."""
         self._one_request = anyio.Lock()
         """HTTP/1.1 without pipelining: one request at a time on the lane's connection."""
+        self._is_in_use = False
+        """Whoever uses the connection closes it when it has been shut down meanwhile. The lock does not tell: it may
+        belong to one who has not begun."""
 
     async def dialled(self) -> None:
         async with self._one_request:
@@ -127,33 +130,37 @@ class _LaneConnection:
         async with self._one_request:
             with anyio.move_on_after(exchange.deadline_s) as deadline:
                 connection = await self._usable_connection()
-                self._is_unused = False
+                self._is_unused, self._is_in_use = False, True
                 try:
-                    response = await connection.handle_async_request(_request(exchange))
-                except _FAILURES as exc:
-                    raise ProtocolBroken(_reason(exc)) from exc
-                try:
-                    yield response
+                    try:
+                        response = await connection.handle_async_request(_request(exchange))
+                    except _FAILURES as exc:
+                        raise ProtocolBroken(_reason(exc)) from exc
+                    try:
+                        yield response
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await response.aclose()
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await response.aclose()
-                        if self._closed:
+                    self._is_in_use = False
+                    if self._closed.is_set():
+                        with anyio.CancelScope(shield=True):
                             await connection.aclose()
             if deadline.cancelled_caught:
                 raise ProtocolBroken(f"no complete answer within {exchange.deadline_s:g} s")
 
     async def close(self) -> None:
         """A request in flight sees the end of the stream and closes it; without one it is closed here."""
-        self._closed = True
+        self._closed.set()
         if self._stream is None:
             return
         self._stream.shut_down()
-        if not self._one_request.locked():
+        if not self._is_in_use:
             await self._stream.aclose()
 
     async def _usable_connection(self) -> httpcore.AsyncHTTP11Connection:
         connection = self._connection
-        if self._closed:
+        if self._closed.is_set():
             raise ProtocolBroken("the sandbox is being killed")
         if connection is not None:
             if self._is_unused or (connection.is_idle() and not connection.has_expired()):
@@ -163,6 +170,9 @@ class _LaneConnection:
             self._stream = DialledStream(await self._listener.take(self._lane))
         except anyio.ClosedResourceError as exc:
             raise ProtocolBroken("the sandbox's listener is closed") from exc
+        if self._closed.is_set():
+            await self._stream.aclose()
+            raise ProtocolBroken("the sandbox is being killed")
         self._connection = httpcore.AsyncHTTP11Connection(origin=_ORIGIN, stream=self._stream)
         self._is_unused = True
         return self._connection

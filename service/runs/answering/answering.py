@@ -3,7 +3,7 @@
 import codecs
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from service.money import NanoUSD
 from service.runs.answering.conversation import Conversation
 from service.runs.answering.deciding import Decision, decide
 from service.runs.answering.errors import no_answer
-from service.runs.answering.live import LiveAnswers
+from service.runs.answering.live import Hearing, LiveAnswers
 from service.runs.answering.planning import Plan, plan
 from service.runs.answering.profiles import DIRECT_PREFIX, Profile, Profiles, RootModelMissing
 from service.runs.answering.saving import LOOKED_AT, Saving, saving
@@ -178,9 +178,13 @@ class Answering:
         """Raises `NotFound`."""
         return (await self._rooms.journal.last_seq(run_id))[1]
 
-    async def follow(self, run_id: RunId, *, goes_on_alone: bool = False) -> AsyncGenerator[Told, None]:
-        """How it goes, then the answer, then its outcome. What everybody stops following is cancelled after a grace,
-        unless it `goes_on_alone`.
+    def listening(self, run_id: RunId) -> AbstractContextManager[Hearing]:
+        """Hold the run for a client that follows it: what everybody has left is cancelled after a grace, unless the
+        last `may_leave`."""
+        return self._live.listening(run_id, lambda: self._cancel_unless_elsewhere(run_id))
+
+    async def follow(self, run_id: RunId) -> AsyncGenerator[Told, None]:
+        """How it goes, then the answer, then its outcome.
 
         Raises:
             NotFound: no such run.
@@ -188,28 +192,27 @@ class Answering:
         """
         await self.has_ended(run_id)
         await self._rooms.journal.note_listener(run_id, self._rooms.leases.replica)
-        with self._live.listening(run_id, None if goes_on_alone else lambda: self._cancel_unless_elsewhere(run_id)):
-            text = self._live.text_of(run_id)
-            if text is not None:
-                async for piece in text.follow(PATIENCE_S):
-                    yield Said(piece) if piece else Thought("")
-            pages = self._rooms.journal.pages(run_id, 0, patience_s=PATIENCE_S)
-            async with aclosing(pages):
-                async for page in pages:
-                    if not page:
-                        yield Thought("")
-                    for recorded in page:
-                        if thought := thought_of(recorded.event):
-                            yield Thought(thought)
-            view = await self._runs.show(run_id)
-            if text is None or view.stop_reason is not StopReason.ANSWERED:
-                has_answer = False
-                async for piece in self.answer_of(view):
-                    has_answer = True
-                    yield Said(piece)
-                if not has_answer:
-                    raise no_answer(view, view.message or await self._last_failure(run_id))
-            yield await self._outcome(view)
+        text = self._live.text_of(run_id)
+        if text is not None:
+            async for piece in text.follow(PATIENCE_S):
+                yield Said(piece) if piece else Thought("")
+        pages = self._rooms.journal.pages(run_id, 0, patience_s=PATIENCE_S)
+        async with aclosing(pages):
+            async for page in pages:
+                if not page:
+                    yield Thought("")
+                for recorded in page:
+                    if thought := thought_of(recorded.event):
+                        yield Thought(thought)
+        view = await self._runs.show(run_id)
+        if text is None or view.stop_reason is not StopReason.ANSWERED:
+            has_answer = False
+            async for piece in self.answer_of(view):
+                has_answer = True
+                yield Said(piece)
+            if not has_answer:
+                raise no_answer(view, view.message or await self._last_failure(run_id))
+        yield await self._outcome(view)
 
     async def answer_of(self, view: RunView) -> AsyncIterator[str]:
         """The answer's text, piece by piece; nothing when there is none."""
@@ -222,7 +225,7 @@ class Answering:
 
     async def _cancel_unless_elsewhere(self, run_id: RunId) -> None:
         """Nobody listens here any more: a client that came back to another replica is that one's to wait for."""
-        if await self._rooms.journal.last_listener(run_id) == self._rooms.leases.replica:
+        if await self._rooms.journal.last_listener(run_id) in (None, self._rooms.leases.replica):
             await self._runs.cancel(run_id)
 
     async def _outcome(self, view: RunView) -> Outcome:

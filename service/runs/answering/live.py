@@ -7,6 +7,7 @@ same call going on. What everybody has left is cancelled after a grace.
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import anyio
 import anyio.abc
@@ -69,6 +70,14 @@ class LiveText:
         news.set()
 
 
+@dataclass(slots=True)
+class Hearing:
+    """One listener's."""
+
+    may_leave: bool = False
+    """Nothing is cancelled because this one leaves: it has heard all, or the run goes on alone."""
+
+
 class LiveAnswers:
     """One for each replica, for all tenants."""
 
@@ -95,19 +104,18 @@ class LiveAnswers:
         await self._tasks.start(self._call, calls, journal, request, run_id)
 
     @contextmanager
-    def listening(self, run_id: RunId, cancel: Callable[[], Awaitable[None]] | None) -> Iterator[None]:
-        """Listen to a run's answer for the time of the block. Broken off, and with nobody else listening, it is
-        cancelled after the grace; with `cancel` None it goes on whoever leaves."""
+    def listening(self, run_id: RunId, cancel: Callable[[], Awaitable[None]]) -> Iterator[Hearing]:
+        """Listen to a run's answer for the time of the block. Left by one who may not, and with nobody else listening,
+        it is cancelled after the grace."""
         self._listeners[run_id] += 1
-        has_ended = False
+        hearing = Hearing()
         try:
-            yield
-            has_ended = True
+            yield hearing
         finally:
             self._listeners[run_id] -= 1
             if not self._listeners[run_id]:
                 del self._listeners[run_id]
-                if not has_ended and cancel is not None:
+                if not hearing.may_leave:
                     self._tasks.start_soon(self._cancel_unless_heard, run_id, cancel)
 
     async def _cancel_unless_heard(self, run_id: RunId, cancel: Callable[[], Awaitable[None]]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.errors import Fault, RlmServiceError, sole_failure
 from service.ids import RunId
@@ -57,19 +58,20 @@ async def whole_answer(answering: Answering, run_id: RunId) -> Whole:
     """
     pieces: list[str] = []
     chars = 0
-    # A client that waits for one body and loses its connection comes back for it: nothing is cancelled.
-    async with aclosing(answering.follow(run_id, goes_on_alone=True)) as told:
-        async for each in told:
-            match each:
-                case Said(text):
-                    chars += len(text)
-                    if chars > LARGEST_WHOLE_CHARS:
-                        raise too_long(run_id)
-                    pieces.append(text)
-                case Outcome():
-                    return Whole(text="".join(pieces), outcome=each)
-                case Thought():
-                    pass
+    with answering.listening(run_id) as hearing:
+        hearing.may_leave = True  # a client that waits for one body and loses its connection comes back for it
+        async with aclosing(answering.follow(run_id)) as told:
+            async for each in told:
+                match each:
+                    case Said(text):
+                        chars += len(text)
+                        if chars > LARGEST_WHOLE_CHARS:
+                            raise too_long(run_id)
+                        pieces.append(text)
+                    case Outcome():
+                        return Whole(text="".join(pieces), outcome=each)
+                    case Thought():
+                        pass
     raise AssertionError("following ends with an outcome or raises")
 
 
@@ -95,25 +97,50 @@ class Teller:
         return PING
 
 
+class _HeldStream(StreamingResponse):
+    """Holds its run from before the first event is asked for, and lets go wherever in the stream its client leaves."""
+
+    def __init__(self, answering: Answering, run_id: RunId, teller: Teller, *, goes_on_alone: bool) -> None:
+        self._hold = answering.listening(run_id)
+        self._may_leave = goes_on_alone
+        self._told = self._to_the_end(events(answering, run_id, teller))
+        super().__init__(self._told, media_type="text/event-stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._hold as hearing:
+            try:
+                async with aclosing(self._told):
+                    await super().__call__(scope, receive, send)
+            finally:
+                hearing.may_leave = self._may_leave
+
+    async def _to_the_end(self, told: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async with aclosing(told):
+            async for event in told:
+                yield event
+        self._may_leave = True
+
+
 def streamed(asked: Asked, teller: Teller, *, goes_on_alone: bool = False) -> StreamingResponse:
-    """The response that tells it as it comes. The first byte is there at once."""
-    return event_stream(
-        events(asked.answering, asked.run_id, teller, goes_on_alone=goes_on_alone), headers=asked.headers
-    )
+    """The response that tells it as it comes. The first byte is there at once. What everybody has left is cancelled
+    after a grace, unless it `goes_on_alone`."""
+    return followed(asked.answering, asked.run_id, teller, headers=asked.headers, goes_on_alone=goes_on_alone)
 
 
-def event_stream(told: AsyncGenerator[bytes, None], *, headers: Mapping[str, str]) -> StreamingResponse:
-    more = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(told, media_type="text/event-stream", headers={**headers, **more})
+def followed(
+    answering: Answering, run_id: RunId, teller: Teller, *, headers: Mapping[str, str], goes_on_alone: bool
+) -> StreamingResponse:
+    """The same of a run that was asked for earlier."""
+    response = _HeldStream(answering, run_id, teller, goes_on_alone=goes_on_alone)
+    response.headers.update({**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
+    return response
 
 
-async def events(
-    answering: Answering, run_id: RunId, teller: Teller, *, goes_on_alone: bool
-) -> AsyncGenerator[bytes, None]:
+async def events(answering: Answering, run_id: RunId, teller: Teller) -> AsyncGenerator[bytes, None]:
     """What happens to the run, in the teller's words; its failure too, because the status was sent long ago."""
     yield teller.begin()
     try:
-        async with aclosing(answering.follow(run_id, goes_on_alone=goes_on_alone)) as told:
+        async with aclosing(answering.follow(run_id)) as told:
             async for each in told:
                 match each:
                     case Thought(""):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from service.loop.values import CallOutcome
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.runs.answering.conversation import Conversation
 from service.tenants.values import CallerLimits
+from service.web.app import create_app
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB, repl
 from tests.web.serving import served
@@ -267,6 +269,50 @@ async def test_a_stream_that_everybody_left_is_cancelled(tmp_path: Path) -> None
         await it.rooms.tenancy.runs_of(EMBEDDED_TENANT).rooms.journal.wait_for_end(
             run_id, at_most_s=60, unless=lambda: False
         )
+        assert (await it.client.get(f"/v1/runs/{run_id}")).json()["stop_reason"] == "cancelled"
+
+
+async def test_a_stream_that_was_left_at_its_first_byte_is_cancelled(tmp_path: Path) -> None:
+    """Also a client that goes away while the first event is being sent, before any was asked for, is missed."""
+
+    async def never(request: ModelRequest) -> ModelReply:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with served(tmp_path, sub=never, grace_s=0.0) as it:
+        bodies = [json.dumps(chat(QUESTION, model=f"direct/{SUB}", stream=True)).encode()]
+        heads = [
+            (b"authorization", it.client.headers["authorization"].encode()),
+            (b"content-type", b"application/json"),
+        ]
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "POST",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+        }
+        scope |= {"headers": heads, "http_version": "1.1", "scheme": "http"}
+        scope["asgi"] = {"version": "3.0"}
+        sending = anyio.Event()
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+            await sending.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+            if message["type"] == "http.response.body":
+                sending.set()
+                await anyio.sleep_forever()
+
+        await create_app(it.rooms)(scope, receive, send)
+        run_id = RunId(dict(sent[0]["headers"])[b"x-rlm-run-id"].decode())
+        journal = it.rooms.tenancy.runs_of(EMBEDDED_TENANT).rooms.journal
+        assert await journal.wait_for_end(run_id, at_most_s=60, unless=lambda: False)
         assert (await it.client.get(f"/v1/runs/{run_id}")).json()["stop_reason"] == "cancelled"
 
 

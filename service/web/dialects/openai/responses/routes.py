@@ -25,7 +25,7 @@ from service.web.dialects.openai.responses.shapes import (
 from service.web.dialects.openai.responses.showing import Subject, answered, failed, in_progress, message_item
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
-from service.web.dialects.telling import event_stream, events, streamed, whole_answer
+from service.web.dialects.telling import followed, streamed, whole_answer
 from service.web.doors import open_router
 from service.web.runs.shapes import MAX_SEQ
 from service.web.runs.waiting import wait_for_end
@@ -100,7 +100,7 @@ async def show_response(
     subject = Subject(run_id=run_id, record=await records.get(run_id), is_stored=True)
     if stream:
         teller = ResponseTeller(subject, -1 if starting_after is None else starting_after)
-        return event_stream(events(answering, run_id, teller, goes_on_alone=True), headers={RUN_ID: run_id})
+        return followed(answering, run_id, teller, headers={RUN_ID: run_id}, goes_on_alone=True)
     return _json(await _as_it_stands(answering, subject))
 
 

@@ -55,8 +55,8 @@ for root, below, names in os.walk('/'):
         absent=frozenset({LANDLOCK}),
     ),
     Case(
-        name="see the passwords of the system",
-        code="for path in ('/etc/shadow', '/etc/passwd', '/root/.ssh', '/etc/ssl/private'): say(attempt(os.stat, path))",
+        name="see the accounts of the system",
+        code="say(attempt(os.stat, '/etc/passwd'))",
         held=ABSENT,
         but=_VISIBLE_BUT_SHUT,
     ),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import anyio.abc
@@ -43,6 +43,7 @@ from service.sandboxes.launcher.protocol import (
     KillRequest,
     PauseRequest,
     ReapRequest,
+    Request,
     StartedReply,
     StartRequest,
     StatsRequest,
@@ -103,6 +104,21 @@ def test_a_template_is_closed(change: dict[str, Any]) -> None:
     REQUEST.validate_json(json.dumps(GOOD))
     with pytest.raises(ValidationError):
         REQUEST.validate_json(json.dumps(GOOD | change))
+
+
+def test_what_may_be_asked_is_pinned() -> None:
+    """Every field that a client may send, request by request; one more would be a way around the profile."""
+    of_one = {"sandbox_id", "owner_key"}
+    limits = {"memory_bytes", "tmp_bytes", "processes", "open_files", "file_bytes", "hash_seed", "life_s"}
+    requests = get_args(get_args(Request)[0])
+    assert {each.model_fields["op"].default: each.model_fields.keys() - {"op"} for each in requests} == {
+        "start": of_one | {"image", "runtime"} | limits,
+        **dict.fromkeys(("attach", "kill", "pause", "unpause", "stats"), of_one),
+        "reap": {"sandbox_id"},
+        "capabilities": set(),
+    }
+    for each in requests:
+        assert (each.model_config["extra"], each.model_config["strict"]) == ("forbid", True)
 
 
 @given(

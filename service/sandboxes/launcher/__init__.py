@@ -14,6 +14,7 @@ as a child of the service on the embedded default.
     reconciling  which containers must go, as a pure function
     owners       whose a sandbox is
     uids         a uid of its own for each sandbox
+    turns        of one client only so many requests at once, so that another finds the engine free
     engine       the Docker SDK: the only module that imports it; its types and errors do not leave
     engine_faults  what the engine's refusals and silence mean
     program      the command line

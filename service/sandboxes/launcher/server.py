@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.sandboxes.directory import short_path
 from service.sandboxes.launcher.containers import Containers, Held, Refused
-from service.sandboxes.launcher.engine import EngineFailed
+from service.sandboxes.launcher.engine import CALLS_AT_ONCE, EngineFailed
 from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     REQUEST,
@@ -41,6 +41,7 @@ from service.sandboxes.launcher.protocol import (
     StatsRequest,
     UnpauseRequest,
 )
+from service.sandboxes.launcher.turns import Turns
 from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
 
 REQUEST_DEADLINE_S = 5.0
@@ -49,6 +50,9 @@ MAX_CONNECTIONS = 8192
 """Where this process may open that many files; else fewer."""
 OTHER_FILES = 128
 """What the launcher opens besides: the engine's connections, directories that are looked at, its own."""
+MOST_OF_ONE_CLIENT = CALLS_AT_ONCE - 2
+"""Requests of one process that are worked on at once. Processes that cannot be told apart (from another PID namespace
+they have no number) count as one."""
 ACCEPT_PAUSE_S = 0.2
 """After a connection could not be accepted, for want of files mostly: until some are closed."""
 
@@ -63,6 +67,7 @@ class Server:
         self._client_uid = client_uid
         self._most = most_connections(_open_file_limit())
         self._connections = anyio.Semaphore(self._most)
+        self._turns = Turns(MOST_OF_ONE_CLIENT)
 
     async def serve(self, listener: anyio.abc.SocketListener) -> None:
         """Until cancelled. Sandboxes live on then: whoever ends them decides that."""
@@ -82,7 +87,7 @@ class Server:
 
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
         async with stream:
-            uid = _peer_uid(stream)
+            pid, uid = _peer(stream)
             if uid != self._client_uid:
                 _log.warning("launcher_peer_refused", uid=uid, expected=self._client_uid)
                 return
@@ -92,14 +97,23 @@ class Server:
                 _log.warning("launcher_full", connections=self._most)
                 return
             try:
-                await self._serve_one(stream)
+                await self._serve_one(stream, pid)
             except WireBroken as exc:
                 _log.info("launcher_connection_broke", reason=str(exc))
             finally:
                 self._connections.release()
 
-    async def _serve_one(self, stream: anyio.abc.SocketStream) -> None:
+    async def _serve_one(self, stream: anyio.abc.SocketStream, client: int) -> None:
         line = await receive_line(stream, REQUEST_DEADLINE_S)
+        async with self._turns.of(client):
+            reply, held = await self._replied(line)
+        if held is None:
+            await send_message(stream, reply, REPLY_DEADLINE_S)
+            return
+        await self._lease(stream, held, reply)
+
+    async def _replied(self, line: bytes) -> tuple[BaseModel, Held | None]:
+        """What to answer, and the sandbox that whoever asked holds from now on."""
         held: Held | None = None
         reply: BaseModel
         try:
@@ -119,10 +133,7 @@ class Server:
             reply = RefusedReply(why="unusable", message=str(exc)[:500])
         except EngineFailed as exc:
             reply = RefusedReply(why="refused" if exc.fault.is_of_machine else "failed", message=exc.reason)
-        if held is None:
-            await send_message(stream, reply, REPLY_DEADLINE_S)
-            return
-        await self._lease(stream, held, reply)
+        return reply, held
 
     async def _do(
         self,
@@ -235,10 +246,11 @@ def _open_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def _peer_uid(stream: anyio.abc.SocketStream) -> int:
+def _peer(stream: anyio.abc.SocketStream) -> tuple[int, int]:
+    """The pid and the uid of whoever is at the other end, on Linux's word."""
     raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
-    _, uid, _ = struct.unpack("iII", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
+    pid, uid, _ = struct.unpack("iII", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid), int(uid)
 
 
 def _first_fault(exc: ValidationError) -> str:

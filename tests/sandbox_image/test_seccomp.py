@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sandbox_image import seccomp
 from sandbox_image.seccomp import ALLOW, EPERM, KILL_PROCESS, Check, Instruction, Rule, assemble, refuse
 from sandbox_image.syscalls import AARCH64, X86_64, Architecture
+from tests.sandbox_image.allowed_calls import PINNED, PINNED_BY_ARGUMENT
 
 PID = 4242
 BOTH = pytest.mark.parametrize("architecture", [X86_64, AARCH64], ids=lambda a: a.name)
@@ -101,6 +102,14 @@ def test_the_attacks_are_refused(architecture: Architecture) -> None:
     ):
         assert ask(program, architecture, name) == EPERM
     assert ask(program, architecture, "clone3") == refuse(errno.ENOSYS)
+
+
+def test_the_list_is_pinned() -> None:
+    """What may be asked of Linux without a look at the arguments, call by call, and which calls are looked at."""
+    assert frozenset(seccomp.ALLOWED_CALLS) == PINNED
+    checked = {name for rule in seccomp._SANDBOX_RULES if rule.checks for name in rule.names}
+    assert checked == PINNED_BY_ARGUMENT
+    assert not (PINNED | PINNED_BY_ARGUMENT) & {*seccomp.ATTACK_CALLS, *seccomp.ATTRIBUTE_CALLS}
 
 
 @BOTH

@@ -13,8 +13,8 @@ import anyio
 import structlog
 
 from benchmarks.catalogue import BENCHMARKS, NAMES
+from benchmarks.environments import CACHE
 from benchmarks.measuring import Measuring
-from benchmarks.reference import CACHE
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["docker", "process", "floors", "hardships", "idle_runc", "idle_runsc", "idle_process"]
+Stage = Literal["docker", "process", "floors", "hardships", "gateway", "api", "idle_runc", "idle_runsc", "idle_process"]
 """What has to be opened for it: both sides on a backend, or ours and a bare process."""
 IDLE_STAGES: tuple[Stage, ...] = ("idle_runc", "idle_runsc", "idle_process")
 
@@ -47,11 +47,26 @@ _HARDSHIPS = (
     ("sessions_active_200", "ms", "p99 of a cell among 200 active sessions; other: of one session alone"),
     ("noisy_neighbour", "ms", "a trivial cell beside a session that spins; other: without it"),
 )
+_GATEWAY = (
+    ("gateway_cpu_vs_litellm_proxy", "ms", "CPU of one model call, reserved and settled; other: LiteLLM Proxy"),
+    ("gateway_calls_per_second", "calls/s", "single model calls, several at a time; other: LiteLLM Proxy"),
+)
+_API = (
+    ("api_run_overhead", "ms", "a run of five turns over REST; other: the same inside the process"),
+    ("api_cell_overhead", "ms", "a trivial direct cell over REST; other: the same inside the process"),
+    ("sse_idle_followers_memory", "KB", "memory of each of 1,000 idle followers; floor: a bare idle connection"),
+    ("sse_idle_followers", "ms", "an event to the last of 1,000 idle followers; other: to a sole one"),
+    ("sse_idle_followers_cpu", "ms/s", "CPU while 1,000 follow and nothing happens; other: while nobody does"),
+    ("upload", "MB/s", "1 GiB over REST, until it is stored; floor: copy and hash it"),
+    ("upload_memory", "MB", "the most memory during such an upload; other: before it"),
+)
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(Benchmark(name=f"{name}_docker", unit=unit, stage="docker", what=what) for name, unit, what in _DUELS),
     *(Benchmark(name=f"{name}_process", unit=unit, stage="process", what=what) for name, unit, what in _DUELS),
     *(Benchmark(name=name, unit=unit, stage="floors", what=what) for name, unit, what in _FLOORS),
     *(Benchmark(name=name, unit=unit, stage="hardships", what=what) for name, unit, what in _HARDSHIPS),
+    *(Benchmark(name=name, unit=unit, stage="gateway", what=what) for name, unit, what in _GATEWAY),
+    *(Benchmark(name=name, unit=unit, stage="api", what=what) for name, unit, what in _API),
     *(
         Benchmark(
             name=f"sandbox_{stage.replace('idle', 'idle_memory')}",

@@ -131,6 +131,30 @@ def cells(count: int, code: str, cells: int) -> list[float]:
     return seconds
 
 
+def idle_connections(count: int) -> int:
+    """How many bytes this process grows by when so many connect to it and say nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=count) as server:
+        before = _resident()
+        child = os.fork()
+        if child == 0:
+            clients = [socket.create_connection(server.getsockname()) for _ in range(count)]
+            signal.pause()
+            os._exit(len(clients))
+        accepted = [server.accept()[0] for _ in range(count)]
+        grown = _resident() - before
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for connection in accepted:
+        connection.close()
+    return grown
+
+
+def _resident() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("VmRSS:"))
+    return int(line.split()[1]) << 10
+
+
 def memory() -> int:
     """What this process holds, as Linux shares it out (PSS)."""
     with open("/proc/self/smaps_rollup", encoding="ascii") as file:
@@ -138,5 +162,7 @@ def memory() -> int:
     return int(line.split()[1]) << 10
 
 
+_OPERATIONS = (fork, echo, run, map_file, copy_and_hash, interrupt, cells, idle_connections, memory)
+
 if __name__ == "__main__":
-    serve({each.__name__: each for each in (fork, echo, run, map_file, copy_and_hash, interrupt, cells, memory)})
+    serve({each.__name__: each for each in _OPERATIONS})

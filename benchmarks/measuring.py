@@ -1,6 +1,5 @@
 """One run of the benchmarks: what this machine has is opened stage by stage, measured row by row, and shown."""
 
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -9,14 +8,19 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.streams.buffered import BufferedByteReceiveStream
 
-from benchmarks import duels, floors, hardships
+from benchmarks import api, duels, floors, gateway, hardships
 from benchmarks.catalogue import IDLE_STAGES, Benchmark, Selection, Stage, select, stages
+from benchmarks.environments import CACHE, OtherSideAbsent, install
 from benchmarks.idle import Idle
-from benchmarks.reference import CACHE, ReferenceAbsent, install, open_reference
+from benchmarks.listening import listening
+from benchmarks.proxy import REQUIREMENTS as PROXY
+from benchmarks.proxy import open_proxy
+from benchmarks.reference import REQUIREMENTS as REFERENCE
+from benchmarks.reference import open_reference
 from benchmarks.reference_image import ImageAbsent, provide_image
 from benchmarks.rows import Row, as_line, table
+from benchmarks.served import serve_side
 from benchmarks.service_side import Backend, BackendAbsent, Side, open_side
 from benchmarks.worker import ROOT, Worker, bare_python, started
 from service.errors import RlmServiceError, sole_failure
@@ -34,10 +38,13 @@ class Measuring:
         self._duel_effort = duels.QUICK if is_quick else duels.FULL
         self._floor_effort = floors.QUICK if is_quick else floors.FULL
         self._hard_effort = hardships.QUICK if is_quick else hardships.FULL
+        self._gateway_effort = gateway.QUICK if is_quick else gateway.FULL
+        self._api_effort = api.QUICK if is_quick else api.FULL
         self._scratch = scratch
         self._rows: list[Row] = []
         self._failures: list[str] = []
         self._reference_python = Path()
+        self._proxy_python = Path()
         self._image = ""
 
     async def run(self) -> int:
@@ -48,6 +55,8 @@ class Measuring:
             await self._stage("process", selection, lambda: self._duel("process", model_url))
             await self._stage("floors", selection, lambda: self._floors(model_url))
             await self._stage("hardships", selection, lambda: self._hardships(model_url))
+            await self._stage("gateway", selection, lambda: self._gateway(model_url))
+            await self._stage("api", selection, lambda: self._api(model_url))
             for stage in IDLE_STAGES:
                 await self._stage(stage, selection, partial(self._idle, stage, model_url))
         if self._rows:
@@ -65,12 +74,17 @@ class Measuring:
         wanted = [backend for backend in BACKENDS if backend in stages(self._only)]
         try:
             if wanted:
-                self._reference_python = await anyio.to_thread.run_sync(install)
-        except ReferenceAbsent as error:
+                self._reference_python = await anyio.to_thread.run_sync(install, "reference", REFERENCE)
+        except OtherSideAbsent as error:
             missing.update({backend: str(error) for backend in wanted})
         for backend in wanted:
             if backend not in missing and (reason := await self._why_no_backend(backend)) is not None:
                 missing[backend] = reason
+        if "gateway" in stages(self._only):
+            try:
+                self._proxy_python = await anyio.to_thread.run_sync(install, "proxy", PROXY)
+            except OtherSideAbsent as error:
+                missing["gateway"] = str(error)
         for stage in set(IDLE_STAGES).intersection(stages(self._only)):
             if (reason := await self._why_not_idle(stage)) is not None:
                 missing[stage] = reason
@@ -167,6 +181,29 @@ class Measuring:
             yield hardships.Hardships(side=side, bare=bare, effort=self._hard_effort).row
 
     @asynccontextmanager
+    async def _gateway(self, model_url: str) -> AsyncIterator[MakeRow]:
+        scratch = self._scratch / "gateway"
+        async with (
+            open_side("process", model_url=model_url, scratch=scratch / "ours", warm=1) as side,
+            open_proxy(
+                self._proxy_python, model_url=model_url, upstream=gateway.UPSTREAM, scratch=scratch / "proxy"
+            ) as proxy,
+            client_process() as client,
+        ):
+            yield gateway.Gateways(side=side, proxy=proxy, client=client, effort=self._gateway_effort).row
+
+    @asynccontextmanager
+    async def _api(self, model_url: str) -> AsyncIterator[MakeRow]:
+        scratch = self._scratch / "api"
+        async with (
+            open_side("process", model_url=model_url, scratch=scratch) as side,
+            serve_side(side) as served,
+            client_process() as client,
+            bare_process() as bare,
+        ):
+            yield api.Api(served=served, client=client, bare=bare, scratch=scratch, effort=self._api_effort).row
+
+    @asynccontextmanager
     async def _idle(self, stage: Stage, model_url: str) -> AsyncIterator[MakeRow]:
         async with self._idle_side(stage, model_url) as side, bare_process() as bare:
             yield Idle(side=side, bare=bare).row
@@ -189,23 +226,19 @@ def bare_process() -> AbstractAsyncContextManager[Worker]:
     return started("the bare process", command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=CACHE / "bare.log")
 
 
+def client_process() -> AbstractAsyncContextManager[Worker]:
+    """What asks over HTTP."""
+    command = bare_python("benchmarks.client_worker")
+    return started("the client", command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=CACHE / "client.log")
+
+
 @asynccontextmanager
 async def model_server() -> AsyncIterator[str]:
     """The scripted model in a process of its own; its base URL."""
     command = bare_python("benchmarks.model_server")
-    process = await anyio.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, cwd=ROOT, env={"LANG": "C.UTF-8"}
-    )
-    assert process.stdin is not None, "started with a pipe"
-    assert process.stdout is not None, "started with a pipe"
-    try:
-        with anyio.fail_after(MODEL_START_S):
-            port = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 100)
-        yield f"http://127.0.0.1:{int(port)}/v1"
-    finally:
-        with anyio.CancelScope(shield=True):
-            process.kill()
-            await process.aclose()
+    log = CACHE / "model.log"
+    async with listening(command, {"LANG": "C.UTF-8"}, cwd=ROOT, log=log, within_s=MODEL_START_S) as listener:
+        yield f"http://127.0.0.1:{listener.port}/v1"
 
 
 def _say(text: str) -> None:

@@ -47,6 +47,20 @@ def forecast(used: Sequence[int], sessions: int) -> float:
     return used[0] + growth * (sessions - 1)
 
 
+def resident_bytes() -> int:
+    """What this process has in memory now."""
+    return field_bytes(Path("/proc/self/status").read_text(), "VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most that it had since `restart_peak`."""
+    return field_bytes(Path("/proc/self/status").read_text(), "VmHWM")
+
+
+def restart_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def available_bytes() -> int:
     """What could be used without swapping."""
     return field_bytes(Path("/proc/meminfo").read_text(), "MemAvailable")

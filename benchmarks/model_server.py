@@ -4,6 +4,7 @@ Both sides call it, so it is lean: raw asyncio, standard library, one write a re
 
     echo-MS          after MS milliseconds: "re: " and the last message
     turns-N          N - 1 turns of one cell each that looks at the context, then one that submits
+    calls-S          one cell that makes single sub-calls on so many threads for S seconds and submits what it saw
     batch-N          one cell that makes a batch of N sub-calls, times it from inside and submits what it saw
 
     python -m benchmarks.model_server        # prints its port
@@ -15,8 +16,11 @@ import re
 import sys
 from typing import Any
 
-_NAME = re.compile(r"(echo|turns|batch)-(\d{1,6})\Z")
+_NAME = re.compile(r"(echo|turns|batch|calls)-(\d{1,6})\Z")
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+
+IN_FLIGHT = 16
+"""Threads of the play `calls`."""
 
 BATCH = """```repl
 import time
@@ -26,6 +30,24 @@ replies = llm_query_batched(prompts)
 seconds = time.perf_counter() - started
 wrong = sum(str(reply) != "re: " + prompt for prompt, reply in zip(prompts, replies))
 answer["content"] = "%.6f %d %d" % (seconds, wrong + abs(len(replies) - len(prompts)), len(context))
+answer["ready"] = True
+```"""
+CALLS = """```repl
+import threading, time
+counted = []
+started = time.perf_counter()
+def keep_calling(number):
+    asked = 0
+    while time.perf_counter() < started + {seconds}:
+        prompt = "p%d-%d" % (number, asked)
+        counted.append(str(llm_query(prompt)) == "re: " + prompt)
+        asked += 1
+threads = [threading.Thread(target=keep_calling, args=(number,)) for number in range({in_flight})]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+answer["content"] = "%.6f %d %d" % (time.perf_counter() - started, len(counted), counted.count(False))
 answer["ready"] = True
 ```"""
 LOOK = """```repl
@@ -42,12 +64,14 @@ def reply_to(model: str, messages: list[dict[str, Any]]) -> tuple[str, float]:
     """What the model says, and after how many seconds. Raises `ValueError` for a name that it does not play."""
     found = _NAME.match(model)
     if found is None:
-        raise ValueError(f"no script is named {model!r}; expected echo-MS, turns-N or batch-N")
+        raise ValueError(f"no script is named {model!r}; expected echo-MS, turns-N, batch-N or calls-S")
     kind, number = found.group(1), int(found.group(2))
     if kind == "echo":
         return f"re: {messages[-1]['content']}", number / 1000
     if kind == "batch":
         return BATCH.format(items=number), 0.0
+    if kind == "calls":
+        return CALLS.format(seconds=number, in_flight=IN_FLIGHT), 0.0
     turn = 1 + sum(message["role"] == "assistant" for message in messages)
     return (SUBMIT if turn >= number else LOOK).format(turn=turn), 0.0
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
-RATES = frozenset({"runs/s", "MB/s"})
+RATES = frozenset({"runs/s", "calls/s", "MB/s"})
 """Units of which more is better; of all others, less is."""
 
 

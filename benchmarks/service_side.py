@@ -40,7 +40,7 @@ max_output_tokens = 8192
 input_usd_per_million = "0.10"
 output_usd_per_million = "0.40"
 """
-PLAYED = ("echo-0", "echo-100", "turns-5", "batch-1000")
+PLAYED = ("echo-0", "echo-100", "echo-600000", "turns-5", "batch-1000", "calls-2", "calls-10")
 
 
 class BackendAbsent(Exception):
@@ -68,6 +68,13 @@ class Side:
                     break
                 await anyio.sleep(_POLL_S)
         await anyio.sleep(SETTLE_S)
+
+    async def store_pid(self) -> int:
+        """The process of its store."""
+        facts = await self.service.store.read("INFO", "server")
+        assert isinstance(facts, bytes), "INFO is a text"
+        (line,) = (line for line in facts.decode().splitlines() if line.startswith("process_id:"))
+        return int(line.partition(":")[2])
 
     async def ready(self) -> float:
         """From asking for a sandbox to the result of its first cell."""
@@ -100,7 +107,7 @@ class Side:
         """A whole run over a text that has to be taken in first; its seconds and its answer."""
         started = time.perf_counter()
         runs = self.service.runs
-        kept = await self.service.contexts.put_text("context", _pieces(context))
+        kept = await self.service.contexts.put_text("context", pieces(context))
         run_id = await runs.submit(
             RunRequest(
                 question=question,
@@ -177,5 +184,6 @@ async def run_cell(sandbox: Sandbox, code: str, expected: str) -> float:
     return seconds
 
 
-async def _pieces(text: str) -> AsyncIterator[bytes]:
+async def pieces(text: str) -> AsyncIterator[bytes]:
+    """A small text as whoever stores it wants it."""
     yield text.encode()

@@ -56,7 +56,7 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
             anyio.create_task_group() as tasks,
             _checked_exposure(settings, service),
         ):
-            first_key_file, rooms = await _open_web(settings, service, tasks)
+            first_key_file, rooms = await open_web(settings, service, tasks)
             listening = Listening(
                 host=settings.host,
                 port=settings.port,
@@ -127,7 +127,8 @@ async def _checked_exposure(settings: Settings, service: Service) -> AsyncIterat
         yield
 
 
-async def _open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:
+async def open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGroup) -> tuple[Path | None, WebRooms]:
+    """What the web needs of the service. Raises `BadRequest`: the first key cannot be kept."""
     api_keys = service.registry.api_keys
     first_key_file = await make_first_key(settings, api_keys)
     rooms = WebRooms(

@@ -40,6 +40,15 @@ def test_a_batch_counts_wrong_replies_and_times_itself() -> None:
         assert answer["ready"]
 
 
+def test_single_calls_count_themselves() -> None:
+    """The cell is valid Python, and says how many calls ended and how many of them were wrong."""
+    text, _ = reply_to("calls-0", [])
+    answer: dict[str, Any] = {}
+    exec(text.removeprefix("```repl\n").removesuffix("\n```"), {"answer": answer})
+    assert answer["content"].split()[1:] == ["0", "0"]
+    assert answer["ready"]
+
+
 @pytest.mark.parametrize("name", ["", "echo", "echo-", "echo--1", "echo-1e9", "other-5", "echo-5\n", "turns-1234567"])
 def test_a_name_that_it_does_not_play_is_refused(name: str) -> None:
     """A spelling error is not measured."""

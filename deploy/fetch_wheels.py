@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pip._vendor.packaging.requirements import Requirement
 
@@ -62,13 +63,14 @@ def main() -> None:
             )
 
 
-def ask(base: str) -> dict:
+def ask(base: str) -> dict[str, Any]:
     """The markers and the C library of the image's Python."""
     words = ["docker", "run", "--rm", "--network", "none", base, "python3", "-c", QUESTION]
     asked = subprocess.run(words, capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         sys.exit(f"fetch_wheels: the base {base} does not run Python: {asked.stderr.strip()[:500]}")
-    return json.loads(asked.stdout)
+    answer: dict[str, Any] = json.loads(asked.stdout)
+    return answer
 
 
 def entries(text: str) -> Iterator[str]:

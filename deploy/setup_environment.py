@@ -5,6 +5,7 @@ found separately: an environment (`venv`), then a pip that can fill it, the near
 installed by hash from the lock; a pip that has to be fetched is pinned by hash as well.
 """
 
+import base64
 import hashlib
 import os
 import re
@@ -118,14 +119,18 @@ def pip_candidates() -> Iterator[tuple[str, list[str]]]:
 
 
 def index_url() -> str:
-    """Without credentials, which an index URL may carry."""
-    parts = urllib.parse.urlsplit(os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple")
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    """For people: without credentials, which the index's address may carry."""
+    parts = urllib.parse.urlsplit(_index_url())
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _index_url() -> str:
+    return (os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple").rstrip("/")
 
 
 def fetch_pip() -> Path:
     """Download the pinned pip wheel through the index's simple page (PEP 503). A wheel runs unpacked or not."""
-    page_url = f"{index_url()}/pip/"
+    page_url = f"{_index_url()}/pip/"
     page = read_url(page_url).decode()
     link = re.search(rf'href="([^"#]*{re.escape(PIP_WHEEL)})', page)
     if link is None:
@@ -139,10 +144,17 @@ def fetch_pip() -> Path:
 
 
 def read_url(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as response:
+    """Credentials in the address go into a header, as urllib wants it, and to no host that it is redirected to."""
+    parts = urllib.parse.urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)))
+    if credentials:
+        encoded = base64.b64encode(urllib.parse.unquote_to_bytes(credentials)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:
         body: bytes = response.read(PIP_SIZE_LIMIT + 1)
     if len(body) > PIP_SIZE_LIMIT:
-        raise ValueError(f"the answer of {url} is larger than {PIP_SIZE_LIMIT} bytes")
+        raise ValueError(f"the answer of {host} is larger than {PIP_SIZE_LIMIT} bytes")
     return body
 
 

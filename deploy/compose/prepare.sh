@@ -22,29 +22,37 @@ esac
 mkdir -p "${1:-/var/lib/rlm}"
 directory="$(realpath "${1:-/var/lib/rlm}")" # a container has no links of the machine's
 
-# NAME MODE OWNER
+# NAME MODE OWNER, in a directory that root alone may change.
 make_directory() {
     mkdir -p "$directory/$1"
     chown "$3:$3" "$directory/$1"
     chmod "$2" "$directory/$1"
 }
 
+# NAME MODE, in a directory of the service's. By the service's uid: as root, a link that stands there would be followed.
+make_inner_directory() {
+    as_service mkdir -p "$directory/$1"
+    as_service chmod "$2" "$directory/$1"
+}
+
 make_secret() {
     [ ! -e "$directory/secrets/$1" ] || return 0
-    (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$directory/secrets/$1.new")
-    chown "$uid:$uid" "$directory/secrets/$1.new"
-    mv "$directory/secrets/$1.new" "$directory/secrets/$1"
+    od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' | as_service sh -c 'umask 077 && cat >"$1.new" && mv "$1.new" "$1"' sh "$directory/secrets/$1"
+}
+
+as_service() {
+    setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"
 }
 
 make_directory . 711 0
 make_directory data 711 "$uid"
-make_directory data/sessions 711 "$uid"
+make_inner_directory data/sessions 711
 make_directory store 700 "$uid"
 make_directory run 711 0
 make_directory run/store 700 "$uid"
 make_directory run/launcher 711 0
 make_directory secrets 700 "$uid"
-make_directory secrets/variables 700 "$uid"
+make_inner_directory secrets/variables 700
 make_directory config 755 0
 make_directory stage 700 0
 make_secret pepper

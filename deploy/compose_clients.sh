@@ -1,6 +1,6 @@
 #!/bin/sh
 # Both generations of Compose for the tests of docker-compose.yml: 1.29 from Debian, installed; 2 from a later Debian,
-# unpacked into DIR and nowhere else. Idempotent. Needs root and apt-get.
+# unpacked into DIR and nowhere else. Idempotent. What is missing needs root and Debian 12's apt-get.
 #
 #     sh deploy/compose_clients.sh [DIR]        .cache/compose of the checkout if left out
 set -eu
@@ -13,14 +13,20 @@ fail() {
     exit 1
 }
 
+require_apt() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needs root and Debian's apt-get: $1"
+}
+
 provide_v1() {
     docker-compose version --short 2>/dev/null | grep -q '^1\.' && return 0
+    require_apt "install docker-compose 1.29 yourself"
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends docker-compose >&2
 }
 
 provide_v2() {
     [ ! -x "$directory/docker-compose" ] || return 0
+    require_apt "put Compose 2 at $directory/docker-compose yourself"
     mirror="$(apt-get indextargets --format '$(REPO_URI)' "Created-By: Packages" "Codename: $(. /etc/os-release && echo "$VERSION_CODENAME")" | head -n 1)"
     [ -n "$mirror" ] || fail "apt-get knows no mirror"
     work="$(mktemp -d)"
@@ -37,6 +43,5 @@ provide_v2() {
     mv "$directory/docker-compose.new" "$directory/docker-compose"
 }
 
-[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "needs root and apt-get: install docker-compose 1.29 yourself"
 provide_v1
 provide_v2

@@ -36,6 +36,11 @@ class EndedRuns:
         assert isinstance(reply, list)
         return [RunId(each.decode()) for each in reply if isinstance(each, bytes)]
 
+    async def put_off(self, run_ids: Sequence[RunId]) -> None:
+        """They could not be told of yet: those noted after them have their turn first. Not idempotent, and harmless."""
+        for run_id in run_ids:
+            await self._store.write_many([("LREM", self._key, 0, run_id), ("RPUSH", self._key, run_id)])
+
     async def forget(self, run_ids: Sequence[RunId]) -> None:
         """They were told of. Idempotent."""
         if run_ids:

@@ -20,6 +20,13 @@ class StaleEpoch(RlmServiceError):
     fault = Fault.PLATFORM
 
 
+class RecordUnreadable(RlmServiceError):
+    """What is kept is not what this version writes: it was changed by another hand, or is damaged."""
+
+    code = "record_unreadable"
+    fault = Fault.PLATFORM
+
+
 class BlobTooLarge(RlmServiceError):
     """A payload is larger than its reader or writer allows."""
 

@@ -48,6 +48,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "request_in_progress": 409,
     "gone": 410,
     "request_too_large": 413,
+    "too_many_values": 413,
     "answer_too_long": 413,
     "blob_too_large": 413,
     "value_too_large": 413,
@@ -80,6 +81,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "missing_api_key": 503,
     "price_map_unreadable": 503,
     "blob_missing": 500,
+    "record_unreadable": 500,
     "internal": 500,
     # Between rooms, never on their way to a client:
     "body_too_large": 500,

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import NotFound
 from service.ids import DeliveryId, TenantId, WebhookId
 from service.journal.ended import ENDED_TOPIC
 from service.store.connection import Part, Store
+from service.store.errors import RecordUnreadable
 from service.store.scripts import load_script
 from service.tenants.errors import ChangedMeanwhile
 from service.webhooks.keys import WebhookKeys
@@ -23,6 +25,8 @@ _CLAIM = load_script("service.webhooks", "claim.lua")
 _SETTLE = load_script("service.webhooks", "settle.lua")
 _REDELIVER = load_script("service.webhooks", "redeliver.lua")
 _DELIVERY = TypeAdapter(Delivery)
+
+_log = structlog.get_logger(__name__)
 
 
 class Deliveries:
@@ -70,11 +74,18 @@ class Deliveries:
         await self._store.write("ZREM", self._keys.due, delivery_id)
 
     async def find(self, delivery_ids: Sequence[DeliveryId]) -> list[Delivery]:
-        """Those that are remembered, in this order."""
+        """Those that are remembered, in this order. One that cannot be read is left out, and logged."""
         if not delivery_ids:
             return []
         records = await self._store.read_many([("HGET", self._keys.delivery(each), "record") for each in delivery_ids])
-        return [_DELIVERY.validate_json(record) for record in records if isinstance(record, bytes)]
+        found: list[Delivery] = []
+        for delivery_id, record in zip(delivery_ids, records, strict=True):
+            try:
+                if isinstance(record, bytes):
+                    found.append(_parsed(record))
+            except RecordUnreadable as exc:
+                _log.error("webhook_delivery_unreadable", delivery_id=delivery_id, error=str(exc))
+        return found
 
     async def get(self, webhook_id: WebhookId, delivery_id: DeliveryId) -> Delivery:
         """Raises `NotFound`, also for one of another webhook."""
@@ -111,3 +122,10 @@ class Deliveries:
                 await self._store.hint(TOPIC)
                 return after
         raise ChangedMeanwhile("this delivery is being tried right now: ask again in a moment")
+
+
+def _parsed(record: bytes) -> Delivery:
+    try:
+        return _DELIVERY.validate_json(record)
+    except ValidationError as exc:
+        raise RecordUnreadable(f"the record of a delivery cannot be read ({exc.error_count()} errors)") from exc

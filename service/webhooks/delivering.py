@@ -10,10 +10,11 @@ import anyio.abc
 import structlog
 
 from service.errors import NotFound, RlmServiceError
-from service.ids import DeliveryId, RunId, TenantId
+from service.ids import DeliveryId, RunId, TenantId, born_at
 from service.journal.ended import EndedRuns
 from service.runs.tenancy import Tenancy
 from service.store.connection import Command
+from service.store.errors import RecordUnreadable, StoreFailed
 from service.tenants.audit import deed
 from service.tenants.values import OPERATOR
 from service.webhooks.deliveries import TOPIC
@@ -23,6 +24,7 @@ from service.webhooks.rooms import WebhookRooms
 from service.webhooks.schedule import after_attempt, health_after
 from service.webhooks.signatures import signed_headers
 from service.webhooks.values import (
+    REMEMBERED_S,
     Attempt,
     Delivery,
     Disabled,
@@ -89,10 +91,15 @@ class Delivering:
     async def _look(self, attempts: anyio.abc.TaskGroup) -> None:
         tenants = await self._tenants()
         for tenant, (ended, due) in zip(tenants, await self._waiting(tenants), strict=True):
-            if ended:
-                await self._take_in(tenant)
-            if ended or due:
-                await self._begin(tenant, attempts)
+            if not (ended or due):
+                continue
+            try:
+                if ended:
+                    await self._take_in(tenant)
+            except Exception:  # noqa: BLE001 -- one of the few boundaries
+                # What is wrong with one tenant's records holds up nobody else's deliveries, nor its own that are due.
+                _log.exception("ended_runs_not_taken_in", tenant_id=tenant)
+            await self._begin(tenant, attempts)
 
     async def _waiting(self, tenants: Sequence[TenantId]) -> list[tuple[int, int]]:
         """How many ended runs and how many due deliveries each tenant has; in one round trip."""
@@ -110,19 +117,30 @@ class Delivering:
         ended = EndedRuns(self._rooms.store, tenant)
         webhooks = await self._rooms.webhooks_of(tenant).list()
         while run_ids := await ended.noted(TAKEN_IN_AT_ONCE):
-            for run_id in run_ids:
-                await self._tell_of(tenant, run_id, webhooks)
-            await ended.forget(run_ids)
+            taken_in = [run_id for run_id in run_ids if await self._tell_of(tenant, run_id, webhooks)]
+            await ended.forget(taken_in)
+            if left := [run_id for run_id in run_ids if run_id not in taken_in]:
+                await ended.put_off(left)  # until the next look
+                return
 
-    async def _tell_of(self, tenant: TenantId, run_id: RunId, webhooks: Sequence[Webhook]) -> None:
+    async def _tell_of(self, tenant: TenantId, run_id: RunId, webhooks: Sequence[Webhook]) -> bool:
+        """Whether all that can be done about this end is done; False where it could not be read now."""
         event = EventType.RUN_FINISHED
         wanting = [webhook for webhook in webhooks if webhook.wants(event)]
         if not wanting:
-            return
+            return True
         try:
             view = await self._tenancy.runs_of(tenant).show(run_id)
         except NotFound:
-            return  # erased meanwhile
+            return True  # erased meanwhile
+        except StoreFailed as exc:
+            # The store is there: what it has of this run is damaged, or written by a newer replica.
+            _log.warning("ended_run_not_read", tenant_id=tenant, run_id=run_id, error=str(exc))
+            return self._rooms.now() > (born_at(run_id) or 0.0) + REMEMBERED_S
+        except Exception:  # noqa: BLE001 -- one of the few boundaries
+            # A run that cannot be read is not told of, and those behind it are.
+            _log.exception("ended_run_unreadable", tenant_id=tenant, run_id=run_id)
+            return True
         at = self._rooms.now()
         body = body_of(event, view.finished_at or at, facts_of(view))
         for webhook in wanting:
@@ -131,6 +149,7 @@ class Delivering:
             )
             if not await self._rooms.deliveries_of(tenant).add(delivery):
                 _log.warning("webhook_event_dropped", tenant_id=tenant, webhook_id=webhook.id, run_id=run_id)
+        return True
 
     async def _begin(self, tenant: TenantId, attempts: anyio.abc.TaskGroup) -> None:
         """Start attempts for as many deliveries as there are places for."""
@@ -148,6 +167,9 @@ class Delivering:
             await self._deliver(tenant, identity, until)
         except RlmServiceError as exc:
             _log.warning("webhook_not_settled", tenant_id=tenant, delivery_id=identity, error=str(exc))
+        except Exception:  # noqa: BLE001 -- one of the few boundaries
+            # A defect in one attempt must not end the others. Its lease runs out.
+            _log.exception("webhook_attempt_failed", tenant_id=tenant, delivery_id=identity)
         finally:
             self._under_way[tenant] -= 1
             if not self._under_way[tenant]:
@@ -162,7 +184,12 @@ class Delivering:
             await deliveries.forget_due(identity)
             return
         delivery = found[0]
-        webhook = await self._checked(tenant, delivery, webhooks)
+        try:
+            webhook = await self._checked(tenant, delivery, webhooks)
+        except (NotFound, RecordUnreadable) as exc:
+            _log.warning("webhook_delivery_dropped", tenant_id=tenant, delivery_id=identity, error=str(exc))
+            await deliveries.forget_due(identity)
+            return
         now = self._rooms.now()
         if webhook.disabled is not None or not (await self._rooms.registry.tenants.get(tenant)).may_act:
             attempt = Attempt(at=now, outcome=Outcome.NOT_SENT)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import BadRequest, NotFound
 from service.ids import TenantId, WebhookId, new_id
 from service.store.connection import Part, Store
+from service.store.errors import RecordUnreadable
 from service.store.scripts import load_script
 from service.tenants.audit import deed
 from service.tenants.errors import QuotaExceeded
@@ -24,6 +26,8 @@ MAX_NAME_CHARS = 100
 _CREATE = load_script("service.webhooks", "create.lua")
 _DELETE = load_script("service.webhooks", "delete.lua")
 _WEBHOOK = TypeAdapter(Webhook)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +88,28 @@ class Webhooks:
         return self._issued(webhook)
 
     async def list(self) -> list[Webhook]:
-        """The oldest first."""
+        """The oldest first. One whose record cannot be read is left out, and logged."""
         ids = await self._store.read("ZRANGE", self._keys.index, 0, -1)
         assert isinstance(ids, list)
         found = [WebhookId(each.decode()) for each in ids if isinstance(each, bytes)]
         if not found:
             return []
         records = await self._store.read_many([("HGET", self._keys.webhook(each), "record") for each in found])
-        return [_WEBHOOK.validate_json(record) for record in records if isinstance(record, bytes)]
+        readable: list[Webhook] = []
+        for webhook_id, record in zip(found, records, strict=True):
+            try:
+                if isinstance(record, bytes):
+                    readable.append(_parsed(record))
+            except RecordUnreadable as exc:
+                _log.error("webhook_unreadable", tenant_id=self._tenant, webhook_id=webhook_id, error=str(exc))
+        return readable
 
     async def get(self, webhook_id: WebhookId) -> Webhook:
-        """Raises `NotFound`."""
+        """Raises `NotFound`, or `RecordUnreadable`."""
         record = await self._store.read("HGET", self._keys.webhook(webhook_id), "record")
         if not isinstance(record, bytes):
             raise _unknown(webhook_id)
-        return _WEBHOOK.validate_json(record)
+        return _parsed(record)
 
     async def dropped(self, webhook_id: WebhookId) -> int:
         """How many events found no room among the deliveries that wait."""
@@ -156,7 +167,7 @@ class Webhooks:
         """Replace a webhook by what `change` makes of it; nobody's change is overwritten. Raises `NotFound`."""
 
         def changed(record: bytes) -> tuple[Webhook, bytes, tuple[Part, ...]]:
-            webhook = change(_WEBHOOK.validate_json(record))
+            webhook = change(_parsed(record))
             return webhook, _WEBHOOK.dump_json(webhook), ()
 
         return await change_record(self._store, self._keys.webhook(webhook_id), changed, lambda: _unknown(webhook_id))
@@ -179,6 +190,13 @@ def _checked_name(name: str) -> str:
     if len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise BadRequest(f"the name of a webhook has at most {MAX_NAME_CHARS} printable characters")
     return name
+
+
+def _parsed(record: bytes) -> Webhook:
+    try:
+        return _WEBHOOK.validate_json(record)
+    except ValidationError as exc:
+        raise RecordUnreadable(f"the record of a webhook cannot be read ({exc.error_count()} errors)") from exc
 
 
 def _unknown(webhook_id: WebhookId) -> NotFound:

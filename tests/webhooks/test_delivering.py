@@ -20,6 +20,7 @@ from service.tenants.key_plans import KeyRequest
 from service.tenants.values import OPERATOR, Caller, Scope
 from service.webhooks.deliveries import TOPIC
 from service.webhooks.delivering import LEASE_S, Delivering
+from service.webhooks.keys import WebhookKeys
 from service.webhooks.rooms import WebhookRooms
 from service.webhooks.values import (
     MOST_DELIVERIES,
@@ -308,3 +309,40 @@ async def test_a_disabled_webhook_is_enabled_again(post: Post) -> None:
         assert off.disabled is Disabled.BY_TENANT
         assert not off.wants(EventType.RUN_FINISHED)
         assert (await webhooks.change(webhook.id, WebhookChange(is_enabled=True), by=post.by)).disabled is None
+
+
+async def test_records_that_cannot_be_read_hold_up_nobody(on: Stage, post: Post) -> None:
+    """Neither a webhook's, nor a delivery's, nor an ended run's: other tenants are told, and so is this one of what
+    comes behind them; what can never be sent is not tried again."""
+    other = await post_of(on, (await on.service.registry.tenants.create("theirs", by=OPERATOR)).id)
+    store, keys = on.service.store, WebhookKeys.of(post.tenant)
+    async with receiving() as receiver, receiving() as theirs:
+        damaged, sound = await post.made(receiver.url), await post.made(receiver.url)
+        lost = await post.rooms.test(post.tenant, damaged.webhook)
+        unreadable = await post.rooms.test(post.tenant, sound.webhook)
+        behind = await post.rooms.test(post.tenant, sound.webhook)
+        of_other = await other.rooms.test(other.tenant, (await other.made(theirs.url)).webhook)
+        run_id = new_id("run")
+        await store.write_many(
+            [
+                ("HSET", keys.webhook(damaged.webhook.id), "record", "{"),
+                ("HSET", keys.delivery(unreadable.id), "record", '{"id": 1}'),
+                ("HSET", Keys(post.tenant)("run", run_id), "seq", "1"),
+                ("XADD", Keys(post.tenant)("run", run_id, "events"), "1-0", "e", "neither packed nor JSON"),
+                ("RPUSH", keys.ended, run_id),
+            ]
+        )
+        async with post.delivering():
+            await other.settled(of_other, DeliveryState.DELIVERED)
+            await post.settled(behind, DeliveryState.DELIVERED)
+            with anyio.fail_after(PATIENCE_S):
+                while True:
+                    if not await store.read("ZCARD", keys.due):
+                        break
+                    await anyio.sleep(0.02)
+            again = await post.rooms.test(post.tenant, sound.webhook)
+            await post.settled(again, DeliveryState.DELIVERED)
+    assert {heard.headers["webhook-id"] for heard in receiver.heard} == {behind.id, again.id}
+    assert await post.rooms.deliveries_of(post.tenant).find([unreadable.id]) == []
+    assert lost.state is DeliveryState.PENDING
+    assert [each.id for each in await post.rooms.webhooks_of(post.tenant).list()] == [sound.webhook.id]

@@ -1,0 +1,123 @@
+"""What a caller keeps: contexts and sessions are counted, and their bytes, at every level that has a limit.
+
+A payload is counted before anything that can be read refers to it, or, with a whole context, before its id is given
+out: what does not fit is taken away again. What was made by other ways than the API (the command line, which belongs
+to the operator) is not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+from sandbox_image.protocol import ImageEncoding
+from service.contexts.uploads import Upload
+from service.contexts.values import Context, Part
+from service.ids import ContextId, RunId, SessionId
+from service.loop.values import BlobRef
+from service.runs.rooms import RunsRooms
+from service.tenants.errors import QuotaExceeded
+from service.tenants.quotas import LEASE_S, Counted
+from service.tenants.storage import MOST_BLOBS
+from service.tenants.values import Level
+
+
+class Holdings:
+    """Those of one tenant, counted at the levels of whoever asks."""
+
+    def __init__(self, rooms: RunsRooms, levels: tuple[Level, ...]) -> None:
+        self._rooms = rooms
+        self._quotas = rooms.quotas
+        self._storage = rooms.storage
+        self._levels = levels
+
+    async def keep_context(self, context: Context, *, since: float) -> Context:
+        """Count a stored context and return it. Idempotent: one that was counted stays so.
+
+        Raises:
+            QuotaExceeded: there are too many, or too many bytes; one that was made `since` is deleted again.
+        """
+        try:
+            await self.count_context(context.context_id)
+            await self.keep_parts(context.context_id, context.parts)
+        except QuotaExceeded:
+            if context.created_at >= since:
+                await self._rooms.contexts.delete(context.context_id)
+                await self.drop_context(context.context_id)
+            raise
+        return context
+
+    async def count_context(self, context_id: ContextId) -> None:
+        """Count one whose parts are yet to come. Raises `QuotaExceeded`."""
+        await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, lapses_at=None)
+
+    async def keep_parts(self, context_id: ContextId, parts: Sequence[Part]) -> None:
+        """Count the bytes of parts, before the context refers to them. Idempotent. Raises `QuotaExceeded`."""
+        blobs = iter(dict(blob for part in parts for blob in _blobs(part)).items())
+        while some := dict(islice(blobs, MOST_BLOBS)):
+            await self._storage.hold(context_id, some, self._levels)
+
+    async def keep_upload(self, upload: Upload) -> None:
+        """Count all bytes that are to come, until it has become a context or has ended. Raises `QuotaExceeded`."""
+        await self._storage.hold(upload.upload_id, {upload.upload_id: upload.plan.size_bytes}, self._levels)
+
+    async def keep_in_run(self, run_id: RunId, sizes: Mapping[str, int]) -> None:
+        """Count what an imported run brings. Raises `QuotaExceeded`."""
+        await self._storage.hold(run_id, sizes, self._levels)
+
+    async def drop_context(self, context_id: ContextId) -> None:
+        """It was deleted. Idempotent."""
+        await uncount_context(self._rooms, context_id)
+
+    async def begin_session(self, session_id: SessionId) -> None:
+        """Count one that is about to be opened, for as long as that may take. Raises `QuotaExceeded`."""
+        until = self._rooms.now() + LEASE_S
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=until)
+
+    async def count_session(self, session_id: SessionId) -> None:
+        """Count one until it is closed. Raises `QuotaExceeded`."""
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
+
+    async def keep_in_session(self, session_id: SessionId, blob: BlobRef) -> None:
+        """Count what is about to be put into a session. Raises `QuotaExceeded`."""
+        await self._storage.hold(session_id, {blob.sha256: blob.size_bytes}, self._levels)
+
+    async def keep_read_out(self, session_id: SessionId, blob: BlobRef) -> None:
+        """Count what was read out of a session, instead of what was read out of it before. Raises `QuotaExceeded`."""
+        referrer = _read_out_of(session_id)
+        await self._storage.drop(referrer)
+        await self._storage.hold(referrer, {blob.sha256: blob.size_bytes}, self._levels)
+
+    async def drop_session(self, session_id: SessionId) -> None:
+        """It was closed. Idempotent."""
+        await uncount_session(self._rooms, session_id)
+
+
+async def uncount_context(rooms: RunsRooms, context_id: ContextId) -> None:
+    """What is said of a context that is there no more. Idempotent: whoever is killed in the middle, the next sweep of
+    `expiring` does it again."""
+    await rooms.quotas.release(Counted.OPEN_CONTEXTS, context_id)
+    await rooms.storage.drop(context_id)
+    await rooms.contexts.forget_left(context_id)
+
+
+async def uncount_session(rooms: RunsRooms, session_id: SessionId) -> None:
+    """What is said of a session that is closed, or there no more. Idempotent."""
+    await rooms.quotas.release(Counted.OPEN_SESSIONS, session_id)
+    await rooms.storage.drop(session_id)
+    await rooms.storage.drop(_read_out_of(session_id))
+
+
+_WIDTH_OF: Mapping[ImageEncoding, int] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}
+
+
+def _blobs(part: Part) -> list[tuple[str, int]]:
+    """The part's payloads, images included; where one is the original itself, it counts once."""
+    found = [(part.sha256, part.size_bytes)]
+    if part.image is not None and part.image.sha256 != part.sha256:
+        found.append((part.image.sha256, part.image.length * _WIDTH_OF[part.image.encoding]))
+    if part.list_image is not None:
+        found.append((part.list_image.sha256, part.list_image.size_bytes))
+    return found
+
+
+def _read_out_of(session_id: SessionId) -> str:
+    return f"read-out:{session_id}"

@@ -9,6 +9,7 @@
     dispatch       whose turn it is: places, sandboxes and rates, beside money
     host_calls     what code in a cell may ask of us: sub-calls, batches, child runs, its budget
     sessions       a sandbox with its cell log: opened, bound, rebuilt, closed
+    holdings       what a tenant keeps: counted, and given back
     session_use    sessions as their callers use them: cells, variables, files
     answering      a chat client's conversation becomes a run, and the run its answer
     direct         one budgeted plain completion, without a loop and without a sandbox

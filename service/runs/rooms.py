@@ -21,6 +21,8 @@ from service.runs.sessions.open_session import SessionRooms
 from service.sandboxes.port import Provider
 from service.sandboxes.slots import Slots
 from service.store.blobs import Blobs
+from service.tenants.quotas import Quotas
+from service.tenants.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,8 @@ class RunsRooms:
     grants: Grants
     session: SessionRooms
     leases: Leases
-    uncount: Callable[[str], Awaitable[object]]
-    """What is kept under this id counts as the tenant's storage no longer; idempotent."""
+    quotas: Quotas
+    storage: Storage
     now: Callable[[], float]
 
     async def route_to(self, model: str) -> Route:
@@ -58,6 +60,10 @@ class RunsRooms:
             StoreFailed: a key that it has left cannot be read.
         """
         return self.catalog.resolve(model, await self.provider_keys())
+
+    async def uncount(self, referrer: str) -> list[str]:
+        """What is kept under this id counts as the tenant's storage no longer; what `Storage.drop` replies."""
+        return await self.storage.drop(referrer)
 
     async def events_of(self, run_id: RunId) -> list[Recorded]:
         """The run's whole journal so far."""

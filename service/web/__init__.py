@@ -9,7 +9,6 @@
     problems         the one table from error codes to HTTP statuses, and the one error body
     counting         requests, counted by route; the page of the metrics
     event_streams    server-sent events that follow a journal
-    holdings         what a caller keeps, counted against its limits
     byte_ranges      the part of a payload that a request asks for
     listener         the public listener, and `connections`, which bounds what a connection may do
     operations · contexts · runs · sessions · account · admin · webhooks

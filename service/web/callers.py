@@ -5,6 +5,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import Unauthenticated
 from service.tenants.values import Caller
@@ -45,6 +46,12 @@ def runs_of(request: Request) -> Runs:
     return rooms_of(request).tenancy.runs_of(caller_of(request).tenant.id)
 
 
+def holdings_of(request: Request) -> Holdings:
+    """What the caller's tenant keeps, counted at the levels of the caller."""
+    return Holdings(runs_of(request).rooms, caller_of(request).levels)
+
+
 RoomsOfService = Annotated[WebRooms, Depends(rooms_of)]
 CallerOfRequest = Annotated[Caller, Depends(caller_of)]
 RunsOfCaller = Annotated[Runs, Depends(runs_of)]
+HoldingsOfCaller = Annotated[Holdings, Depends(holdings_of)]

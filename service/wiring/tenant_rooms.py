@@ -63,14 +63,14 @@ class SharedRooms:
         journal = Journal(self.store, blobs, tenant_id, self.metrics.count_event)
         ledger = Ledger(self.store, tenant_id, time.time)
         contexts = Contexts(self.store, blobs, tenant_id)
+        storage, quotas = self.registry.storage_of(tenant_id), self.registry.quotas_of(tenant_id)
         rules = TenantRules(
             tenant=tenant_id,
             require_active=partial(self.registry.suspensions.require_active, tenant_id),
             levels_of=partial(self.registry.levels.of, tenant_id),
-            quotas=self.registry.quotas_of(tenant_id),
+            quotas=quotas,
             rates=self.registry.rates_of(tenant_id),
         )
-        uncount = self.registry.storage_of(tenant_id).drop
         dispatch = Dispatch(rules, self.lines, ledger, time.time)
         return RunsRooms(
             journal=journal,
@@ -96,7 +96,7 @@ class SharedRooms:
                 blobs,
                 tenant_id,
                 contexts,
-                uncount=uncount,
+                uncount=storage.drop,
                 now=time.time,
             ),
             catalog=self.catalog,
@@ -106,5 +106,6 @@ class SharedRooms:
             slots=self.slots,
             grants=self.grants,
             leases=self.leases,
-            uncount=uncount,
+            quotas=quotas,
+            storage=storage,
         )

@@ -92,11 +92,9 @@ class Holdings:
 
 
 async def uncount_context(rooms: RunsRooms, context_id: ContextId) -> None:
-    """What is said of a context that is there no more. Idempotent: whoever is killed in the middle, the next sweep of
-    `expiring` does it again."""
+    """What is said of a context that is there no more. Idempotent."""
     await rooms.quotas.release(Counted.OPEN_CONTEXTS, context_id)
     await rooms.storage.drop(context_id)
-    await rooms.contexts.forget_left(context_id)
 
 
 async def uncount_session(rooms: RunsRooms, session_id: SessionId) -> None:

@@ -7,11 +7,10 @@ from fastapi import Path, Request
 
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
-from service.web.callers import RunsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_NAME_CHARS
 

@@ -8,10 +8,9 @@ from pydantic import Field
 from service.contexts.redis_contexts import ContextOpen
 from service.ids import ContextId
 from service.tenants.values import Scope
-from service.web.callers import RunsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.shapes import ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_CURSOR_CHARS, Shown

@@ -8,15 +8,15 @@ import anyio.to_thread
 from fastapi import Query, Request, Response
 from pydantic_core import to_json
 
+from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape, refuse_form
-from service.web.callers import RunsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
-from service.web.holdings import Holdings, HoldingsOfCaller
 from service.web.shapes import MAX_NAME_CHARS
 
 PIECE_BYTES = 1 << 20

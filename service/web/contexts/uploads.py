@@ -7,15 +7,15 @@ from fastapi import Header, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
 from service.contexts.uploads import LARGEST_BYTES, Upload, UploadPlan
+from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks
-from service.web.callers import CallerOfRequest, RunsOfCaller
+from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
 from service.web.doors import open_router
-from service.web.holdings import Holdings, HoldingsOfCaller
 from service.web.paths import UploadIdInPath
 from service.web.shapes import Shape, Shown
 

@@ -15,9 +15,8 @@ from service.runs.requests.once import once
 from service.runs.requests.repeats import Try, attach_or_act
 from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller
-from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
+from service.web.callers import CallerOfRequest, HoldingsOfCaller, RoomsOfService, RunsOfCaller
 from service.web.dialects.reports import RlmReport, report
-from service.web.holdings import HoldingsOfCaller
 from service.web.idempotency import REPLAYED, sent_by
 
 RUN_ID = "x-rlm-run-id"

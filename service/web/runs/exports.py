@@ -12,9 +12,8 @@ from service.runs.exports.importing import LARGEST_EXPORT_BYTES, Importer, impor
 from service.runs.exports.lines import MOST_HELD_BYTES
 from service.tenants.values import Scope
 from service.web.bodies import UnsupportedMediaType, body_chunks
-from service.web.callers import CallerOfRequest, RunsOfCaller
+from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paths import RunIdInPath
 from service.web.runs.shapes import ShownRun
 from service.web.runs.showing import show_run

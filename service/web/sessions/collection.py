@@ -7,9 +7,8 @@ from fastapi import Query, Response
 from service.errors import RlmServiceError
 from service.ids import SessionId, new_id
 from service.tenants.values import Caller, Scope
-from service.web.callers import CallerOfRequest
+from service.web.callers import CallerOfRequest, HoldingsOfCaller
 from service.web.doors import open_router
-from service.web.holdings import HoldingsOfCaller
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session

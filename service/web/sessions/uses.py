@@ -8,8 +8,7 @@ from fastapi import Depends
 from service.runs.session_use.contents import SessionContents
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk
-from service.web.callers import RunsOfCaller
-from service.web.holdings import HoldingsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

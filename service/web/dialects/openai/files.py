@@ -14,10 +14,9 @@ from service.store.errors import BlobMissing
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
 from service.web.byte_ranges import KeptFile
-from service.web.callers import RunsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.doors import open_router
 from service.web.forms import boundary_of, form_parts
-from service.web.holdings import HoldingsOfCaller
 from service.web.shapes import MAX_CURSOR_CHARS, Shown
 
 router = open_router(Scope.CONTEXTS, tag="OpenAI dialect")

@@ -21,6 +21,7 @@ from service.tenants.sole_tenancy import sole_tenancy
 from service.web.app import create_app
 from service.web.counting import metrics_app
 from service.web.listener import Listening, serve_public
+from service.web.request_places import RequestPlaces
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
 from service.wiring.keys import make_first_key
@@ -141,6 +142,7 @@ async def open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGr
         probe=StoreProbe(lambda: service.store.read("PING"), tasks),
         profiles=service.profiles,
         live=LiveAnswers(tasks),
+        places=RequestPlaces(settings.most_connections),
         now=time.time,
         runs_kept_s=settings.runs_kept_s,
     )

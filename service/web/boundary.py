@@ -5,6 +5,7 @@ A plain ASGI application around the whole, so that streams pass through it piece
 
 import string
 import uuid
+from contextlib import ExitStack
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -27,7 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 class Boundary:
-    """The outermost layer of the application: whatever leaves it is a response or a broken connection."""
+    """Around all routes: whatever leaves it is a response or a broken connection.
+
+    `request.state.held` is an exit stack for what a request holds until its response has been sent.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,7 +40,12 @@ class Boundary:
         if scope["type"] != "http":
             raise RuntimeError(f"expected an HTTP request, found {scope['type']}")
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        with ExitStack() as held:
+            scope.setdefault("state", {}).update(request_id=request_id, held=held)
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id: str = scope["state"]["request_id"]
         exchange = _Exchange(scope, receive, send, _id_headers(scope["path"], request_id))
         try:
             await self._app(scope, exchange.receive, exchange.send)

@@ -2,6 +2,9 @@
 
 uvicorn bounds the size of a head and how long a connection idles between requests. A connection that never sends a
 head, or half of one, or never reads its response, it would keep for ever.
+
+Where there are as many connections as there may be, one that has no request under way makes room for a new one, the one
+that has idled longest first: so nobody keeps others out by holding connections without using them.
 """
 
 import asyncio
@@ -17,6 +20,8 @@ HEAD_WITHIN_S = 10.0
 """From the first byte of a request (or from the connection, for its first) to the end of its head."""
 READ_WITHIN_S = 60.0
 """A client that reads nothing of its response for this long is gone."""
+LEAST_IDLE_S = 1.0
+"""A connection makes room for another one not before, so that many who come at once do not push each other out."""
 LINGER_S = 5.0
 """For a client to see that it was refused, while it is still sending."""
 MOST_REFUSED = 64
@@ -69,6 +74,8 @@ class BoundedProtocol(H11Protocol):
     """uvicorn's protocol with deadlines. What a listener's connections share is set by its subclass."""
 
     most_connections: int
+    idle: "dict[BoundedProtocol, float]"
+    """Those without a request under way, with the time (of the loop) since when; the longest first."""
     refused: "set[BoundedProtocol]"
     """Those beyond the cap that are still being told so. They take no room of others."""
     _lingering: _LingeringTransport
@@ -82,15 +89,18 @@ class BoundedProtocol(H11Protocol):
         self._lingering = _LingeringTransport(transport, self.loop)
         self._lingering.has_unread_input = lambda: self.conn.their_state is h11.SEND_BODY
         super().connection_made(cast(asyncio.Transport, self._lingering))
-        if len(self.connections) - len(self.refused) > self.most_connections:
+        is_full = len(self.connections) - len(self.refused) > self.most_connections
+        if is_full and not self._take_room():
             self._refuse()
         else:
+            self.idle[self] = self.loop.time()
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop(self._head_timer)
         self._stop(self._read_timer)
         self.refused.discard(self)
+        self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,8 +110,16 @@ class BoundedProtocol(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._stop(self._head_timer)
             self._head_timer = None
-        elif self._head_timer is None:
+            self.idle.pop(self, None)
+            return
+        self.idle.setdefault(self, self.loop.time())
+        if self._head_timer is None:
             self._expect_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.idle[self] = self.loop.time()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -112,6 +130,16 @@ class BoundedProtocol(H11Protocol):
         self._stop(self._read_timer)
         self._read_timer = None
         super().resume_writing()
+
+    def _take_room(self) -> bool:
+        """Whether another connection could make room for this one. What it has not read of its last response by now is
+        not waited for: new ones come faster than it would go."""
+        longest_idle = next(iter(self.idle), None)
+        if longest_idle is None or self.loop.time() < self.idle[longest_idle] + LEAST_IDLE_S:
+            return False
+        del self.idle[longest_idle]
+        longest_idle.transport.abort()
+        return True
 
     def _refuse(self) -> None:
         self.refused.add(self)
@@ -144,4 +172,6 @@ class BoundedProtocol(H11Protocol):
 
 def protocol_for(most_connections: int) -> type[BoundedProtocol]:
     """The protocol class for a listener with this many connections."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"most_connections": most_connections, "refused": set()})
+    return type(
+        "BoundedProtocol", (BoundedProtocol,), {"most_connections": most_connections, "refused": set(), "idle": {}}
+    )

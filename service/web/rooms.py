@@ -11,6 +11,7 @@ from service.runs.answering.profiles import Profiles
 from service.runs.tenancy import Tenancy
 from service.tenants.api_keys import ApiKeys
 from service.tenants.registry import Registry
+from service.web.request_places import RequestPlaces
 from service.web.store_probe import StoreProbe
 from service.webhooks.rooms import WebhookRooms
 
@@ -56,6 +57,7 @@ class WebRooms:
     probe: StoreProbe
     profiles: Profiles
     live: LiveAnswers
+    places: RequestPlaces
     runs_kept_s: float | None
     """After its end; None for ever."""
     now: Callable[[], float]

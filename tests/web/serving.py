@@ -18,6 +18,7 @@ from service.tenants.tenants import Tenants
 from service.tenants.values import OPERATOR, CallerLimits, Scope
 from service.web.app import create_app
 from service.web.listener import Listening, serve_public
+from service.web.request_places import RequestPlaces
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
 from tests.runs.doubles import Answer, echo
@@ -108,6 +109,7 @@ async def served(
             probe=StoreProbe(lambda: service.store.read("PING"), tasks),
             profiles=service.profiles,
             live=LiveAnswers(tasks, grace_s=grace_s),
+            places=RequestPlaces(service.settings.most_connections),
             now=time.time,
             runs_kept_s=service.settings.runs_kept_s,
         )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
+from service.tenants.values import OPERATOR
 from service.web import connections
 from tests.web.serving import Served, served
 
@@ -86,16 +88,26 @@ async def test_a_client_that_reads_nothing_is_let_go(tmp_path: Path, monkeypatch
         assert await anyio.to_thread.run_sync(hangs_up, it.address, request)
 
 
+async def busy(it: Served, secret: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection with a request under way: its body does not come to its end."""
+    reader, writer = await connect(it)
+    head = f"POST /v1/contexts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {secret}\r\ncontent-type: text/plain\r\n"
+    writer.write(head.encode() + b"content-length: 10\r\n\r\nx")
+    return reader, writer
+
+
 async def test_more_connections_than_there_may_be_are_told_to_come_back(tmp_path: Path) -> None:
     """Those beyond the cap get 503 with when to try again, whatever they have sent, and take nobody's room: once
     another has gone, the next is let in."""
     async with served(tmp_path, settings={"RLM_MAX_CONNECTIONS": "2"}) as it:
         request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
-        kept = [await connect(it) for _ in range(2)]
+        tenants = [await it.tenants.create("busy", by=OPERATOR) for _ in range(2)]
+        kept = [await busy(it, await it.secret(tenant_id=tenant.id)) for tenant in tenants]
         with anyio.fail_after(PATIENCE_S):
-            for reader, writer in kept:
-                writer.write(request)
-                assert b'"alive"' in await reader.readuntil(b"}")
+            while True:
+                if all(it.rooms.places.taken_by(tenant.id) for tenant in tenants):
+                    break
+                await anyio.sleep(0.01)
             for refused in [at_once(it, request + b"x" * 1000) for _ in range(3)]:
                 reader, writer = await asyncio.open_connection(sock=refused)
                 refusal = await reader.read()
@@ -106,6 +118,36 @@ async def test_more_connections_than_there_may_be_are_told_to_come_back(tmp_path
             while (await it.client.get("/livez")).status_code == 503:
                 pass  # the service has not seen yet that one has gone
         await closes(kept[1][1])
+
+
+async def until_let_in(client: httpx.AsyncClient) -> None:
+    while True:
+        if (await client.get("/livez")).status_code != 503:
+            return
+        await anyio.sleep(0.1)  # nobody has idled long enough yet
+
+
+async def test_connections_that_nobody_uses_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many as there may be, the one that has idled longest is closed for a new one, whether it ever asked or
+    not; one with a request under way never is."""
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 2.0 * PATIENCE_S)
+    async with served(tmp_path, settings={"RLM_MAX_CONNECTIONS": "3"}) as it:
+        tenant = await it.tenants.create("busy", by=OPERATOR)
+        at_work = await busy(it, await it.secret(tenant_id=tenant.id))
+        silent = await connect(it)
+        asked = await connect(it)
+        asked[1].write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        with anyio.fail_after(PATIENCE_S):
+            assert b'"alive"' in await asked[0].readuntil(b"}")
+            await until_let_in(it.client)
+            assert await silent[0].read() == b""
+            async with it.client_with(None) as another:
+                await until_let_in(another)
+                assert await asked[0].read() == b""
+            at_work[1].write(b"123456789")
+            assert (await at_work[0].readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
+        for _, writer in (at_work, silent, asked):
+            await closes(writer)
 
 
 def at_once(it: Served, request: bytes) -> socket.socket:

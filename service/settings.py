@@ -78,6 +78,8 @@ class Settings:
     """`RLM_LEASE_S`: how long a replica that has died keeps its runs from being taken over by others."""
     runs_kept_s: float | None
     """`RLM_KEEP_RUNS_DAYS`: how long after their end `serve` forgets runs; None never."""
+    collect_blobs_s: float | None
+    """`RLM_COLLECT_BLOBS_S`: how often `serve` looks for blobs that nothing refers to; None never."""
     root_model: str | None
     """`RLM_ROOT_MODEL`: the root LM of profiles that name none, for clients that can name nothing but a profile."""
     sub_model: str | None
@@ -140,6 +142,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         session_idle_s=_whole_number(env, "RLM_SESSION_IDLE_S", default=1800, least=0, most=604_800) or None,
         lease_s=float(_whole_number(env, "RLM_LEASE_S", default=15, least=1, most=3600)),
         runs_kept_s=86_400.0 * _whole_number(env, "RLM_KEEP_RUNS_DAYS", default=90, least=0, most=36_500) or None,
+        collect_blobs_s=_whole_number(env, "RLM_COLLECT_BLOBS_S", default=21_600, least=0, most=31_536_000) or None,
         root_model=env.get("RLM_ROOT_MODEL") or None,
         sub_model=env.get("RLM_SUB_MODEL") or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import tenancy_entry
+from service.cli import blob_entry, tenancy_entry
 
 if TYPE_CHECKING:
     from service.cli.exit_codes import ExitCode
@@ -34,6 +34,7 @@ app.add_typer(tenancy_entry.tenants, name="tenants")
 app.add_typer(tenancy_entry.keys, name="keys")
 app.add_typer(tenancy_entry.provider_keys, name="provider-keys")
 app.add_typer(tenancy_entry.audit, name="audit")
+app.add_typer(blob_entry.blobs, name="blobs")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]

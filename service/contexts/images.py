@@ -19,6 +19,7 @@ Not a copy for safety: the original is the truth, and an image can be made from 
 """
 
 import codecs
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,8 +40,10 @@ LARGEST_IMAGE_BYTES = 4 << 30
 READ_BYTES = 1 << 20
 """Decoding holds the interpreter's lock for about a millisecond per piece."""
 READS_AT_ONCE = 8
+FORGOTTEN_AT_ONCE = 500
 
 _IMAGE = TypeAdapter(TextImage)
+_MEMORY = ("contexts", "images")
 
 
 def is_imaged(size_bytes: int, length: int, encoding: ImageEncoding) -> bool:
@@ -50,16 +53,27 @@ def is_imaged(size_bytes: int, length: int, encoding: ImageEncoding) -> bool:
     return size_bytes >= LEAST_WRITTEN_BYTES and length * WIDTHS[encoding] <= LARGEST_IMAGE_BYTES
 
 
+def is_memory_of_images(name: str) -> bool:
+    """Whether the key of this name (behind its tenant's tag) only remembers images (`store.blob_references`)."""
+    return name == ":".join(_MEMORY)
+
+
+def image_bytes(image: TextImage) -> int:
+    """The size of an image that is not its original."""
+    return image.length * WIDTHS[image.encoding]
+
+
 class Images:
     """The images of one tenant's texts.
 
-    The key `contexts:images` maps an original's digest to its image, so that a text stored again is not written again.
+    The key `contexts:images` maps an original's digest to its image, so that a text stored again is not written
+    again. It only remembers: what keeps an image are the contexts that have it.
     """
 
     def __init__(self, store: Store, blobs: Blobs, keys: Keys) -> None:
         self._store = store
         self._blobs = blobs
-        self._key = keys("contexts", "images")
+        self._key = keys(*_MEMORY)
 
     async def of(self, original: BlobRef, length: int, encoding: ImageEncoding) -> TextImage | None:
         """The image of a stored text, made if there is none yet; None where it gets none.
@@ -81,7 +95,38 @@ class Images:
         if not isinstance(found, bytes):
             return None
         image = _IMAGE.validate_json(found)
-        return image if await self._blobs.has(image.sha256) else None
+        missing = await self._blobs.touch([(image.sha256, image_bytes(image))])
+        return None if missing else image
+
+    async def mend(self, original: BlobRef, image: TextImage) -> None:
+        """Write an image anew that is missing.
+
+        Raises:
+            StoreFailed: it cannot be written, or the text is no longer the one that was stored.
+        """
+        if await self._written(original, image.length, image.encoding) != image.sha256:
+            raise _damaged(original)
+
+    async def forget(self, digests: Sequence[str]) -> None:
+        """Remember no image of these originals, and none that is one of these. Idempotent."""
+        gone = set(digests)
+        cursor = b"0"
+        while True:
+            match await self._store.read("HSCAN", self._key, cursor, "COUNT", FORGOTTEN_AT_ONCE):
+                case [bytes(following), list(flat)]:
+                    pairs = [each for each in flat if isinstance(each, bytes)]
+                case _:
+                    raise AssertionError("HSCAN answers with a cursor, fields and values")
+            found = [
+                original
+                for original, image in zip(pairs[::2], pairs[1::2], strict=True)
+                if original.decode() in gone or _IMAGE.validate_json(image).sha256 in gone
+            ]
+            if found:
+                await self._store.write("HDEL", self._key, *found)
+            cursor = following
+            if cursor == b"0":
+                return
 
     async def _written(self, original: BlobRef, length: int, encoding: ImageEncoding) -> str:
         with self._blobs.writer() as writer:

@@ -147,7 +147,7 @@ class OpenContexts:
         return context
 
     async def delete(self, context_id: ContextId) -> None:
-        """Forget it; its blobs stay, as nothing collects blobs yet. Raises `NotFound`."""
+        """Forget it; its blobs stay until nothing refers to them. Raises `NotFound`."""
         if await self._store.write("DEL", self._key(context_id)) != 1:
             raise _absent(context_id)
 

@@ -7,7 +7,7 @@ fingerprint of name and content to the id, so that the same file put twice is on
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from service.contexts.detection import FileKind, kind_of
 from service.contexts.documents.conversion import Document
 from service.contexts.encodings import Recoded
-from service.contexts.images import LEAST_MAPPED_BYTES, Images
+from service.contexts.images import LEAST_MAPPED_BYTES, Images, image_bytes
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
 from service.contexts.values import Context, ContextKind, LinkedPart, Part, TextListImage
@@ -29,7 +29,7 @@ from service.store.blob_batches import BlobBatch
 from service.store.blobs import Blobs, BlobWriter, Media, gather
 from service.store.bodies import Bodies
 from service.store.connection import Store
-from service.store.errors import BlobTooLarge
+from service.store.errors import BlobTooLarge, StoreFailed
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
@@ -210,7 +210,7 @@ class Contexts:
         return [_RECORD.validate_json(await self._bodies.unpack(value)) for value in values if isinstance(value, bytes)]
 
     async def delete(self, context_id: ContextId) -> None:
-        """Forget the context. Its blobs stay: others may refer to the same digest.
+        """Forget the context. Its blobs stay until nothing refers to them (`runs.retention`).
 
         Raises:
             NotFound
@@ -239,6 +239,31 @@ class Contexts:
         digests += [part.image.sha256 for part in context.parts if part.image is not None]
         digests += [part.list_image.sha256 for part in context.parts if part.list_image is not None]
         return {digest: self._blobs.path(digest) for digest in digests}
+
+    async def mend_images(self, context: Context) -> None:
+        """Write images of the context anew that are missing (a backup may leave them out). Called before its links are
+        used.
+
+        Raises:
+            StoreFailed: one cannot be written, or a text is no longer the one that was stored.
+        """
+        originals = {part.sha256 for part in context.parts}
+        images = [payload for payload in _payloads(context.parts) if payload[0] not in originals]
+        missing = set(await self._blobs.touch(images)) if images else set[str]()
+        for part in context.parts:
+            if part.image is not None and part.image.sha256 in missing:
+                await self._images.mend(BlobRef(sha256=part.sha256, size_bytes=part.size_bytes), part.image)
+            if part.list_image is not None and part.list_image.sha256 in missing:
+                await self._mend_list(part, part.list_image)
+
+    async def _mend_list(self, part: Part, wanted: TextListImage) -> None:
+        with self._blobs.writer() as image:
+            found = await facts_of(self._blobs.path(part.sha256), part.size_bytes, self._blobs, image)
+            if not found.problem and found.image_bytes:
+                kept = await self._blobs.in_thread(lambda: image.commit("text"))
+                if kept.sha256 == wanted.sha256:
+                    return
+        raise StoreFailed(f"blob {part.sha256} is no longer the list that was stored; restore it")
 
     async def _part_of_many(self, name: str, source: Source, batch: BlobBatch) -> tuple[Part, Facts]:
         """A small file waits in the batch, with one look and in one thread; whatever else is kept at once."""
@@ -310,6 +335,9 @@ class Contexts:
         size_bytes = sum(part.size_bytes for part in parts)
         if size_bytes == 0:
             raise _empty(name)
+        if await self._blobs.touch(_payloads(parts)):
+            # It took so long to store the others that this one was collected.
+            raise StoreFailed(f"{name}: a part of it is not stored any more; store it again")
         context = Context(
             context_id=context_id or ContextId(new_id("ctx")),
             name=name,
@@ -365,6 +393,16 @@ def _read_small(path: Path, name: str) -> bytes | None:
 
 def _part(name: str, ref: BlobRef) -> Part:
     return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes)
+
+
+def _payloads(parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
+    """All that a context of these parts refers to."""
+    for part in parts:
+        yield part.sha256, part.size_bytes
+        if part.image is not None and part.image.sha256 != part.sha256:
+            yield part.image.sha256, image_bytes(part.image)
+        if part.list_image is not None:
+            yield part.list_image.sha256, part.list_image.size_bytes
 
 
 def _dict_facts(preview: dict[str, str], length: int) -> Facts:

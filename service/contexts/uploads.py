@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -167,15 +167,9 @@ class Uploads:
         return self._shown(upload_id, record, 0)
 
     async def holds(self, sha256: str, size_bytes: int | None = None) -> bool:
-        """Whether this tenant has stored a payload of this digest; what others have stored cannot be told."""
-        path = self._blobs.path(sha256)
-
-        def look() -> bool:
-            with suppress(FileNotFoundError):
-                return size_bytes in (None, path.stat().st_size)
-            return False
-
-        return await self._blobs.in_thread(look)
+        """Whether this tenant has stored a payload of this digest; what others have stored cannot be told. If
+        so, it stays for at least an hour, so that it can be referred to."""
+        return not await self._blobs.touch([(sha256, size_bytes)])
 
     async def get(self, upload_id: UploadId) -> Upload:
         """How far it has come. Raises `NotFound`."""

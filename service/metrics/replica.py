@@ -7,6 +7,7 @@ from service.metrics.series import Counter, Gauge, Histogram, Labels, Metric, ex
 
 _REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _CALL_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_LOOK_BOUNDS_S = (0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 NO_ROUTE = "none"
 """The route of a request that leads nowhere."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -32,9 +33,20 @@ class ReplicaMetrics:
         )
         self._tokens = Counter("rlm_tokens_total", "Tokens to and from models.", ("direction",))
         self._spent = Counter("rlm_spent_nano_usd_total", "What model calls cost, in nano-USD.", ())
+        self._collected = Counter("rlm_blobs_collected_total", "Blobs removed because nothing referred to them.", ())
+        self._freed = Counter("rlm_blob_bytes_freed_total", "Their size.", ())
+        self._collecting = Histogram(
+            "rlm_blob_look_seconds", "How long looks for unreferenced blobs took.", (), _LOOK_BOUNDS_S
+        )
+        self._found: dict[Labels, float] = {}
+        self._blobs = Gauge(
+            *("rlm_blobs_looked_for", "What the last look found.", ("found",)),
+            lambda: self._found,
+        )
         self._metrics: list[Metric] = [
             *(self._requests, self._durations, self._submitted, self._finished),
             *(self._cells, self._calls, self._call_durations, self._tokens, self._spent),
+            *(self._collected, self._freed, self._blobs, self._collecting),
         ]
 
     def watch(self, name: str, about: str, labels: Labels, look: Callable[[], Mapping[Labels, float]]) -> None:
@@ -48,6 +60,13 @@ class ReplicaMetrics:
         """`status` is 0 where the connection broke before a response."""
         self._requests.add(method if method in _METHODS else "other", route, str(status))
         self._durations.note(route, seconds=seconds)
+
+    def count_look(self, *, referenced: int, waiting: int, removed: int, freed_bytes: int, seconds: float) -> None:
+        """A look for blobs that nothing refers to, as far as this replica makes them."""
+        self._collected.add(amount=removed)
+        self._freed.add(amount=freed_bytes)
+        self._collecting.note(seconds=seconds)
+        self._found = {("referenced",): referenced, ("waiting",): waiting}
 
     def count_event(self, event: Event) -> None:
         """Called with every event that the journal has kept for this replica, once."""

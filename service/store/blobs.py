@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from service.loop.values import BlobRef
 from service.store.blob_batches import BlobBatch
-from service.store.blob_collection import Collected, collect, put_back, touch_if_kept
+from service.store.blob_collection import Collected, is_away, put_back, remove, touch_if_kept, untouched
 from service.store.errors import BlobMissing, BlobTooLarge, StoreFailed, disk_failed
 
 Media = Literal["text", "json"]
@@ -57,7 +57,7 @@ class Blobs:
             self.uploads.mkdir(exist_ok=True)
             put_back(self._payloads, self._unfinished)
             for leftover in self._unfinished.iterdir():
-                if leftover.stat().st_mtime < time.time() - UNFINISHED_FOR_S:
+                if not is_away(leftover) and leftover.stat().st_mtime < time.time() - UNFINISHED_FOR_S:
                     leftover.unlink(missing_ok=True)
         except OSError as error:
             raise disk_failed(error, f"open the blob store in {directory}") from error
@@ -125,11 +125,23 @@ class Blobs:
             raise StoreFailed("expected a SHA-256 of 64 lower-case hexadecimal digits")
         return self._payloads / sha256[:2] / sha256
 
-    async def collect(self, is_referenced: Callable[[str], bool], *, untouched_since: float) -> Collected:
-        """Remove what nothing refers to. `is_referenced` answers for a digest, from another thread; `untouched_since`
-        lies at least an hour before the references were looked at (`blob_collection`). Safe beside every writer."""
+    async def untouched(self, shard: str, *, since: float) -> list[str]:
+        """The digests in a shard (`blob_collection.SHARDS`) that nobody put or touched since then."""
+        return await self.in_thread(lambda: untouched(self._payloads, shard, since=since))
+
+    async def remove(self, digests: Iterable[str], *, untouched_since: float) -> Collected:
+        """Remove payloads that nothing refers to, but for those that were touched since. `untouched_since` lies at
+        least an hour before the references were looked at (`blob_collection`). Safe beside every writer."""
         return await self.in_thread(
-            lambda: collect(self._payloads, self._unfinished, is_referenced, untouched_since=untouched_since)
+            lambda: remove(self._payloads, self._unfinished, digests, untouched_since=untouched_since)
+        )
+
+    async def touch(self, kept: Iterable[tuple[str, int | None]]) -> list[str]:
+        """Say that these payloads (digest and, where it is known, size) are about to be referred to, so that they are
+        not collected. Those that are not there, or not whole."""
+        paths = [(self.path(sha256), size_bytes) for sha256, size_bytes in kept]
+        return await self.in_thread(
+            lambda: [path.name for path, size_bytes in paths if not touch_if_kept(path, size_bytes)]
         )
 
     async def erase(self) -> None:

@@ -1,5 +1,6 @@
 """Bodies: a record's bytes stand in the store when small, and as a blob with a reference in the store when not."""
 
+import re
 from collections.abc import Sequence
 
 import anyio
@@ -14,6 +15,7 @@ LARGEST_BODY_BYTES = 1 << 30
 
 _INLINE = b"="
 _BY_REFERENCE = b"@"
+_REFERENCE = re.compile(rb"@([0-9a-f]{64}):([0-9]{1,19})")
 
 
 class Bodies:
@@ -57,9 +59,13 @@ class Bodies:
         kind, rest = value[:1], value[1:]
         if kind == _INLINE:
             return rest
-        if kind == _BY_REFERENCE:
-            sha256, _, size = rest.decode().partition(":")
-            return await self._blobs.read(
-                BlobRef(sha256=sha256, size_bytes=int(size), media="json"), LARGEST_BODY_BYTES
-            )
+        ref = reference_in(value)
+        if ref is not None:
+            return await self._blobs.read(ref, LARGEST_BODY_BYTES)
         raise StoreFailed("a record in the store has an unknown form; was it written by a newer version?")
+
+
+def reference_in(value: bytes) -> BlobRef | None:
+    """The blob behind a packed body; None for one that stands in the value itself, and for no body at all."""
+    found = _REFERENCE.fullmatch(value)
+    return None if found is None else BlobRef(sha256=found[1].decode(), size_bytes=int(found[2]), media="json")

@@ -14,8 +14,6 @@ import structlog
 
 from service.configuration.file import read_configuration
 from service.contexts.redis_contexts import Contexts
-from service.contexts.upload_sweeping import keep_sweeping
-from service.contexts.uploads import Uploads
 from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
@@ -32,7 +30,6 @@ from service.runs.dispatch.dispatch import Lines
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.adopting import keep_adopting
 from service.runs.recovery.leases import Leases
-from service.runs.retention.forgetting import keep_forgetting
 from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
 from service.runs.sessions.idling import IdlePatience
@@ -52,6 +49,7 @@ from service.wiring.blobs import open_blobs
 from service.wiring.data_directory import make_data_directory, sessions_directory
 from service.wiring.keys import open_registry_of
 from service.wiring.models import open_catalog
+from service.wiring.retention import start_retention
 from service.wiring.sandboxes import open_provider
 from service.wiring.tenant_rooms import SharedRooms
 
@@ -178,9 +176,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             async def rooms_of_tenants() -> list[RunsRooms]:
                 return [runs.rooms for runs in await tenants()]
 
-            tasks.start_soon(keep_sweeping, partial(_uploads_of_all, registry, tenancy))
-            if settings.runs_kept_s is not None:
-                tasks.start_soon(partial(keep_forgetting, rooms_of_tenants, kept_s=settings.runs_kept_s, now=time.time))
+            start_retention(tasks, settings, shared, tenancy, rooms_of_tenants)
             tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)
         try:
             yield Service(
@@ -209,10 +205,6 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             with anyio.CancelScope(shield=True):
                 await let_go()
             tasks.cancel_scope.cancel()
-
-
-async def _uploads_of_all(registry: Registry, tenancy: Tenancy) -> list[Uploads]:
-    return [tenancy.runs_of(tenant).rooms.uploads for tenant in await registry.tenants.that_stay()]
 
 
 def _watch(metrics: ReplicaMetrics, pool: Pool, tenancy: Tenancy) -> None:

@@ -48,11 +48,13 @@ class BindsContexts:
         self._contexts = contexts
 
     async def bound(self, wanted: Wanted) -> Bound:
-        """Look the contexts up. Raises `NotFound` for one that has been deleted."""
+        """Look the contexts up. Raises `NotFound` for one that has been deleted, and
+        `StoreFailed` for one whose text is no longer what was stored."""
         found: list[Binding] = []
         files: dict[str, Path] = {}
         for index, binding in enumerate(wanted.contexts):
             context = await self._contexts.get(binding.context_id)
+            await self._contexts.mend_images(context)
             found.append(self._context(index, binding, context, files))
         scopes = ("both", "sub") if wanted.is_child else ("both", "root")
         found.extend(_tool(tool) for tool in wanted.tools if tool.scope in scopes)

@@ -1,6 +1,7 @@
 """Scans: look at a payload piece by piece as it streams by, refuse what cannot become a context, count the rest."""
 
 import codecs
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from service.loop.values import PREVIEW_CHARS
 LARGEST_LINE_BYTES = 64 << 20
 """Of JSON lines: the parser holds the interpreter's lock for one line at a time."""
 
+_BLANK_LINES = re.compile(rb"[ \t\r\n]*\n")
 _PREVIEW_BYTES = 4 * PREVIEW_CHARS
 
 
@@ -108,11 +110,22 @@ class JsonLinesScan:
 
     def feed(self, chunk: bytes) -> None:
         self._preview.feed(chunk)
-        *ended, rest = chunk.split(b"\n")
-        for line in ended:
-            self._look_at(b"".join((*self._pieces, line)))
-            self._pieces, self._pending_bytes = [], 0
-        self._pieces.append(rest)
+        # Line by line, because a list of all lines of a chunk may take thirty times its size.
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            if self._pieces:
+                self._look_at(b"".join((*self._pieces, chunk[start:end])))
+                self._pieces, self._pending_bytes = [], 0
+                start = end + 1
+            elif blank := _BLANK_LINES.match(chunk, start):
+                self._line += chunk.count(b"\n", start, blank.end())
+                start = blank.end()
+            else:
+                self._look_at(chunk[start:end])
+                start = end + 1
+        rest = chunk[start:]
+        if rest:
+            self._pieces.append(rest)
         self._pending_bytes += len(rest)
         if self._pending_bytes > LARGEST_LINE_BYTES:
             raise self._bad(self._line + 1, f"is longer than {LARGEST_LINE_BYTES} bytes")

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from service.errors import BadRequest, Fault, RlmServiceError
+from service.web.json_counts import MOST_VALUES, count_values
 
 AnyShape = TypeVar("AnyShape", bound=BaseModel)
 
@@ -36,6 +37,13 @@ class RequestTooLarge(RlmServiceError):
     """The body is larger than the route takes; reading it was stopped there."""
 
     code = "request_too_large"
+    fault = Fault.CALLER
+
+
+class TooManyValues(RlmServiceError):
+    """A JSON body has more values than are decoded at once; `data["limit"]` says how many those are."""
+
+    code = "too_many_values"
     fault = Fault.CALLER
 
 
@@ -115,6 +123,15 @@ class ReadRequest(Request):
     async def json(self) -> Any:
         return self._value
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it holds up others to look at all of it at once."""
+        return len(self._payload) > INLINE_BYTES
+
+    def checked(self, value: Any) -> "ReadRequest":
+        """The same request with this in place of what was decoded."""
+        return ReadRequest(self, self._payload, value)
+
 
 async def body_chunks(request: Request, *, limit_bytes: int | None) -> AsyncIterator[bytes]:
     """The body as it comes. Not one byte of it has been read before the first is asked for.
@@ -173,15 +190,15 @@ async def read_shape(request: Request, shape: type[AnyShape], *, limit_bytes: in
 
     Raises:
         RequestValidationError: it has another shape.
-        BadRequest, UnsupportedMediaType, RequestTooLarge, RequestTimeout, ReplicaBusy
+        BadRequest, TooManyValues, UnsupportedMediaType, RequestTooLarge, RequestTimeout, ReplicaBusy
     """
     with request.app.state.inbound.share() as share:
         read = await read_json(request, share, limit_bytes=limit_bytes)
         value = await read.json()
         try:
-            if len(await read.body()) <= INLINE_BYTES:
-                return shape.model_validate(value)
-            return await anyio.to_thread.run_sync(shape.model_validate, value)
+            if read.is_large:
+                return await anyio.to_thread.run_sync(shape.model_validate, value)
+            return shape.model_validate(value)
         except ValidationError as exc:
             errors = [{**each, "loc": ("body", *each["loc"])} for each in exc.errors(include_input=False)]
             raise RequestValidationError(errors) from exc
@@ -192,6 +209,7 @@ async def read_json(request: Request, share: InboundShare, *, limit_bytes: int) 
 
     Raises:
         BadRequest: it is not JSON.
+        TooManyValues
         UnsupportedMediaType: it does not say that it is JSON.
         RequestTooLarge, RequestTimeout, ReplicaBusy
     """
@@ -210,6 +228,12 @@ async def read_json(request: Request, share: InboundShare, *, limit_bytes: int) 
 
 
 def _decoded(payload: bytes) -> Any:
+    if count_values(payload, MOST_VALUES) > MOST_VALUES:
+        raise TooManyValues(
+            f"a JSON body may have {MOST_VALUES} values (strings, numbers, lists, objects): join small texts, or store "
+            f"what is more as a context of JSON lines ({UPLOADS})",
+            data={"limit": MOST_VALUES, "upload": UPLOADS},
+        )
     try:
         return from_json(payload, allow_inf_nan=False)
     except ValueError as error:

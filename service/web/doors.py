@@ -5,13 +5,16 @@ The key is checked before a byte of the body is read: whoever has none costs one
 
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from service.tenants.values import Caller, Scope
-from service.web.bodies import NATIVE_BODY_BYTES, read_json
+from service.web.bodies import NATIVE_BODY_BYTES, ReadRequest, read_json
 from service.web.callers import credential_of, rooms_of
 from service.web.problems import Problem
 from service.web.rate_headers import rate_headers
@@ -57,9 +60,20 @@ def open_router(
                 if not takes_json:
                     return await handle(request)
                 with request.app.state.inbound.share() as share:
-                    return await handle(await read_json(request, share, limit_bytes=body_limit_bytes))
+                    read = await read_json(request, share, limit_bytes=body_limit_bytes)
+                    return await handle(await self._checked(read) if read.is_large else read)
 
             return guarded
+
+        async def _checked(self, read: ReadRequest) -> ReadRequest:
+            """The request with its body as the route's own shape, so that FastAPI, which would make it on the event
+            loop, finds it made. Raises `RequestValidationError`."""
+            assert self.body_field is not None, "it takes JSON"
+            check = partial(self.body_field.validate, await read.json(), {}, loc=("body",))
+            value, errors = await anyio.to_thread.run_sync(check)
+            if errors:
+                raise RequestValidationError(errors)
+            return read.checked(value)
 
     return APIRouter(route_class=Door, tags=[tag], responses=_REFUSALS)
 

@@ -1,6 +1,7 @@
 """Scans: what they count and refuse does not depend on how the payload was cut into pieces."""
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -85,6 +86,26 @@ def test_json_lines_are_counted(values: list[object], places: list[int], ending:
     lines = ending.join([json.dumps(value) for value in values] + ([""] if last else []))
     facts = scan(JsonLinesScan("j"), cuts((ending + lines).encode(), places))
     assert facts.length == len(values)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b"1\n"])
+def test_lines_without_number_take_no_memory(line: bytes) -> None:
+    """A chunk of nothing but line ends, or of the shortest values, is looked at line by line: what is held besides does
+    not grow with it, and lines count on behind them."""
+    chunk, times = line * 200_000, 3
+    scanned = JsonLinesScan("j")
+    tracemalloc.start()
+    try:
+        for _ in range(times):
+            scanned.feed(chunk)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    with pytest.raises(BadRequest) as refused:
+        scanned.feed(b"nonsense\n")
+    assert refused.value.data["line"] == times * 200_000 + 1
+    assert scanned.finish().length == (times * 200_000 if b"1" in line else 0)
 
 
 @pytest.mark.parametrize(

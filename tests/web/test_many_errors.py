@@ -41,6 +41,16 @@ def test_a_body_that_is_wrong_everywhere_is_told_so_in_few_places(shape: type[Ba
     assert refused.value.error_count() <= 10 < MOST_TOLD_ERRORS
 
 
+def test_all_messages_together_have_a_bounded_number_of_parts() -> None:
+    """Each may have as many as one may have, and all of them no more than ten times that."""
+    text = [{"type": "text", "text": "x"}] * 1_000
+    for shape, member in ((ChatCompletionRequest, "messages"), (CountRequest, "messages"), (ResponseRequest, "input")):
+        fits = {"model": "m", member: [{**_USER, "content": text}] * 10}
+        shape.model_validate(fits)
+        with pytest.raises(ValidationError, match="at most 10000 are looked at"):
+            shape.model_validate({"model": "m", member: [{**_USER, "content": text}] * 11})
+
+
 def test_a_list_of_a_client_is_bounded() -> None:
     """A message has at most so many parts, whatever its dialect."""
     text = [{"type": "text", "text": "x"}] * 2_000

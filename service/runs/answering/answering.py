@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import anyio.to_thread
 from pydantic_core import to_json
 
 from service.contexts.values import Context
@@ -37,6 +38,8 @@ PATIENCE_S = 10.0
 LARGEST_INLINE_BYTES = 8 << 20
 """Of stored contexts that a direct call reads."""
 PIECE_CHARS = 1 << 20
+LOOKED_THROUGH_CHARS = 64 << 10
+"""A conversation that is longer is looked through in a thread."""
 STANDS_S = {Try.FIRST: 0.0, Try.AGAIN: 3600.0, Try.UNKNOWN: 120.0}
 """How long after its end an answer still stands for the same request sent again, by what the client says of it."""
 
@@ -112,14 +115,15 @@ class Answering:
         profile, root, sub = self._models_of(conversation)
         route = await self._rooms.route_to(root)
         contexts = tuple([await self._rooms.contexts.get(each) for each in conversation.context_ids])
-        size_bytes = conversation.size_bytes + sum(context.size_bytes for context in contexts)
+        own_bytes, planned = await _looked_through(conversation)
+        stored_bytes = sum(context.size_bytes for context in contexts)
+        size_bytes = own_bytes + stored_bytes
         if profile is None:
             decision = Decision(way="direct", tokens_bound=size_bytes, threshold=0)
         else:
             decision = decide(profile, route.card, size_bytes)
         if decision.way == "rlm":
             await self._rooms.route_to(sub)
-        stored_bytes = size_bytes - conversation.size_bytes
         if decision.way == "direct" and stored_bytes > LARGEST_INLINE_BYTES:
             raise BadRequest(
                 f"a direct call can be given {LARGEST_INLINE_BYTES} bytes of contexts, found {stored_bytes}: name a "
@@ -133,7 +137,7 @@ class Answering:
             sub_model=sub,
             contexts=contexts,
             decision=decision,
-            plan=plan(conversation),
+            plan=planned,
         )
 
     async def begin(self, prepared: Prepared, run_id: RunId) -> None:
@@ -320,6 +324,17 @@ class Answering:
             ref = BlobRef(sha256=part.sha256, size_bytes=part.size_bytes)
             texts.append((await self._rooms.blobs.read(ref, LARGEST_INLINE_BYTES)).decode("utf-8", "replace"))
         return "\n\n".join(texts)
+
+
+async def _looked_through(conversation: Conversation) -> tuple[int, Plan]:
+    """How many bytes its texts have, and what is to become of them; a long one is looked through in a thread."""
+
+    def look() -> tuple[int, Plan]:
+        return conversation.size_bytes, plan(conversation)
+
+    if sum(map(len, conversation.texts)) <= LOOKED_THROUGH_CHARS:
+        return look()
+    return await anyio.to_thread.run_sync(look)
 
 
 async def _pieces(text: str) -> AsyncIterator[bytes]:

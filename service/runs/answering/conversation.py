@@ -7,6 +7,9 @@ from service.ids import ContextId, KeyId
 from service.loop.values import Message
 from service.money import NanoUSD
 
+_ENCODED_AT_ONCE = 1 << 20
+"""Characters: encoding holds the interpreter's lock."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
@@ -34,11 +37,18 @@ class Conversation:
     """The keys that it descends from."""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them; stored contexts are none."""
+        return (self.instructions, *self.parts, *(message.content for message in self.earlier))
+
+    @property
     def size_bytes(self) -> int:
-        """Of all texts in UTF-8; stored contexts not counted."""
-        texts = (self.instructions, *self.parts, *(message.content for message in self.earlier))
-        return sum(map(utf8_bytes, texts))
+        """Of all texts in UTF-8."""
+        return sum(map(utf8_bytes, self.texts))
 
 
 def utf8_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if text.isascii():
+        return len(text)
+    pieces = (text[start : start + _ENCODED_AT_ONCE] for start in range(0, len(text), _ENCODED_AT_ONCE))
+    return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces)

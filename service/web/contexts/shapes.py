@@ -6,11 +6,10 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from service.contexts.open_contexts import OpenContext
 from service.contexts.values import Context, Part
+from service.web.json_counts import MOST_VALUES
 from service.web.shapes import MAX_NAME_CHARS, Shape, Shown
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS)]
-MOST_TEXTS = 1_000_000
-"""In a JSON body. A longer list is uploaded as JSON lines."""
 _CONTENTS = ("text", "texts", "value", "open")
 
 
@@ -31,7 +30,7 @@ class GivenContext(Shape):
 
     name: Name = Field(default="context", description="For people; shown in lists.")
     text: str = Field(default="", description="Becomes a `str`.")
-    texts: Annotated[list[str], Field(fail_fast=True, max_length=MOST_TEXTS)] = Field(
+    texts: Annotated[list[str], Field(fail_fast=True, max_length=MOST_VALUES)] = Field(
         default=[], description="Becomes a `list` of `str`."
     )
     value: Any = Field(default=None, description="JSON; becomes what it is in Python.")

@@ -2,11 +2,12 @@
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Protocol
 
+import anyio.to_thread
 from fastapi import Depends, Request
 
-from service.ids import RunId, new_id
+from service.ids import KeyId, RunId, new_id
 from service.runs.answering.answering import Answering, Outcome, Prepared
 from service.runs.answering.conversation import Conversation
 from service.runs.answering.deciding import Decision
@@ -15,6 +16,7 @@ from service.runs.requests.once import once
 from service.runs.requests.repeats import Try, attach_or_act
 from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller
+from service.web.bodies import INLINE_BYTES
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RoomsOfService, RunsOfCaller
 from service.web.dialects.reports import RlmReport, report
 from service.web.idempotency import REPLAYED, sent_by
@@ -49,6 +51,14 @@ class Asked:
         return found | ({REPLAYED: "true"} if self.was_asked_before else {})
 
 
+class Asks(Protocol):
+    """The body of a request, whatever its dialect."""
+
+    def conversation(self, key_id: KeyId) -> Conversation:
+        """As it was sent. Raises `UnsupportedParameter` or `BadRequest`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
     """Whoever sends a request of a dialect."""
@@ -57,6 +67,16 @@ class Asker:
     caller: Caller
     answering: Answering
     runs: RunsOfCaller
+
+    async def conversation_of(self, body: Asks) -> Conversation:
+        """What the request asks; a large one is looked through where that holds up nobody else.
+
+        Raises:
+            UnsupportedParameter, BadRequest: see `Asks.conversation`.
+        """
+        if len(await self.request.body()) <= INLINE_BYTES:
+            return body.conversation(self.caller.key.id)
+        return await anyio.to_thread.run_sync(body.conversation, self.caller.key.id)
 
     async def ask(self, conversation: Conversation) -> Asked:
         """The conversation's run: that of an earlier try, or a new one.

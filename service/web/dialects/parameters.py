@@ -4,7 +4,8 @@ tunes a model's sampling, or concerns the provider, is ignored (docs/dialects.md
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import ContextId, is_id
@@ -14,6 +15,8 @@ from service.web.shapes import MAX_MODEL_CHARS, Received, Shape, UsdText
 DIALECT_BODY_BYTES = 64 << 20
 MOST_MESSAGES = 10_000
 MOST_MESSAGE_PARTS = 1_000
+MOST_PARTS = 10_000
+"""Of all messages of a request: what each costs to look at holds up others."""
 MOST_CONTEXTS = 500
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_CHARS)]
@@ -30,6 +33,30 @@ class Lenient(Received):
     """What a client of another API sends: it has more members than anybody here knows."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class SaysMessages(Lenient):
+    """A request with messages, whatever their member is called, each of them a text or a list of parts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_parts(cls, value: Any) -> Any:
+        """Before any part is looked at."""
+        for items in (value.get("messages"), value.get("input")) if isinstance(value, dict) else ():
+            if (parts := _parts_in(items)) > MOST_PARTS:
+                raise PydanticCustomError(
+                    "too_many_parts",
+                    "the messages have {parts} parts in all, and at most {most} are looked at: join small texts",
+                    {"parts": parts, "most": MOST_PARTS},
+                )
+        return value
+
+
+def _parts_in(items: object) -> int:
+    if not isinstance(items, list):
+        return 0
+    contents = (item.get("content") for item in items if isinstance(item, dict))
+    return sum(len(content) for content in contents if isinstance(content, list))
 
 
 class RlmOptions(Shape):

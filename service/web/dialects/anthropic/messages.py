@@ -44,7 +44,7 @@ router = open_router(Scope.RUNS, tag="Anthropic dialect", body_limit_bytes=DIALE
 async def messages(body: MessageRequest, asker: AskerOfRequest) -> Response:
     """The last message asks, earlier and long texts are looked into by the run. With `stream` the run's progress comes
     as a block of thinking, and the answer as a block of text."""
-    asked = await asker.ask(body.conversation(asker.caller.key.id))
+    asked = await asker.ask(await asker.conversation_of(body))
     if body.stream:
         return streamed(asked, MessageTeller(asked))
     whole = await whole_answer(asked.answering, asked.run_id)

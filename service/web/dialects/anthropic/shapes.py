@@ -12,9 +12,9 @@ from service.runs.values import RunView
 from service.web.dialects.parameters import (
     MOST_MESSAGE_PARTS,
     MOST_MESSAGES,
-    Lenient,
     ModelName,
     RlmOptions,
+    SaysMessages,
     context_id,
     refuse_unsupported,
     unsupported,
@@ -66,7 +66,7 @@ class OutputConfig(BaseModel):
         )
 
 
-class CountRequest(Lenient):
+class CountRequest(SaysMessages):
     """Whose tokens are to be counted."""
 
     model_config = ConfigDict(

@@ -32,7 +32,7 @@ router = open_router(Scope.RUNS, tag="OpenAI dialect", body_limit_bytes=DIALECT_
 async def chat_completions(body: ChatCompletionRequest, asker: AskerOfRequest, rooms: RoomsOfService) -> Response:
     """The last message asks, earlier and long texts are looked into by the run. With `stream` the run's progress comes
     as `delta.reasoning_content` and the answer as `delta.content`; usage always stands in the last chunk."""
-    asked = await asker.ask(body.conversation(asker.caller.key.id))
+    asked = await asker.ask(await asker.conversation_of(body))
     created = int(rooms.now())
     if body.stream:
         return streamed(asked, ChatTeller(asked, created))

@@ -12,9 +12,9 @@ from service.web.dialects.openai.formats import schema_of
 from service.web.dialects.openai.messages import ChatMessage, read_messages
 from service.web.dialects.parameters import (
     MOST_MESSAGES,
-    Lenient,
     ModelName,
     RlmOptions,
+    SaysMessages,
     context_id,
     refuse_unsupported,
 )
@@ -40,7 +40,7 @@ _ASK: dict[str, Any] = {
 }
 
 
-class ChatCompletionRequest(Lenient):
+class ChatCompletionRequest(SaysMessages):
     """A chat completion. The last message asks; what stands before it, and files, are what it is about."""
 
     model_config = ConfigDict(extra="allow", frozen=True, json_schema_extra={"examples": [_ASK]})

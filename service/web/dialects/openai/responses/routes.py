@@ -57,7 +57,7 @@ async def respond(
 ) -> Response:
     """The last message asks, earlier and long texts are looked into by the run. With `background` it comes back at
     once, with `stream` progress and answer come as they are made."""
-    sent = body.conversation(asker.caller.key.id)
+    sent = await asker.conversation_of(body)
     previous = None if body.previous_response_id is None else run_id_of(body.previous_response_id)
     conversation = sent if previous is None else await _continued(asker.answering, records, sent, previous)
     asked = await asker.ask(conversation)

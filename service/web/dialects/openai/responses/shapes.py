@@ -13,9 +13,9 @@ from service.web.dialects.openai.messages import ReadMessages
 from service.web.dialects.parameters import (
     MOST_MESSAGE_PARTS,
     MOST_MESSAGES,
-    Lenient,
     ModelName,
     RlmOptions,
+    SaysMessages,
     context_id,
     refuse_unsupported,
     unsupported,
@@ -57,7 +57,7 @@ class TextOptions(BaseModel):
     format: dict[str, Any] | None = None
 
 
-class ResponseRequest(Lenient):
+class ResponseRequest(SaysMessages):
     """A response. The last message asks; what stands before it, and files, are what it is about."""
 
     model_config = ConfigDict(

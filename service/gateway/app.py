@@ -5,9 +5,9 @@ import json
 from typing import Any, Self
 
 import anyio.to_thread
-from fastapi import FastAPI, Request, Response
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox_image.protocol import (
     MAX_BATCH_ITEMS,
@@ -23,6 +23,10 @@ from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCallR
 _REQUEST = TypeAdapter(HostCallRequest)
 _REPLY = TypeAdapter(HostCallReply)
 
+Headers = dict[bytes, str]
+"""By lower-case name; of one that is repeated the last."""
+
+ROUTE = ("POST", "/host-calls")
 _MAX_ID_CHARS = 200
 MAX_INBOUND_BYTES = 2 * MAX_HOST_CALL_BODY_BYTES
 """Of one grant's requests at once."""
@@ -36,26 +40,37 @@ class BodyTooLarge(BadRequest):
     code = "body_too_large"
 
 
-def gateway_app(grants: Grants) -> FastAPI:
-    """The ASGI application. No documentation routes: nobody browses here."""
-    app = FastAPI(title="rlm-service gateway", openapi_url=None, docs_url=None, redoc_url=None)
+def gateway_app(grants: Grants) -> ASGIApp:
+    """The ASGI application. One route and no framework: routing and documentation would cost more than the answer."""
 
-    @app.post("/host-calls")
-    async def host_calls(request: Request) -> Response:
-        try:
-            granted = grants.resolve(_bearer(request))
-            with _Inbound(granted) as inbound:
-                items = await granted.answer(await _decoded(await _body(request, inbound)))
-        except RlmServiceError as exc:
-            return _refusal(exc)
-        reply = HostCallReply(items=[_wire_item(item) for item in items])
-        return Response(_REPLY.dump_json(reply), media_type="application/json")
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the listener serves nothing else"
+        if (scope["method"], scope["path"]) == ROUTE:
+            response = await _host_call_response(grants, _headers(scope), receive)
+        else:
+            response = Response(status_code=404)
+        await response(scope, receive, send)
 
     return app
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+async def _host_call_response(grants: Grants, headers: Headers, receive: Receive) -> Response:
+    try:
+        granted = grants.resolve(_bearer(headers))
+        with _Inbound(granted) as inbound:
+            items = await granted.answer(await _decoded(await _body(headers, receive, inbound)))
+    except RlmServiceError as exc:
+        return _refusal(exc)
+    reply = HostCallReply(items=[_wire_item(item) for item in items])
+    return Response(_REPLY.dump_json(reply), media_type="application/json")
+
+
+def _headers(scope: Scope) -> Headers:
+    return {name: value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise GrantRefused("a host call needs `Authorization: Bearer <grant>`")
     return token
@@ -84,18 +99,20 @@ class _Inbound:
             raise BodyTooLarge(f"the host calls of a run may carry {MAX_INBOUND_BYTES} bytes at once: wait for answers")
 
 
-async def _body(request: Request, inbound: _Inbound) -> bytes:
+async def _body(headers: Headers, receive: Receive, inbound: _Inbound) -> bytes:
     """The body, refused as soon as it is too long, whatever length it announced."""
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get(b"content-encoding", "identity") != "identity":
         raise BadRequest("a host call's body must not be encoded")
     chunks: list[bytes] = []
-    try:
-        async for chunk in request.stream():
-            inbound.add(len(chunk))
-            chunks.append(chunk)
-    except ClientDisconnect as exc:
-        raise BadRequest("the sandbox went away in the middle of a host call") from exc
-    return b"".join(chunks)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("the sandbox went away in the middle of a host call")
+        chunk: bytes = message.get("body", b"")
+        inbound.add(len(chunk))
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
 async def _decoded(body: bytes) -> HostCall:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import anyio
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from service.gateway.bounds import BoundedProtocol
 from service.store.errors import disk_failed
 
 STOP_DEADLINE_S = 10
@@ -27,7 +28,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
+async def serve_gateway(app: ASGIApp, directory: Path) -> AsyncIterator[Path]:
     """Serve while the block runs; yields the socket's path, `directory/gateway-….sock`.
 
     Every sandbox runs as a user of its own and reaches the socket through its session directory, so the socket itself
@@ -44,7 +45,15 @@ async def serve_gateway(app: FastAPI, directory: Path) -> AsyncIterator[Path]:
     except OSError as exc:
         raise disk_failed(exc, f"open the gateway's socket in {directory}") from exc
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=STOP_DEADLINE_S
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=STOP_DEADLINE_S,
     )
     server = _Server(config)
     try:

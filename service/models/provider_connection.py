@@ -1,7 +1,7 @@
 """One provider over HTTP: the connection pool, the deadline, every bound. What is sent and read is the adapters' part.
 
-aiohttp, because it costs a tenth of the CPU of the official clients, and because every bound is ours: total deadline,
-idle bound between bytes, byte caps, identity encoding, no redirects, no cookies, no proxies from the environment.
+Over a client of our own (`http_client`), because it costs a fraction of the CPU of the official ones, and because every
+bound is ours: total deadline, idle bound between bytes, byte caps, identity encoding, no redirects, no proxies.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
 import anyio
 
 from service.loop.values import CallOutcome
 from service.models.failures import classify, classify_streamed
+from service.models.http_client.errors import BodyBroke, CannotConnect, HttpFailed, NotHttp, RequestMalformed
+from service.models.http_client.pool import HttpPool
+from service.models.http_client.response import Response
 from service.models.json_values import Malformed, parse_json
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.sse import SseParser
@@ -33,6 +35,13 @@ IDLE_S = 120.0
 
 KEEP_ALIVE_S = 15.0
 """Short: a connection that the server closed while idle costs a call whose fate is unknown."""
+
+_COMMON_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "text/event-stream, application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "rlm-service",
+}
 
 
 class ReplyReader(Protocol):
@@ -86,17 +95,15 @@ class ProviderConnection:
         response_limit_bytes: int = RESPONSE_LIMIT_BYTES,
     ) -> None:
         """`headers` hold the key in the form that the provider wants; `api_key` is what must never be quoted."""
-        self._url = url
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self._origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self._headers = headers
         self._api_key = api_key
         self._idle_s = idle_s
         self._response_limit_bytes = response_limit_bytes
         self._concurrency = concurrency
         self._slots = anyio.CapacityLimiter(concurrency)
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = HttpPool(url, _COMMON_HEADERS | dict(headers), keep_alive_s=KEEP_ALIVE_S)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -122,13 +129,11 @@ class ProviderConnection:
     async def aclose(self) -> None:
         """Close the pool. A call after it fails at once."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._pool.aclose()
 
     async def _attempt(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
         async with self._post(body) as response:
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
                 _invalid("the server compressed its reply though identity was asked for")
             if response.status != 200:
                 await self._raise_for(response)
@@ -136,7 +141,7 @@ class ProviderConnection:
             limit_bytes = min(self._response_limit_bytes, allowed_bytes)
             content = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
             try:
-                if response.content_type == "text/event-stream":
+                if response.media_type == "text/event-stream":
                     await self._read_stream(content, reader, request.on_text)
                 else:
                     document = parse_json(await content.read_all())
@@ -147,39 +152,23 @@ class ProviderConnection:
             return reader.reply()
 
     @asynccontextmanager
-    async def _post(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to one request; aiohttp's exceptions end here."""
-        session = self._open_session()
+    async def _post(self, body: bytes) -> AsyncIterator[Response]:
+        """The response to one request; what the client raises ends here."""
         try:
-            async with session.post(self._url, data=body, allow_redirects=False) as response:
+            async with self._pool.post(body) as response:
                 yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+        except CannotConnect as exc:
             problem = f"{self._origin} cannot be reached; check its base URL, and that its server runs"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
-        except aiohttp.InvalidURL as exc:
-            raise ModelCallFailed(CallOutcome.REFUSED, "the base URL is not a URL", may_be_billed=False) from exc
-        except aiohttp.ClientPayloadError as exc:
+        except RequestMalformed as exc:
+            problem = "the base URL is not a URL, or the key has characters that cannot be sent"
+            raise ModelCallFailed(CallOutcome.REFUSED, problem, may_be_billed=False) from exc
+        except BodyBroke as exc:
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the reply broke off") from exc
-        except aiohttp.ClientResponseError as exc:
+        except NotHttp as exc:
             raise ModelCallFailed(CallOutcome.INVALID_REPLY, "the server's answer is not HTTP") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            problem = f"the connection to {self.host} broke ({type(exc).__name__})"
-            raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem) from exc
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        """Opened at the first call, because only then is there surely a running event loop."""
-        if self._session is None:
-            headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-            headers |= {"Accept-Encoding": "identity", "User-Agent": "rlm-service"}
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEP_ALIVE_S),
-                headers={**headers, **self._headers},
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return self._session
+        except HttpFailed as exc:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, f"the connection to {self.host} broke") from exc
 
     async def _read_stream(self, body: "_Body", reader: ReplyReader, on_text: Callable[[str], None] | None) -> None:
         parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
@@ -206,17 +195,16 @@ class ProviderConnection:
         if isinstance(document, dict) and document.get("error"):
             raise classify_streamed(document, now=datetime.now(UTC), secrets=self._secrets())
 
-    async def _raise_for(self, response: aiohttp.ClientResponse) -> NoReturn:
+    async def _raise_for(self, response: Response) -> NoReturn:
         body = _Body(response, idle_s=self._idle_s, limit_bytes=ERROR_BODY_LIMIT_BYTES)
         try:
             document = parse_json(await body.read_all())
-        except (Malformed, ModelCallFailed, aiohttp.ClientError):
+        except (Malformed, ModelCallFailed, HttpFailed):
             document = None  # the status alone decides
         if response.status in (401, 403) and self._api_key is None:
             problem = f"{self.host} wants a key (HTTP {response.status}) and none is set"
             raise ModelCallFailed(CallOutcome.REFUSED, problem, may_be_billed=False)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        raise classify(response.status, headers, document, now=datetime.now(UTC), secrets=self._secrets())
+        raise classify(response.status, response.headers, document, now=datetime.now(UTC), secrets=self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
         return (self._api_key,) if self._api_key else ()
@@ -225,18 +213,18 @@ class ProviderConnection:
 class _Body:
     """Reads a response's body under the idle bound (after its first byte) and the byte cap."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle_s: float, limit_bytes: int) -> None:
-        self._content = response.content
+    def __init__(self, response: Response, *, idle_s: float, limit_bytes: int) -> None:
+        self._response = response
         self._idle_s = idle_s
         self._limit_bytes = limit_bytes
         self._size_bytes = 0
 
     async def read(self) -> bytes:
         """The next piece; empty at the end. What has come already is not waited for."""
-        chunk = self._content.read_nowait()
-        if not chunk and not self._content.at_eof():
+        chunk = self._response.read_nowait()
+        if not chunk and not self._response.is_complete:
             with anyio.move_on_after(self._idle_s if self._size_bytes else None) as idle:
-                chunk = await self._content.readany()
+                chunk = await self._response.read()
             if idle.cancelled_caught:
                 raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
         self._size_bytes += len(chunk)
@@ -252,7 +240,7 @@ class _Body:
 
     async def drain(self) -> None:
         """Read what follows the end of a stream, briefly: only a body read to its end keeps its connection."""
-        if self._content.at_eof():
+        if self._response.is_read:
             return
         with anyio.move_on_after(DRAIN_S):
             while await self.read():

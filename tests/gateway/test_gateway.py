@@ -195,3 +195,37 @@ async def test_the_socket_of_a_killed_replica_is_taken_away_and_a_living_ones_is
                 async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
                     assert (await client.get("/")).status_code in {401, 404}
         assert os.listdir(directory) == []
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"", b"x-padding: ", b"content-length: 5\r\nx-padding: ", b"transfer-encoding: chunked\r\n\r\n1;"],
+    ids=["a target", "a header", "a header of a request with a body", "a chunk's extension"],
+)
+async def test_what_is_around_a_body_has_an_end(tmp_path: Path, endless: bytes) -> None:
+    """A head or a chunk's framing without an end is refused after 64 KiB or a little more, its connection closed."""
+    begins = b"POST /" if not endless else b"POST /host-calls HTTP/1.1\r\nhost: gateway\r\n" + endless
+    async with gateway(tmp_path) as (client, token):
+        (name,) = os.listdir(tmp_path)
+        async with await anyio.connect_unix(tmp_path / name) as stream:
+            sent = len(begins)
+            with anyio.fail_after(60), contextlib.suppress(anyio.BrokenResourceError):
+                await stream.send(begins)
+                while sent < 64 << 20:
+                    await stream.send(b"x" * (64 << 10))
+                    sent += 64 << 10
+        assert sent < 4 << 20
+        assert (await client.post("/host-calls", json=body(), headers=bearer(token))).status_code == 200
+
+
+async def test_a_body_in_pieces_of_one_byte_is_read(tmp_path: Path) -> None:
+    """Framing counts against a request only where it is more than its body needs."""
+    whole = json.dumps(body(arguments={"prompts": ["x" * 30_000], "model": None, "schema": None})).encode()
+
+    async def bytes_one_by_one() -> AsyncIterator[bytes]:
+        for at in range(len(whole)):
+            yield whole[at : at + 1]
+
+    async with gateway(tmp_path) as (client, token):
+        reply = await client.post("/host-calls", content=bytes_one_by_one(), headers=bearer(token))
+        assert reply.status_code == 200

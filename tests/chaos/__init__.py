@@ -1,6 +1,6 @@
 """`make chaos`: runs that must come to their undisturbed end while all that carries them is killed, paused or filled.
 
-    python -m tests.chaos [--short] [--seed N] [--mutant NAME]
+    python -m tests.chaos [--short] [--seed N] [--sandbox process|docker] [--mutants | --mutant NAME]
 
 Real `serve` processes (two replicas behind one address, over one real store), real sandboxes, clients over HTTP, and a
 provider that answers by the conversation alone and writes down every call that reaches it. Faults strike after a number
@@ -10,6 +10,8 @@ they hit is left to the machine, and the figures have to be zero all the same.
     plays        what the root LM and the sub-LM say in each kind of run, and the answer that follows from it
     upstream     the provider, and its own account of what it was asked
     cluster      the processes: store, replicas, what they started
+    containers   the launcher and the containers, where sandboxes are such
+    processes    where sandboxes are processes
     balancer     the one address in front of the replicas
     clients      those who submit runs and follow them through every failure
     faults       what is done to whom

@@ -20,6 +20,7 @@ from service.store.connection import Store
 from service.store.keys import Keys
 from service.wiring.blobs import open_blobs
 from tests.chaos.clients import Seen
+from tests.chaos.faults import IN_SANDBOXES
 from tests.chaos.processes import alive_of
 from tests.chaos.upstream import Asked
 
@@ -37,6 +38,14 @@ class Findings:
     """By what is off, in nano-USD."""
     leaked: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, others: "Findings") -> None:
+        """Those of another campaign."""
+        self.lost += others.lost
+        self.paid_twice += others.paid_twice
+        self.ledger_off |= others.ledger_off
+        self.leaked += others.leaked
+        self.counts += others.counts
 
     def is_off(self, what: str, nano_usd: int) -> None:
         if nano_usd:
@@ -115,8 +124,8 @@ class Auditor:
 
 
 def check_clients(seen: Sequence[Seen], struck: frozenset[str], findings: Findings) -> None:
-    """Every run has ended as if undisturbed, or as a fault explains."""
-    sandboxes_were_struck = any(name.partition(" ")[0] in struck for name in ("kernel", "supervisor", "sandbox"))
+    """Every run has ended as if undisturbed, or as a fault explains. `struck` are the first words of what did."""
+    sandboxes_were_struck = bool(struck & IN_SANDBOXES)
     for each in seen:
         findings.counts[each.stop_reason or "none"] += 1
         if each.complaint:

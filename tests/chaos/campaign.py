@@ -12,8 +12,8 @@ import anyio
 from service.ids import RunId
 from service.store.connection import open_store
 from tests.chaos.audit import Auditor, Findings, check_books, check_clients, check_left_behind
-from tests.chaos.clients import Client, Seen
-from tests.chaos.cluster import REPLICAS, Cluster, cluster
+from tests.chaos.clients import PATIENCE_S, Client, Seen
+from tests.chaos.cluster import REPLICAS, Cluster, Sandboxes, cluster
 from tests.chaos.faults import FAULTS
 from tests.chaos.plays import NOTES, Kind, Play
 from tests.chaos.processes import descriptors_of
@@ -34,8 +34,10 @@ class Size:
     runs: int
     most_s: float
     """No new runs after that, however few there were."""
-    restarts: int
+    restarts: int = 0
     """Of replicas, in the rolling restart."""
+    patience_s: float = PATIENCE_S
+    """Of a client with one run."""
 
 
 @dataclass(eq=False)
@@ -45,7 +47,7 @@ class Campaign:
     cluster: Cluster
     seed: int
     size: Size
-    faults: Sequence[str] = tuple(FAULTS)
+    faults: Sequence[str]
     """Those that may strike."""
     seen: list[Seen] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Campaign:
                         for kind, name in jobs:
                             if time.monotonic() > ends_at:
                                 return
-                            client = Client(http)
+                            client = Client(http, patience_s=self.size.patience_s)
                             if kind == "session":
                                 self.seen += await client.play_session(name)
                             else:
@@ -103,7 +105,7 @@ class Campaign:
                 order = draw.sample(self.faults, len(self.faults))
             name = order.pop()
             with anyio.CancelScope(shield=True):
-                if await FAULTS[name](self.cluster, draw):
+                if await FAULTS[self.cluster.sandboxes_are][name](self.cluster, draw):
                     self.struck.append(name)
                     self._say(name)
 
@@ -116,18 +118,28 @@ async def until_quiet(auditor: Auditor) -> None:
         await anyio.sleep(_BETWEEN_LOOKS_S)
 
 
+async def until_gone(cluster: Cluster) -> list[str]:
+    """The containers that are left when no replica wants them any more and patience is at its end."""
+    for _ in range(_LOOKS):
+        if not (found := await cluster.containers()):
+            return []
+        await anyio.sleep(_BETWEEN_LOOKS_S)
+    return found
+
+
 async def campaign(
     directory: Path,
     *,
     seed: int,
     size: Size,
+    sandboxes: Sandboxes = "process",
     command: Sequence[str] = SERVE,
-    faults: Sequence[str] = tuple(FAULTS),
+    faults: Sequence[str] = (),
 ) -> tuple[Campaign, Findings]:
-    """Play it, and look at everything."""
+    """Play it, and look at everything. Without faults named, all may strike that there are for such sandboxes."""
     findings = Findings()
-    async with cluster(directory, seed=seed, command=command) as opened:
-        played = Campaign(opened, seed, size, faults)
+    async with cluster(directory, seed=seed, command=command, sandboxes=sandboxes) as opened:
+        played = Campaign(opened, seed, size, faults or tuple(FAULTS[sandboxes]))
         await played.run()
         async with open_store(data_directory=directory, redis_url=opened.store_url) as store:
             auditor = Auditor(store, directory / "data")
@@ -138,6 +150,7 @@ async def campaign(
             await _check_descriptors(opened, findings)
             for name in REPLICAS:
                 await opened.terminate(name)
+            findings.leaked += [f"container of {each}" for each in await until_gone(opened)]
             for each in played.seen:
                 if each.run_id is not None:
                     run_id = RunId(each.run_id)

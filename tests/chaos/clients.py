@@ -18,7 +18,7 @@ from tests.chaos.upstream import ROOT, SUB
 
 _RETRIED = frozenset({409, 429, 500, 502, 503})
 PATIENCE_S = 240.0
-"""Of one client with one run, faults and all."""
+"""Of one client with one run, faults and all: several of them may strike one run after the other."""
 
 
 class Refused(Exception):
@@ -45,6 +45,7 @@ class Client:
     http: httpx.AsyncClient
     forgives: bool = True
     """Whether requests that failed are sent again; else they are complaints at once."""
+    patience_s: float = PATIENCE_S
     requests: int = 0
     complaints: list[str] = field(default_factory=list)
 
@@ -52,7 +53,7 @@ class Client:
         """Submit the run and follow it to its end."""
         run_id = None
         try:
-            with anyio.fail_after(PATIENCE_S):
+            with anyio.fail_after(self.patience_s):
                 stored = await self._send("POST", "/v1/contexts", {"text": play.context}, key=f"{play.tag}-context")
                 body: dict[str, object] = {
                     "question": play.question,
@@ -82,11 +83,15 @@ class Client:
         """Runs of one session one after the other, and a cell of its own at last."""
         plays = [Play(kind="session", tag=f"{name}r{n}", session=name, index=n) for n in range(NOTES)]
         try:
-            with anyio.fail_after(PATIENCE_S):
+            with anyio.fail_after(self.patience_s):
                 session_id = (await self._send("POST", "/v1/sessions", {"name": name}, key=name))["session_id"]
         except (TimeoutError, Refused) as exc:
             return [Seen(play=plays[0], complaint=f"no session: {exc}")]
-        seen = [await self.play(play, session_id) for play in plays]
+        seen: list[Seen] = []
+        for play in plays:
+            seen.append(await self.play(play, session_id))
+            if seen[-1].complaint:
+                return seen
         seen[-1] = await self._count_notes(session_id, seen[-1])
         return seen
 
@@ -95,7 +100,7 @@ class Client:
         names = ", ".join(f"note_{n}" for n in range(NOTES))
         complaint = last.complaint
         try:
-            with anyio.fail_after(PATIENCE_S):
+            with anyio.fail_after(self.patience_s):
                 path = f"/v1/sessions/{session_id}"
                 cell = await self._send("POST", f"{path}/cells", {"code": f"print(len([{names}]))"}, key=session_id)
                 was_lost = cell["status"] != "ok" and cell["stop_reason"] in ("sandbox_lost", "cell_done")

@@ -5,17 +5,24 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from tests import serve_process
 from tests.chaos.balancer import Balancer, balancing
+from tests.chaos.containers import SOCKET, containers_left, sandboxes_in_containers, start_launcher, tell_to_end
+from tests.chaos.processes import SandboxProcesses, sandboxes_of
 from tests.chaos.upstream import CONFIGURATION, Door, Upstream
+from tests.machine import DOCKER_HOST, SANDBOX_IMAGE
 from tests.models.protocol_server import serving
 from tests.serve_process import SERVE, Replica, start_replica
 from tests.store_server import start_store_server
+
+Sandboxes = Literal["process", "docker"]
 
 REPLICAS = ("left", "right")
 LEASE_S = 2
@@ -38,7 +45,10 @@ class Cluster:
     replicas: dict[str, Replica] = field(default_factory=dict)
     """Those that live."""
     admin_key: str = ""
+    sandboxes_are: Sandboxes = "process"
     store: anyio.abc.Process | None = None
+    launcher: anyio.abc.Process | None = None
+    """Of Docker sandboxes."""
 
     @property
     def sessions(self) -> Path:
@@ -55,6 +65,26 @@ class Cluster:
         assert self.store is not None
         store, self.store = self.store, None
         await serve_process.end(store)
+
+    async def sandboxes(self) -> list[SandboxProcesses]:
+        """Those that live."""
+        if self.sandboxes_are == "process":
+            return sandboxes_of(self.sessions)
+        return await anyio.to_thread.run_sync(sandboxes_in_containers, self.directory / "data")
+
+    async def containers(self) -> list[str]:
+        """Those that there are, by their sandboxes."""
+        if self.sandboxes_are == "process":
+            return []
+        return await anyio.to_thread.run_sync(containers_left, self.directory / "data")
+
+    async def start_launcher(self) -> None:
+        self.launcher = await start_launcher(self.directory)
+
+    async def kill_launcher(self) -> None:
+        assert self.launcher is not None
+        launcher, self.launcher = self.launcher, None
+        await serve_process.end(launcher)
 
     async def start(self, name: str) -> None:
         """Start a replica, and again while the store that it needs is not there."""
@@ -99,17 +129,26 @@ class Cluster:
         with anyio.CancelScope(shield=True):
             for name in list(self.replicas):
                 await self.kill(name)
+            if self.sandboxes_are == "docker":
+                if self.launcher is None:  # what its containers belong to ends them
+                    await self.start_launcher()
+                assert self.launcher is not None
+                await tell_to_end(self.launcher)
             if self.store is not None:
                 await self.kill_store()
 
 
 @asynccontextmanager
 async def cluster(
-    directory: Path, *, seed: int, command: Sequence[str] = SERVE, **settings: str
+    directory: Path, *, seed: int, command: Sequence[str] = SERVE, sandboxes: Sandboxes = "process", **settings: str
 ) -> AsyncIterator[Cluster]:
     """A store and two replicas that answer; all of it is gone afterwards."""
     await anyio.Path(directory / "rlm.toml").write_text(CONFIGURATION)
     defaults = {"RLM_CONFIG": str(directory / "rlm.toml"), "RLM_LEASE_S": str(LEASE_S), "RLM_WARM_SANDBOXES": "1"}
+    if sandboxes == "docker":
+        await _make_room_for_containers(directory)
+        defaults |= {"RLM_SANDBOX": "docker", "RLM_DOCKER_IMAGE": SANDBOX_IMAGE, "RLM_DOCKER_HOST": DOCKER_HOST}
+        defaults["RLM_LAUNCHER_SOCKET"] = str(directory / SOCKET)
     upstream = Upstream(seed)
     async with AsyncExitStack() as stack:
         doors = {}
@@ -124,9 +163,18 @@ async def cluster(
             doors=doors,
             command=command,
             settings=defaults | settings,
+            sandboxes_are=sandboxes,
         )
         stack.push_async_callback(opened.aclose)
         await opened.start_store()
+        if sandboxes == "docker":
+            await opened.start_launcher()
         for name in REPLICAS:
             await opened.start(name)
         yield opened
+
+
+async def _make_room_for_containers(directory: Path) -> None:
+    """The launcher is there before any replica makes its data directory."""
+    for path in (directory / "data", directory / "data" / "sessions"):
+        await anyio.Path(path).mkdir(mode=0o711)

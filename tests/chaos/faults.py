@@ -7,16 +7,19 @@ from contextlib import AsyncExitStack, suppress
 
 import anyio
 
+from service.ids import EMBEDDED_TENANT
 from service.sandboxes.processes import send
-from service.store.connection import Store, open_store
+from service.store.connection import Reply, Store, open_store
 from service.store.errors import StoreFailed
-from tests.chaos.cluster import LEASE_S, MOST_CLIENTS, REPLICAS, Cluster
-from tests.chaos.processes import Part, sandboxes_of
+from service.store.keys import Keys
+from tests.chaos.cluster import LEASE_S, MOST_CLIENTS, REPLICAS, Cluster, Sandboxes
+from tests.chaos.processes import Part
 
 Fault = Callable[[Cluster, random.Random], Awaitable[bool]]
 """Says whether there was anything to be struck."""
 
 _LONGEST_OUTAGE_S = 5.0
+_TAKEN_OVER_WITHIN_S = 20.0
 
 
 def _living(cluster: Cluster, draw: random.Random) -> str | None:
@@ -37,9 +40,7 @@ async def kill_orchestrator(cluster: Cluster, draw: random.Random) -> bool:
 
 async def kill_gateway(cluster: Cluster, draw: random.Random) -> bool:
     """The gateway lives in its replica's process: it goes with it, at a moment when a sub-call is on its way back."""
-    name = None
-    with anyio.move_on_after(20):
-        name = await cluster.upstream.until_in_flight()
+    name = await _with_a_call_in_it(cluster)
     if name is None:
         return False
     await cluster.kill(name)
@@ -58,6 +59,53 @@ async def pause_orchestrator(cluster: Cluster, draw: random.Random) -> bool:
     if replica.process.returncode is None:
         replica.process.send_signal(signal.SIGCONT)
     return True
+
+
+async def pause_caller(cluster: Cluster, draw: random.Random) -> bool:
+    """While its call is in flight, until another replica has taken a run of its over. Then the provider's answer is
+    there for it to write down, and it does not know that it may not."""
+    name = await _with_a_call_in_it(cluster)
+    if name is None:
+        return False
+    replica = cluster.replicas[name]
+    async with _connection(cluster) as store:
+        cluster.signal(name, signal.SIGSTOP)
+        try:
+            with anyio.move_on_after(_TAKEN_OVER_WITHIN_S):
+                await _until_taken_over(store)
+            await anyio.sleep(draw.uniform(0.0, 1.0))
+        finally:
+            if replica.process.returncode is None:
+                replica.process.send_signal(signal.SIGCONT)
+    return True
+
+
+async def _with_a_call_in_it(cluster: Cluster) -> str | None:
+    """A replica at a moment when a sub-call is on its way back to it."""
+    with anyio.move_on_after(20):
+        name = await cluster.upstream.until_in_flight()
+        return name if name in cluster.replicas else None
+    return None
+
+
+async def _keepers(store: Store) -> dict[bytes, Reply]:
+    """Run → the replica that claimed it last."""
+    keys = Keys(EMBEDDED_TENANT)
+    runs = await store.read("ZRANGE", keys("runs", "unfinished"), 0, -1)
+    assert isinstance(runs, list)
+    names = [run for run in runs if isinstance(run, bytes)]
+    kept = [await store.read("HGET", keys("run", run.decode()), "keeper") for run in names]
+    return dict(zip(names, kept, strict=True))
+
+
+async def _until_taken_over(store: Store) -> None:
+    """Until some run has another keeper than now."""
+    before = await _keepers(store)
+    while True:
+        now = await _keepers(store)
+        if any(now[run] != before[run] for run in now.keys() & before.keys() if before[run]):
+            return
+        await anyio.sleep(0.1)
 
 
 async def restart_orchestrator(cluster: Cluster, draw: random.Random) -> bool:
@@ -142,7 +190,7 @@ class _Connection:
 
 def killing(part: Part) -> Fault:
     async def kill(cluster: Cluster, draw: random.Random) -> bool:
-        found = [each for one in sandboxes_of(cluster.sessions) if (each := one.part(part)) is not None]
+        found = [each for one in await cluster.sandboxes() if (each := one.part(part)) is not None]
         return bool(found) and send(draw.choice(found), signal.SIGKILL)
 
     return kill
@@ -150,7 +198,7 @@ def killing(part: Part) -> Fault:
 
 def pausing(part: Part, longest_s: float) -> Fault:
     async def pause(cluster: Cluster, draw: random.Random) -> bool:
-        found = [each for one in sandboxes_of(cluster.sessions) if (each := one.part(part)) is not None]
+        found = [each for one in await cluster.sandboxes() if (each := one.part(part)) is not None]
         if not found or not send(target := draw.choice(found), signal.SIGSTOP):
             return False
         await anyio.sleep(draw.uniform(0.2, longest_s))
@@ -160,21 +208,53 @@ def pausing(part: Part, longest_s: float) -> Fault:
     return pause
 
 
-FAULTS: Mapping[str, Fault] = {
+async def kill_launcher(cluster: Cluster, draw: random.Random) -> bool:
+    """The one process with the engine's socket; its containers run on, and the next one takes them up."""
+    await cluster.kill_launcher()
+    await anyio.sleep(draw.uniform(0.0, _LONGEST_OUTAGE_S))
+    await cluster.start_launcher()
+    return True
+
+
+async def pause_launcher(cluster: Cluster, draw: random.Random) -> bool:
+    assert cluster.launcher is not None
+    cluster.launcher.send_signal(signal.SIGSTOP)
+    try:
+        await anyio.sleep(draw.uniform(0.5, _LONGEST_OUTAGE_S))
+    finally:
+        cluster.launcher.send_signal(signal.SIGCONT)
+    return True
+
+
+EVERYWHERE: Mapping[str, Fault] = {
     "orchestrator killed": kill_orchestrator,
     "orchestrator paused past its lease": pause_orchestrator,
+    "orchestrator paused with a call in it": pause_caller,
     "orchestrator told to end": restart_orchestrator,
     "gateway killed with a call in it": kill_gateway,
-    "kernel killed": killing("kernel"),
-    "kernel paused": pausing("kernel", 3.0),
-    "supervisor killed": killing("supervisor"),
-    "supervisor paused": pausing("supervisor", 8.0),
-    "sandbox killed": killing("sandbox"),
     "store killed": kill_store,
     "store paused": pause_store,
     "store slow": slow_store,
     "store full": fill_store,
     "store stormed": storm_store,
+    "kernel killed": killing("kernel"),
+    "kernel paused": pausing("kernel", 3.0),
 }
+FAULTS: Mapping[Sandboxes, Mapping[str, Fault]] = {
+    "process": {
+        **EVERYWHERE,
+        "supervisor killed": killing("supervisor"),
+        "supervisor paused": pausing("supervisor", 8.0),
+        "sandbox killed": killing("sandbox"),
+    },
+    "docker": {
+        **EVERYWHERE,
+        "container killed": killing("sandbox"),
+        "container paused": pausing("sandbox", 8.0),
+        "launcher killed": kill_launcher,
+        "launcher paused": pause_launcher,
+    },
+}
+"""What may be struck, by what the sandboxes are. In a container the supervisor is its first process."""
 IN_SANDBOXES = frozenset({"kernel", "supervisor", "sandbox", "container", "launcher"})
 """First words of faults after which a run may end as `sandbox_lost`."""

@@ -1,19 +1,17 @@
 """Mutants: a replica with one defect put in on purpose, to see that the figures can be other than zero.
 
+    python -m tests.chaos --mutant NAME       is a campaign against two of them, which has to find the defect
+    python -m tests.chaos --mutants           tries them all, one after the other
     python -m tests.chaos.mutants NAME        is `rlm-service serve` with that defect
-    python -m tests.chaos --mutant NAME       is a campaign against two of them, which has to find it
 
-Each replaces one decision of the service by a wrong one, in its own process.
+Each replaces one decision of the service by a wrong one, in its own process. Nothing of the service is imported here
+before the defect is in: scripts, and what a module takes from another by name, are read as modules are imported.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-from service.ids import RunId
-from service.ledger.values import Entry
-from service.runs.recovery import settling
-from service.store import scripts
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +25,21 @@ class Mutant:
 
 def _skip_uncertain() -> None:
     """The holds of what was in flight when a replica was lost are given back, as if it had cost nothing."""
+    from service.runs.recovery import settling
 
-    async def forget(self: settling.Settles, run_id: RunId, *_: object, **__: object) -> int:
+    async def forget(self: Any, run_id: str, **_: object) -> list[Any]:
         held = [each for each in await self._ledger.open_holds() if each.startswith(run_id) and "wrap_up" not in each]
         await self._ledger.release(held)
-        return 0
+        return []
 
-    settling.Settles.settle_open_calls = forget  # type: ignore[method-assign]
+    settling.Settles.left_open = forget  # type: ignore[method-assign]
 
 
 def _forget_holds() -> None:
     """The holds of what was in flight stay."""
+    from service.runs.recovery import settling
 
-    def nothing(lost: Iterable[Entry], members: Sequence[object], *, at: float) -> list[settling.OpenCall]:
-        return []
-
-    settling.open_calls = nothing
+    settling.open_calls = lambda *_, **__: []
 
 
 def _forget_answers() -> None:
@@ -56,25 +53,38 @@ def _lose_runs() -> None:
     """Nobody looks for runs that have lost their replica."""
     from service.journal.redis_journal import Journal
 
-    async def nobody(self: Journal, limit: int = 100) -> list[RunId]:
+    async def nobody(self: Journal, limit: int = 100) -> list[Any]:
         return []
 
     Journal.abandoned = nobody  # type: ignore[method-assign]
 
 
+_FENCES = {
+    "fence.lua": (b"~= ARGV[i + 1]", b"== 'never'"),
+    "append.lua": (b"state[1] ~= ARGV[1]", b"state[1] == 'never'"),
+    "lease.lua": (b"state[1] ~= ARGV[1]", b"state[1] == 'never'"),
+}
+
+
 def _drop_fences() -> None:
     """Whoever believes that a run is its own writes for it."""
+    from service.store import scripts
+
     read = scripts._body
 
     def unfenced(package: str, name: str) -> bytes:
         body = read(package, name)
-        return body.replace(b"~= ARGV[i + 1]", b"== 'never'").replace(b"state[1] ~= ARGV[1]", b"state[1] == 'never'")
+        if name in _FENCES:
+            fence, gap = _FENCES[name]
+            assert fence in body, f"{name} fences in other words now: put the defect in there"
+            body = body.replace(fence, gap)
+        return body
 
     scripts._body = unfenced
 
 
 _KILLED = ("gateway killed with a call in it", "orchestrator killed")
-_PAUSED = ("orchestrator paused past its lease",)
+_PAUSED = ("orchestrator paused with a call in it",)
 
 MUTANTS: Mapping[str, Mutant] = {
     "skip_uncertain": Mutant(("ledger_off_nano_usd", "paid_twice"), _KILLED, _skip_uncertain),
@@ -92,7 +102,7 @@ def command(name: str) -> Sequence[str]:
 
 if __name__ == "__main__":
     MUTANTS[sys.argv[1]].put_in()
-    from service.cli.entry import main  # behind the defect: scripts are read as their modules are imported
+    from service.cli.entry import main
 
     sys.argv = ["rlm-service", "serve"]
     main()

@@ -1,4 +1,4 @@
-"""The processes of one sandbox, found from what its replica wrote down about them. Nobody else's are looked at."""
+"""The processes of sandboxes, found from what their replica wrote down about them. Nobody else's are looked at."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ Part = Literal["sandbox", "supervisor", "kernel"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxProcesses:
-    """One process sandbox that lives."""
+    """One sandbox that lives."""
 
     outer: Identity
-    """bubblewrap's, which everything in the sandbox ends with."""
+    """What everything in the sandbox ends with: bubblewrap, or the first process of the container."""
     supervisor: Identity | None
     kernel: Identity | None
     """The innermost: forked by the zygote, which the supervisor started."""
@@ -39,9 +39,9 @@ def sandboxes_of(sessions: Path) -> list[SandboxProcesses]:
             continue
         outer, inner = (Identity(pid=pid, started=started) for pid, started in record.processes[:2])
         if is_alive(outer) and is_alive(inner):
-            supervisor = _only_child(inner)
-            zygote = _only_child(supervisor)
-            found.append(SandboxProcesses(outer=outer, supervisor=supervisor, kernel=_only_child(zygote)))
+            supervisor = only_child(inner)
+            zygote = only_child(supervisor)
+            found.append(SandboxProcesses(outer=outer, supervisor=supervisor, kernel=only_child(zygote)))
     return found
 
 
@@ -63,7 +63,7 @@ def descriptors_of(pid: int) -> list[str]:
     return found
 
 
-def _only_child(parent: Identity | None) -> Identity | None:
+def only_child(parent: Identity | None) -> Identity | None:
     """The youngest child; None where there is none."""
     if parent is None:
         return None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import structlog
+
 from service.errors import RlmServiceError
 from service.ids import CallId, KeyId, RunId, TenantId
 from service.ledger.reports import Reports
@@ -17,6 +19,7 @@ from service.ledger.script_calls import (
     LedgerKeys,
     checked_amount,
     checked_figures,
+    late_calls,
     limit_field,
     lost_entry,
     outcomes,
@@ -34,6 +37,8 @@ from service.store.fences import NO_FENCE, Fence
 from service.store.riders import AppendMark, Rider
 
 PAGE = 1000
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -111,8 +116,9 @@ class Ledger:
         """Replace the hold by what was really used, and keep the entry. False when it was resolved before.
 
         Called after the call's event is in the journal. Idempotent; when a connection broke in between, False may also
-        mean that this very settlement took place. More than was held is booked in full, and the entry flagged
-        `over_estimate`. It is booked on the accounts, and in the day and month, in which it was held.
+        mean that this very settlement took place. It is booked on the accounts, and in the day and month, in which it
+        was held. More than was held is booked in full, and the entry flagged `over_estimate`; so is, flagged `late`, a
+        call whose hold had been given back: the provider was paid.
 
         Raises:
             NotFound: no such reservation was ever made (or its outcome is forgotten).
@@ -248,7 +254,7 @@ class Ledger:
 
     async def _settle_together(self, charges: Sequence[Charge]) -> list[bool | RlmServiceError]:
         (reply,) = await self._store.run_many([settling(self._keys, charges)])
-        return outcomes(reply, [charge.entry.call_id for charge in charges])
+        return _settled(reply, [charge.entry.call_id for charge in charges])
 
     def _settle_behind(self, settlements: Sequence[Settlement], mark: AppendMark) -> ScriptCall:
         return settling(self._keys, [settlement.charge for settlement in settlements], mark)
@@ -260,8 +266,15 @@ class Ledger:
 def _land(settlements: Sequence[Settlement], reply: Reply) -> None:
     if reply != b"fenced":
         call_ids = [settlement.charge.entry.call_id for settlement in settlements]
-        for settlement, outcome in zip(settlements, outcomes(reply, call_ids), strict=True):
+        for settlement, outcome in zip(settlements, _settled(reply, call_ids), strict=True):
             settlement.outcome = outcome
+
+
+def _settled(reply: Reply, call_ids: Sequence[CallId]) -> list[bool | RlmServiceError]:
+    """The outcomes; who operates the service hears of calls that were made without a hold."""
+    for call_id in late_calls(reply, call_ids):
+        log.warning("charged_without_hold", call_id=call_id)
+    return outcomes(reply, call_ids)
 
 
 def _call_ids(reply: Reply) -> list[CallId]:

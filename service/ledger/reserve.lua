@@ -4,7 +4,7 @@
 --   An account has a row, a hash of counters (`spent:<unit>`, `held:<unit>`), one per day or month where it counts by
 --   these, and a hash of limits (`<period or all>:<unit>`; absent: none) that belongs to its owner. A charge has a hold,
 --   a string: `held <canonical>\n<facts as JSON>` until it is resolved, then `settled <canonical>` or
---   `released <canonical>`, which is forgotten some day. The canonical says what was asked, to recognise a repeat.
+--   `released <canonical>\n<facts>`, which is forgotten some day. The canonical says what was asked, to recognise a repeat.
 --   The facts name the rows that hold it, so it settles where it was held, whatever day it is by then.
 --   Lua numbers are doubles. No amount, limit or sum of what one script adds passes 2^53, so they are exact; they become
 --   text by '%.0f' alone, and counters change by HINCRBY only.

@@ -4,7 +4,11 @@
 -- ARGV: 'settle' | 'release' | 'expire', seconds to remember an outcome, now, field and value that the fence must have
 --       ('' for no fence), then per charge its id; and to settle also: entry, model, nano-USD, input tokens, cached input
 --       tokens, output tokens, sub-calls
--- Replies 'fenced', or per charge 'done' | 'resolved' | 'unknown' | 'early' | 'overflow'
+-- Replies 'fenced', or per charge 'done' | 'late' | 'resolved' | 'unknown' | 'early' | 'overflow'
+--
+-- A hold that was given back keeps its facts: should its call turn out to have been made after all, it is settled where
+-- it had been held, in full and flagged `late`. The provider was paid, so refusing it would only hide it; what it leaves
+-- the accounts with refuses the next calls.
 --
 -- The rows and reports that are written to are those that the hold names; they stand in the same slot as the hold.
 local UNITS = {'nano_usd', 'tokens', 'sub_calls'}
@@ -41,7 +45,7 @@ for c = 1, #known do
   if not state then
     replies[c] = 'unknown'
     gone[#gone + 1] = id
-  elseif state ~= 'held' or seen[id] then
+  elseif seen[id] or not (state == 'held' or (state == 'released' and how == 'settle' and facts ~= '')) then
     replies[c] = 'resolved'
   else
     local hold = cjson.decode(facts)
@@ -69,9 +73,9 @@ for c = 1, #known do
         end
       end
       if fits then
-        replies[c] = 'done'
+        replies[c] = state == 'held' and 'done' or 'late'
         seen[id] = true
-        booking[#booking + 1] = {c, hold, spent, canonical, id, base}
+        booking[#booking + 1] = {c, hold, spent, canonical, id, base, state == 'held', facts}
       else
         replies[c] = 'overflow'
       end
@@ -80,10 +84,10 @@ for c = 1, #known do
 end
 
 for _, booked in ipairs(booking) do
-  local c, hold, spent, canonical, id, base = unpack(booked)
+  local c, hold, spent, canonical, id, base, is_held, facts = unpack(booked, 1, 8)
   for _, row in ipairs(hold.rows) do
     for u = 1, 3 do
-      if hold.amount[u] ~= 0 then add(row, 'held:' .. UNITS[u], -hold.amount[u]) end
+      if is_held and hold.amount[u] ~= 0 then add(row, 'held:' .. UNITS[u], -hold.amount[u]) end
       if spent and spent[u] ~= 0 then add(row, 'spent:' .. UNITS[u], spent[u]) end
     end
   end
@@ -93,6 +97,7 @@ for _, booked in ipairs(booking) do
       entry, model, flag = ARGV[base + 2], ARGV[base + 3], nil
       tokens = {tonumber(ARGV[base + 5]), tonumber(ARGV[base + 6]), tonumber(ARGV[base + 7])}
       for u = 1, 3 do if spent[u] > hold.amount[u] then flag = 'over_estimate' end end
+      if not is_held then flag = 'late' end
     end
     if flag then
       redis.call('XADD', hold.entries, '*', 'e', entry, 'f', flag)
@@ -110,7 +115,9 @@ for _, booked in ipairs(booking) do
       kept_until[hold.reports[i]] = string.format('%.0f', hold.kept_until[i])
     end
   end
-  redis.call('SET', KEYS[2 + c], (how == 'release' and 'released ' or 'settled ') .. canonical, 'EX', remember)
+  local outcome = 'settled ' .. canonical
+  if how == 'release' then outcome = 'released ' .. canonical .. '\n' .. facts end
+  redis.call('SET', KEYS[2 + c], outcome, 'EX', remember)
   gone[#gone + 1] = id
 end
 for _, key in ipairs(order) do

@@ -214,9 +214,15 @@ def outcomes(reply: Reply, call_ids: Sequence[CallId]) -> list[bool | RlmService
     return [_outcome(call_id, word) for call_id, word in zip(call_ids, reply, strict=True)]
 
 
+def late_calls(reply: Reply, call_ids: Sequence[CallId]) -> list[CallId]:
+    """Those of the settled calls whose holds had been given back."""
+    words = reply if isinstance(reply, list) else []
+    return [call_id for call_id, word in zip(call_ids, words, strict=False) if word == b"late"]
+
+
 def _outcome(call_id: CallId, word: Reply) -> bool | RlmServiceError:
     match word:
-        case b"done":
+        case b"done" | b"late":
             return True
         case b"resolved" | b"early":
             return False

@@ -51,7 +51,8 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """`spent + held ≤ limit` always holds, except where a provider billed more than its bound or the limit fell."""
+    """`spent + held ≤ limit` always holds, except where a provider billed more than its bound, a call was made after
+    its hold had been given back, or the limit fell."""
 
     account: Account
     unit: Unit
@@ -120,7 +121,8 @@ class Entry:
     cached_input_tokens: int
     output_tokens: int
     flags: tuple[str, ...] = ()
-    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (never settled)."""
+    """`estimated` (no usage was reported), `over_estimate` (billed above its bound), `uncertain` (never settled),
+    `late` (made although its hold had been given back)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ class Hold:
     expires_at: float
     day: str
     is_open: bool = True
+    is_released: bool = False
     booked: Charge | None = None
 
 
@@ -205,6 +206,17 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.portal.call(self.ledger.release, ids) == len(ids)
         for key in chosen:
             self.holds[key].is_open = False
+            self.holds[key].is_released = True
+
+    @precondition(lambda self: any(hold.is_released for hold in self.holds.values()))
+    @rule(data=st.data())
+    def settle_after_release(self, data: st.DataObject) -> None:
+        """A call that was made although its hold had been given back is booked all the same, once."""
+        released = sorted(key for key, hold in self.holds.items() if hold.is_released)
+        hold = self.holds[data.draw(st.sampled_from(released))]
+        assert self.portal.call(self.ledger.settle, hold.charge)
+        self.has_overrun = True
+        self.book(hold, hold.charge)
 
     @rule(seconds=st.sampled_from([1.0, 3600.0, DAY_S, 12 * DAY_S]))
     def time_passes(self, seconds: float) -> None:
@@ -234,7 +246,8 @@ class LedgerMachine(RuleBasedStateMachine):
             again = self.portal.call(self.reserve_alone, hold)
             assert again == 1
         else:
-            assert not self.portal.call(self.ledger.settle, hold.booked or hold.charge)
+            if hold.booked:
+                assert not self.portal.call(self.ledger.settle, hold.booked)
             assert self.portal.call(self.ledger.release, [hold.charge.entry.call_id]) == 0
             with pytest.raises(ReservationConflict):
                 self.portal.call(self.reserve_alone, hold)
@@ -243,7 +256,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return (await self.ledger.reserve([hold.charge], hold.accounts, expires_at=hold.expires_at)).held
 
     def book(self, hold: Hold, booked: Charge) -> None:
-        hold.is_open = False
+        hold.is_open = hold.is_released = False
         hold.booked = booked
         for row in hold.rows:
             self.spent[row] += booked.amount.nano_usd

@@ -76,13 +76,29 @@ async def test_a_charge_is_held_then_replaced_by_what_was_used(ledger: Ledger) -
 
 
 async def test_a_released_hold_costs_nothing_and_resolves_once(ledger: Ledger) -> None:
-    """After a release nothing is held or spent, and neither another release nor a settlement does anything."""
+    """After a release nothing is held or spent, and another release does nothing."""
     await hold(ledger, charge("c", 10))
     assert await ledger.release([CallId("c")]) == 1
     assert await ledger.release([CallId("c")]) == 0
-    assert not await ledger.settle(charge("c", 10))
     assert await balance(ledger, RUN_ACCOUNT) == (0, 0)
     assert await ledger.entries(RUN) == []
+
+
+async def test_a_call_that_was_made_after_its_hold_was_given_back_is_booked(ledger: Ledger) -> None:
+    """The provider was paid: it is booked once, in full, where it had been held, flagged, and beyond a limit too; what
+    comes next is refused."""
+    await ledger.set_limit(RUN_ACCOUNT, MONEY, 10)
+    await hold(ledger, charge("c", 8))
+    await ledger.release([CallId("c")])
+    await hold(ledger, charge("d", 7))
+    assert await ledger.settle(charge("c", 6))
+    assert not await ledger.settle(charge("c", 6))
+    assert await balance(ledger, RUN_ACCOUNT) == (6, 7)
+    assert [(entry.call_id, entry.nano_usd, entry.flags) for entry in await ledger.entries(RUN)] == [
+        ("c", 6, ("late",))
+    ]
+    assert await ledger.open_holds() == ["d"]
+    assert await hold(ledger, charge("e", 1)) is not None
 
 
 async def test_a_repeat_finds_its_hold_and_another_charge_does_not(ledger: Ledger) -> None:

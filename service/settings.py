@@ -76,6 +76,8 @@ class Settings:
     """`RLM_SESSION_IDLE_S`: an idle session's sandbox is ended then; None only when its slot is wanted."""
     lease_s: float
     """`RLM_LEASE_S`: how long a replica that has died keeps its runs from being taken over by others."""
+    on_divergence: Literal["tell", "stop"]
+    """`RLM_ON_DIVERGENCE`: what follows when a cell that is run again ends otherwise; a run may ask otherwise."""
     runs_kept_s: float | None
     """`RLM_KEEP_RUNS_DAYS`: how long after their end `serve` forgets runs; None never."""
     collect_blobs_s: float | None
@@ -141,6 +143,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         session_pause_s=_whole_number(env, "RLM_SESSION_PAUSE_S", default=60, least=0, most=604_800) or None,
         session_idle_s=_whole_number(env, "RLM_SESSION_IDLE_S", default=1800, least=0, most=604_800) or None,
         lease_s=float(_whole_number(env, "RLM_LEASE_S", default=15, least=1, most=3600)),
+        on_divergence=_one_of(env, "RLM_ON_DIVERGENCE", ("tell", "stop")),
         runs_kept_s=86_400.0 * _whole_number(env, "RLM_KEEP_RUNS_DAYS", default=90, least=0, most=36_500) or None,
         collect_blobs_s=_whole_number(env, "RLM_COLLECT_BLOBS_S", default=21_600, least=0, most=31_536_000) or None,
         root_model=env.get("RLM_ROOT_MODEL") or None,

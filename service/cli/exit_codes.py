@@ -72,7 +72,7 @@ def of_run(stop_reason: StopReason, source: AnswerSource) -> ExitCode:
             return ExitCode.CANCELLED
         case StopReason.MODEL_FAILED:
             return ExitCode.PROVIDER
-        case StopReason.SANDBOX_LOST | StopReason.STORE_FAILED:
+        case StopReason.SANDBOX_LOST | StopReason.STORE_FAILED | StopReason.DIVERGED:
             return ExitCode.PLATFORM
         case StopReason.INTERNAL_ERROR:
             return ExitCode.INTERNAL

@@ -348,6 +348,7 @@ _STOPPED = {
     StopReason.NO_PROGRESS: "stopped: the root LM made no progress",
     StopReason.ANSWER_TOO_LARGE: "stopped: the answer is larger than its limit",
     StopReason.SANDBOX_LOST: "stopped: the sandbox was lost",
+    StopReason.DIVERGED: "stopped: cells that were run again ended otherwise",
     StopReason.MODEL_FAILED: "stopped: the root LM could not be had",
     StopReason.SUSPENDED: "stopped: its tenant is suspended",
     StopReason.STORE_FAILED: "stopped: the store failed",

@@ -1,20 +1,26 @@
 """Sessions: the small record of each, and the generation counter that fences its sandboxes."""
 
+from collections.abc import Callable
+
 from pydantic import TypeAdapter
 
 from service.errors import NotFound
 from service.ids import RunId, SessionId, TenantId
 from service.journal.values import SessionDetails, SessionRecord, SessionUsed
 from service.store.connection import Part, Store
-from service.store.errors import StaleEpoch
-from service.store.fences import Fence
+from service.store.errors import StaleEpoch, StoreFailed
+from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.keys import Keys
 from service.store.scripts import load_fenced_script, load_script
 
 _CREATE = load_script("service.journal", "session_create.lua")
 _CLAIM = load_fenced_script("service.journal", "session_claim.lua")
-_CHANGE = load_script("service.journal", "session_change.lua")
+_CHANGE = load_fenced_script("service.journal", "session_change.lua")
+_DETAIL = load_script("service.journal", "session_details.lua")
 _DETAILS = TypeAdapter(SessionDetails)
+
+MOST_TRIES = 100
+"""To change details that others change at the same time: each try that fails is one of theirs that did not."""
 
 
 class Sessions:
@@ -60,13 +66,29 @@ class Sessions:
         assert isinstance(reply, list)
         return [SessionId(member.decode()) for member in reply if isinstance(member, bytes)]
 
-    async def set_hash_seed(self, session_id: SessionId, hash_seed: int) -> None:
-        """Note the PYTHONHASHSEED of its first sandbox; the first time counts. Raises `NotFound`."""
-        await self._change(session_id, "HSETNX", "hash_seed", str(hash_seed))
+    async def set_hash_seed(self, session_id: SessionId, hash_seed: int, within: Fence = NO_FENCE) -> None:
+        """Note the PYTHONHASHSEED of its first sandbox; the first time counts. Raises `NotFound`, `StaleEpoch`."""
+        await self._change(session_id, "HSETNX", "hash_seed", str(hash_seed), within)
 
-    async def change(self, session_id: SessionId, details: SessionDetails) -> None:
-        """Put these details in place of the ones there are; of two at once the later counts. Raises `NotFound`."""
-        await self._change(session_id, "HSET", "details", _DETAILS.dump_json(details).decode())
+    async def change(self, session_id: SessionId, change: Callable[[SessionDetails], SessionDetails]) -> None:
+        """Change the details; `change` is called with those that there are, and again where somebody else was quicker,
+        so that of two changes at once neither is lost.
+
+        Raises:
+            NotFound
+            StoreFailed: others changed them all the time; nothing was changed.
+        """
+        key = self._key(session_id)
+        for _ in range(MOST_TRIES):
+            found = await self._store.read("HGET", key, "details")
+            before = found if isinstance(found, bytes) else b""
+            after = change(_DETAILS.validate_json(before) if before else SessionDetails())
+            reply = await self._store.run(_DETAIL, [key], [before, _DETAILS.dump_json(after)], is_idempotent=True)
+            if reply is None:
+                raise _absent(session_id)
+            if reply:
+                return
+        raise StoreFailed(f"session {session_id} is changed by too many at once; try again")
 
     async def close(self, session_id: SessionId, at: float) -> None:
         """Note when it ended; the first time counts. Raises `NotFound`."""
@@ -76,12 +98,12 @@ class Sessions:
         """Delete the record. Idempotent."""
         await self._store.write_many([("UNLINK", self._key(session_id)), ("ZREM", self._keys("sessions"), session_id)])
 
-    async def next_generation(self, session_id: SessionId) -> int:
-        """Count another life of its sandbox, atomically, and return its number. Raises `NotFound`.
+    async def next_generation(self, session_id: SessionId, within: Fence = NO_FENCE) -> int:
+        """Count another life of its sandbox, atomically, and return its number. Raises `NotFound`, `StaleEpoch`.
 
         Not idempotent and never retried: a number that was lost with its reply is skipped, which is harmless.
         """
-        return await self._change(session_id, "HINCRBY", "generation", "1")
+        return await self._change(session_id, "HINCRBY", "generation", "1", within)
 
     async def claim(self, session_id: SessionId, run_id: RunId, within: Fence) -> int:
         """Give the session to a run, which alone may write to its cell log until it has finished; the session's epoch.
@@ -107,6 +129,26 @@ class Sessions:
             case _:
                 raise StaleEpoch(f"run {run_id} has been taken over by another replica; stop driving it")
 
+    async def take(self, session_id: SessionId, epoch: int) -> int:
+        """Begin a new epoch of a session that no run is in, for whoever changes it between runs: what another replica
+        keeps of it is outdated from now on. The new epoch.
+
+        Raises:
+            StaleEpoch: somebody has claimed it since it had that epoch.
+            NotFound
+        """
+        fence = self.fence(session_id, epoch) if epoch else NO_FENCE  # one that nobody has used yet may have none
+        return await self._change(session_id, "HINCRBY", "epoch", "1", fence)
+
+    async def epoch_of(self, session_id: SessionId) -> int:
+        """How often it was claimed or taken. Raises `NotFound`."""
+        reply = await self._store.read("HMGET", self._key(session_id), "created_at", "epoch")
+        assert isinstance(reply, list)
+        created_at, epoch = reply
+        if created_at is None:
+            raise _absent(session_id)
+        return int(epoch) if isinstance(epoch, bytes) else 0
+
     async def user_of(self, session_id: SessionId) -> RunId | None:
         """The run that claimed it last, on whatever replica; it may have finished. None before the first."""
         reply = await self._store.read("HGET", self._key(session_id), "run")
@@ -116,8 +158,13 @@ class Sessions:
         """What a write is given that is only to happen while this claim of the session stands."""
         return Fence(((self._key(session_id), epoch),))
 
-    async def _change(self, session_id: SessionId, command: str, field: str, value: str) -> int:
-        reply = await self._store.run(_CHANGE, [self._key(session_id)], [command, field, value], is_idempotent=False)
+    async def _change(
+        self, session_id: SessionId, command: str, field: str, value: str, within: Fence = NO_FENCE
+    ) -> int:
+        keys, arguments = [self._key(session_id)], [command, field, value]
+        reply = await self._store.run(_CHANGE, keys, arguments, is_idempotent=False, fence=within)
+        if reply == STALE:
+            raise StaleEpoch(f"session {session_id} has been taken over by another replica; stop using it")
         if not isinstance(reply, int):
             raise _absent(session_id)
         return reply

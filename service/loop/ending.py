@@ -66,7 +66,9 @@ def partial(state: RunState, reason: StopReason, message: str = "") -> RunState:
 
 
 def _final_reason(state: RunState, reason: StopReason) -> StopReason:
-    return StopReason.CANCELLED if state.stops.cancelled else reason
+    if state.stops.cancelled:
+        return StopReason.CANCELLED
+    return StopReason.DIVERGED if state.stops.diverged else reason
 
 
 def stop(state: RunState) -> RunState:
@@ -74,6 +76,8 @@ def stop(state: RunState) -> RunState:
     stops = state.stops
     if stops.cancelled:
         return partial(state, StopReason.CANCELLED)
+    if stops.diverged:
+        return partial(state, StopReason.DIVERGED)
     reason = StopReason.DEADLINE if stops.deadline_passed or stops.deadline_neared else StopReason.SANDBOX_LOST
     if all(message.role != "assistant" for message in state.messages):
         # Nothing was asked yet (the run waited for its turn all the time), so there is nothing to wrap up.

@@ -7,7 +7,7 @@ A run *is* the list of these. They are the journal's entries, the feed that clie
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.ids import CallId, KeyId, RunId, SandboxId, SessionId
+from service.ids import CallId, CellId, KeyId, RunId, SandboxId, SessionId
 from service.loop.values import (
     AnswerSource,
     BlobRef,
@@ -16,6 +16,7 @@ from service.loop.values import (
     ChildShown,
     ContextBinding,
     ContextShown,
+    DivergencePolicy,
     ForkedFrom,
     HostCallKey,
     Limits,
@@ -73,6 +74,7 @@ class RunSubmitted:
     """Of a fork: whose first turns it begins with."""
     imported_from: RunId | None = None
     """Of a run that was imported: what it was called where it ran."""
+    on_divergence: DivergencePolicy = "tell"
 
     @property
     def key_line(self) -> tuple[KeyId, ...]:
@@ -182,6 +184,8 @@ class NamespaceRebuilt:
     cells: int
     missing: tuple[str, ...] = ()
     """Variables that could not be brought back, because a re-run cell diverged or died."""
+    diverged: tuple[CellId, ...] = ()
+    """Cells that did not end as they had: another output, another host call than before, or the kernel's death."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ Rules
    reply, readings and rebuilds by one a cell, compactions by one a turn.
 
 Transitions (`!` any reason to stop; `wrap-up*` is skipped, for `Finish` with the partial answer, when no money was kept
-for it, on cancel, or when the deadline has passed)
+for it, on cancel, after a divergence, or when the deadline has passed)
 
     due               answered by            then
     ---------------   --------------------   ---------------------------------------------------------------------
@@ -50,7 +50,7 @@ for it, on cancel, or when the deadline has passed)
     RunCell, ReadVariable, RebuildNamespace, BindHistory
                       SandboxLost            wrap-up*(sandbox_lost)
     RunCell, RebuildNamespace of a direct cell: namespace lost: RebuildNamespace · Finish(cell_done)
-    stop              (within evolve)        cancelled: Finish(partial) · deadline, sandbox lost: wrap-up*
+    stop              (within evolve)        cancelled, diverged: Finish(partial) · deadline, sandbox lost: wrap-up*
 """
 
 from collections.abc import Iterable
@@ -274,6 +274,9 @@ def _compact(state: RunState, summary: str) -> RunState:
 def _sandbox_answered(state: RunState, event: CellFinished | ValueRead | NamespaceRebuilt) -> RunState:
     if isinstance(event, CellFinished):
         state = replace(state, outer_left=event.outer_left)
+    if isinstance(event, NamespaceRebuilt) and event.diverged and state.submitted.on_divergence == "stop":
+        message = state.stops.message or notices.diverged(event.diverged)
+        state = replace(state, stops=replace(state.stops, diverged=True, message=message))
     match state.phase, event:
         case Running() as running, CellFinished(result=result) if running.cell_id == result.cell_id:
             return turn.cell_finished(state, running, result)

@@ -68,6 +68,13 @@ def namespace_rebuilt(missing: tuple[str, ...]) -> str:
     return f"The interpreter had to be restarted. These variables are lost and must be made again: {names}{more}."
 
 
+def diverged(cells: tuple[str, ...]) -> str:
+    """For people: why a run that was not to go on after a divergence was stopped."""
+    more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
+    named = ", ".join(cells[:5])
+    return f"cells that were run again did not end as they had: {named}{more}"
+
+
 def schema_rule(schema: dict[str, Any]) -> str:
     return f"The answer must be JSON that satisfies this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
 

@@ -82,16 +82,17 @@ class Stops:
     deadline_passed: bool = False
     deadline_neared: bool = False
     sandbox_lost: bool = False
+    diverged: bool = False
     message: str = ""
 
     @property
     def any(self) -> bool:
-        return self.cancelled or self.deadline_passed or self.deadline_neared or self.sandbox_lost
+        return self.at_once or self.deadline_neared or self.sandbox_lost
 
     @property
     def at_once(self) -> bool:
-        """Whether there is no time left for a wrap-up."""
-        return self.cancelled or self.deadline_passed
+        """Whether there is no wrap-up: no time is left for it, or what it would be about cannot be relied on."""
+        return self.cancelled or self.deadline_passed or self.diverged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,12 +23,19 @@ class StopReason(StrEnum):
     """The root LM replied several times in a row with neither code nor a final."""
     ANSWER_TOO_LARGE = "answer_too_large"
     SANDBOX_LOST = "sandbox_lost"
+    DIVERGED = "diverged"
+    """Cells that were run again did not end as they had, and the run was not to go on then."""
     MODEL_FAILED = "model_failed"
     SUSPENDED = "suspended"
     """Its tenant may not spend any more."""
     STORE_FAILED = "store_failed"
     INTERNAL_ERROR = "internal_error"
     """A defect of this service."""
+
+
+DivergencePolicy = Literal["tell", "stop"]
+"""What follows when a cell that is run again does not end as it had: the root LM is told what is lost and goes on, or
+the run is stopped."""
 
 
 class AnswerSource(StrEnum):

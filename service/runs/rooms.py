@@ -12,6 +12,7 @@ from service.journal.requests import Requests
 from service.journal.values import Recorded
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
+from service.loop.values import DivergencePolicy
 from service.models.catalog import Catalog, Route
 from service.runs.calls.metered_call import MeteredCalls
 from service.runs.dispatch.dispatch import Dispatch
@@ -50,6 +51,8 @@ class RunsRooms:
     leases: Leases
     quotas: Quotas
     storage: Storage
+    on_divergence: DivergencePolicy
+    """Of runs whose requests leave it open."""
     now: Callable[[], float]
 
     async def route_to(self, model: str) -> Route:

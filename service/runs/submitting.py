@@ -30,6 +30,7 @@ async def submitted_event(
             sub_route=await rooms.route_to(request.sub_model),
             pack=rooms.packs.get(request.prompt_pack) or read_pack(request.prompt_pack),
             at=rooms.now(),
+            on_divergence=request.on_divergence or rooms.on_divergence,
             family=family,
         ),
     )

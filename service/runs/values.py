@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.ids import KeyId, RunId, SessionId
-from service.loop.values import AnswerSource, BlobRef, ContextBinding, ForkedFrom, Limits, SandboxUse, StopReason, Tool
+from service.loop.values import (
+    AnswerSource,
+    BlobRef,
+    ContextBinding,
+    DivergencePolicy,
+    ForkedFrom,
+    Limits,
+    SandboxUse,
+    StopReason,
+    Tool,
+)
 from service.money import MAX_NANO_USD, NanoUSD
 
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
@@ -44,6 +54,8 @@ class RunRequest:
     """The API profile that this follows, where it follows one: runs are compared by it."""
     key_ancestors: tuple[KeyId, ...] = ()
     """The keys that it descends from."""
+    on_divergence: DivergencePolicy | None = None
+    """None: as the operator has set it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             health=ProviderHealth(),
             lines=Lines(settings.model_concurrency),
             leases=leases,
+            on_divergence=settings.on_divergence,
             metrics=metrics,
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())

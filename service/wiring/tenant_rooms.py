@@ -15,6 +15,7 @@ from service.journal.requests import Requests
 from service.journal.sessions import Sessions
 from service.ledger.redis_ledger import Ledger
 from service.loop.prompts import PromptPack
+from service.loop.values import DivergencePolicy
 from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
@@ -51,6 +52,7 @@ class SharedRooms:
     health: ProviderHealth
     lines: Lines
     leases: Leases
+    on_divergence: DivergencePolicy
     metrics: ReplicaMetrics
 
     def of(self, tenant_id: TenantId) -> RunsRooms:
@@ -108,4 +110,5 @@ class SharedRooms:
             leases=self.leases,
             quotas=quotas,
             storage=storage,
+            on_divergence=self.on_divergence,
         )

@@ -1,5 +1,7 @@
 """Cell logs and sessions: what a namespace is rebuilt from."""
 
+from dataclasses import replace
+
 import anyio
 import pytest
 
@@ -9,6 +11,7 @@ from service.journal.cell_log import CellLog
 from service.journal.sessions import Sessions
 from service.journal.values import CellRecord, SessionRecord
 from service.loop.values import CellStatus
+from service.store.errors import StaleEpoch
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +98,40 @@ async def test_generations_are_never_given_twice(sessions: Sessions) -> None:
     assert (await sessions.get(session)).generation == 50
 
 
+async def test_changes_of_several_at_once_are_all_kept(sessions: Sessions) -> None:
+    """Each change is made to what the others have left, not to what was there when it began."""
+    session = SessionId(new_id("ses"))
+    await sessions.create(SessionRecord(session_id=session, created_at=1.0, random_seed=1))
+
+    async def add(key: str) -> None:
+        await sessions.change(session, lambda found: replace(found, metadata={**found.metadata, key: "x"}))
+
+    async with anyio.create_task_group() as group:
+        for number in range(30):
+            group.start_soon(add, f"k{number}")
+    assert set((await sessions.get(session)).details.metadata) == {f"k{number}" for number in range(30)}
+
+
+async def test_a_session_is_changed_between_runs_only_where_nobody_came_for_it(sessions: Sessions) -> None:
+    """Whoever takes it begins a new epoch; who knew an older one only can neither take it nor count a sandbox of it."""
+    session = SessionId(new_id("ses"))
+    await sessions.create(SessionRecord(session_id=session, created_at=1.0, random_seed=1))
+    assert await sessions.epoch_of(session) == 0
+    assert await sessions.take(session, 0) == 1
+    assert await sessions.take(session, 1) == 2
+    outdated = sessions.fence(session, 1)
+    for attempt in (
+        sessions.take(session, 1),
+        sessions.next_generation(session, outdated),
+        sessions.set_hash_seed(session, 7, outdated),
+    ):
+        with pytest.raises(StaleEpoch):
+            await attempt
+    read = await sessions.get(session)
+    assert (read.generation, read.hash_seed, await sessions.epoch_of(session)) == (0, None, 2)
+    assert await sessions.next_generation(session, sessions.fence(session, 2)) == 1
+
+
 async def test_an_unknown_session_is_not_found(sessions: Sessions) -> None:
     """Nothing is read from, and nothing written to, a session that does not exist."""
     unknown = SessionId(new_id("ses"))
@@ -102,6 +139,8 @@ async def test_an_unknown_session_is_not_found(sessions: Sessions) -> None:
         sessions.get(unknown),
         sessions.next_generation(unknown),
         sessions.close(unknown, 1.0),
+        sessions.change(unknown, lambda found: found),
+        sessions.epoch_of(unknown),
         sessions.set_hash_seed(unknown, 1),
     ):
         with pytest.raises(NotFound, match=unknown):

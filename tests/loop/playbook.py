@@ -171,8 +171,8 @@ class Playbook:
             event = replace(event, outcome=outcome, blob=None, message=message)
         return self.then(event)
 
-    def rebuilt(self, *missing: str) -> "Playbook":
-        return self.then(NamespaceRebuilt(at=self.tick(), cells=1, missing=missing))
+    def rebuilt(self, *missing: str, diverged: tuple[CellId, ...] = ()) -> "Playbook":
+        return self.then(NamespaceRebuilt(at=self.tick(), cells=1, missing=missing, diverged=diverged))
 
     def host_call(self, *failures: str, items: int = 1, function: str = "llm_query_batched") -> "Playbook":
         key = HostCallKey(cell_id=CellId(self.running.cell_id), function=function, arguments_sha256="0", ordinal=0)

@@ -68,6 +68,7 @@ def some_run(rng: Random) -> RunSubmitted:
         answer_schema=rng.choice([None, {"type": "object"}, {"type": "string"}]),
         root_window_tokens=rng.choice([600, 4_000, 200_000]),
         root_max_output_tokens=rng.choice([100, 4_000]),
+        on_divergence=rng.choice(["tell", "stop"]),
     )
 
 
@@ -88,7 +89,8 @@ def some_answer(rng: Random, command: Command, at: float) -> Event:
             blob = BLOB if read == "read" else None
             return ValueRead(at=at, variable=command.variable, outcome=read, blob=blob)
         case RebuildNamespace():
-            return NamespaceRebuilt(at=at, cells=1, missing=rng.choice([(), ("x",)]))
+            diverged = rng.choice([(), (CellId("c"),)])
+            return NamespaceRebuilt(at=at, cells=1, missing=rng.choice([(), ("x",)]), diverged=diverged)
         case Finish():
             return RunFinished(
                 at=at,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.ids import CellId
 from service.loop.commands import ANSWER, Finish, ReadVariable
 from service.loop.events import CancelRequested, DeadlineNeared, DeadlinePassed, Event, RunFinished, SandboxLost
 from service.loop.machine import decide, replay, wants_interrupt
@@ -146,6 +147,9 @@ def test_a_reply_that_arrives_while_stopping_runs_no_code_but_may_answer() -> No
     assert Playbook().then(NEARED).reply("FINAL(9)").finish.stop_reason is StopReason.ANSWERED
 
 
+DIVERGED = CellId("run_x.t1.b0")
+
+
 def lose_nothing(play: Playbook) -> Playbook:
     return play
 
@@ -165,6 +169,32 @@ def test_a_lost_sandbox_answers_whatever_needs_it(bring_about: Callable[[Playboo
     assert play.asked.purpose is Purpose.WRAP_UP
     finish = play.reply("FINAL_VAR(x)").finish
     assert (finish.stop_reason, finish.answer_source) == (StopReason.SANDBOX_LOST, AnswerSource.PARTIAL)
+
+
+def test_a_divergence_is_told_or_ends_the_run_as_it_was_asked_for() -> None:
+    """With `tell` the root LM hears what is lost and goes on; with `stop` the run ends with what it has, names the
+    cells and makes no further call."""
+    told = Playbook().code().cell(CellStatus.KILLED, namespace_lost=True).rebuilt("x", diverged=(DIVERGED,))
+    assert told.asked.purpose is Purpose.TURN
+    assert "x" in told.asked.messages[-1].content
+    stopped = Playbook(on_divergence="stop").code().cell(CellStatus.KILLED, namespace_lost=True)
+    finish = stopped.rebuilt("x", diverged=(DIVERGED,)).finish
+    assert (finish.stop_reason, finish.answer_source) == (StopReason.DIVERGED, AnswerSource.PARTIAL)
+    assert DIVERGED in finish.message
+    kept = Playbook(on_divergence="stop").code().cell(CellStatus.KILLED, namespace_lost=True).rebuilt("x")
+    assert kept.asked.purpose is Purpose.TURN
+
+
+def test_a_divergence_found_beside_the_due_command_breaks_it_off() -> None:
+    """Where the namespace is rebuilt while something else is due (after a take-over), that is interrupted, and no value
+    that a diverged namespace holds becomes the answer."""
+    asking = Playbook(on_divergence="stop").rebuilt("x", diverged=(DIVERGED,))
+    assert wants_interrupt(asking.state)
+    assert asking.unavailable(CallOutcome.CANCELLED).finish.stop_reason is StopReason.DIVERGED
+    reading = Playbook(on_divergence="stop").code().cell(answer=answer_shown("x", ready=True))
+    reading.rebuilt("x", diverged=(DIVERGED,))
+    assert wants_interrupt(reading.state)
+    assert reading.read("failed").finish.stop_reason is StopReason.DIVERGED
 
 
 def test_the_best_partial_answer_is_the_saved_one() -> None:

@@ -23,7 +23,8 @@ from tests.runs.playing import Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
 
-DIE = repl("import os\nos._exit(3)")
+DIES = "import os\nos._exit(3)"
+DIE = repl(DIES)
 ASKS_ANEW = "import time\nasked = llm_query(str(time.time_ns()))\nkept.append('poison')\nfake = asked"
 """What it asks depends on the clock, so it diverges whenever it is run again."""
 NAMES = "','.join(n for n in ('early', 'kept', 'asked', 'fake', 'late', 'mortal', 'mark') if n in globals())"
@@ -84,6 +85,21 @@ async def test_however_a_kernel_dies_its_namespace_comes_back(tmp_path: Path, de
         assert rebuilds(played.events) == [(1, ("asked", "fake", "time"))]
         assert "lost and must be made again: asked, fake" in on.model.last_observation
         assert len(on.model.sub_requests) == 2
+
+
+async def test_a_run_that_is_to_stop_at_a_divergence_does(tmp_path: Path) -> None:
+    """It ends as `diverged`, names the cell in its events and its message, and asks no model any more; by the
+    operator's setting as by its own wish."""
+    turns = (repl("early = 1"), repl(ASKS_ANEW.replace("kept.append('poison')\n", "")), repl(DIES))
+    async with stage(tmp_path, *turns, settings={"RLM_ON_DIVERGENCE": "stop"}) as on:
+        for asked in (await on.request("TEXT"), replace(await on.request("TEXT"), on_divergence="stop")):
+            on.model.root_requests.clear()
+            played = await on.play(asked)
+            (rebuilt,) = [event for event in played.events if isinstance(event, NamespaceRebuilt)]
+            assert played.finished.stop_reason is StopReason.DIVERGED
+            assert rebuilt.diverged == (f"{played.run_id}.t2.b0",)
+            assert rebuilt.diverged[0] in played.finished.message
+            assert len(on.model.root_requests) == 3
 
 
 async def test_a_cell_that_kills_the_rebuilt_kernel_is_left_out(tmp_path: Path) -> None:

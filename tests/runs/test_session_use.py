@@ -10,16 +10,19 @@ import pytest
 
 from service.errors import BadRequest, NotFound
 from service.ids import SessionId
-from service.loop.values import BlobRef, CellStatus, ContextBinding, SandboxUse, StopReason
-from service.money import parse_usd
+from service.loop.events import RunFinished
+from service.loop.values import AnswerSource, BlobRef, CellStatus, ContextBinding, SandboxUse, StopReason
+from service.money import NanoUSD, parse_usd
 from service.runs.driving.seats import SessionBusy, SessionPaused
 from service.runs.session_use.contents import SessionContents
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk
-from service.runs.session_use.values import CellAsked, CellDone, Printed, SessionChange
+from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, SessionChange, Silence
 from service.sandboxes.files import FileMissing
 from service.sandboxes.values import BindRefused, ValueMissing
+from service.wiring.service import Service, open_service
 from tests.runs.playing import SUB, Stage, repl, stage
+from tests.runs.recovery.crashing import world
 
 pytestmark = pytest.mark.anyio
 
@@ -32,19 +35,23 @@ async def _uncounted(session_id: SessionId, blob: BlobRef) -> None:
 
 @dataclass(frozen=True)
 class Desk:
-    """Everything a caller does with sessions, on one stage."""
+    """Everything a caller does with sessions, at one replica."""
 
-    on: Stage
+    service: Service
     sessions: SessionDesk
     cells: DirectCells
     contents: SessionContents
 
     @classmethod
     def of(cls, on: Stage) -> "Desk":
-        runs = on.service.runs
+        return cls.beside(on.service)
+
+    @classmethod
+    def beside(cls, service: Service) -> "Desk":
+        runs = service.runs
         sessions = SessionDesk(runs)
         cells = DirectCells(runs, sessions)
-        return cls(on, sessions, cells, SessionContents(runs, cells, _uncounted))
+        return cls(service, sessions, cells, SessionContents(runs, cells, _uncounted))
 
     async def run(self, session_id: SessionId, code: str, **asked: object) -> CellDone:
         return await self.cells.done(await self.cells.start(session_id, CellAsked(code=code, **asked)))  # type: ignore[arg-type]
@@ -57,10 +64,10 @@ class Desk:
 
     async def value(self, session_id: SessionId, name: str) -> bytes:
         value = await self.contents.read_variable(session_id, name, as_="text", limit_bytes=1000)
-        return await self.on.service.blobs.read(value, 1000)
+        return await self.service.blobs.read(value, 1000)
 
     async def lose_sandbox(self, session_id: SessionId) -> None:
-        sitting = self.on.service.runs.seats.sitting(session_id)
+        sitting = self.service.runs.seats.sitting(session_id)
         assert sitting is not None
         assert sitting.session.sandbox is not None
         await sitting.session.sandbox.kill()
@@ -345,3 +352,89 @@ async def test_a_session_that_another_replica_uses_is_not_restarted(tmp_path: Pa
         with pytest.raises(SessionBusy, match="another replica"):
             await desk.cells.restart(session_id)
         assert await journal.cancel_requested(run_id)
+
+
+async def test_a_cell_on_another_replica_is_said_to_be_there(tmp_path: Path) -> None:
+    """Who watches it hears that its output is not to be had here, and at last how it ended."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        cell = replace(await on.request("c", session_id=session_id), question="", code="1")
+        journal, run_id = runs.rooms.journal, await runs.submit(cell)
+        mine = await journal.claim(run_id, runs.rooms.leases.replica, for_s=60)
+        await journal.let_go(run_id, mine.epoch)
+        theirs = await journal.claim(run_id, "another", for_s=600)
+        async with aclosing(desk.cells.watch(session_id, run_id)) as heard:
+            assert await anext(heard) == Elsewhere()
+            ended = RunFinished(
+                at=1.0,
+                stop_reason=StopReason.CELL_DONE,
+                answer_source=AnswerSource.PARTIAL,
+                answer=None,
+                spent=NanoUSD(0),
+            )
+            await journal.append(run_id, theirs.epoch, ended)
+            with anyio.fail_after(60):
+                rest = [each async for each in heard if each != Silence()]
+        (done,) = rest
+        assert isinstance(done, CellDone)
+        assert done.stop_reason is StopReason.CELL_DONE
+
+
+async def test_a_session_that_a_run_elsewhere_is_in_is_busy_here_too(tmp_path: Path) -> None:
+    """Nothing of it is read, written or paused meanwhile, and it is shown as busy."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        cell = replace(await on.request("c", session_id=session_id), question="", code="1")
+        journal, run_id = runs.rooms.journal, await runs.submit(cell)
+        mine = await journal.claim(run_id, runs.rooms.leases.replica, for_s=60)
+        await journal.let_go(run_id, mine.epoch)
+        theirs = await journal.claim(run_id, "another", for_s=600)
+        await runs.rooms.session.records.claim(session_id, run_id, journal.fence(run_id, theirs.epoch))
+        for attempt in (
+            desk.contents.variables(session_id),
+            desk.contents.files(session_id),
+            desk.contents.put_file(session_id, "f", chunks(b"x")),
+            desk.contents.write_variable(session_id, "v", chunks(b"1"), as_="json"),
+            desk.sessions.pause(session_id),
+        ):
+            with pytest.raises(SessionBusy, match=run_id):
+                await attempt
+        view = await desk.sessions.get(session_id)
+        assert (view.state, view.run_id) == ("busy", run_id)
+
+
+async def test_two_replicas_never_see_an_older_session_than_there_is(tmp_path: Path) -> None:
+    """What a cell, a restart or a written variable at one replica has changed, the other finds, although it still has
+    the sandbox of before."""
+    async with world(tmp_path) as it, open_service(it.settings) as one, open_service(it.beside()) as other:
+        first, second = Desk.beside(one), Desk.beside(other)
+        session_id = (await first.sessions.open(SessionChange())).session_id
+        await first.printed(session_id, "x = 1")
+        await second.printed(session_id, "x = 2")
+        assert await first.value(session_id, "x") == b"2"
+        await second.cells.restart(session_id)
+        assert await first.printed(session_id, "print('x' in globals())") == "False\n"
+        await second.contents.write_variable(session_id, "y", chunks(b"5"), as_="json")
+        assert await first.value(session_id, "y") == b"5"
+
+
+async def test_a_change_between_runs_is_refused_once_another_replica_has_come(tmp_path: Path) -> None:
+    """A write whose session was claimed elsewhere while it was under way is not logged, and the caller is told so."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.printed(session_id, "x = 1")
+        records, cell_log = runs.rooms.session.records, runs.rooms.session.cell_log
+        before = await cell_log.read(session_id)
+
+        async def kept(session_id: SessionId, blob: BlobRef) -> None:
+            """Called when nothing but the writing itself is left to be done."""
+            await records.take(session_id, await records.epoch_of(session_id))
+
+        contents = SessionContents(runs, desk.cells, kept)
+        with pytest.raises(SessionBusy, match="another replica"):
+            await contents.write_variable(session_id, "x", chunks(b"2"), as_="json")
+        assert await cell_log.read(session_id) == before
+        assert await desk.value(session_id, "x") == b"1"

@@ -171,6 +171,7 @@ class ChildRuns:
             prompt_pack=given.prompt.pack.partition("@")[0],
             key_id=given.key_id,
             key_ancestors=given.key_ancestors,
+            on_divergence=given.on_divergence,
         )
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at, origin=key)

@@ -14,10 +14,9 @@ from typing import Literal, TypeVar, assert_never
 import anyio
 import anyio.abc
 
-from service.errors import BadRequest, NotFound, RlmServiceError
-from service.ids import CallId, RunId
+from service.errors import BadRequest
 from service.journal.values import RunAlreadyFinished
-from service.ledger.values import NOTHING, Charge, Entry
+from service.ledger.values import NOTHING
 from service.loop.commands import (
     AskRoot,
     BindHistory,
@@ -40,19 +39,20 @@ from service.loop.events import (
     ValueRead,
 )
 from service.loop.machine import decide, wants_interrupt
-from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised, SandboxUse
+from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
 from service.runs.calls.charges import bound_of
 from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, MeteredCall, Refused
+from service.runs.driving.prepared_session import NO_SANDBOX, PreparedSession, rebuilt_event
 from service.runs.driving.recorder import Recorder
+from service.runs.driving.wrap_up import wrap_up_hold
 from service.runs.host_calls.host_calls import HostCalls
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
 from service.runs.standing import Standing
-from service.runs.submission.first_event import wrap_up_amount
 from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema_aside, parse_checked
-from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
+from service.sandboxes.port import SandboxGone
 from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
 from service.store.errors import BlobTooLarge
 
@@ -66,9 +66,6 @@ CLEAN_UP_S = 20.0
 
 LEAST_READ_S = 5.0
 
-_NO_SANDBOX = (SandboxRefused, SandboxStartFailed, SandboxGone, NoSandboxSlot, BindRefused, NotFound)
-"""Why a run may have no (working) sandbox: facts about this run, where other errors are failures of the service."""
-
 
 class _Stopped(Enum):
     """Instead of a result: the command was broken off because the run is to stop."""
@@ -78,53 +75,6 @@ class _Stopped(Enum):
 
 _STOPPED = _Stopped.STOPPED
 Value = TypeVar("Value")
-
-
-class PreparedSession:
-    """A session that is waited for, opened and bound, while the root LM may already think.
-
-    `take_seat` waits for the run's sandbox slots and its turn in the session; `open_session` brings up the sandbox.
-    """
-
-    def __init__(
-        self,
-        take_seat: Callable[[], Awaitable[OpenSession]],
-        open_session: Callable[[OpenSession], Awaitable[None]],
-    ) -> None:
-        self._take_seat = take_seat
-        self._open_session = open_session
-        self._is_seated = anyio.Event()
-        self._is_over = anyio.Event()
-        self._session: OpenSession | None = None
-        self._failure: RlmServiceError | None = None
-
-    async def prepare(self) -> None:
-        """Do it. That there is no sandbox to be had is kept for whoever needs it; anything else is a failure."""
-        try:
-            self._session = await self._take_seat()
-            self._is_seated.set()
-            await self._open_session(self._session)
-        except _NO_SANDBOX as exc:
-            self._failure = exc
-        finally:
-            self._is_seated.set()
-            self._is_over.set()
-
-    async def seated(self) -> None:
-        """Return once the run may begin: its slots are its own."""
-        await self._is_seated.wait()
-
-    async def ready(self) -> OpenSession:
-        """The session with its sandbox; raises why there is none."""
-        await self._is_over.wait()
-        if self._failure is not None:
-            raise self._failure
-        assert self._session is not None, "preparing ends with a session or a failure"
-        return self._session
-
-    async def used(self) -> tuple[SandboxUse, ...]:
-        """What the sandboxes that it has had so far used. Bounded; never raises."""
-        return () if self._session is None else await self._session.uses.measured()
 
 
 class RunDriver:
@@ -211,7 +161,7 @@ class RunDriver:
         """Record what acting in the session comes to; without a sandbox the run cannot go on."""
         try:
             session = await self._unless_stopped(self._prepared.ready)
-        except _NO_SANDBOX as exc:
+        except NO_SANDBOX as exc:
             await self._recorder.record(SandboxLost(at=self._now(), message=str(exc)))
             return
         if isinstance(session, OpenSession):
@@ -382,11 +332,11 @@ class RunDriver:
     async def _rebuild(self, session: OpenSession) -> Event:
         try:
             rebuilt = await self._unless_stopped(lambda: session.rebuild(self._rebuild_grant, self._host_calls))
-        except _NO_SANDBOX as exc:
+        except NO_SANDBOX as exc:
             return SandboxLost(at=self._now(), message=str(exc))
         if isinstance(rebuilt, _Stopped):
             return NamespaceRebuilt(at=self._now(), cells=0)
-        return NamespaceRebuilt(at=self._now(), cells=rebuilt.cells, missing=rebuilt.missing)
+        return rebuilt_event(rebuilt, at=self._now())
 
     async def _finish(self, command: Finish) -> None:
         self._host_calls.cancel()
@@ -455,39 +405,6 @@ class RunDriver:
 
     def _now(self) -> float:
         return self._rooms.now()
-
-
-def wrap_up_hold(standing: Standing) -> Hold:
-    """The reservation that was made at submit for the root run's wrap-up call."""
-    plan = standing.submitted.wrap_up
-    assert plan is not None, "only a planned wrap-up is reserved"
-    amount = wrap_up_amount(standing.root_route.price, plan)
-    return Hold(call_id=wrap_up_hold_id(standing.run_id), amount=amount, max_output_tokens=plan.max_output_tokens)
-
-
-def wrap_up_charge(standing: Standing, *, at: float) -> Charge:
-    """What is held for the wrap-up call, and booked if nobody comes back to it."""
-    hold = wrap_up_hold(standing)
-    return Charge(
-        entry=Entry(
-            call_id=hold.call_id,
-            run_id=standing.run_id,
-            model=standing.root_route.name,
-            purpose=Purpose.WRAP_UP.value,
-            at=at,
-            nano_usd=hold.amount.nano_usd,
-            input_tokens=hold.amount.tokens - hold.max_output_tokens,
-            cached_input_tokens=0,
-            output_tokens=hold.max_output_tokens,
-            flags=("uncertain",),
-        ),
-        sub_calls=0,
-    )
-
-
-def wrap_up_hold_id(run_id: RunId) -> CallId:
-    """The reservation's id, the same for whoever looks for it."""
-    return CallId(f"{run_id}/wrap_up/held")
 
 
 def _not_done(command: Command, at: float) -> Event:

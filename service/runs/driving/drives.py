@@ -10,25 +10,26 @@ import anyio.abc
 from service.ids import CellId, RunId
 from service.journal.values import Recorded
 from service.ledger.errors import ReservationConflict
-from service.loop.commands import AskRoot, RebuildNamespace
+from service.loop.commands import RebuildNamespace
 from service.loop.events import (
     CellFinished,
     Event,
-    NamespaceRebuilt,
     RunSubmitted,
     RunTakenOver,
     SandboxAcquired,
 )
 from service.loop.machine import decide, replay
-from service.loop.values import HostCallKey, Purpose
+from service.loop.values import HostCallKey
 from service.runs.calls.metered_call import HOLD_MARGIN_S
 from service.runs.calls.purse import Purse
 from service.runs.driving.child_runs import Begun, ChildRuns, Parent
-from service.runs.driving.driver import PreparedSession, RunDriver, wrap_up_charge, wrap_up_hold, wrap_up_hold_id
+from service.runs.driving.driver import RunDriver
 from service.runs.driving.lost_direct import end_lost_direct
+from service.runs.driving.prepared_session import PreparedSession, rebuilt_event
 from service.runs.driving.recorder import Recorder
 from service.runs.driving.seats import Seat, Seats
 from service.runs.driving.tenure import Tenure
+from service.runs.driving.wrap_up import is_wrap_up, wrap_up_charge, wrap_up_hold, wrap_up_hold_id
 from service.runs.host_calls.budget import BudgetReport
 from service.runs.host_calls.children import ChildAnswer, Children, ChildRequest
 from service.runs.host_calls.host_calls import HostCalls
@@ -105,20 +106,20 @@ class Drives:
         Raises:
             RunStalled: it was taken over often enough without coming any further.
         """
-        rooms = self._rooms
-        check_progress([entry.event for entry in recorded])
-        due = decide(replay([entry.event for entry in recorded]))
-        wrap_up_is_due = isinstance(due, AskRoot) and due.purpose is Purpose.WRAP_UP
-        uncertain = await Settles(rooms.journal, rooms.ledger, rooms.metered).settle_open_calls(
-            tenure.run_id,
-            tenure.epoch,
-            tenure.fence,
-            except_for=frozenset() if wrap_up_is_due else frozenset({wrap_up_hold_id(tenure.run_id)}),
-            at=rooms.now(),
-        )
+        rooms, run_id = self._rooms, tenure.run_id
+        events = [entry.event for entry in recorded]
+        check_progress(events)
+        settles = Settles(rooms.journal, rooms.ledger, rooms.metered)
+        wrap_up = frozenset({wrap_up_hold_id(run_id)})
+        lost = await settles.left_open(run_id, unused=wrap_up, at=rooms.now())
+        uncertain = sum(not call.is_journalled for call in lost)
         told = RunTakenOver(at=rooms.now(), epoch=tenure.epoch, uncertain_calls=uncertain)
-        await rooms.journal.append(tenure.run_id, tenure.epoch, told)
-        return await rooms.events_of(tenure.run_id)
+        # Before the run is folded: were it that which ends replicas, each take-over has to count.
+        await rooms.journal.append(run_id, tenure.epoch, told)
+        if is_wrap_up(decide(replay(events))):
+            lost = await settles.left_open(run_id, unused=frozenset(), at=rooms.now())
+        await settles.settle(lost, run_id, tenure.epoch, tenure.fence)
+        return await rooms.events_of(run_id)
 
     async def _drive_child(self, begun: Begun) -> None:
         standing, parent = begun.standing, begun.parent
@@ -175,8 +176,7 @@ class Drives:
                         )
                     )
                     if rebuilt is not None and not isinstance(decide(recorder.state), RebuildNamespace):
-                        told = NamespaceRebuilt(at=self._rooms.now(), cells=rebuilt.cells, missing=rebuilt.missing)
-                        await recorder.record(told)
+                        await recorder.record(rebuilt_event(rebuilt, at=self._rooms.now()))
 
                 prepared = PreparedSession(seat.take, open_session)
                 tasks.start_soon(prepared.prepare)

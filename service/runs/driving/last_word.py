@@ -7,15 +7,17 @@ import anyio
 import structlog
 
 from service.errors import NotFound, RlmServiceError
-from service.ids import RunId
-from service.journal.values import RunAlreadyFinished, RunKept
+from service.ids import CallId, RunId
+from service.journal.values import Recorded, RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
 from service.loop.machine import decide, replay
+from service.loop.state import RunState
 from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
 from service.runs.calls.purse import run_account
-from service.runs.driving.driver import wrap_up_hold_id
+from service.runs.driving.wrap_up import is_wrap_up, wrap_up_hold_id
+from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StaleEpoch, StoreFailed
@@ -76,28 +78,45 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     # A new epoch, because nobody here knows what has become of the last append under the old one.
     if within is None:
         epoch = (await rooms.journal.claim(run_id, rooms.leases.replica, for_s=rooms.leases.for_s)).epoch
+        fence = rooms.journal.fence(run_id, epoch)
     else:
-        epoch = await rooms.journal.take_over(run_id, within=within)
-    recorded = await rooms.events_of(run_id)
-    with contextlib.suppress(NotFound):
-        await rooms.ledger.release([wrap_up_hold_id(run_id)], within=rooms.journal.fence(run_id, epoch))
-    state = replay([entry.event for entry in recorded])
+        epoch, fence = await rooms.journal.take_over(run_id, within=within), within
+    state = _folded(run_id, await rooms.events_of(run_id))
+    due = None if state is None else decide(state)
+    await _resolve_holds(rooms, run_id, epoch, fence, wrap_up_is_unused=state is not None and not is_wrap_up(due))
     (balance,) = await rooms.ledger.balances([run_account(run_id)])
     finished = RunFinished(
         at=rooms.now(),
         stop_reason=reason,
         answer_source=AnswerSource.PARTIAL,
-        answer=state.partial,
+        answer=None if state is None else state.partial,
         spent=NanoUSD(balance.spent),
         message=message,
     )
-    command = decide(state)
-    if isinstance(command, Finish):
+    if isinstance(due, Finish):
         # The run had its answer and was about to end: what broke off then does not take the answer away.
-        answer = command.answer
-        if command.answer_text is not None:
-            answer = await rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
-        finished = replace(
-            finished, stop_reason=command.stop_reason, answer_source=command.answer_source, answer=answer
-        )
+        answer = due.answer
+        if due.answer_text is not None:
+            answer = await rooms.blobs.put(due.answer_text.encode("utf-8", "backslashreplace"))
+        finished = replace(finished, stop_reason=due.stop_reason, answer_source=due.answer_source, answer=answer)
     await rooms.journal.append(run_id, epoch, finished)
+
+
+def _folded(run_id: RunId, recorded: list[Recorded]) -> RunState | None:
+    """Where the run stands; None when that is what broke it off, which must not keep it from ending."""
+    try:
+        return replay(entry.event for entry in recorded)
+    except Exception:
+        log.exception("run_not_folded", run_id=run_id)
+        return None
+
+
+async def _resolve_holds(rooms: RunsRooms, run_id: RunId, epoch: int, fence: Fence, *, wrap_up_is_unused: bool) -> None:
+    """Nothing of the run is in flight any more: a hold that is left is of a call whose end could not be journalled, and
+    which may have been billed."""
+    unused = frozenset({wrap_up_hold_id(run_id)}) if wrap_up_is_unused else frozenset[CallId]()
+    settles = Settles(rooms.journal, rooms.ledger, rooms.metered)
+    await settles.settle(await settles.left_open(run_id, unused=unused, at=rooms.now()), run_id, epoch, fence)
+    for call_id in unused:
+        with contextlib.suppress(NotFound):
+            await rooms.ledger.release([call_id], within=fence)

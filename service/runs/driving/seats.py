@@ -8,7 +8,7 @@ sandbox up, and its log brings the variables back. So no two runs ever hold and 
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -24,6 +24,7 @@ from service.runs.rooms import RunsRooms
 from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
+from service.store.errors import StaleEpoch
 from service.store.fences import Fence
 from service.tenants.quotas import Counted
 
@@ -134,6 +135,17 @@ class SessionBusy(RlmServiceError):
     code = "session_busy"
     fault = Fault.CALLER
     may_be_retried = True
+
+
+@contextlib.contextmanager
+def refused_where_taken(session_id: SessionId) -> Iterator[None]:
+    """For a change between runs: a run on another replica that has come for the session meanwhile is `SessionBusy`."""
+    try:
+        yield
+    except StaleEpoch as exc:
+        raise SessionBusy(
+            f"session {session_id} is in use by a run on another replica: try again when it has ended"
+        ) from exc
 
 
 class SessionPaused(RlmServiceError):
@@ -298,6 +310,26 @@ class Seats:
         if kept is None or kept.keeper is not self:
             return None
         return Sitting(kept.session, kept.run_id, has_sandbox=kept.is_in_slot)
+
+    async def forget_outdated(self, session_id: SessionId) -> None:
+        """End what is kept here of a session that was used on another replica since: its log has the rest."""
+        kept = self._kept.get(session_id)
+        if kept is None or kept.keeper is not self or kept.run_id is not None or not kept.is_in_slot:
+            return
+        if await self._rooms.session.records.epoch_of(session_id) != kept.epoch:
+            await self.end_idle(kept)
+
+    async def taken(self, session_id: SessionId, epoch: int) -> OpenSession:
+        """A session that no run is in and nothing of which is here, to be changed without a sandbox.
+
+        Raises:
+            SessionBusy: it is not at that epoch any more.
+        """
+        records = self._rooms.session.records
+        session = self.new_session(session_id)
+        with refused_where_taken(session_id):
+            session.fence_by(records.fence(session_id, await records.take(session_id, epoch)))
+        return session
 
     @contextlib.asynccontextmanager
     async def between_runs(

@@ -36,9 +36,12 @@ class OpenCall:
     is_journalled: bool
 
 
-def open_calls(lost: Iterable[Entry], members: Sequence[Member], *, at: float) -> list[OpenCall]:
+def open_calls(
+    lost: Iterable[Entry], members: Sequence[Member], *, unused: frozenset[CallId], at: float
+) -> list[OpenCall]:
     """What to do about each hold (known by what would be booked if nobody came back to it): pure, from what the
-    journals of the family say. The first member is the root run.
+    journals of the family say. The first member is the one that they all stand below. `unused` are holds of calls that
+    cannot have been made, unless a journal says that they were.
     """
     by_run = {member.run_id: member for member in members}
     journalled = {call_id: (member, call) for member in members for call_id, call in member.calls.items()}
@@ -47,6 +50,8 @@ def open_calls(lost: Iterable[Entry], members: Sequence[Member], *, at: float) -
         known = journalled.get(entry.call_id)
         if known is not None:
             found.append(OpenCall(member=known[0], finished=known[1], is_journalled=True))
+            continue
+        if entry.call_id in unused:
             continue
         finished = CallFinished(
             at=at,
@@ -71,19 +76,20 @@ class Settles:
         self._ledger = ledger
         self._metered = metered
 
-    async def settle_open_calls(
-        self, run_id: RunId, epoch: int, fence: Fence, *, except_for: frozenset[CallId], at: float
-    ) -> int:
-        """Settle the open calls of a root run and of every run below it; how many of them are uncertain. Idempotent:
-        broken off, it is done again by whoever claims the run next.
+    async def left_open(self, run_id: RunId, *, unused: frozenset[CallId], at: float) -> list[OpenCall]:
+        """What is open of a run and of every run below it."""
+        first = member_of((run_id,), await self._journal.read_all(run_id))
+        members = [first, *await descendants_of(self._journal, first.lineage)]
+        lost = await self._ledger.lost_entries([member.run_id for member in members])
+        return open_calls(lost, members, unused=unused, at=at)
+
+    async def settle(self, calls: Sequence[OpenCall], run_id: RunId, epoch: int, fence: Fence) -> None:
+        """Settle them, as the holder of the run's epoch. Idempotent: broken off, it is done again by whoever claims the
+        run next.
 
         Raises:
             StaleEpoch: the run has been taken over from us too.
         """
-        root = member_of((run_id,), await self._journal.read_all(run_id))
-        members = [root, *await descendants_of(self._journal, root.lineage)]
-        lost = await self._ledger.lost_entries([member.run_id for member in members])
-        calls = open_calls((entry for entry in lost if entry.call_id not in except_for), members, at=at)
         epochs = {run_id: epoch}
         for call in calls:
             member = call.member
@@ -92,4 +98,3 @@ class Settles:
                     epochs[member.run_id] = await self._journal.take_over(member.run_id, within=fence)
                 await self._journal.append(member.run_id, epochs[member.run_id], call.finished, within=fence)
             await self._metered.settle(call.finished, member.run_id)
-        return sum(not call.is_journalled for call in calls)

@@ -8,7 +8,7 @@ from sandbox_image.protocol import Variable
 from service.errors import BadRequest
 from service.ids import SessionId
 from service.loop.values import BlobRef
-from service.runs.driving.seats import SessionBusy
+from service.runs.driving.seats import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.sessions.open_session import OpenSession
@@ -71,7 +71,8 @@ class SessionContents:
             raise BadRequest(f"a variable may have {MAX_VALUE_BYTES} bytes: make it a context") from exc
         async with self._between_runs(session_id) as session:
             await self._keep(session_id, value)
-            await session.write_variable(WrittenVariable(name=name, value=value))
+            with refused_where_taken(session_id):
+                await session.write_variable(WrittenVariable(name=name, value=value))
         return value
 
     async def files(self, session_id: SessionId) -> FileList:
@@ -109,25 +110,34 @@ class SessionContents:
                 data={"limit_bytes": limit_bytes},
             ) from exc
         await self._keep(session_id, content)
-        await session.put_file(PutFile(path=path, content=content))
+        with refused_where_taken(session_id):
+            await session.put_file(PutFile(path=path, content=content))
         return content
 
     async def delete_file(self, session_id: SessionId, path: str) -> None:
         """Idempotent. Raises `BadRequest`, `NotAFile`."""
-        await (await self._awake(session_id)).put_file(PutFile(path=path, content=None))
+        session = await self._awake(session_id)
+        with refused_where_taken(session_id):
+            await session.put_file(PutFile(path=path, content=None))
 
     async def _awake(self, session_id: SessionId) -> OpenSession:
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is None or sitting.run_id is None:
+            await self._refuse_while_used(session_id)
         await self._cells.wake(session_id)
         sitting = self._runs.seats.sitting(session_id)
         if sitting is None:
             raise SandboxGone(f"session {session_id} had to give its sandbox up at once: try again")
         return sitting.session
 
+    async def _refuse_while_used(self, session_id: SessionId) -> None:
+        run_id = await self._cells.desk.run_in(session_id)
+        if run_id is not None:
+            raise SessionBusy(f"session {session_id} is in use by run {run_id}: wait for it, or cancel it")
+
     @asynccontextmanager
     async def _between_runs(self, session_id: SessionId) -> AsyncIterator[OpenSession]:
-        sitting = self._runs.seats.sitting(session_id)
-        if sitting is not None and sitting.run_id is not None:
-            raise SessionBusy(f"session {session_id} is in use by run {sitting.run_id}: wait for it, or cancel it")
+        await self._refuse_while_used(session_id)
         await self._cells.wake(session_id)
         async with self._runs.seats.between_runs(session_id) as session:
             if session is None:

@@ -1,22 +1,20 @@
 """Direct cells: code that a caller runs in a session, what it prints while it runs, and how it ended."""
 
 import codecs
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Literal
 
 import anyio
 
-from service.errors import NotFound
 from service.ids import CellId, RunId, SessionId, cell_id
 from service.journal.values import Recorded, RunIdTaken
 from service.loop.events import CellFinished, RunFinished, RunSubmitted
 from service.loop.values import CellResult, Limits
-from service.runs.driving.seats import SessionBusy
+from service.runs.driving.seats import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
 from service.runs.session_use.sessions import SessionDesk
-from service.runs.session_use.values import CellAsked, CellDone, Printed, Silence
+from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, Silence
 from service.runs.values import RunRequest
 from service.sandboxes.output import OutputOffsets, StreamPiece
 from service.sandboxes.port import SandboxGone
@@ -31,13 +29,16 @@ STOP_WITHIN_S = 60.0
 NO_MODEL = "scripted/sub"
 """What cells of a session without a model would call: it costs nothing and says that it is scripted."""
 
+Heard = Printed | Silence | Elsewhere | CellDone
+"""What whoever watches a cell is told, one after the other."""
+
 
 class DirectCells:
     """Runs cells in a tenant's sessions."""
 
     def __init__(self, runs: Runs, desk: SessionDesk) -> None:
         self._runs = runs
-        self._desk = desk
+        self.desk = desk
 
     async def start(self, session_id: SessionId, asked: CellAsked, run_id: RunId | None = None) -> RunId:
         """Begin the cell, once whatever is in the session has ended; `done` and `watch` tell how it goes. `run_id` is
@@ -49,7 +50,7 @@ class DirectCells:
             SessionPaused
             Whatever else `Runs.submit` raises.
         """
-        record = await self._desk.check_open(session_id)
+        record = await self.desk.check_open(session_id)
         model = asked.sub_model or record.details.sub_model or NO_MODEL
         limits = Limits(depth=0, wall_s=asked.wall_s, cell_active_s=asked.active_s, cost=asked.cost)
         request = RunRequest(
@@ -60,6 +61,7 @@ class DirectCells:
             limits=limits,
             session_id=session_id,
             code=asked.code,
+            on_divergence="tell",  # else a session whose cells diverge could not even be looked at
             key_id=asked.key_id,
             key_ancestors=asked.key_ancestors,
         )
@@ -91,14 +93,17 @@ class DirectCells:
                         continue
         raise AssertionError("a journal is followed to its run's end")
 
-    async def watch(self, session_id: SessionId, run_id: RunId) -> AsyncGenerator[Printed | Silence | CellDone, None]:
+    async def watch(self, session_id: SessionId, run_id: RunId) -> AsyncGenerator[Heard, None]:
         """What the cell prints, as it prints it, and at last how it ended.
 
         Whoever reads slowly misses the middle of what was printed meanwhile, and is told how much; the cell never
-        waits for them. A cell that runs on another replica is only heard of at its end.
+        waits for them. A cell that runs on another replica is said to be there (`Elsewhere`), and heard of at its end.
         """
         reader = _OutputReader(self._runs, session_id, cell_id(run_id, 1, 0))
         end = self._runs.end_of(run_id)
+        if end is None:
+            async for told in self._wait_for_others(run_id):
+                yield told
         pause_s, silent_s = LOOK_S[0], 0.0
         while end is not None and not reader.is_all:
             is_over = end.is_set()
@@ -121,6 +126,15 @@ class DirectCells:
             yield piece
         yield done
 
+    async def _wait_for_others(self, run_id: RunId) -> AsyncGenerator[Heard, None]:
+        """Until the cell has ended on the replica where it runs; nothing for one that has."""
+        journal = self._runs.rooms.journal
+        if (await journal.last_seq(run_id))[1]:
+            return
+        yield Elsewhere()
+        while not await journal.wait_for_end(run_id, at_most_s=SILENCE_S, unless=lambda: False):
+            yield Silence()
+
     async def interrupt(self, session_id: SessionId) -> None:
         """Stop the direct cell that runs in the session now, if one does; its variables stay. Idempotent.
 
@@ -128,8 +142,8 @@ class DirectCells:
             NotFound
             SessionBusy: what runs is not a direct cell; cancel that run instead.
         """
-        await self._desk.get(session_id)
-        run_id = await self._run_in(session_id)
+        await self.desk.get(session_id)
+        run_id = await self.desk.run_in(session_id)
         if run_id is None:
             return
         (first, *_) = await self._runs.rooms.journal.read(run_id, limit=1)
@@ -137,36 +151,28 @@ class DirectCells:
             raise SessionBusy(f"run {run_id} is in session {session_id}: cancel the run")
         await self._runs.cancel(run_id)
 
-    async def _run_in(self, session_id: SessionId) -> RunId | None:
-        """The unfinished run that is in the session, on this replica or another."""
-        sitting = self._runs.seats.sitting(session_id)
-        if sitting is not None and sitting.run_id is not None:
-            return sitting.run_id
-        run_id = await self._runs.rooms.session.records.user_of(session_id)
-        if run_id is None:
-            return None
-        with contextlib.suppress(NotFound):  # forgotten long after its end
-            if (await self._runs.show(run_id)).stop_reason is None:
-                return run_id
-        return None
-
     async def restart(self, session_id: SessionId) -> None:
         """Empty the namespace for good, ending the direct cell that runs. Files stay.
 
         Raises:
             NotFound, BadRequest, SessionPaused: as `start`.
-            SessionBusy: a run is in it, or the cell does not end.
+            SessionBusy: a run is in it, or the cell does not end, or runs on another replica.
         """
-        await self._desk.check_open(session_id)
+        await self.desk.check_open(session_id)
         await self.interrupt(session_id)
-        run_id = await self._run_in(session_id)
+        # Before it is asked whether a run is in it: one that comes later makes this epoch an old one.
+        epoch = await self._runs.rooms.session.records.epoch_of(session_id)
+        run_id = await self.desk.run_in(session_id)
         sitting = self._runs.seats.sitting(session_id)
         if run_id is not None and (sitting is None or sitting.run_id is None):
             raise SessionBusy(
                 f"run {run_id} is in session {session_id} on another replica: try again when it has ended"
             )
-        async with self._runs.seats.between_runs(session_id, patience_s=STOP_WITHIN_S) as session:
-            await (session or self._runs.seats.new_session(session_id)).restart()
+        seats = self._runs.seats
+        await seats.forget_outdated(session_id)
+        async with seats.between_runs(session_id, patience_s=STOP_WITHIN_S) as session:
+            with refused_where_taken(session_id):
+                await (session or await seats.taken(session_id, epoch)).restart()
 
     async def wake(self, session_id: SessionId) -> None:
         """See to it that the session has its sandbox, by an empty cell if it has none.
@@ -175,7 +181,8 @@ class DirectCells:
             NotFound, BadRequest, SessionPaused: as `start`.
             SandboxGone: it did not come up in time.
         """
-        await self._desk.check_open(session_id)
+        await self.desk.check_open(session_id)
+        await self._runs.seats.forget_outdated(session_id)
         sitting = self._runs.seats.sitting(session_id)
         sandbox = None if sitting is None else sitting.session.sandbox
         if sandbox is None or not sandbox.is_running:

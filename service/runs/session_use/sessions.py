@@ -1,15 +1,16 @@
 """The sessions of one tenant on one replica: opened, listed, changed, paused, closed."""
 
+import contextlib
 import secrets
 from dataclasses import replace
 
-from service.errors import BadRequest
-from service.ids import SessionId, new_id
+from service.errors import BadRequest, NotFound
+from service.ids import RunId, SessionId, new_id
 from service.journal.values import SessionDetails, SessionRecord
 from service.ledger.values import Account, Level, Unit
-from service.runs.driving.seats import SessionPaused
+from service.runs.driving.seats import SessionBusy, SessionPaused
 from service.runs.runs import Runs
-from service.runs.session_use.values import SessionChange, SessionState, SessionView, check_change
+from service.runs.session_use.values import SessionChange, SessionState, SessionView, changed, check_change
 
 
 class SessionDesk:
@@ -30,20 +31,21 @@ class SessionDesk:
         """
         check_change(asked)
         session_id = session_id or SessionId(new_id("ses"))
-        details = await self._changed(SessionDetails(), asked)
+        await self._check_model(asked)
         await self._limit(session_id, asked)
         record = SessionRecord(
             session_id=session_id,
             created_at=self._runs.rooms.now(),
             random_seed=secrets.randbits(48),
-            details=details,
+            details=changed(SessionDetails(), asked),
         )
         await self._records.create(record)
-        return self._view(record)
+        return self._view(record, None)
 
     async def get(self, session_id: SessionId) -> SessionView:
         """Raises `NotFound`."""
-        return self._view(await self._records.get(session_id))
+        record = await self._records.get(session_id)
+        return self._view(record, await self.run_in(session_id))
 
     async def list(self, limit: int = 100, before: SessionId | None = None) -> list[SessionView]:
         """Newest first, beginning below `before`."""
@@ -52,11 +54,11 @@ class SessionDesk:
     async def change(self, session_id: SessionId, change: SessionChange) -> SessionView:
         """Raises `NotFound`, `BadRequest`, and as `open` for a model."""
         check_change(change)
-        record = await self._records.get(session_id)
-        details = await self._changed(record.details, change)
+        await self._records.get(session_id)
+        await self._check_model(change)
         await self._limit(session_id, change)
-        await self._records.change(session_id, details)
-        return self._view(replace(record, details=details))
+        await self._records.change(session_id, lambda details: changed(details, change))
+        return await self.get(session_id)
 
     async def pause(self, session_id: SessionId) -> SessionView:
         """Give its sandbox up and take no more work. Its log brings variables and files back. Idempotent.
@@ -66,6 +68,8 @@ class SessionDesk:
             SessionBusy: a run is in it.
         """
         await self._records.get(session_id)
+        if (run_id := await self.run_in(session_id)) is not None:
+            raise SessionBusy(f"session {session_id} is in use by run {run_id}: wait for it, or cancel it")
         await self._runs.seats.rest(session_id)
         return await self._set_paused(session_id, is_paused=True)
 
@@ -91,38 +95,43 @@ class SessionDesk:
             raise SessionPaused(f"session {session_id} is paused: resume it first")
         return record
 
+    async def run_in(self, session_id: SessionId) -> RunId | None:
+        """The unfinished run that is in the session, on this replica or another."""
+        sitting = self._runs.seats.sitting(session_id)
+        if sitting is not None and sitting.run_id is not None:
+            return sitting.run_id
+        run_id = await self._records.user_of(session_id)
+        if run_id is None:
+            return None
+        with contextlib.suppress(NotFound):  # forgotten long after its end
+            _, is_finished = await self._runs.rooms.journal.last_seq(run_id)
+            return None if is_finished else run_id
+        return None
+
     async def _set_paused(self, session_id: SessionId, *, is_paused: bool) -> SessionView:
         record = await self._records.get(session_id)
         if record.closed_at is not None:
             raise BadRequest(f"session {session_id} is closed: open another one")
-        details = replace(record.details, is_paused=is_paused)
-        await self._records.change(session_id, details)
-        return self._view(replace(record, details=details))
+        await self._records.change(session_id, lambda details: replace(details, is_paused=is_paused))
+        return await self.get(session_id)
 
-    async def _changed(self, details: SessionDetails, change: SessionChange) -> SessionDetails:
+    async def _check_model(self, change: SessionChange) -> None:
         if change.sub_model is not None:
             await self._runs.rooms.route_to(change.sub_model)
-        return replace(
-            details,
-            name=details.name if change.name is None else change.name,
-            metadata=details.metadata if change.metadata is None else dict(change.metadata),
-            sub_model=details.sub_model if change.sub_model is None else change.sub_model,
-            budget=details.budget if change.budget is None else change.budget,
-        )
 
     async def _limit(self, session_id: SessionId, change: SessionChange) -> None:
         if change.budget is not None:
             account = Account(level=Level.SESSION, owner=session_id)
             await self._runs.rooms.ledger.set_limit(account, Unit.NANO_USD, change.budget)
 
-    def _view(self, record: SessionRecord) -> SessionView:
+    def _view(self, record: SessionRecord, run_id: RunId | None) -> SessionView:
         sitting = self._runs.seats.sitting(record.session_id)
         sandbox = None if sitting is None else sitting.session.sandbox
         details = record.details
         state: SessionState = "idle"
         if record.closed_at is not None:
             state = "closed"
-        elif sitting is not None and sitting.run_id is not None:
+        elif run_id is not None:
             state = "busy"
         elif details.is_paused:
             state = "paused"
@@ -138,6 +147,6 @@ class SessionDesk:
             closed_at=record.closed_at,
             state=state,
             generation=record.generation,
-            run_id=None if sitting is None else sitting.run_id,
+            run_id=run_id,
             isolation=None if sandbox is None else f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
         )

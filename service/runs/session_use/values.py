@@ -1,11 +1,12 @@
 """What callers of a session ask for and get."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.errors import BadRequest
 from service.ids import KeyId, RunId, SessionId
+from service.journal.values import SessionDetails
 from service.loop.values import CellResult, ContextBinding, StopReason
 from service.money import MAX_NANO_USD, NanoUSD
 
@@ -16,7 +17,7 @@ MAX_METADATA_VALUE_CHARS = 512
 
 SessionState = Literal["idle", "ready", "busy", "paused", "closed"]
 """`idle`: no sandbox, the next use brings one up with everything in it. `ready`: its sandbox waits. `busy`: a run is in
-it. As this replica sees it."""
+it, on whatever replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,11 @@ class Silence:
     """The cell goes on and has printed nothing for a while."""
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The cell runs on another replica: what it prints is not heard here before its end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone:
     """How a direct cell ended. `result` is None where it never ran."""
@@ -91,6 +97,17 @@ class SessionChange:
     metadata: Mapping[str, str] | None = None
     budget: NanoUSD | None = None
     sub_model: str | None = None
+
+
+def changed(details: SessionDetails, change: SessionChange) -> SessionDetails:
+    """The details with what is to be different."""
+    return replace(
+        details,
+        name=details.name if change.name is None else change.name,
+        metadata=details.metadata if change.metadata is None else dict(change.metadata),
+        sub_model=details.sub_model if change.sub_model is None else change.sub_model,
+        budget=details.budget if change.budget is None else change.budget,
+    )
 
 
 def check_change(change: SessionChange) -> None:

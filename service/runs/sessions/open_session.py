@@ -93,7 +93,7 @@ class OpenSession:
         self._run_id: RunId | None = None
         """The run that uses the session."""
         self._fence = NO_FENCE
-        """What may be logged for that run is fenced by."""
+        """Of all that is written for the session: of the run that uses it, or of its last claim on this replica."""
         self._rebuilt: Rebuilt | None = None
         """How the namespace came back, as long as nothing has changed it since."""
         self._attempts = 0
@@ -117,7 +117,7 @@ class OpenSession:
         record = await self._rooms.records.get(self.session_id)
         self.sandbox = await self._claimed(record, grant, beginning)
         self.uses.began(self.sandbox)
-        await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed)
+        await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed, self._fence)
         self._is_fresh = True
         return self.sandbox
 
@@ -125,7 +125,7 @@ class OpenSession:
         """One that dies of the claim, as a warm one may when the machine runs out of memory, costs a try and not the
         run."""
         for left in reversed(range(CLAIM_TRIES)):
-            generation = await self._rooms.records.next_generation(self.session_id)
+            generation = await self._rooms.records.next_generation(self.session_id, self._fence)
             sandbox = await self._rooms.pool.acquire(self._rooms.template, hash_seed=record.hash_seed)
             try:
                 await sandbox.claim(
@@ -139,6 +139,10 @@ class OpenSession:
                 raise
             return sandbox
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def fence_by(self, fence: Fence) -> None:
+        """Of what its caller changes between runs, where no run has used it here."""
+        self._fence = fence
 
     async def close(self) -> None:
         """End the sandbox; nobody uses it again. The log stays, so the session can be opened in another one."""
@@ -188,7 +192,7 @@ class OpenSession:
                 await self._bind(wanted)
             code = WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
-        return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing) else None
+        return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing or rebuilt.diverged) else None
 
     async def bind_history(self, run_id: RunId, cell_id: CellId, messages: tuple[Message, ...]) -> None:
         """Offload a part of the root's conversation into `history`."""
@@ -235,7 +239,7 @@ class OpenSession:
         return result
 
     async def write_variable(self, written: WrittenVariable) -> None:
-        """Give a variable a value. Raises `BindRefused`, `SandboxBusy`, `SandboxGone`."""
+        """Give a variable a value. Raises `BindRefused`, `SandboxBusy`, `SandboxGone`, `StaleEpoch`."""
         await self._write(written)
         await self._log_of_caller("variable", WRITTEN.dump_json(written))
 
@@ -245,12 +249,14 @@ class OpenSession:
         Raises:
             BadRequest, FileMissing, NotAFile, FileTooLarge: as `SandboxFiles` has it.
             SandboxGone: there is no sandbox (any more).
+            StaleEpoch: the session is used elsewhere by now.
         """
         await self._put(put)
         await self._log_of_caller("file", PUT.dump_json(put))
 
     async def restart(self) -> None:
-        """Empty the namespace, for rebuilds too. Raises `SandboxGone`: then there is nothing left anyway."""
+        """Empty the namespace, for rebuilds too. Raises `StaleEpoch`, and `SandboxGone`: then there is nothing left
+        anyway."""
         await self._log_of_caller("restart", b"")
         if self.sandbox is not None and self.sandbox.is_running:
             await self.sandbox.restart()

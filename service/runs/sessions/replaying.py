@@ -55,10 +55,13 @@ Outcome = Literal["same", "other", "impossible", "diverged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """How a rebuild went. `missing` names variables that could not be brought back."""
+    """How a rebuild went."""
 
     cells: int
     missing: tuple[str, ...]
+    """Variables that could not be brought back."""
+    diverged: tuple[CellId, ...] = ()
+    """Cells that did not end as they had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class Plan:
 
     records: tuple[CellRecord, ...]
     left_out: frozenset[CellId]
+    diverged: frozenset[CellId] = frozenset()
+    """Cells at which attempts broke off."""
     attempts: int = 1
 
     @property
@@ -82,18 +87,25 @@ class Plan:
         elif outcome == "diverged":
             given_up = self.records[self.records.index(broken) :]
         cells = {record.cell_id for record in given_up if record.kind == "cell"}
-        return replace(self, left_out=self.left_out | cells | {broken.cell_id}, attempts=self.attempts + 1)
+        diverged = self.diverged | ({broken.cell_id} if broken.kind == "cell" else set())
+        left_out = self.left_out | cells | {broken.cell_id}
+        return replace(self, left_out=left_out, diverged=diverged, attempts=self.attempts + 1)
 
     def rebuilt(self, others: Iterable[CellId]) -> Rebuilt:
         """What an attempt that came to its end has brought back; `others` are the cells that ended otherwise."""
-        unreliable = self.left_out.union(others)
+        diverged = self.diverged.union(others)
+        unreliable = self.left_out | diverged
         missing: set[str] = set()
         for record in self.records:
             if record.cell_id in unreliable:
                 missing.update(_names(record))
             else:
                 missing.difference_update(_names(record))
-        return Rebuilt(cells=sum(record.kind == "cell" for record in self.due), missing=tuple(sorted(missing)))
+        return Rebuilt(
+            cells=sum(record.kind == "cell" for record in self.due),
+            missing=tuple(sorted(missing)),
+            diverged=tuple(record.cell_id for record in self.records if record.cell_id in diverged),
+        )
 
 
 def plan_for(records: Iterable[CellRecord]) -> Plan:

@@ -19,7 +19,16 @@ from service.loop.commands import AskRoot, RunCell
 from service.loop.events import Event, RunSubmitted
 from service.loop.machine import decide, replay
 from service.loop.prompts import PromptFigures, PromptPack, render
-from service.loop.values import PREVIEW_CHARS, ContextShown, HostCallKey, Limits, RenderedPrompt, Tool, WrapUp
+from service.loop.values import (
+    PREVIEW_CHARS,
+    ContextShown,
+    DivergencePolicy,
+    HostCallKey,
+    Limits,
+    RenderedPrompt,
+    Tool,
+    WrapUp,
+)
 from service.models.catalog import Route
 from service.models.prices import REQUEST_OVERHEAD_TOKENS, Price, bound, input_token_bound
 from service.money import MAX_NANO_USD, NanoUSD, format_usd
@@ -82,6 +91,7 @@ class Submission:
     sub_route: Route
     pack: PromptPack
     at: float
+    on_divergence: DivergencePolicy
     family: Family | None = None
 
 
@@ -173,6 +183,7 @@ def first_event(request: RunRequest, submission: Submission) -> RunSubmitted:
         key_ancestors=request.key_ancestors,
         origin=None if family is None else family.origin,
         profile=request.profile,
+        on_divergence=submission.on_divergence,
     )
 
 

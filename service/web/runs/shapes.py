@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from service.errors import BadRequest
 from service.ids import ContextId, SessionId
-from service.loop.values import AnswerSource, ContextBinding, Limits, StopReason, Tool
+from service.loop.values import AnswerSource, ContextBinding, DivergencePolicy, Limits, StopReason, Tool
 from service.money import NanoUSD, parse_usd
 from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS, MAX_TOOLS
 from service.runs.values import RunRequest, RunView
@@ -82,6 +82,11 @@ class RunSubmission(Shape):
     answer_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that the answer must satisfy.")
     tools: Annotated[list[GivenTool], Field(fail_fast=True, max_length=MAX_TOOLS)] = Field(default_factory=list)
     prompt_pack: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "default"
+    on_divergence: DivergencePolicy | None = Field(
+        default=None,
+        description="When a cell that has to be run again does not end as it had: `tell` the root LM what is lost and "
+        "go on, or `stop` the run (as `diverged`). Left out: as the operator has set it.",
+    )
 
     def request(self, caller: Caller) -> RunRequest:
         """What `runs` is asked for, on the account of this key.
@@ -104,6 +109,7 @@ class RunSubmission(Shape):
                 for tool in self.tools
             ),
             prompt_pack=self.prompt_pack,
+            on_divergence=self.on_divergence,
             key_id=caller.key.id,
             key_ancestors=caller.key.ancestors,
         )

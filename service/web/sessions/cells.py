@@ -9,17 +9,27 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.responses import JSONResponse
 
 from service.ids import RunId, SessionId, new_id
-from service.runs.session_use.values import CellDone, Printed, Silence
+from service.runs.session_use.values import CellDone, Elsewhere, Printed, Silence
 from service.tenants.values import Scope
 from service.web.callers import CallerOfRequest, RunsOfCaller
 from service.web.doors import open_router
 from service.web.idempotency import REPLAYED, IdempotencyKey, once
 from service.web.paths import SessionIdInPath
 from service.web.preferences import EVENT_STREAM, wants_events
-from service.web.sessions.shapes import CellGiven, PrintedShown, ShownCell, ShownSession, shown_cell, shown_session
+from service.web.sessions.shapes import (
+    CellGiven,
+    ElsewhereShown,
+    PrintedShown,
+    ShownCell,
+    ShownSession,
+    shown_cell,
+    shown_session,
+)
 from service.web.sessions.uses import SessionUses, SessionUsesOfCaller
 
 router = open_router(Scope.SESSIONS, tag="sessions")
+
+_ELSEWHERE = "the cell runs on another replica: what it prints comes with the result"
 
 
 @router.post(
@@ -84,5 +94,8 @@ async def _events(uses: SessionUses, session_id: SessionId, run_id: RunId) -> As
                     yield format_sse_event(data_str=data.model_dump_json(), event=piece.stream)
                 case Silence():
                     yield KEEPALIVE_COMMENT
+                case Elsewhere():
+                    data_str = ElsewhereShown(message=_ELSEWHERE).model_dump_json()
+                    yield format_sse_event(data_str=data_str, event="elsewhere")
                 case CellDone():
                     yield format_sse_event(data_str=shown_cell(piece).model_dump_json(), event="result")

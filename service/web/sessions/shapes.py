@@ -196,6 +196,12 @@ class PrintedShown(Shown):
     missed_bytes: int = Field(description="How much before it came faster than it was read, and was not kept.")
 
 
+class ElsewhereShown(Shown):
+    """Data of an event `elsewhere`."""
+
+    message: str
+
+
 def shown_session(view: SessionView) -> ShownSession:
     return ShownSession(
         session_id=view.session_id,

@@ -77,6 +77,7 @@ async def test_a_replica_that_was_paused_too_long_changes_nothing_any_more(tmp_p
         assert taken_over.uncertain_calls == 1
         lost = [event for event in events if isinstance(event, CallFinished) and event.outcome is CallOutcome.CANCELLED]
         assert [call.estimated for call in lost] == [True]
+        assert events.index(taken_over) < events.index(lost[0])
         assert len({e.sandbox_id for e in events if isinstance(e, SandboxAcquired)}) == 2
 
 

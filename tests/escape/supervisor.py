@@ -1,16 +1,14 @@
 """A sandbox whose supervisor is the attacker's: what is left then is the first filter, its own narrower one, and what
 stands around the sandbox. Cells that begin with `MARK` run in the supervisor."""
 
-import contextlib
 import io
+import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-import docker.errors
 
 from sandbox_image.syscalls import this_architecture
 from service.sandboxes.process_provider import _LevelProvider
@@ -62,7 +60,7 @@ def subvert(provider: _LevelProvider, directory: Path) -> None:
 def subverted_image(image: str) -> Iterator[str]:
     """The same for containers, on top of `image`, for the time of the block; its name. What was built stays in the
     engine's cache until it is pruned, but bears no name any more."""
-    name = f"{image}-subverted"
+    name = f"{image}-subverted-{secrets.token_hex(8)}"  # a column beside this one takes its own away
     place = "/rlm/image/sandbox_image"
     lines = [f"FROM {image}", f"COPY {_ENTRY} {place}/{_ENTRY}"]
     files = {_ENTRY: _PROGRAM.encode()}
@@ -84,8 +82,7 @@ def subverted_image(image: str) -> Iterator[str]:
         try:
             yield name
         finally:
-            with contextlib.suppress(docker.errors.ImageNotFound):  # a run beside this one has taken it away
-                client.remove_image(name, force=True, noprune=True)
+            client.remove_image(name, force=True, noprune=True)
 
 
 def _attack(
@@ -227,9 +224,10 @@ held = []
 def dial():
     for _ in range(1000):
         s = socket.socket(socket.AF_UNIX); held.append(s); s.settimeout(1); s.connect('/rlm/session/sandbox.sock'); s.send(b'x' * 1000)
-say(attempt(dial) and 'bounded'); held.clear()
+say(attempt(dial)); held.clear()
 """,
-        words("bounded"),
+        # The queue is full, the host hung up, or it has no more descriptors: not a thousand, by any of the three.
+        words("EAGAIN", "EPIPE", "ECONNRESET", "ECONNREFUSED", "EMFILE"),
         ends=True,
         is_heavy=True,
     ),

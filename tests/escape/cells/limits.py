@@ -165,7 +165,8 @@ while True:
         name="an alarm clock for somebody else",
         code="""
 import signal
-say(attempt(signal.setitimer, signal.ITIMER_REAL, 0) and 'own', attempt(signal.alarm, 0) and 'own')
+for found in (attempt(signal.setitimer, signal.ITIMER_REAL, 0), attempt(signal.alarm, 0)):
+    say('own' if found == 'done' else found)
 from sandbox_image.syscalls import this_architecture
 say(call(this_architecture().numbers['timer_create'], 0, 0, 0))
 """,

@@ -61,7 +61,10 @@ class _Tally:
 
 
 def rows() -> list[Row]:
-    """One a test. A skipped one has not held: it is there because this machine was to show it."""
+    """One a test. A skipped one has not held: it is there because this machine was to show it.
+
+    Raises `AssertionError` unless every module was there and its tests ran to their end.
+    """
     tally = _Tally()
     words = [
         "-W",
@@ -73,6 +76,8 @@ def rows() -> list[Row]:
         str(ROOT),
         *(str(ROOT / module) for module in MODULES),
     ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main(words, plugins=[tally])
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        code = pytest.main(words, plugins=[tally])
+    assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), f"pytest {code!r}:\n{told.getvalue()[-3000:]}"
+    assert tally.rows, "pytest ran no test"
     return list(tally.rows.values())

@@ -14,7 +14,7 @@ from service.contexts.values import Context
 from service.errors import BadRequest, RlmServiceError
 from service.ids import RunId
 from service.journal.values import RunIdTaken
-from service.loop.events import CallFinished
+from service.loop.events import CallFinished, RunSubmitted
 from service.loop.values import BlobRef, CallOutcome, ContextBinding, Limits, Message, StopReason
 from service.money import NanoUSD
 from service.runs.answering.conversation import Conversation
@@ -29,7 +29,9 @@ from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectRequest
 from service.runs.requests.repeats import Try
 from service.runs.runs import Runs
+from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema_aside, parse_checked
 from service.runs.values import RunRequest, RunView
+from service.store.errors import BlobTooLarge
 
 DEFAULT_COST = NanoUSD(1_000_000_000)
 """Of a run whose profile says nothing of it."""
@@ -176,7 +178,9 @@ class Answering:
         if view.finished_at is None:
             return not await self._rooms.journal.cancel_requested(run_id)
         has_answer = view.stop_reason is StopReason.ANSWERED or view.answer is not None
-        return has_answer and self._rooms.now() < view.finished_at + STANDS_S[which]
+        if not has_answer or await self._complaint_about(view) is not None:
+            return False
+        return self._rooms.now() < view.finished_at + STANDS_S[which]
 
     async def has_ended(self, run_id: RunId) -> bool:
         """Raises `NotFound`."""
@@ -192,7 +196,8 @@ class Answering:
 
         Raises:
             NotFound: no such run.
-            NoAnswer, RunBudgetSpent, AnswerCancelled: it ended without an answer.
+            NoAnswer, RunBudgetSpent, AnswerCancelled: it ended without an answer, or with one that it had so far and
+                that breaks the schema which was asked for.
         """
         await self.has_ended(run_id)
         await self._rooms.journal.note_listener(run_id, self._rooms.leases.replica)
@@ -209,6 +214,8 @@ class Answering:
                     if thought := thought_of(recorded.event):
                         yield Thought(thought)
         view = await self._runs.show(run_id)
+        if (complaint := await self._complaint_about(view)) is not None:
+            raise no_answer(view, complaint)
         if text is None or view.stop_reason is not StopReason.ANSWERED:
             has_answer = False
             async for piece in self.answer_of(view):
@@ -226,6 +233,20 @@ class Answering:
                 yield piece
         if rest := decoder.decode(b"", final=True):
             yield rest
+
+    async def _complaint_about(self, view: RunView) -> str | None:
+        """How what a run had when it was ended breaks the schema of its answer. What was submitted was checked."""
+        if view.answer is None or view.stop_reason is StopReason.ANSWERED:
+            return None
+        submitted = (await self._rooms.journal.read(view.run_id, limit=1))[0].event
+        if not isinstance(submitted, RunSubmitted) or submitted.answer_schema is None:
+            return None
+        try:
+            text = (await self._rooms.blobs.read(view.answer, MAX_CHECKED_CHARS)).decode("utf-8", "replace")
+            await parse_checked(text, await check_schema_aside(submitted.answer_schema))
+        except (BlobTooLarge, ReplyBreaksSchema) as exc:
+            return f"what it had so far does not satisfy the JSON schema ({exc}); it is kept as the run's answer"
+        return None
 
     async def _cancel_unless_elsewhere(self, run_id: RunId) -> None:
         """Nobody listens here any more: a client that came back to another replica is that one's to wait for."""

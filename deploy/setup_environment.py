@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".installed"
+LOCKS = {"run": "requirements.txt", "documents": "requirements-image.txt", "dev": "requirements-dev.txt"}
+"""The sets of packages, each within the next."""
 
 PIP_WHEEL = "pip-26.3-py3-none-any.whl"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
@@ -35,7 +37,10 @@ class CannotSetUp(Exception):
 
 def main() -> int:
     what = sys.argv[1] if len(sys.argv) > 1 else "run"
-    requirements = ROOT / "deploy" / ("requirements.txt" if what == "run" else "requirements-dev.txt")
+    if what not in LOCKS:
+        print(f"environment: expected one of {', '.join(LOCKS)}, found {what}", file=sys.stderr)
+        return 2
+    requirements = lock_of(what)
     wanted = fingerprint(requirements)
     if environment_works() and STAMP.exists() and wanted in STAMP.read_text().split():
         return 0
@@ -47,10 +52,14 @@ def main() -> int:
     except CannotSetUp as reason:
         print(f"environment: cannot be set up. {reason}", file=sys.stderr)
         return 1
-    # What `run` needs is part of what `dev` installs, so one stamp may say both.
-    satisfied = {wanted} | ({fingerprint(ROOT / "deploy" / "requirements.txt")} if what != "run" else set())
+    # Each set holds what the ones before it need, so one stamp may say several.
+    satisfied = {fingerprint(lock_of(name)) for name in list(LOCKS)[: list(LOCKS).index(what) + 1]}
     STAMP.write_text("\n".join(sorted(satisfied)) + "\n")
     return 0
+
+
+def lock_of(what: str) -> Path:
+    return ROOT / "deploy" / LOCKS[what]
 
 
 def fingerprint(requirements: Path) -> str:

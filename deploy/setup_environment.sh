@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv with the locked dependencies, by whatever this machine has: `run` (the service) or `dev` (and its tools).
+# Make .venv with the locked dependencies, by whatever this machine has: `run` (the service), `documents` (with what reads
+# PDF and Office files) or `dev` (with its tools).
 # This file only chooses: uv, or else a CPython that the service supports. setup_environment.py does the rest.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,6 +9,7 @@ what="${1:-run}"
 if uv --version >/dev/null 2>&1; then
     case "$what" in
         run) selection="--no-dev --inexact" ;; # --inexact: leave the tools that an earlier `make test` installed
+        documents) selection="--no-dev --inexact --extra documents" ;;
         *) selection="" ;;
     esac
     echo "environment: uv sync ($what)"

@@ -14,6 +14,7 @@ import structlog
 
 from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
+from service.cli.hints import sentence_of
 from service.cli.streams import OutputLost, abandon_out, flush_out, hold_standard_descriptors
 from service.cli.visible import visible_line
 from service.errors import RlmServiceError, sole_failure
@@ -75,7 +76,7 @@ def _explain(error: Exception, *, show_traceback: bool) -> ExitCode:
     if show_traceback:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(cause, RlmServiceError):
-        sys.stderr.write(f"rlm-service: {visible_line(str(cause).removesuffix('.'))}\n")
+        sys.stderr.write(f"rlm-service: {visible_line(sentence_of(cause))}\n")
         return exit_codes.of_error(cause)
     where = traceback.extract_tb(cause.__traceback__)[-1:] if cause.__traceback__ else []
     place = f" at {os.path.basename(where[0].filename)}:{where[0].lineno}" if where else ""

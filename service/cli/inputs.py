@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.cli.counts import counted
+from service.cli.hints import NAME_ENCODING
 from service.cli.visible import visible_line
 from service.contexts.detection import DocumentFile, TextFile, UnusableFile, kind_of, look_at
 from service.contexts.encodings import Encoding
@@ -122,7 +123,7 @@ def _file(path: Path, variable: str | None, reading: Reading) -> Source:
                 raise BadRequest(f"{shown} is empty: a context needs at least one character")
             look = look_at(path, encoding=reading.encoding, as_it_is=reading.documents_as_they_are)
             if isinstance(look, UnusableFile):
-                raise BadRequest(f"{shown} {look.detail}")
+                raise BadRequest(f"{shown} {look.detail}{_remedy(look)}")
             found = look
         elif not stat.S_ISFIFO(mode):
             raise BadRequest(f"{shown} is neither a file, a directory nor a pipe")
@@ -169,7 +170,7 @@ def _named_texts(
         look = _look(path, reading)
         part = path.relative_to(root).as_posix()
         if isinstance(look, UnusableFile):
-            reasons.setdefault(look.reason, []).append(part)
+            reasons.setdefault(f"{look.reason}{_remedy(look)}", []).append(part)
         else:
             taken.append(SourceFile(name=part, path=path, found=look))
     left_out = tuple(f"{visible_line(name)}: left out {_examples(reason, names)}" for reason, names in reasons.items())
@@ -196,6 +197,10 @@ def _look(path: Path, reading: Reading) -> TextFile | DocumentFile | UnusableFil
 
 def _left_out(reason: str) -> UnusableFile:
     return UnusableFile(reason=reason, detail=reason)
+
+
+def _remedy(look: UnusableFile) -> str:
+    return f" (say {NAME_ENCODING})" if look.lacks_encoding else ""
 
 
 def _examples(reason: str, names: list[str]) -> str:

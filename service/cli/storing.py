@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from service.cli.hints import NAME_ENCODING, sentence_of
 from service.cli.inputs import Found, Source, SourceFile, StoredContext
 from service.cli.visible import visible_line
 from service.contexts.detection import DocumentFile, TextFile
@@ -64,7 +65,7 @@ async def store_source(contexts: Contexts, source: Source, telling: Telling) -> 
             return await contexts.put_named_texts(
                 source.name,
                 parts,
-                leave_out=lambda error: told.tell(f"left out: {error}"),
+                leave_out=lambda error: told.tell(f"left out: {sentence_of(error)}"),
                 progress=telling.progress,
             )
         if not source.files:
@@ -98,10 +99,18 @@ def _payload(source: Source, file: SourceFile, tell: Callable[[str], None]) -> P
             encoding = "" if given is None else given.name
             return Document(path=file.path, format=document_format, encoding=encoding, tell=tell)
         case TextFile(encoding=encoding):
-            return file.path if encoding == UTF8 else Recoded(source=file.path, encoding=encoding, tell=tell)
+            if encoding == UTF8:
+                return file.path
+            say = _overruled(tell) if encoding.origin == "guess" else tell
+            return Recoded(source=file.path, encoding=encoding, tell=say)
         case None:
             pipe = _pipe(file.path)
             return pipe if given in (None, UTF8) else Recoded(source=pipe, encoding=given, tell=tell)
+
+
+def _overruled(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, with how to overrule a guess."""
+    return lambda line: tell(f"{line}; if that is wrong, say {NAME_ENCODING}")
 
 
 def _stdin_payload(source: Source, tell: Callable[[str], None]) -> Payload:

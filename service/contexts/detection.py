@@ -40,6 +40,8 @@ class UnusableFile:
     """For several files at once: "not text"."""
     detail: str
     """For one file, after its name: what is wrong and what to do."""
+    lacks_encoding: bool = False
+    """It could be used if somebody named its encoding."""
 
 
 FileLook = TextFile | DocumentFile | UnusableFile
@@ -84,9 +86,9 @@ def look_at(path: Path, *, encoding: Encoding | None = None, as_it_is: bool = Fa
 def _unusable(path: Path, found: NoText) -> UnusableFile:
     if found.reason == "undecided":
         return UnusableFile(
-            reason="in an encoding that could not be told (say --encoding NAME)",
-            detail=f"is not UTF-8 ({found.detail}) and its encoding could not be told: "
-            "name it, such as --encoding windows-1252",
+            reason="in an encoding that could not be told",
+            detail=f"is not UTF-8 ({found.detail}) and its encoding could not be told: name it, such as windows-1252",
+            lacks_encoding=True,
         )
     advice = ADVICE.get(path.suffix.lower(), "convert it to text or JSON first")
     return UnusableFile(reason="not text", detail=f"is not text ({found.detail}): {advice}")

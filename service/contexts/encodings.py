@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 
 import anyio.to_thread
 
+from service.contexts.values import NotInEncoding
 from service.errors import BadRequest
 
 READ_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Encoding:
 
     def __str__(self) -> str:
         if self.origin == "guess":
-            return f"{self.name}, guessed from its bytes; if that is wrong, say --encoding NAME"
+            return f"{self.name}, guessed from its bytes"
         return self.name
 
 
@@ -188,9 +189,9 @@ class Recoded:
                 # Also half a surrogate pair, which UTF-16 can hold and text cannot: of it the place is not known.
                 decoded = isinstance(error, UnicodeDecodeError)
                 at = offset - len(pending) + error.start if isinstance(error, UnicodeDecodeError) else offset
-                raise BadRequest(
+                raise NotInEncoding(
                     f"{name}: expected text in {self.encoding.name}, found other bytes "
-                    f"{'at' if decoded else 'near'} offset {at}; name its encoding with --encoding NAME",
+                    f"{'at' if decoded else 'near'} offset {at}",
                     data={"name": name, "offset": at},
                 ) from error
 

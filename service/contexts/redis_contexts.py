@@ -21,8 +21,8 @@ from service.contexts.encodings import Recoded
 from service.contexts.images import LEAST_MAPPED_BYTES, Images, image_bytes
 from service.contexts.json_parsing import facts_of
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
-from service.contexts.values import Context, ContextKind, LinkedPart, Part, TextListImage
-from service.errors import BadRequest, Fault, NotFound, RlmServiceError
+from service.contexts.values import Context, ContextAbsent, ContextKind, LinkedPart, Part, TextListImage
+from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS, BlobRef
 from service.store.blob_batches import BlobBatch
@@ -190,7 +190,7 @@ class Contexts:
         return await self._keep(name, "named_texts", [part for part, _ in parts], facts, context_id=context_id)
 
     async def get(self, context_id: ContextId) -> Context:
-        """Raises `NotFound`, or `ContextOpen` while its parts are still coming."""
+        """Raises `ContextAbsent`, or `ContextOpen` while its parts are still coming."""
         value = await self._store.read("GET", self._record(context_id))
         if not isinstance(value, bytes):
             if await self._store.read("EXISTS", self._keys("open_context", context_id)) == 1:
@@ -213,7 +213,7 @@ class Contexts:
         """Forget the context. Its blobs stay until nothing refers to them (`runs.retention`).
 
         Raises:
-            NotFound
+            ContextAbsent
         """
         context = await self.get(context_id)
         keys = [self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")]
@@ -425,5 +425,5 @@ def _empty(name: str) -> BadRequest:
     return BadRequest(f"{name}: expected some content, found none; a context must not be empty")
 
 
-def _absent(context_id: ContextId) -> NotFound:
-    return NotFound(f"there is no context {context_id}: `contexts ls` lists those there are")
+def _absent(context_id: ContextId) -> ContextAbsent:
+    return ContextAbsent(f"there is no context {context_id}")

@@ -8,7 +8,7 @@ from typing import Protocol
 from sandbox_image.protocol import ImageEncoding
 from service.contexts.json_facts import parse
 from service.contexts.text_widths import narrowest
-from service.contexts.values import ContextUnit
+from service.contexts.values import ContextUnit, NotInEncoding
 from service.errors import BadRequest
 from service.loop.values import PREVIEW_CHARS
 
@@ -89,10 +89,9 @@ class TextScan:
             raise self._binary("a character that is cut off", self._offset - len(pending))
         return Facts(type_name="str", length=self._length, unit="characters", preview=self._preview.text())
 
-    def _binary(self, what: str, offset: int) -> BadRequest:
-        return BadRequest(
-            f"{self._name}: expected text in UTF-8, found {what} at byte {offset}; "
-            "convert it to UTF-8 first, or name its encoding (--encoding NAME)",
+    def _binary(self, what: str, offset: int) -> NotInEncoding:
+        return NotInEncoding(
+            f"{self._name}: expected text in UTF-8, found {what} at byte {offset}; convert it to UTF-8 first",
             data={"name": self._name, "offset": offset},
         )
 

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox_image.protocol import ImageEncoding
-from service.errors import Fault, RlmServiceError
+from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId
 
 ContextKind = Literal["text", "json", "json_lines", "named_texts"]
 ContextUnit = Literal["characters", "items", "keys"]
+
+
+class ContextAbsent(NotFound):
+    """There is no such context, or none any more."""
 
 
 class DigestMismatch(RlmServiceError):
@@ -17,6 +21,10 @@ class DigestMismatch(RlmServiceError):
     code = "digest_mismatch"
     fault = Fault.CALLER
     may_be_retried = True
+
+
+class NotInEncoding(BadRequest):
+    """The bytes are no text in the encoding in which they are read; `data` has the place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from service.errors import NotFound
 from service.ids import RunId
-from service.journal.values import Recorded
+from service.journal.values import Recorded, RunAbsent
 from service.loop.events import (
     CallFinished,
     CellFinished,
@@ -31,7 +30,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
     """Counts and sums over the events. `spent` includes child runs."""
     events = [entry.event for entry in recorded]
     if not events or not isinstance(events[0], RunSubmitted):
-        raise NotFound(f"there is no run {run_id}: `runs ls` lists those there are")
+        raise RunAbsent(f"there is no run {run_id}")
     submitted = events[0]
     finished = events[-1] if isinstance(events[-1], RunFinished) else None
     calls = [event for event in events if isinstance(event, CallFinished)]

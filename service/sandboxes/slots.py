@@ -141,8 +141,9 @@ class Slots:
         if not 1 <= levels <= self._shares.total:
             raise NoSandboxSlot(
                 f"a run of depth {levels - 1} needs {levels} sandboxes at once, one for each level of child runs, and "
-                f"this service has {self._shares.total}: lower the depth (--max-depth {self._shares.total - 1}) "
-                "or raise RLM_SANDBOX_SLOTS"
+                f"this service has {self._shares.total}: lower its depth to {self._shares.total - 1} or raise "
+                "RLM_SANDBOX_SLOTS",
+                data={"param": "limits.depth", "most": self._shares.total - 1},
             )
 
     @asynccontextmanager

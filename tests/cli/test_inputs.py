@@ -137,16 +137,18 @@ def test_every_unusable_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_document_without_its_library_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the documents extra is missing a PDF is refused with the command that installs it, for uv and for pip."""
+    """Where the documents extra is missing a PDF is refused with the command that installs it."""
     (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4")
     (tmp_path / "notes.txt").write_text("x")
     monkeypatch.setitem(sys.modules, "pypdf", None)  # Python's own way to say that it is not there
     told = refusal(str(tmp_path / "report.pdf"))
-    assert "report.pdf is a PDF: to read it, install the documents extra with `uv sync --extra documents`" in told
-    assert "`pip install 'rlm-service[documents]'`" in told
+    assert (
+        "report.pdf is a PDF: to read it, install the documents extra with `sh deploy/setup_environment.sh documents`"
+        in told
+    )
     (source,) = found(str(tmp_path))
     assert [file.name for file in source.files] == ["notes.txt"]
-    assert "uv sync --extra documents" in source.left_out[0]
+    assert "setup_environment.sh documents" in source.left_out[0]
     assert "(report.pdf)" in source.left_out[0]
 
 

@@ -36,7 +36,7 @@ def test_a_directory_of_everything(command_line: CommandLine) -> None:
     assert (context["kind"], context["length"]) == ("named_texts", 3)
     for told in (
         "a.docx: read as Word document",
-        "b.txt: converted to UTF-8 from cp1252, guessed from its bytes",
+        "b.txt: converted to UTF-8 from cp1252, guessed from its bytes; if that is wrong, say --encoding NAME",
         "left out: d.pdf: the PDF is protected by a password",
         "mixed: left out 1 file: not text (e.bin)",
         "mixed: left out 1 file: in an encoding that could not be told (say --encoding NAME) (f.txt)",

@@ -64,7 +64,7 @@ def test_too_little_is_not_guessed(tmp_path: Path, content: str) -> None:
     path = kept(tmp_path, "a.txt", content.encode("cp1252"))
     look = look_at(path)
     assert isinstance(look, UnusableFile)
-    assert look.detail.endswith("its encoding could not be told: name it, such as --encoding windows-1252")
+    assert look.detail.endswith("its encoding could not be told: name it, such as windows-1252")
     assert anyio.run(recoded, path, given_encoding("windows-1252")).decode() == content
 
 
@@ -149,14 +149,13 @@ def test_what_is_no_text_encoding_is_refused(name: str) -> None:
 
 @pytest.mark.anyio
 async def test_what_is_converted_is_told(tmp_path: Path) -> None:
-    """A guess is told as one, with how to overrule it; a wrong name is refused with the place."""
+    """A guess is told as one; a wrong name is refused with the place."""
     path = kept(tmp_path, "a.txt", GERMAN.encode("cp1252"))
     look = look_at(path)
     assert isinstance(look, TextFile)
     told: list[str] = []
     await recoded(path, look.encoding, told)
-    hint = "guessed from its bytes; if that is wrong, say --encoding NAME"
-    assert told == [f"a.txt: converted to UTF-8 from cp1252, {hint}"]
+    assert told == ["a.txt: converted to UTF-8 from cp1252, guessed from its bytes"]
     with pytest.raises(BadRequest, match=r"expected text in euc_jp, found other bytes at offset 6"):
         await recoded(path, given_encoding("euc-jp"))
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 DocumentFormat = Literal["pdf", "docx", "pptx", "spreadsheet", "html", "notebook", "mail"]
 
-INSTALL = "`uv sync --extra documents`, or with pip `pip install 'rlm-service[documents]'`"
-"""What makes the formats readable that need a library. Run in the checkout, pip takes '.[documents]'."""
+INSTALL = "`sh deploy/setup_environment.sh documents`"
+"""What makes the formats readable that need a library: run in the checkout, with uv or without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,7 +87,7 @@ class Images:
         if (known := await self._known(original)) is not None:
             return known
         image = TextImage(sha256=await self._written(original, length, encoding), encoding=encoding, length=length)
-        await self._store.write("HSET", self._key, original.sha256, _IMAGE.dump_json(image))
+        await self._store.leave(("HSET", self._key, original.sha256, _IMAGE.dump_json(image)))
         return image
 
     async def _known(self, original: BlobRef) -> TextImage | None:

@@ -71,11 +71,9 @@ class OpenContexts:
         """
         check_name(name)
         context_id, now = ContextId(new_id("ctx")), time.time()
-        await self._store.write_many(
-            [
-                ("HSET", self._key(context_id), "name", name, "created_at", repr(now), "count", "0"),
-                ("EXPIRE", self._key(context_id), OPEN_FOR_S),
-            ]
+        await self._store.leave(
+            ("HSET", self._key(context_id), "name", name, "created_at", repr(now), "count", "0"),
+            ("EXPIRE", self._key(context_id), OPEN_FOR_S),
         )
         return OpenContext(context_id=context_id, name=name, created_at=now, parts=())
 

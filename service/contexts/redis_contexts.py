@@ -44,7 +44,7 @@ READS_AT_ONCE = 8
 Source = Path | AsyncIterator[bytes] | Document | Recoded
 """Bytes as they are, in a file or as they come; or what becomes UTF-8 text only while it is taken in."""
 
-_CREATE = load_script("service.contexts", "create.lua")
+_CREATE = load_script("service.contexts", "create.lua", leaves_keys=True)
 _DELETE = load_script("service.contexts", "delete.lua")
 _RECORD = TypeAdapter(Context)
 

@@ -43,7 +43,7 @@ _HASHED_AT_ONCE = 4 << 20
 Uncount = Callable[[str], Awaitable[object]]
 """Called with the id of an upload that needs no room any more; idempotent."""
 
-_OPEN = load_script("service.contexts", "open_upload.lua")
+_OPEN = load_script("service.contexts", "open_upload.lua", leaves_keys=True)
 
 
 class UploadOffsetMismatch(RlmServiceError):
@@ -243,7 +243,7 @@ class Uploads:
     async def _become(self, upload_id: UploadId, record: _Record, path: Path) -> _Record:
         context: Context = await self._contexts.put(record.plan.name, record.plan.kind, path)
         record = replace(record, context_id=context.context_id)
-        await self._store.write("SET", self._record(upload_id), _RECORD.dump_json(record), "EX", OPEN_FOR_S)
+        await self._store.write("SET", self._record(upload_id), _RECORD.dump_json(record), "XX", "EX", OPEN_FOR_S)
         await self._end(upload_id, record)
         return record
 
@@ -251,7 +251,7 @@ class Uploads:
         """For `OPEN_FOR_S` from now."""
         commands: list[Command] = [("EXPIRE", self._record(upload_id), OPEN_FOR_S)]
         for index in self._indexes(record):
-            commands.append(("ZADD", index, repr(self._now() + OPEN_FOR_S), upload_id))
+            commands.append(("ZADD", index, "XX", repr(self._now() + OPEN_FOR_S), upload_id))
             commands.append(("EXPIRE", index, OPEN_FOR_S))
         await self._store.write_many(commands)
 

@@ -14,7 +14,7 @@ from service.store.scripts import load_fenced_script
 
 PAGE = 500
 
-_APPEND = load_fenced_script("service.journal", "log_append.lua")
+_APPEND = load_fenced_script("service.journal", "log_append.lua", leaves_keys=True)
 _RECORD = TypeAdapter(CellRecord)
 
 

@@ -27,7 +27,7 @@ from service.store.batching import Batch
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Part, Reply, ScriptCall, Store
-from service.store.errors import StaleEpoch
+from service.store.errors import StaleEpoch, TenantErased
 from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.hints import CHANNEL
 from service.store.keys import Keys
@@ -44,12 +44,13 @@ LOOK_AGAIN_AFTER_S = 2.0
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 """The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
 
-_OPEN = load_fenced_script("service.journal", "open.lua")
+_OPEN = load_fenced_script("service.journal", "open.lua", leaves_keys=True)
 _APPEND = load_fenced_script("service.journal", "append.lua")
 _CLAIM = load_script("service.journal", "claim.lua")
 _TAKE_OVER = load_fenced_script("service.journal", "take_over.lua")
 _LEASE = load_script("service.journal", "lease.lua")
 _ABANDONED = load_script("service.journal", "abandoned.lua")
+_NOTE = load_script("service.journal", "note.lua")
 
 
 def _nobody_asks(event: Event) -> None:
@@ -114,7 +115,12 @@ class Journal:
             "finish" if inherited and isinstance(inherited[-1], RunFinished) else "",
             *await self._bodies.pack_many([encode(event) for event in inherited]),
         ]
-        match await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within):
+        try:
+            opened = await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within)
+        except TenantErased:
+            await forget_tenant(self._store, self._keys.tenant)
+            raise
+        match opened:
             case b"taken":
                 raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
             case b"stale":
@@ -309,8 +315,9 @@ class Journal:
         return _run_ids(await self._store.read("ZRANGE", self._children(run_id), 0, -1))
 
     async def keep_summary(self, run_id: RunId, summary: bytes) -> None:
-        """Keep, beside a finished run, what its events come to, so that nobody need read them all for it again."""
-        await self._store.write("HSET", self._run(run_id), "summary", summary)
+        """Keep, beside a finished run, what its events come to, so that nobody need read them all for it again.
+        Nothing happens when the run is not there (any more)."""
+        await self._note(run_id, "summary", summary)
 
     async def summaries(self, run_ids: Sequence[RunId]) -> list[bytes | None]:
         """What was kept of each run; None for one of which nothing was."""
@@ -320,8 +327,8 @@ class Journal:
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     async def note_listener(self, run_id: RunId, replica: str) -> None:
-        """Somebody begins to listen to a run that exists, at this replica. Idempotent."""
-        await self._store.write("HSET", self._run(run_id), "listener", replica)
+        """Somebody begins to listen to a run at this replica. Nothing happens when it is gone. Idempotent."""
+        await self._note(run_id, "listener", replica)
 
     async def last_listener(self, run_id: RunId) -> str | None:
         """At which replica somebody began to listen last."""
@@ -330,7 +337,7 @@ class Journal:
 
     async def keep_asked(self, run_id: RunId, asked: bytes) -> None:
         """Keep, beside a run that exists, how it was asked for; it goes when the run goes. Idempotent."""
-        await self._store.write("HSET", self._run(run_id), "asked", await self._bodies.pack(asked))
+        await self._note(run_id, "asked", await self._bodies.pack(asked))
 
     async def asked(self, run_id: RunId) -> bytes | None:
         """How a run was asked for, where that was kept."""
@@ -350,14 +357,9 @@ class Journal:
         Raises:
             NotFound
         """
-        if not await self.exists(run_id):
+        if not await self._note(run_id, "cancel", "1"):
             raise _absent(run_id)
-        await self._store.write_many(
-            [
-                ("HSET", self._run(run_id), "cancel", "1"),
-                ("PUBLISH", CHANNEL, self._run(run_id)),
-            ]
-        )
+        await self._store.hint(self._run(run_id))
 
     async def cancel_requested(self, run_id: RunId) -> bool:
         return await self._store.read("HGET", self._run(run_id), "cancel") is not None
@@ -367,6 +369,10 @@ class Journal:
         with self._store.listen(self._run(run_id)) as hint:
             while not await self.cancel_requested(run_id):
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
+
+    async def _note(self, run_id: RunId, field: str, value: Part) -> bool:
+        """Whether the run is there to note it beside."""
+        return await self._store.run(_NOTE, [self._run(run_id)], [field, value], is_idempotent=True) == 1
 
     async def _page(self, run_id: RunId, after: int, limit: int) -> list[Recorded]:
         reply = await self._store.read("XRANGE", self._events(run_id), f"{after + 1}-0", "+", "COUNT", limit)

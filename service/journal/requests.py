@@ -20,7 +20,7 @@ CLAIMED_S = 30.0
 """How long a claim holds without a word of who made it: some ten times what doing a request takes."""
 RENEW_EVERY_S = CLAIMED_S / 4
 
-_CLAIM = load_script("service.journal", "claim_request.lua")
+_CLAIM = load_script("service.journal", "claim_request.lua", leaves_keys=True)
 _SETTLE = load_script("service.journal", "settle_request.lua")
 
 

@@ -13,7 +13,7 @@ from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.keys import Keys
 from service.store.scripts import load_fenced_script, load_script
 
-_CREATE = load_script("service.journal", "session_create.lua")
+_CREATE = load_script("service.journal", "session_create.lua", leaves_keys=True)
 _CLAIM = load_fenced_script("service.journal", "session_claim.lua")
 _CHANGE = load_fenced_script("service.journal", "session_change.lua")
 _DETAIL = load_script("service.journal", "session_details.lua")

@@ -88,7 +88,7 @@ class Ledger:
             else:
                 commands.append(("HSET", key, field, checked_amount(limit, "a limit")))
         if commands:
-            await self._store.write_many(commands)
+            await self._store.leave(*commands)
 
     async def reserve(
         self,

@@ -36,7 +36,7 @@ REMEMBERED_S = 30 * 24 * 3600
 UNITS = tuple(Unit)
 ENTRY = TypeAdapter(Entry)
 
-_RESERVE = load_fenced_script("service.ledger", "reserve.lua")
+_RESERVE = load_fenced_script("service.ledger", "reserve.lua", leaves_keys=True)
 _RESOLVE = load_fenced_script("service.ledger", "resolve.lua")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

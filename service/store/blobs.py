@@ -32,6 +32,7 @@ WORKERS = 8
 COPY_BYTES = 4 << 20
 GATHER_BYTES = 1 << 20
 UNFINISHED_FOR_S = 24 * 3600.0
+ERASED_IN_PASSES = 5
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
@@ -148,8 +149,13 @@ class Blobs:
         """Delete every payload, for good: the tenant whose directory this is, is gone. Idempotent."""
 
         def erase() -> None:
-            with suppress(FileNotFoundError):
-                shutil.rmtree(self._payloads.parent)
+            # Somebody may be putting or removing a payload at the same time.
+            for _ in range(ERASED_IN_PASSES):
+                with suppress(OSError):
+                    shutil.rmtree(self._payloads.parent)
+                if not self._payloads.parent.exists():
+                    return
+            shutil.rmtree(self._payloads.parent)
 
         await self.in_thread(erase)
 

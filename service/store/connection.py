@@ -37,10 +37,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import BadRequest
 from service.store.embedded import embedded_server
-from service.store.errors import StoreFailed
+from service.store.errors import StoreFailed, TenantErased
 from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL, Hint, Hints
-from service.store.scripts import Script
+from service.store.scripts import Script, load_script
 
 Reply = bytes | int | list["Reply"] | None
 Part = str | bytes | int
@@ -50,6 +50,8 @@ CONNECTIONS = 32
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
 OLDEST_SERVER = (7, 0)
+
+_LEAVE = load_script("service.store", "leave.lua", leaves_keys=True)
 
 _log = structlog.get_logger(__name__)
 
@@ -178,6 +180,19 @@ class Store:
             if isinstance(reply, RedisError):
                 raise _translated(reply, self._place) from reply
         return executed
+
+    async def leave(self, *commands: Command) -> list[Reply]:
+        """Run commands that leave keys of one tenant behind, all or nothing. The second word of each is its key. Never
+        retried: after `StoreFailed` their outcome is unknown.
+
+        Raises:
+            TenantErased: nothing was done.
+        """
+        keys = [str(command[1]) for command in commands]
+        arguments = [part for command in commands for part in (len(command), *command)]
+        replies = await self.run(_LEAVE, keys, arguments, is_idempotent=False)
+        assert isinstance(replies, list)
+        return replies
 
     async def run(
         self,
@@ -317,6 +332,8 @@ def _translated(error: RedisError | OSError, place: str, last_words: str = "") -
             message = f"its server ended and was started again; it had said: {last_words}"
         case RedisConnectionError() | OSError():
             message = f"{place} cannot be reached; check that it runs"
+        case _ if str(error).startswith("ERASED"):
+            return TenantErased("the tenant is erased: nothing can be kept for it any more")
         case _ if str(error).startswith("MISCONF"):
             message = "the server cannot write to its disk; check free space there"
         case _:

@@ -13,6 +13,12 @@ class StoreFailed(RlmServiceError):
     may_be_retried = True
 
 
+class TenantErased(StoreFailed):
+    """The tenant is erased: nothing can be kept for it any more. Whoever gets this stops working for it."""
+
+    may_be_retried = False
+
+
 class StaleEpoch(RlmServiceError):
     """Somebody else has taken the run or session over; whoever gets this stops driving it and touches nothing more."""
 

@@ -15,14 +15,20 @@ class Script:
     """Whether it begins by checking a fence (`fences`)."""
 
 
-def load_script(package: str, name: str) -> Script:
-    """The script `name` (such as `append.lua`) that ships inside `package`."""
-    return _script(name, _body(package, name))
+def load_script(package: str, name: str, *, leaves_keys: bool = False) -> Script:
+    """The script `name` (such as `append.lua`) that ships inside `package`. One that `leaves_keys` where there were
+    none does nothing for a tenant that is erased (`erasing`)."""
+    return _script(name, _guard(leaves_keys) + _body(package, name))
 
 
-def load_fenced_script(package: str, name: str) -> Script:
-    """The script `name`, which does nothing and replies `fences.STALE` when the fence of its call does not stand."""
-    return _script(name, _body("service.store", "fence.lua") + _body(package, name), is_fenced=True)
+def load_fenced_script(package: str, name: str, *, leaves_keys: bool = False) -> Script:
+    """Likewise a script that does nothing and replies `fences.STALE` when the fence of its call does not stand."""
+    body = _body("service.store", "fence.lua") + _guard(leaves_keys) + _body(package, name)
+    return _script(name, body, is_fenced=True)
+
+
+def _guard(leaves_keys: bool) -> bytes:
+    return _body("service.store", "erased.lua") if leaves_keys else b""
 
 
 def _body(package: str, name: str) -> bytes:

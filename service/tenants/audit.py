@@ -31,7 +31,7 @@ LONGEST_TEXT = 256
 PAGE = 1000
 MOST_TRIES = 50
 
-_APPEND = load_script("service.tenants", "audit_append.lua")
+_APPEND = load_script("service.tenants", "audit_append.lua", leaves_keys=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class ProviderKeys:
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, key.encode(), self._bound_to(provider))
         record = _Sealed(shown=shown, nonce_hex=nonce.hex(), sealed_hex=sealed.hex())
-        await self._store.write("HSET", self._key, provider, _SEALED.dump_json(record))
+        await self._store.leave(("HSET", self._key, provider, _SEALED.dump_json(record)))
         self._recent.clear()
         await self._log.record(deed("provider_key.left", provider, by, last_four=shown.last_four))
         return shown

@@ -19,7 +19,7 @@ LEASE_S = 60.0
 """How long a lease for work lasts without being renewed: renew it three times as often."""
 RENEWED_AT_ONCE = 1000
 
-_ACQUIRE = load_script("service.tenants", "quota_acquire.lua")
+_ACQUIRE = load_script("service.tenants", "quota_acquire.lua", leaves_keys=True)
 _RELEASE = load_script("service.tenants", "quota_release.lua")
 _RENEW = load_script("service.tenants", "quota_renew.lua")
 

@@ -15,7 +15,7 @@ from service.store.scripts import load_script
 from service.tenants.errors import RateLimited
 from service.tenants.values import Level, limit
 
-_RATES = load_script("service.tenants", "rates.lua")
+_RATES = load_script("service.tenants", "rates.lua", leaves_keys=True)
 
 
 class Rate(StrEnum):

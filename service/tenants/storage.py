@@ -16,7 +16,7 @@ from service.tenants.values import Level
 MOST_BLOBS = 10_000
 """Of one referrer and call: a script must not hold the store up."""
 
-_HOLD = load_script("service.tenants", "storage_hold.lua")
+_HOLD = load_script("service.tenants", "storage_hold.lua", leaves_keys=True)
 _DROP = load_script("service.tenants", "storage_drop.lua")
 
 

@@ -1,6 +1,7 @@
 """The tenants of this installation: made, listed, limited, suspended. Their erasure is `runs.erasure`."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from pydantic import TypeAdapter
@@ -8,6 +9,7 @@ from pydantic import TypeAdapter
 from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
 from service.store.connection import Part, Store
+from service.store.errors import TenantErased
 from service.store.scripts import load_script
 from service.tenants.audit import OPERATORS_CHAIN, AuditLogs, deed
 from service.tenants.errors import SoleTenantServed
@@ -167,7 +169,8 @@ class Tenants:
     async def _log(self, action: str, tenant: Tenant, by: Author, **details: str) -> None:
         """For the tenant to see, and for good."""
         done = deed(action, tenant.id, by, **details)
-        await self._logs.of(tenant.id).record(done)
+        with suppress(TenantErased):  # an erasure that is asked for again finds the tenant's own chain gone
+            await self._logs.of(tenant.id).record(done)
         await self._logs.of(OPERATORS_CHAIN).record(done)
 
     async def _make(self, tenant: Tenant) -> bool:

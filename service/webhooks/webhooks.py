@@ -23,7 +23,7 @@ from service.webhooks.values import MOST_WEBHOOKS, Disabled, EventType, Webhook
 
 MAX_NAME_CHARS = 100
 
-_CREATE = load_script("service.webhooks", "create.lua")
+_CREATE = load_script("service.webhooks", "create.lua", leaves_keys=True)
 _DELETE = load_script("service.webhooks", "delete.lua")
 _WEBHOOK = TypeAdapter(Webhook)
 

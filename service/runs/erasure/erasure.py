@@ -4,8 +4,8 @@
     2  its API keys go
     3  its unfinished runs are cancelled, and those that somebody drives are given `STOP_WITHIN_S` to end
     4  what it has spent is added up by month, and kept with its id: the operator's books must go on adding up
-    5  its blobs go
-    6  its keys in the store go, again and again until a whole pass finds none
+    5  its keys in the store go, for good: what still works for it can write nothing more
+    6  its blobs go
     7  its record goes
 
 What stays: the figures of step 4, and in the operator's chain of the audit log its id with what the operator did to it.
@@ -25,8 +25,7 @@ from service.journal.redis_journal import Journal, forget_tenant
 from service.ledger.redis_ledger import Ledger
 from service.store.blobs import Blobs
 from service.store.connection import Store
-from service.store.errors import StoreFailed
-from service.store.keys import Keys
+from service.store.erasing import erase_keys
 from service.tenants.records import KEYS
 from service.tenants.registry import Registry
 from service.tenants.values import Author
@@ -34,8 +33,6 @@ from service.tenants.values import Author
 STOP_WITHIN_S = 60.0
 LOOK_AGAIN_S = 0.5
 RUNS_AT_ONCE = 500
-KEYS_AT_ONCE = 500
-MOST_PASSES = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -78,8 +75,8 @@ class Erasure:
         await self._registry.api_keys.forget_all(tenant_id)
         await self._stop_runs(tenant_id, stop_within_s)
         figures = await self._keep_figures(tenant_id)
+        await erase_keys(self._store, tenant_id)
         await self._blobs_of(tenant_id).erase()
-        await self._sweep(tenant_id)
         await forget_tenant(self._store, tenant_id)
         await self._registry.tenants.forget(tenant_id, by=by)
         _log.info("tenant_erased", tenant_id=tenant_id, runs=figures.runs)
@@ -136,27 +133,3 @@ class Erasure:
                         spent[datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m")] += entry.nano_usd
                 runs += len(family)
         return ErasedFigures(erased_at=self._now(), runs=runs, calls=calls, nano_usd_by_month=dict(spent))
-
-    async def _sweep(self, tenant_id: TenantId) -> None:
-        """What somebody wrote while we were at it is found by the next pass."""
-        for _ in range(MOST_PASSES):
-            if not await self._sweep_once(Keys(tenant_id)("*")):
-                return
-        raise StoreFailed(f"something keeps writing for {tenant_id}: stop its runs and erase it again")
-
-    async def _sweep_once(self, pattern: str) -> int:
-        found, cursor = 0, b"0"
-        while True:
-            reply = await self._store.read("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_AT_ONCE)
-            assert isinstance(reply, list)
-            match reply:
-                case [bytes(following), list(names)]:
-                    keys = [name for name in names if isinstance(name, bytes)]
-                case _:
-                    raise AssertionError("SCAN answers with a cursor and names")
-            if keys:
-                await self._store.write("UNLINK", *keys)
-                found += len(keys)
-            cursor = following
-            if cursor == b"0":
-                return found

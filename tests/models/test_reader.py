@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from service.loop.values import Message
 from service.models.scripted import reader, structured
 from service.models.scripted.keywords import read_wish
+from service.models.scripted.play import play
+from service.models.scripted.script import Strategy
 
 REPORT = """The river rose in spring.
 Alice paid 250 dollars for the boat.
@@ -143,3 +146,28 @@ def test_structured_values_come_from_the_text() -> None:
     assert json.loads(structured.fill(schema, "Extract.", "Lines\nThe magic number is 1298418\n")) == {
         "magic_number": 1298418
     }
+
+
+LONG = 300_000
+"""Characters that no quadratic pattern gets through while anybody waits."""
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "label ", "one of\n", "task ", "number every ", "Question\n", "1,", "a\n\n", "Steps done: a, "]
+)
+def test_no_prompt_is_read_in_more_than_linear_time(piece: str) -> None:
+    """However a long prompt repeats itself, the reader and every strategy come to its end."""
+    prompt = f"Classify, number every {piece * (LONG // len(piece))}"
+    assert isinstance(reader.answer(prompt), str)
+    told = Message(role="user", content=prompt)
+    shown = (Message(role="system", content="llm_query"), told, Message(role="assistant", content=prompt), told)
+    for strategy in Strategy:
+        assert isinstance(play(strategy, shown, None), str)
+
+
+def test_a_schema_that_refers_to_itself_is_filled_so_far() -> None:
+    """A schema that unfolds without end gets a reply of bounded size."""
+    itself = {"type": "object", "properties": {name: {"$ref": "#"} for name in "abcdefghij"}}
+    assert len(structured.fill(itself, "Who paid?", REPORT)) < 100_000
+    nested = {"type": "array", "minItems": 20, "items": {"$ref": "#"}}
+    assert len(structured.fill(nested, "Who paid?", REPORT)) < 100_000

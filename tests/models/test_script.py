@@ -1,7 +1,10 @@
 """The names of scripted models."""
 
+import threading
 from contextlib import suppress
 
+import anyio
+import anyio.from_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +111,33 @@ async def test_counting_is_bounded() -> None:
     for number in range(MOST_COUNTED_NAMES + 10):
         await adapter.complete(request("hi", model=f"sub?window_tokens={1000 + number}"))
     assert len(adapter._calls) == MOST_COUNTED_NAMES
+
+
+@pytest.mark.anyio
+async def test_the_event_loop_goes_on_while_a_reply_is_thought_of() -> None:
+    """Whatever a tenant has a scripted model read, others are served meanwhile."""
+    began, went_on = anyio.Event(), threading.Event()
+
+    class Watched(dict[str, str]):
+        """A schema that is looked into no further until the event loop has had its turn."""
+
+        def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+            anyio.from_thread.run_sync(began.set)
+            assert went_on.wait(timeout=60)
+            return super().get(key, default)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def others() -> None:
+            await began.wait()
+            went_on.set()
+
+        tasks.start_soon(others)
+        asked = ModelRequest(
+            model="sub",
+            messages=(Message(role="user", content="Question: how many?\n\nText:\nyes"),),
+            max_output_tokens=10,
+            schema=Watched(type="integer"),
+        )
+        reply = await ScriptedAdapter(concurrency=1).complete(asked)
+    assert reply.text == "1"

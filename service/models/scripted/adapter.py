@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from service.loop.values import CallOutcome, Message, Usage
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
@@ -23,6 +24,10 @@ SHADOW_PRICE = Price(
 BYTES_PER_TOKEN = 4
 MOST_COUNTED_NAMES = 1024
 RETRY_AFTER_S = 0.05
+PLAYERS = 2
+"""How many replies are thought of at once."""
+SHORT_CHARS = 2000
+"""A reply to less than this is thought of sooner than a thread is asked to."""
 PIECE_CHARS = 64
 """Of a reply whose text is told as it comes."""
 
@@ -32,6 +37,7 @@ class ScriptedAdapter:
 
     def __init__(self, *, concurrency: int) -> None:
         self._slots = anyio.CapacityLimiter(concurrency)
+        self._players = anyio.CapacityLimiter(PLAYERS)
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._closed = False
 
@@ -51,7 +57,7 @@ class ScriptedAdapter:
             with anyio.move_on_after(request.timeout_s):
                 await anyio.sleep(script.latency_ms / 1000)
                 _fail_on_demand(script, ordinal)
-                reply = _reply(script, request)
+                reply = await self._played(script, request)
                 if request.on_text is not None:
                     await _tell(reply.text, request.on_text)
                 return reply
@@ -60,6 +66,12 @@ class ScriptedAdapter:
     async def aclose(self) -> None:
         """See `ModelAdapter.aclose`."""
         self._closed = True
+
+    async def _played(self, script: Script, request: ModelRequest) -> ModelReply:
+        """Beside the event loop, where thinking of it may take a while. What was begun is waited for: it is bounded."""
+        if request.schema is None and sum(len(message.content) for message in request.messages) < SHORT_CHARS:
+            return _reply(script, request)
+        return await anyio.to_thread.run_sync(_reply, script, request, limiter=self._players)
 
     def _count(self, model: str) -> int:
         self._calls[model] = self._calls.get(model, 0) + 1

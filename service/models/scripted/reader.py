@@ -4,6 +4,9 @@ count       how many lines speak of the keywords
 classify    which of the offered labels the text names most
 summarise   the first sentence and the most frequent words
 find        the line that shares most with the question; only its number, if a number is wanted
+
+Prompts are hostile and long, so every pattern takes linear time: what may repeat without end neither crosses a line
+that the pattern can begin on nor stands beside another that may.
 """
 
 import re
@@ -14,12 +17,14 @@ from service.models.scripted.keywords import Wish, frequent_words, read_wish
 NOT_FOUND = "NOT FOUND"
 LONGEST_LINE = 500
 
-_INSTRUCTION = re.compile(r"^\s*(?:Question|Task|Instruction|Instructions|Query)\s*:\s*", re.MULTILINE | re.IGNORECASE)
+_INSTRUCTION = re.compile(
+    r"^[ \t]*(?:Question|Task|Instruction|Instructions|Query)[ \t]*:\s*", re.MULTILINE | re.IGNORECASE
+)
 _TEXT = re.compile(
-    r"^\s*(?:Text|Context|Excerpt|Document|Documents|Chunk|Passage|Content|Data)\s*:[ \t]*\n?",
+    r"^[ \t]*(?:Text|Context|Excerpt|Document|Documents|Chunk|Passage|Content|Data)[ \t]*:[ \t]*\n?",
     re.MULTILINE | re.IGNORECASE,
 )
-_LABELS = re.compile(r"\b(?:one of|labels?|categories|classes)\b[^:\n]{0,40}:?\s*([^\n.?]{3,300})", re.IGNORECASE)
+_LABELS = re.compile(r"\b(?:one of|labels?|categories|classes)\b[^:\n]{0,40}:?\s{0,8}([^\n.?]{3,300})", re.IGNORECASE)
 _CLASSIFY = re.compile(r"\bclassif|\blabel\b|\bcategor|\bone of\b", re.IGNORECASE)
 _YES_NO = re.compile(
     r"^(?:is|are|was|were|does|do|did|has|have|can|could|will|would|should)\b|\byes or no\b", re.IGNORECASE

@@ -3,6 +3,8 @@ arrays, strings, numbers, booleans, enums, constants, unions and local reference
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from service.models.scripted import reader
@@ -10,20 +12,26 @@ from service.models.scripted.keywords import read_wish
 
 DEEPEST = 12
 MOST_ITEMS = 20
+MOST_VALUES = 1000
+"""In a whole reply: a schema that refers to itself could ask for any number of them. The rest are null."""
+MOST_CHOICES = 100
+"""Of an enum, that are looked for in the text."""
 
 
 def fill(schema: dict[str, Any], instruction: str, text: str) -> str:
     """A JSON document that satisfies the schema."""
-    return json.dumps(_Filler(schema, text).value(schema, instruction, 0), ensure_ascii=False)
+    return json.dumps(_Filler(schema, text, count(1)).value(schema, instruction, 0), ensure_ascii=False)
 
 
 class _Filler:
-    def __init__(self, root: dict[str, Any], text: str) -> None:
+    def __init__(self, root: dict[str, Any], text: str, numbers: Iterator[int]) -> None:
+        """`numbers` counts the values of the whole reply."""
         self._root = root
         self._text = text
+        self._numbers = numbers
 
     def value(self, schema: Any, instruction: str, depth: int) -> Any:
-        if not isinstance(schema, dict) or depth > DEEPEST:
+        if not isinstance(schema, dict) or depth > DEEPEST or next(self._numbers) > MOST_VALUES:
             return None
         schema = self._resolved(schema)
         if "const" in schema:
@@ -67,7 +75,7 @@ class _Filler:
         most = min(_whole(schema.get("maxItems"), MOST_ITEMS), MOST_ITEMS)
         lines = reader.matching_lines(read_wish(instruction), self._text)[:most]
         item = schema.get("items", {})
-        filled = [_Filler(self._root, line).value(item, instruction, depth + 1) for line in lines]
+        filled = [_Filler(self._root, line, self._numbers).value(item, instruction, depth + 1) for line in lines]
         while len(filled) < least:
             filled.append(self.value(item, instruction, depth + 1))
         return filled
@@ -93,7 +101,7 @@ class _Filler:
         return text[: _whole(schema.get("maxLength"), len(text))]
 
     def _choice(self, offered: list[Any]) -> Any:
-        names = [str(one) for one in offered]
+        names = [str(one) for one in offered[:MOST_CHOICES]]
         return offered[names.index(reader.classify(names, self._text))]
 
     def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from service.models.scripted.reader import split
 _STEP = re.compile(r"^# step: (\w+)", re.MULTILINE)
 _STEPS_DONE = re.compile(r"^Steps done: ([\w, ]+)\.$", re.MULTILINE)
 _FACT = re.compile(r"^(characters|hits|verified|unread|best so far|best variable|head): (.*)$", re.MULTILINE)
-_QUESTION = re.compile(r"^\s*(?:Question|Query|Task)\s*:[ \t]*\n?", re.MULTILINE)
+_QUESTION = re.compile(r"^[ \t]*(?:Question|Query|Task)[ \t]*:[ \t]*\n?", re.MULTILINE)
 _QUESTION_END = re.compile(
     r"^(?:Contexts?\b.*:$|No context was given|- `\w+`:|\[left\]|The answer must be JSON)", re.MULTILINE
 )
 _WRAP_UP = re.compile(r"\blast message\b|\bfinal answer now\b|\bno (?:more )?code can run\b", re.IGNORECASE)
 _COMPACTION = re.compile(r"about to be shortened|summari[sz]e (?:your|the) (?:progress|conversation)", re.IGNORECASE)
-_TASK_IN_CONTEXT = re.compile(r"\btask\b.*\bin `context`", re.IGNORECASE | re.DOTALL)
+_TASK = re.compile(r"\btask\b", re.IGNORECASE)
+_IN_CONTEXT = re.compile(r"\bin `context`", re.IGNORECASE)
 _FAILED = re.compile(r"^\[traceback\]|^The cell (?:was|raised)", re.MULTILINE)
 _SCHEMA = re.compile(r"satisf(?:ies|ying) this JSON Schema:\s*")
 _REQUEST_CHARS = 3000
@@ -106,7 +107,8 @@ def _question(first: str, facts: dict[str, str]) -> tuple[str, bool]:
     asked = first[start.end() :] if start else first
     end = _QUESTION_END.search(asked)
     question = (asked[: end.start()] if end else asked).strip()
-    if not _TASK_IN_CONTEXT.search(question):
+    task = _TASK.search(question)
+    if task is None or _IN_CONTEXT.search(question, task.end()) is None:
         return question, False
     try:
         head = json.loads(facts.get("head", '""'))

@@ -12,7 +12,7 @@ _TRANSFORMS = (
     (r"\bsort", '"\\n".join(sorted("\\n".join(texts).splitlines()))'),
     (r"\bunique|\bduplicates", '"\\n".join(dict.fromkeys("\\n".join(texts).splitlines()))'),
     (
-        r"\bnumber (?:the|all|every|each)\b.*\blines?\b",
+        r"\bnumber (?:the|all|every|each)\b.{0,80}\blines?\b",
         '"\\n".join(f"{n}: {line}" for n, line in enumerate("\\n".join(texts).splitlines(), start=1))',
     ),
     (r"\brepeat|\bverbatim|\breturn (?:the )?(?:whole|entire|all)\b|\bcopy of\b", '"\\n".join(texts)'),

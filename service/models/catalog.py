@@ -226,8 +226,11 @@ class Catalog:
         line = (
             f'models.{json.dumps(name)} = {{ {window}input_usd_per_million = "0.10", output_usd_per_million = "0.30" }}'
         )
+        has_fees = booked is not None and booked.has_fees
+        why = "is billed by more than its tokens" if has_fees else "has no price"
+        what = "figures that cover its fees too" if has_fees else 'its figures (a price of "0" is allowed)'
         return (
-            f'{name!r} has no price, so no budget could be kept: add its figures (a price of "0" is allowed) '
+            f"{name!r} {why}, so no budget could be kept: add {what} "
             f"to {file} in a line such as: {line}{self._suggestion(name)}"
         )
 

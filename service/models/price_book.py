@@ -6,6 +6,7 @@ tokens, rounded up where a published price is finer.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
@@ -26,6 +27,11 @@ TEXT_MODES = frozenset({"chat", "completion", "responses"})
 NANO_PER_MILLION = Decimal(10) ** 15
 """From USD per token to nano-USD per million tokens."""
 
+_FEES = ("input_cost_per_request", "output_cost_per_request", "citation_cost_per_token")
+_ALWAYS_SEARCHES = re.compile(r"(?:^|[/-])(?:sonar|search|deep-research|online)(?:$|[-:])")
+"""Models that search the web whether they are asked to or not, and bill that beside their tokens. Only names tell: the
+map gives a fee per search to hundreds of models that search when a request says so, which ours never does."""
+
 DEFAULT_OUTPUT_TOKENS = 4096
 """Where a price is published and no output limit is."""
 
@@ -44,6 +50,8 @@ class BookedModel:
     max_output_tokens: int | None
     may_reason: bool
     price: Price | None
+    has_fees: bool = False
+    """Whether a call costs more than its tokens, so that the published rates are no price."""
 
 
 class PriceBook:
@@ -113,13 +121,15 @@ def _published_model(name: str, sold_by: str | None) -> BookedModel | None:
     # A provider's several protocols are spelled after its name: bedrock_converse, vertex_ai-anthropic_models.
     if sold_by is not None and not str(entry.get("litellm_provider")).startswith(sold_by):
         return None
+    has_fees = _ALWAYS_SEARCHES.search(name) is not None or any(_rate(entry, fee) for fee in _FEES)
     window = _tokens(entry, "max_input_tokens") or _tokens(entry, "max_tokens")
     output = _tokens(entry, "max_output_tokens") or _tokens(entry, "max_tokens")
     return BookedModel(
         window_tokens=window,
         max_output_tokens=min(output or DEFAULT_OUTPUT_TOKENS, window or DEFAULT_OUTPUT_TOKENS),
         may_reason=entry.get("supports_reasoning") is True,
-        price=_published_price(entry),
+        price=None if has_fees else _published_price(entry),
+        has_fees=has_fees,
     )
 
 

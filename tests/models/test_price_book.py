@@ -55,6 +55,25 @@ def _all_rates(price: Price) -> list[int]:
     return [rate for row in rows for rate in (row.input, row.cached_input, row.cache_write, row.output)]
 
 
+def test_models_that_are_billed_by_more_than_tokens_have_no_price() -> None:
+    """Fees for requests and for searches that are always made are in no rate, so published rates are no price there."""
+    for name in ("gpt-4o-search-preview", "gpt-5-search-api", "perplexity/sonar-pro", "perplexity/pplx-7b-online"):
+        model = BOOK.find(name)
+        assert model is not None
+        assert (model.price, model.has_fees) == (None, True)
+    own = Price(input=10**10, cached_input=10**10, cache_write=10**10, output=10**10)
+    told = BOOK.find("perplexity/sonar", own=ModelEntry(price=own))
+    assert told is not None
+    assert told.price == own
+
+
+def test_a_fee_for_searches_that_are_asked_for_changes_no_price() -> None:
+    """Most models have a price for a search; only requests that ask for one cost it, and ours do not."""
+    able = [name for name, entry in _published_map().items() if entry.get("search_context_cost_per_query")]
+    models = [model for name in able if (model := BOOK.find(name)) is not None]
+    assert sum(model.price is not None for model in models) > 200
+
+
 def test_no_published_price_is_zero() -> None:
     """A 0 in the map means a subscription or ignorance, so it is no price."""
     models = [BOOK.find(name) for name in _published_map()]

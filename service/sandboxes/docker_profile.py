@@ -26,7 +26,8 @@ LABEL_DEADLINE = "rlm.deadline"
 SHM_BYTES = 16 << 20
 OVERHEAD_BYTES = 96 << 20
 """Supervisor, zygote and what a kernel has before its first cell."""
-TMP_BYTES_PER_INODE = 4096
+BYTES_PER_INODE = 4096
+LEAST_INODES = 1024
 PROCESSES_BESIDE_KERNEL = 128
 """Supervisor, zygote and their threads: the kernel's own limit is lower, so it cannot take the last of them."""
 LEAST_GUEST_PROCESSES = 1024
@@ -95,7 +96,8 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges:true", f"seccomp={seccomp_profile()}"],
             # An internal network still reaches the host's own addresses on it; without one there is only loopback.
             "NetworkMode": "none",
-            "IpcMode": "private",
+            # A namespace of its own, without the /dev/shm that the engine would mount: any number of files fits there.
+            "IpcMode": "none",
             "PidMode": "",
             "CgroupnsMode": "private",
             "UTSMode": "",
@@ -105,12 +107,9 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
             "MaskedPaths": [*map(str, TELLING_FILES), *_MASKED_BY_DOCKER],
             "ReadonlyPaths": [*map(str, COMMANDING_FILES), "/proc/asound"],
             "Tmpfs": {
-                "/tmp": (  # noqa: S108 - the container's own
-                    f"rw,noexec,nosuid,nodev,mode=1777,size={template.tmp_bytes},"
-                    f"nr_inodes={max(1024, template.tmp_bytes // TMP_BYTES_PER_INODE)}"
-                )
+                "/tmp": _bounded(template.tmp_bytes),  # noqa: S108 - the container's own
+                "/dev/shm": _bounded(SHM_BYTES),  # noqa: S108 - likewise
             },
-            "ShmSize": SHM_BYTES,
             "Mounts": [
                 {
                     "Type": "bind",
@@ -142,6 +141,12 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
             "PublishAllPorts": False,
         },
     }
+
+
+def _bounded(size_bytes: int) -> str:
+    """How memory is mounted as a place for files."""
+    inodes = max(LEAST_INODES, size_bytes // BYTES_PER_INODE)
+    return f"rw,noexec,nosuid,nodev,mode=1777,size={size_bytes},nr_inodes={inodes}"
 
 
 def _command(template: ContainerTemplate) -> list[str]:

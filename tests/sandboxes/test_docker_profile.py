@@ -74,7 +74,7 @@ def test_the_profile_is_pinned() -> None:
             "CapAdd": [],
             "SecurityOpt": ["no-new-privileges:true", seccomp],
             "NetworkMode": "none",
-            "IpcMode": "private",
+            "IpcMode": "none",
             "PidMode": "",
             "CgroupnsMode": "private",
             "UTSMode": "",
@@ -82,8 +82,10 @@ def test_the_profile_is_pinned() -> None:
             "ReadonlyRootfs": True,
             "MaskedPaths": [*(f"/proc/{name}" for name in _MASKED.split()), "/sys/firmware"],
             "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/proc/asound"],
-            "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=33554432,nr_inodes=8192"},
-            "ShmSize": 16 << 20,
+            "Tmpfs": {
+                "/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=33554432,nr_inodes=8192",
+                "/dev/shm": "rw,noexec,nosuid,nodev,mode=1777,size=16777216,nr_inodes=4096",
+            },
             "Mounts": [
                 {
                     "Type": "bind",

@@ -4,10 +4,12 @@
 
     case         one attack, and the outcomes that count as held, for each backend
     attack       what an attack has at hand inside: `attempt`, `call`, `say`
-    cells/       attacks from a cell: files, sockets, system calls, other processes, memory, endings, output, secrets
+    cells/       attacks from a cell: files, sockets, system calls, other processes, memory, endings,
+                 output, secrets, host calls
     supervisor   attacks by a sandbox whose supervisor is the attacker's: only one filter and the outer limits are left
     ground       what stands around the sandbox: bait, and how it is seen to be unharmed
     backends     where cells run here, found by starting them; versions
+    outside      sandboxes that run, as Linux and the engine tell of them
     column       all rows of one backend
     service      rows that need no backend: a hostile peer, hostile launcher clients, the gateway
 

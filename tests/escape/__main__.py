@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tests.escape import backends, service
-from tests.escape.case import BackendName
-from tests.escape.column import Choice, Row, run
+from tests.escape.case import BackendName, Row
+from tests.escape.column import Choice, run
 
 _DEADLINE_S = 900
 _SERVICE = "service"

@@ -61,3 +61,14 @@ class Case:
 
 def words(*held: str) -> frozenset[str]:
     return frozenset(held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What came of one attack on one backend."""
+
+    case: str
+    held: bool
+    found: tuple[str, ...]
+    expected: tuple[str, ...]
+    harm: tuple[str, ...] = ()

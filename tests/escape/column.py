@@ -22,10 +22,10 @@ from service.sandboxes.port import Template
 from service.sandboxes.processes import descendants
 from service.sandboxes.sandbox import Sandbox
 from tests import machine
-from tests.escape import cells, supervisor
+from tests.escape import cells, outside, supervisor
 from tests.escape.attack import armed, said
 from tests.escape.backends import Backend, open_backend
-from tests.escape.case import BackendName, Case, Harm
+from tests.escape.case import BackendName, Case, Harm, Row
 from tests.escape.ground import Ground, descriptors, open_ground, size_on_disk
 
 TEMPLATE = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=32, open_files=256, file_bytes=8 << 20)
@@ -34,17 +34,6 @@ _SAMPLE = 0.1
 """How many of the heavy attacks a short run takes."""
 _MOST_DISK_BYTES = 64 << 20
 _CONTEXT_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What came of one attack on one backend."""
-
-    case: str
-    held: bool
-    found: tuple[str, ...]
-    expected: tuple[str, ...]
-    harm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +106,23 @@ class _Column:
                 neighbour, "kept = 'mine'\nopen('mine', 'w').write('mine')", Case(name="", code="", held=frozenset())
             )
             await self._ground.remember()
+            rows += await self._seen_from_outside(pool, neighbour)
             shared = [case for case in cases if case.harm is not Harm.SANDBOX]
             rows += await self._shared(pool, shared)
             for case in cases[len(shared) :]:
                 rows += await self._shared(pool, [case])
             rows.append(await self._neighbour_row(neighbour))
+            rows.append(self._gateway_row())
             await pool.release(neighbour)
         rows.append(self._afterwards(before, ours))
         return rows
+
+    async def _seen_from_outside(self, pool: Pool, neighbour: Sandbox) -> list[Row]:
+        sandbox = await self._acquire(pool)
+        try:
+            return outside.rows(self._backend, TEMPLATE, sandbox, neighbour)
+        finally:
+            await pool.release(sandbox)
 
     async def _shared(self, pool: Pool, cases: Sequence[Case]) -> list[Row]:
         """In one sandbox, and in a new one whenever that is lost."""
@@ -238,6 +236,23 @@ class _Column:
             held=set(found) == {"mine"},
             found=tuple(found),
             expected=("mine",),
+        )
+
+    def _gateway_row(self) -> Row:
+        """What came through the one door that there is."""
+        harm: set[str] = set()
+        for call in self._ground.calls:
+            grants = re.findall(GRANT_PATTERN, call.partition(b"\r\n\r\n")[0].decode("latin-1"))
+            if len(grants) != 1 or grants[0] not in self._grants:
+                harm.add("a call without the grant of one session")
+            if b"forged" in call:
+                harm.add("a forged call")
+        return Row(
+            case="calls at the gateway are of their own sessions and cells",
+            held=not harm,
+            found=("own",),
+            expected=("own",),
+            harm=tuple(sorted(harm)),
         )
 
     def _afterwards(self, before: Mapping[str, int], ours: set[int]) -> Row:

@@ -5,7 +5,9 @@ crash, the host's name): other programs of the machine come and go meanwhile.
 """
 
 import hashlib
+import ipaddress
 import os
+import re
 import resource
 import secrets
 import socket
@@ -58,6 +60,7 @@ class Ground:
             "port": port,
             "unix_listener": self.listeners[1].getsockname(),
             "abstract_listener": self.listeners[2].getsockname()[1:].decode(),
+            "addresses": _own_addresses(),
             "store_directory": str(self.directory / "store"),
             "checkout": str(Path(__file__).resolve().parents[2]),
         }
@@ -97,6 +100,21 @@ class Ground:
                 resource.getrlimit(limit) for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
             ],
         }
+
+
+def _own_addresses() -> list[str]:
+    """Of this machine's network devices, bridges among them, as its own tables tell."""
+    found = {"127.0.0.1", "::1"}
+    with suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            found.add(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
+    with suppress(OSError):  # each local address stands above the line that calls it one
+        above = ""
+        for line in Path("/proc/net/fib_trie").read_text().splitlines():
+            if "/32 host LOCAL" in line:
+                found.add(above.rsplit(maxsplit=1)[-1])
+            above = line
+    return sorted(found)
 
 
 async def _keys(store: Store) -> object:
@@ -201,6 +219,17 @@ def _bait_process() -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
+async def _whole_request(stream: anyio.abc.SocketStream) -> bytes:
+    """Head and body. Raises `anyio.EndOfStream` where whoever asks leaves before."""
+    request = bytearray()
+    while (end := request.find(b"\r\n\r\n")) < 0:
+        request += await stream.receive()
+    length = re.search(rb"content-length: (\d+)", request[:end])
+    while len(request) < end + 4 + int(length[1] if length else 0):
+        request += await stream.receive()
+    return bytes(request)
+
+
 @asynccontextmanager
 async def _gateway(ground: Ground) -> AsyncIterator[None]:
     """Answers every call but those that say `parked`, which it keeps waiting."""
@@ -208,10 +237,9 @@ async def _gateway(ground: Ground) -> AsyncIterator[None]:
     async def answer(stream: anyio.abc.SocketStream) -> None:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
             async with stream:
-                request = b""
-                while b"prompts" not in request:
-                    request += await stream.receive()
-                ground.calls.append(request)
+                request = await _whole_request(stream)
+                if request.startswith(b"POST /host-calls "):
+                    ground.calls.append(request)
                 while b"parked" in request:  # until whoever asked is gone
                     await stream.receive()
                 body = b'{"items": [{"ok": true, "value": "answered", "kind": "", "message": ""}]}'

@@ -3,7 +3,7 @@ that they run with it too; here each is a row.
 
     a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_hostile_files.py, test_hostile_neighbour.py,
                                  test_listener.py, test_stream.py
-    a hostile launcher client    tests/sandboxes/test_launcher.py, test_launcher_directory.py
+    a hostile launcher client    tests/sandboxes/test_hostile_client.py, test_launcher.py, test_launcher_directory.py
     at the gateway               tests/gateway
     through the API              tests/web: strangers' ids on every route, bodies and heads, floods, limits, repeated
                                  requests, paths of files, contexts in pieces, the dialects, and that nothing secret
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.escape.column import Row
+from tests.escape.case import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "tests/sandboxes/test_hostile_peer.py",
+    "tests/sandboxes/test_hostile_client.py",
     "tests/sandboxes/test_hostile_files.py",
     "tests/sandboxes/test_hostile_neighbour.py",
     "tests/sandboxes/test_listener.py",
@@ -30,6 +31,7 @@ MODULES = (
     "tests/gateway",
     "tests/web/test_strangers.py",
     "tests/web/test_canaries.py",
+    "tests/web/test_credential_canaries.py",
     "tests/web/test_bodies.py",
     "tests/web/test_callers.py",
     "tests/web/test_connections.py",

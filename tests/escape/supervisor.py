@@ -149,6 +149,15 @@ for path in (unix_listener, '\0' + abstract_listener, engine_socket, launcher_so
         SHUT | {"ECONNREFUSED"},
     ),
     _attack(
+        "dial another sandbox's sockets",
+        """
+import socket
+for path in (neighbour + '/sandbox.sock', neighbour + '/gateway.sock'):
+    say(attempt(lambda: socket.socket(socket.AF_UNIX).connect(path)))
+""",
+        SHUT,
+    ),
+    _attack(
         "listen",
         """
 import socket
@@ -204,6 +213,58 @@ say(found if size < 128 else f'held:{size}')
         ends=True,
         but={PROCESS: words("MemoryError")},  # nobody outside would end it
         is_heavy=True,
+    ),
+    _attack(
+        "fill every place that takes files",
+        """
+def grow(place):
+    for n in range(4096):
+        with open(f'{place}/of-the-supervisor-{n}', 'wb') as file: file.write(bytes(4 << 20))
+found = [attempt(grow, place) for place in ('/tmp', '/dev/shm')]
+import shutil
+for place in ('/tmp', '/dev/shm'):
+    for name in os.listdir(place):
+        if name.startswith('of-the-supervisor'): os.unlink(f'{place}/{name}')
+say(*found)
+""",
+        words("ENOSPC", "EFBIG", "MemoryError", "ENOMEM"),
+        ends=True,
+    ),
+    _attack(
+        "start threads without end",
+        """
+import threading
+stop = threading.Event(); started = 0
+try:
+    while started < 20_000: threading.Thread(target=stop.wait, daemon=True).start(); started += 1
+except (RuntimeError, MemoryError): pass
+stop.set(); say('bounded' if started < 10_000 else f'started:{started}')
+""",
+        words("bounded"),
+        ends=True,
+        is_heavy=True,
+    ),
+    _attack(
+        "write to its own streams without end",
+        """
+os.set_blocking(1, False); os.set_blocking(2, False)
+def grow():
+    for _ in range(4096): os.write(1, bytes(1 << 20)); os.write(2, bytes(1 << 20))
+say(attempt(grow) and 'written')
+""",
+        words("written"),
+        ends=True,
+        is_heavy=True,
+    ),
+    _attack(
+        "tell its zygote what is no request",
+        r"""
+channel = supervisor._zygote.channel
+for packet in (b'', b'[]', b'{', b'\xff' * 1000, b'{"do": "fork"}', b'{"do": "signal", "pid": 1, "signal": 9}', b'{"do": "signal", "pid": -1, "signal": 9}'): attempt(channel.send, packet)
+say('sent')
+""",
+        words("sent"),
+        ends=True,
     ),
     _attack(
         "have its zygote fork a second kernel",

@@ -99,6 +99,16 @@ for module in (json, k, os): say(attempt(open, module.__file__, 'r+'), attempt(o
         held=SHUT,
     ),
     Case(
+        name="write to its session directory",
+        code="""
+for top in ('/rlm/session', '/rlm/session/contexts', session, session + '/contexts'):
+    say(attempt(os.mkdir, top + '/planted'), attempt(os.open, top + '/planted', os.O_CREAT | os.O_WRONLY))
+""",
+        # Refused for being read-only, before anybody asks whose it is.
+        held=words("EROFS", "ENOENT"),
+        but={LANDLOCK: SHUT, RUNSC: words("EROFS", "ENOENT", "EACCES")},  # gVisor asks that first
+    ),
+    Case(
         name="plant a module that the next interpreter imports",
         code="""
 import site, sysconfig
@@ -107,6 +117,20 @@ for place in [p for p in sys.path if p] + [sysconfig.get_path('purelib')]:
         say(attempt(open, os.path.join(place, name), 'w'))
 """,
         held=SHUT,
+    ),
+    Case(
+        name="leave a module to the next interpreter in its own place",
+        code="""
+for name in ('json', 'sitecustomize', 'usercustomize', 'planted', 'struct'):
+    for path in (f'{tmp}/{name}.py', f'{name}.py'):
+        with open(path, 'w') as file: file.write("import builtins; builtins.planted = 7\\n")
+os.makedirs(tmp + '/.local/lib', exist_ok=True)
+sys.path.insert(0, tmp); sys.modules['json'] = sys.modules['struct'] = None; os.environ['PYTHONPATH'] = tmp
+os._exit(0)
+""",
+        held=words("killed", "clean", "ModuleNotFoundError"),
+        then="import json, struct, builtins; say(attempt(__import__, 'planted'), 'planted' if hasattr(builtins, 'planted') or tmp in sys.path or '' in sys.path else 'clean')",
+        harm=Harm.SANDBOX,
     ),
     Case(
         name="find a foreign .pth beside the interpreter",
@@ -219,6 +243,50 @@ say(attempt(mmap.mmap, file, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_W
     attempt(mmap.mmap, file, 4096, mmap.MAP_SHARED, mmap.PROT_READ))
 """,
         held=SHUT,
+    ),
+    Case(
+        name="open a context once more by a descriptor of it",
+        code="""
+file = os.open(CONTEXT, os.O_RDONLY)
+for way in (f'/proc/self/fd/{file}', f'/dev/fd/{file}'): say(attempt(os.open, way, os.O_RDWR), attempt(os.truncate, way, 0))
+""",
+        held=SHUT,
+    ),
+    Case(
+        name="write to the mapping of a context by the memory file of itself",
+        code="""
+at = _c.c_ssize_t.from_address(id(bound) + str.__basicsize__ - 8).value
+assert _c.string_at(at, 5) == b'begin'
+try: memory = os.open('/proc/self/mem', os.O_RDWR)
+except OSError as error: say(_e.errorcode[error.errno])
+else: say(attempt(os.pwrite, memory, b'xxxxx', at) and 'private')
+""",
+        held=SHUT | {"private", "intact"},
+        harm=Harm.KERNEL,
+        then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
+    ),
+    Case(
+        name="have Linux throw away the pages of a context",
+        code="""
+at = _c.c_ssize_t.from_address(id(bound) + str.__basicsize__ - 8).value
+for advice in (4, 8, 9, 18, 21, 22, 24):
+    _c.set_errno(0); _libc.madvise(_c.c_void_p(at & ~4095), _c.c_size_t(4096), advice)
+file = os.open(CONTEXT, os.O_RDONLY)
+for advice in range(6): attempt(os.posix_fadvise, file, 0, 0, advice)
+say('advised')
+""",
+        held=words("advised", "intact", "killed"),
+        harm=Harm.KERNEL,
+        then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
+    ),
+    Case(
+        name="copy into a context by calls that take two files",
+        code="""
+source = os.open(tmp + '/source', os.O_RDWR | os.O_CREAT); os.write(source, b'x' * 100)
+file = os.open(CONTEXT, os.O_RDONLY); read, write = os.pipe(); os.write(write, b'x')
+say(attempt(os.copy_file_range, source, file, 10, 0, 0), attempt(os.sendfile, file, source, 0, 10), attempt(os.splice, read, file, 1))
+""",
+        held=SHUT | {"EBADF", "EINVAL"},
     ),
     Case(
         name="punch a hole into a context",

@@ -119,6 +119,31 @@ say(found if len(held) < 200 else f'held:{len(held)}')
 """,
         absent=frozenset({LANDLOCK}),  # nothing in there may look at /proc, so nobody notices (docs/limitations.md)
     ),
+    _bomb(
+        "tables of pages that are only read",
+        """
+_libc.mmap.restype = _c.c_void_p; held = 0
+for _ in range(2_000):
+    at = _libc.mmap(None, _c.c_size_t(1 << 30), 1, 0x4022, -1, 0)
+    if at in (None, 2**64 - 1): break
+    _libc.madvise(_c.c_void_p(at), _c.c_size_t(1 << 30), 15)
+    for step in range(512): _c.c_char.from_address(at + (step << 21)).value
+    held += 1
+say('bounded' if held < 1_000 else f'held:{held}')
+""",
+        absent=frozenset({LANDLOCK}),  # nothing in there may look at /proc, so nobody notices (docs/limitations.md)
+    ),
+    _bomb(
+        "mappings without end",
+        """
+import mmap
+held = []
+def grow():
+    while len(held) < 1_000_000: held.append(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=1 + len(held) % 2 * 2))
+found = attempt(grow); size = len(held); held.clear()
+say(found if size < 200_000 else f'held:{size}')
+""",
+    ),
     Case(
         name="larger stacks",
         code="""

@@ -146,6 +146,17 @@ say('said')
         "said",
     ),
     _odd(
+        "an answer of 100 MB",
+        """
+answer['content'] = 'x' * (100 << 20); answer['ready'] = True
+say('said')
+""",
+        "said",
+        "raised:MemoryError",
+        "killed",
+        is_heavy=True,
+    ),
+    _odd(
         "an answer without end",
         """
 cycle = []; cycle.append(cycle); answer['content'] = cycle; answer['ready'] = True

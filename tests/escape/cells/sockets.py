@@ -1,6 +1,6 @@
 """Ways out: every family of sockets, names, addresses, the host's sockets, other sandboxes."""
 
-from tests.escape.case import REFUSED, Case, words
+from tests.escape.case import REFUSED, SHUT, Case, words
 
 _SHUT = REFUSED | {"EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"}
 _STREAM, _DATAGRAM, _RAW, _SEQPACKET = 1, 2, 3, 5
@@ -69,6 +69,16 @@ say(attempt(http_.request, 'GET', '/'), attempt(urllib.request.urlopen, f'http:/
         held=_SHUT | {"URLError"},
     ),
     Case(
+        name="reach a listener at any address of this machine",
+        code="""
+import socket
+for address in addresses:
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
+    say(attempt(lambda: socket.socket(family).connect((address, port))), attempt(socket.create_connection, (address, port), 2))
+""",
+        held=_SHUT,
+    ),
+    Case(
         name="reach a listener by asyncio",
         code="""
 import asyncio
@@ -91,7 +101,7 @@ say(attempt(socket.getaddrinfo, 'localhost', port), attempt(socket.gethostbyname
         name="dial the host's sockets itself",
         code="""
 import socket
-for path in ('/rlm/session/sandbox.sock', '/rlm/session/gateway.sock', session + '/sandbox.sock', session + '/gateway.sock', unix_listener):
+for path in ('/rlm/session/sandbox.sock', '/rlm/session/gateway.sock', session + '/sandbox.sock', session + '/gateway.sock', unix_listener, neighbour + "/sandbox.sock", neighbour + "/gateway.sock"):
     say(attempt(lambda: socket.socket(socket.AF_UNIX).connect(path)))
 """,
         held=_SHUT,
@@ -162,6 +172,17 @@ say('lo', *[line.split(':')[0].strip() for line in seen])
 """,
         held=words("lo"),
         but={"process-landlock": words("lo", "raised:PermissionError")},
+    ),
+    Case(
+        name="see what else talks on this machine",
+        code="""
+for name in ('tcp', 'tcp6', 'udp', 'unix', 'arp', 'route', 'fib_trie', 'if_inet6'):
+    try: lines = open('/proc/net/' + name).read()
+    except OSError as error: say(_e.errorcode[error.errno]); continue
+    say('told:' + name if format(port, '04X') in lines or abstract_listener in lines or unix_listener in lines else 'nothing')
+""",
+        held=SHUT | {"nothing"},
+        but={"process-landlock": SHUT},
     ),
     Case(
         name="pass a descriptor to another process",

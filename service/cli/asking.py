@@ -72,8 +72,8 @@ async def ask_service(service: Service, question: Question, options: AskOptions)
 
 async def _check_before_storing(service: Service, question: Question) -> None:
     """Before a gigabyte is copied for a model that nobody knows, or under a name that it cannot have."""
-    service.catalog.resolve(question.request.root_model)
-    service.catalog.resolve(question.request.sub_model)
+    for model in (question.request.root_model, question.request.sub_model):
+        await service.runs.rooms.route_to(model)
     for source in question.sources:
         if isinstance(source, StoredContext):
             await service.contexts.get(source.context_id)

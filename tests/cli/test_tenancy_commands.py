@@ -183,3 +183,15 @@ def test_the_commands_are_reached(tmp_path: Path) -> None:
     assert made.code == ExitCode.ANSWERED, made.err
     assert json.loads(made.out)["scopes"] == ["admin"]
     assert line.run("keys", "create", "k", "--scope", "all").code == ExitCode.BAD_USAGE
+
+
+async def test_ask_calls_with_the_tenants_own_key(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A provider key that the tenant has left is enough: `ask` misses none of the operator's."""
+    asking = CommandLine(directory=tmp_path)
+    arguments = ("ask", "q", "-c", "ctx_" + "0" * 32, "--model", "openai/gpt-4o-mini")
+    assert "OPENAI_API_KEY" in asking.run(*arguments).err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"sk-bait-0123456789\n")))
+    await terminal.json(provider_key_commands.put_key("openai", "default", as_json=True))
+    assert "contexts ls" in asking.run(*arguments).err

@@ -29,7 +29,7 @@ from service.models.providers import (
     Access,
     Providers,
     base_url_of,
-    checked_key,
+    check_keys,
     endpoint_of,
     is_litellm_provider,
 )
@@ -107,8 +107,7 @@ class Catalog:
         Raises:
             BadRequest: a key cannot be sent.
         """
-        checked_key("OPENAI_API_KEY", access.openai_api_key)
-        checked_key("ANTHROPIC_API_KEY", access.anthropic_api_key)
+        check_keys(access)
         self._access = access
         self._entries_path = entries_path
         self._book = PriceBook(entries)
@@ -154,7 +153,10 @@ class Catalog:
         )
 
     def _own(self, name: str) -> ModelEntry | None:
+        """`m` and `openai/m` are one model; under any other prefix a name is only itself."""
         bare = name.removeprefix(OPENAI_PREFIX)
+        if bare.startswith((*_PREFIXES, SCRIPTED_PREFIX)):
+            return self._book.listed(name)
         return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
 
     def _route(self, name: str, own: ModelEntry | None, tenants_keys: Mapping[str, str]) -> Route:

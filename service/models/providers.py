@@ -61,6 +61,24 @@ def checked_key(variable: str, key: str | None) -> str | None:
     return key or None
 
 
+def check_keys(access: Access) -> None:
+    """Everything about the keys for the providers of both protocols that can be told before there is a call.
+
+    Raises:
+        BadRequest: one cannot be sent.
+    """
+    checked_key("ANTHROPIC_API_KEY", access.anthropic_api_key)
+    if checked_key("OPENAI_API_KEY", access.openai_api_key) and _has_credentials(access.openai_base_url):
+        raise BadRequest(
+            "OPENAI_BASE_URL has a user name or a password, and OPENAI_API_KEY is set: both would be the Authorization "
+            "header, so take one of them away"
+        )
+
+
+def _has_credentials(url: str) -> bool:
+    return "@" in urlsplit(url).netloc
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One provider as it is called. Calls to the same endpoint share an adapter."""
@@ -99,7 +117,8 @@ def endpoint_of(
     A key goes to the server that it belongs to and nowhere else: OPENAI_API_KEY to OPENAI_BASE_URL, ANTHROPIC_API_KEY
     to ANTHROPIC_BASE_URL, a LiteLLM provider's to that provider's own address, and to the base URL of an entry only
     what its `api_key_env` names. Where the operator's key would be sent, a tenant's own for the same provider
-    (`openai`, `anthropic`, or LiteLLM's name of it) is sent instead, if it has left one.
+    (`openai`, `anthropic`, or LiteLLM's name of it) is sent instead, if it has left one; to an OPENAI_BASE_URL with
+    credentials of its own, neither.
 
     Raises:
         MissingApiKey: the variable that should hold the key is not set.
@@ -112,7 +131,7 @@ def endpoint_of(
         key = access.key(own_variable)
         if key is None:
             raise MissingApiKey(f"the model's api_key_env names {own_variable}, which is not set")
-    elif base_url == _configured_url(access, api):
+    elif base_url == _configured_url(access, api) and not (api is Api.OPENAI and _has_credentials(base_url or "")):
         tenants_key = tenants_keys.get(litellm_provider or api)
         key = tenants_key or _default_key(access, api, litellm_provider)
     host = urlsplit(base_url or "").hostname

@@ -173,6 +173,31 @@ async def test_a_key_that_cannot_be_sent_is_told_at_start(catalog: MakeCatalog) 
     assert "sk-pasted" not in str(refused.value)
 
 
+async def test_a_password_in_the_base_url_takes_no_key_beside_it(catalog: MakeCatalog) -> None:
+    """Both are one header: the pair is refused at start without being quoted, and no tenant's key comes between."""
+    async with serving() as server:
+        address = server.base_url.replace("://", "://me:pw@")
+        with pytest.raises(BadRequest, match=r"OPENAI_BASE_URL.*OPENAI_API_KEY") as refused:
+            catalog(base_url=address)
+        assert not [secret for secret in ("me:pw", "sk-test") if secret in str(refused.value)]
+        async with catalog(base_url=address, key=None) as models:
+            await models.resolve("gpt-4o-mini", {"openai": "sk-tenants"}).adapter.complete(request())
+        assert server.calls[0].headers["authorization"] == "Basic bWU6cHc="
+
+
+async def test_an_entry_is_no_other_providers_model(catalog: MakeCatalog) -> None:
+    """An entry for a model of OpenAI's protocol says nothing of one that only begins like another provider's."""
+    dear = Price(input=10**15, cached_input=10**15, cache_write=10**15, output=10**15)
+    entry = ModelEntry(price=dear, window_tokens=1000)
+    async with catalog(entries={"openai/anthropic/claude-sonnet-4-5": entry}) as models:
+        assert models.resolve("openai/anthropic/claude-sonnet-4-5").price == dear
+        assert models.resolve("anthropic/claude-sonnet-4-5").price != dear
+    async with catalog(entries={"anthropic/claude-sonnet-4-5": entry}) as models:
+        assert models.resolve("anthropic/claude-sonnet-4-5").price == dear
+        with pytest.raises(UnpricedModel):
+            models.resolve("openai/anthropic/claude-sonnet-4-5")
+
+
 async def test_leaving_the_catalog_closes_its_adapters(catalog: MakeCatalog) -> None:
     """The catalog owns its adapters: afterwards they are closed."""
     async with serving() as server:

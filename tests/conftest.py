@@ -19,6 +19,9 @@ COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_docker": machine.why_no_docker,
     "needs_gvisor": machine.why_no_gvisor,
     "needs_landlock": machine.why_no_landlock,
+    "needs_mapped_texts": machine.why_no_mapped_texts,
+    "needs_mounts": machine.why_no_mounts,
+    "needs_readable_python": machine.why_no_readable_python,
     "needs_root": machine.why_not_root,
     "needs_tiny_model": machine.why_no_tiny_model,
 }

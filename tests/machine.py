@@ -9,6 +9,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from sandbox_image import landlock
+from sandbox_image.shared_text import layout_of, this_interpreter
+from service.sandboxes.python_files import base_executable
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = ROOT / ".cache" / "tiny-model"
 """Where `make tiny-model` puts a real language model of 135 million parameters and a server for it."""
@@ -16,9 +20,43 @@ TINY_MODEL = ROOT / ".cache" / "tiny-model"
 
 @cache
 def why_no_landlock() -> str | None:
-    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 1)"
-    tried = subprocess.run([sys.executable, "-I", "-c", code], check=False)
-    return None if tried.returncode == 0 else "this machine's Linux has no Landlock"
+    try:
+        landlock.check_version(landlock.abi())
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _readable_python() -> Path | None:
+    name = f"python3.{sys.version_info.minor}"
+    found = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    candidates = [base_executable(), *([Path(found).resolve()] if found else [])]
+    return next((path for path in candidates if all(each.stat().st_mode & 0o001 for each in path.parents)), None)
+
+
+READABLE_PYTHON = _readable_python()
+"""A Python of our own version that every uid can read, where no mount namespace shows a sandbox ours."""
+
+
+def why_no_readable_python() -> str | None:
+    if READABLE_PYTHON is not None:
+        return None
+    return f"no python3.{sys.version_info.minor} that every uid can read, in /usr/bin or /usr/local/bin"
+
+
+def why_no_mapped_texts() -> str | None:
+    return None if layout_of(this_interpreter()) else "the layout of texts in this Python is not known"
+
+
+@cache
+def why_no_mounts() -> str | None:
+    """Of the machine itself, not of a user namespace."""
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unshare does not run: {error}"
+    return None if tried.returncode == 0 else f"no tmpfs can be mounted: {tried.stderr.strip()[:200]}"
 
 
 @cache

@@ -21,7 +21,6 @@ from tests import machine
 from tests.escape.case import LANDLOCK, PROCESS, RUNC, RUNSC, BackendName
 from tests.escape.supervisor import subvert, subverted_image
 from tests.sandboxes.docker_machine import build_image, containers_of, engine, launcher_process
-from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
 REQUIRED: tuple[BackendName, ...] = (RUNC, RUNSC, PROCESS)
 """What CI must have. The landlock level is for machines that deny user namespaces."""
@@ -38,7 +37,7 @@ def why_absent(name: BackendName) -> str | None:
         case "process":
             return machine.why_no_bubblewrap()
         case "process-landlock":
-            return why_no_landlock()
+            return machine.why_no_landlock() or machine.why_no_readable_python()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ def open_backend(name: BackendName, directory: Path, *, subverted: bool = False)
             yield Backend(name=name, provider=provider, sessions=sessions, directory=directory)
         return
     level = LevelName.NAMESPACES if name == PROCESS else LevelName.LANDLOCK
-    python = None if name == PROCESS else READABLE_PYTHON
+    python = None if name == PROCESS else machine.READABLE_PYTHON
     local = ProcessProvider(directory / "runtime", permitted=[level], python=python)
     if subverted:
         anyio.run(local.isolation)

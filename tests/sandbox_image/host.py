@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_image.protocol import DIAL_PROOF_LABEL, GENERATION_HEADER
+from tests.machine import READABLE_PYTHON
 
 IMAGE = Path(__file__).resolve().parents[2] / "sandbox_image"
 GRANT = "grant-of-the-test"
@@ -233,9 +234,7 @@ def children(pid: int) -> list[int]:
 
 def python_for(uid: int | None) -> str:
     """An interpreter that the uid can read: the one of these tests may live in somebody's home."""
-    if uid is None:
-        return os.path.realpath(sys.executable)
-    return "/usr/bin/python3"
+    return os.path.realpath(sys.executable) if uid is None else str(READABLE_PYTHON)
 
 
 @contextlib.contextmanager

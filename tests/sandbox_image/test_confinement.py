@@ -4,7 +4,6 @@ The sandbox confines itself here (seccomp and Landlock, no namespaces), so every
 """
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,22 +12,20 @@ from pathlib import Path
 import pytest
 
 from sandbox_image import landlock, seccomp, syscalls
-from tests.sandbox_image.host import Host, children, start_host
+from tests.sandbox_image.host import Host, children, python_for, start_host
 
 EPERM, ENOSYS = 1, 38
 UID = 54_321
 
 
 def sandboxes() -> list[object]:
-    own_uid = pytest.param(UID, marks=pytest.mark.needs_root)
+    own_uid = pytest.param(UID, marks=[pytest.mark.needs_root, pytest.mark.needs_readable_python])
     return [pytest.param(None, id="same-uid"), own_uid]
 
 
 @pytest.fixture(scope="module", params=sandboxes())
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """One sandbox for all attacks: none of them may break it."""
-    if request.param is not None and shutil.which("python3", path="/usr/bin") is None:
-        pytest.skip("needs a Python that every uid can read")
     with start_host(uid=request.param) as started:
         started.claim()
         started.run(PRELUDE)
@@ -338,6 +335,7 @@ def test_the_interpreter_is_bare(host: Host) -> None:
 
 
 @pytest.mark.needs_root
+@pytest.mark.needs_readable_python
 def test_the_confinement_of_the_own_uid_is_named() -> None:
     """A sandbox started as root says that it is not root any more."""
     with start_host(uid=UID) as started:
@@ -347,15 +345,14 @@ def test_the_confinement_of_the_own_uid_is_named() -> None:
 
 
 @pytest.mark.needs_root
+@pytest.mark.needs_readable_python
 def test_threads_are_bounded_where_the_uid_is_shared() -> None:
     """Where the limit counts the processes of others with the same uid, there is one all the same, and not below
     what they have."""
-    if shutil.which("python3", path="/usr/bin") is None or shutil.which("setpriv") is None:
-        pytest.skip("needs a Python that every uid can read, and setpriv")
     user = ("setpriv", "--reuid", str(UID + 1), "--regid", str(UID + 1), "--clear-groups")
     with (
         subprocess.Popen([*user, "sleep", "60"]) as bait,
-        start_host(started_by=user, python="/usr/bin/python3") as host,
+        start_host(started_by=user, python=python_for(UID + 1)) as host,
     ):
         host.claim(processes=16)
         soft, hard = host.evaluate("__import__('resource').getrlimit(__import__('resource').RLIMIT_NPROC)")

@@ -434,9 +434,7 @@ PARENT = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sle
     "uid",
     [
         pytest.param(None, id="same-uid"),
-        pytest.param(
-            54_321, id="own-uid", marks=[pytest.mark.needs_root, pytest.mark.skipif(os.geteuid() != 0, reason="root")]
-        ),
+        pytest.param(54_321, id="own-uid", marks=[pytest.mark.needs_root, pytest.mark.needs_readable_python]),
     ],
 )
 def test_nothing_outlives_who_started_it(uid: int | None) -> None:

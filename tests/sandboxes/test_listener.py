@@ -16,7 +16,7 @@ import pytest
 from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory, short_path
 from service.sandboxes.listener import MAX_REFUSALS, MAX_WAITING, Lane, Listener, open_listener
-from tests.sandboxes.machine import READABLE_PYTHON
+from tests.machine import READABLE_PYTHON
 from tests.sandboxes.scripted import Stream, connect, read_line
 
 pytestmark = pytest.mark.anyio
@@ -157,6 +157,7 @@ async def test_a_stranger_gets_nothing_and_spoils_nothing(data: Path) -> None:
 
 
 @pytest.mark.needs_root
+@pytest.mark.needs_readable_python
 async def test_another_user_of_the_machine_cannot_take_the_secret(data: Path) -> None:
     """Another uid that comes first and dials garbage for long is hung up on; the sandbox still gets its secret."""
     code = (

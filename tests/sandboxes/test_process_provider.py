@@ -24,9 +24,9 @@ from service.sandboxes.process_provider import ProcessProvider, check_platform, 
 from service.sandboxes.processes import Identity, descendants, identify, send
 from service.sandboxes.sandbox import Patience, Sandbox
 from service.sandboxes.tree_removal import remove_tree
+from tests.machine import READABLE_PYTHON
 from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed, run
 from tests.sandboxes.files_contract import FilesContract
-from tests.sandboxes.machine import READABLE_PYTHON, why_no_landlock
 
 _runtimes: dict[LevelName, ProcessProvider] = {}
 
@@ -101,7 +101,8 @@ while True:
         assert int(await printed(sandbox, "print(len(open('/proc/meminfo').read()))")) > 0
 
 
-@pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
+@pytest.mark.needs_landlock
+@pytest.mark.needs_readable_python
 class TestLandlock(SandboxContract, FilesContract):
     """The image alone, confining itself."""
 
@@ -167,7 +168,7 @@ def closed(data: Path) -> Path:
         pytest.param(
             LevelName.LANDLOCK,
             0o711,
-            marks=pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock())),
+            marks=[pytest.mark.needs_landlock, pytest.mark.needs_readable_python],
         ),
     ],
 )
@@ -198,6 +199,7 @@ from service.sandboxes.levels import LevelName
 from service.sandboxes.pool import open_pool
 from service.sandboxes.process_provider import ProcessProvider
 from service.sandboxes.processes import descendants, identify
+from tests.machine import READABLE_PYTHON
 from tests.sandboxes.contract import SMALL, printed, run
 
 async def main(level, runtime, data, python):
@@ -257,9 +259,7 @@ def _has_ended(identity: Identity, within_s: float = 10) -> bool:
     "level",
     [
         pytest.param(LevelName.NAMESPACES, marks=pytest.mark.needs_bwrap),
-        pytest.param(
-            LevelName.LANDLOCK, marks=pytest.mark.skipif(why_no_landlock() is not None, reason=str(why_no_landlock()))
-        ),
+        pytest.param(LevelName.LANDLOCK, marks=[pytest.mark.needs_landlock, pytest.mark.needs_readable_python]),
     ],
 )
 class TestInAHostOfItsOwn:
@@ -274,6 +274,7 @@ class TestInAHostOfItsOwn:
         assert [left for left in processes if not _has_ended(left)] == []
 
     @pytest.mark.needs_root
+    @pytest.mark.needs_readable_python
     def test_an_ordinary_user_can_have_sandboxes(self, level: LevelName, readable_service: Path, data: Path) -> None:
         """Without any privilege the same level works, on directories that this user made."""
         data.chmod(0o777)

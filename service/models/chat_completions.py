@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.loop.values import CallOutcome, Message, Usage
+from service.models.json_schemas import schemas_within
 from service.models.json_values import Malformed, body_bytes, token_count, without_surrogates
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 
@@ -58,17 +59,18 @@ def _message(message: Message) -> dict[str, str]:
 
 def _is_strict(schema: object) -> bool:
     """Whether OpenAI's strict mode takes this schema: every object closed, with all its properties required."""
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
+    return all(_is_closed(each) for each in schemas_within(schema))
+
+
+def _is_closed(schema: dict[str, Any]) -> bool:
+    """Whether this schema, without those within it, is for no object or for a closed one."""
+    kind = schema.get("type")
+    if kind != "object" and not (isinstance(kind, list) and "object" in kind) and "properties" not in schema:
         return True
-    if schema.get("type") == "object" or "properties" in schema:
-        properties = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False or not isinstance(properties, dict):
-            return False
-        if set(schema.get("required", ())) != set(properties):
-            return False
-    return all(_is_strict(value) for value in schema.values())
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if schema.get("additionalProperties") is not False or not isinstance(properties, dict):
+        return False
+    return isinstance(required, list) and sorted(map(str, required)) == sorted(properties)
 
 
 def read_usage(value: object) -> Usage | None:

@@ -5,8 +5,12 @@ numeric or length constraints, and they refuse a request that uses more. A schem
 decoder; one that can be *narrowed* into it does too: objects that list their properties are closed, and constraints
 that only cut down values further are left to the caller of the port, who validates every reply. What can be neither
 is asked for in words.
+
+What stands in a schema as data (`default`, `const`, `enum`, `examples`) may look like a schema and is none: nothing
+here descends into it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 _DROPPED = frozenset(
@@ -20,6 +24,12 @@ _DROPPED = frozenset(
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 _TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 _MOST_DEPTH = 32
+_WITH_A_SCHEMA = (
+    *("items", "additionalItems", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
+_WITH_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
+_WITH_NAMED_SCHEMAS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 
 
 class _NotDecodable(Exception):
@@ -36,6 +46,21 @@ def decodable(schema: dict[str, Any]) -> dict[str, Any] | None:
     except _NotDecodable:
         return None
     return narrowed if narrowed.get("type") == "object" else None
+
+
+def schemas_within(schema: object) -> Iterator[dict[str, Any]]:
+    """The schema and every schema inside it; `true` and `false` say nothing and are left out."""
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, dict):
+            continue
+        yield one
+        waiting += [one.get(key) for key in _WITH_A_SCHEMA]
+        waiting += [each for key in _WITH_SCHEMAS if isinstance(found := one.get(key), list) for each in found]
+        waiting += [
+            each for key in _WITH_NAMED_SCHEMAS if isinstance(found := one.get(key), dict) for each in found.values()
+        ]
 
 
 def _narrowed(schema: object, depth: int) -> dict[str, Any]:

@@ -79,6 +79,13 @@ async def test_bodies_differ_by_dialect() -> None:
         ({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}, False),
         ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}, False),
         ({"type": "array", "items": {"type": "object"}}, False),
+        ({"type": ["object", "null"]}, False),
+        ({"anyOf": [{"type": "string"}, {"type": "object"}]}, False),
+        ({"$defs": {"a": {"type": "object"}}, "type": "string"}, False),
+        # What looks like a schema and is data.
+        ({"type": "string", "default": {"type": "object", "required": [{}]}}, True),
+        ({"const": {"properties": 1, "required": [[]]}}, True),
+        ({"enum": [{"type": "object", "required": 5}]}, True),
     ],
 )
 async def test_strict_mode_only_where_it_is_taken(schema: dict[str, object], strict: bool) -> None:

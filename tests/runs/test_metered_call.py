@@ -188,6 +188,22 @@ async def test_a_cancelled_call_is_written_down_and_charged(tmp_path: Path) -> N
         assert "uncertain" in entry.flags
 
 
+async def test_a_call_that_a_defect_ends_is_charged_and_says_so(tmp_path: Path) -> None:
+    """An adapter that raises what it must not leaves a record that calls it a defect, and the bound booked."""
+
+    async def defective(request: ModelRequest) -> ModelReply:
+        raise LookupError("with payload")
+
+    async with bench(tmp_path) as b:
+        standing = await b.standing(StandInModel(defective), Limits(cost=NanoUSD(10_000_000)))
+        with pytest.raises(LookupError):
+            await b.metered.call(call_of(standing, "c", "hello"), standing.purse, b.journalled.append)
+        (finished,) = b.journalled.calls
+        assert finished.text == "a defect of the service ended it (LookupError)"
+        balance = await b.balance(standing)
+        assert (balance.spent, balance.held) == (finished.cost, 0)
+
+
 async def test_the_output_limit_shrinks_before_a_call_is_refused(tmp_path: Path) -> None:
     """What no longer fits with a long reply is asked for with a shorter one, down to the floor and no further."""
     async with bench(tmp_path) as b:

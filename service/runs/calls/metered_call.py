@@ -327,6 +327,10 @@ class MeteredCalls:
             cancelled = False
             retry_after_s = exc.retry_after_s
             fact = CallFact(outcome=exc.outcome, text=exc.message, reply=None, may_be_billed=exc.may_be_billed)
+        except Exception as exc:
+            # How far it came nobody knows, so it may be billed.
+            fact = replace(fact, text=f"a defect of the service ended it ({type(exc).__name__})")
+            raise
         finally:
             finished = finished_event(call, hold, fact, at=self._now(), started=started)
             self._breakers.record(call.route.provider, fact.outcome, started=started, now=finished.at)

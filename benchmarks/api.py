@@ -14,15 +14,13 @@ from benchmarks.material import MB, write_text
 from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
 from benchmarks.rows import Row, row_of
 from benchmarks.served import Served
-from benchmarks.service_side import WrongAnswer, pieces
+from benchmarks.service_side import WrongAnswer
 from benchmarks.worker import Worker, milliseconds
 from service.ids import RunId
 from service.loop.events import CancelRequested
-from service.loop.values import ContextBinding, Limits
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk
 from service.runs.session_use.values import CellAsked, SessionChange
-from service.runs.values import RunRequest
 
 FOLLOWERS = 1000
 KB = 1000
@@ -126,7 +124,7 @@ class Api:
 
     async def _told_after(self, followers: int) -> float:
         """Milliseconds from a run's cancellation until the last follower knew."""
-        run_id = await self._waiting_run()
+        run_id = await self.served.side.begin(NEVER, NEVER, CONTEXT, QUESTION)
         await self._follow(run_id, followers)
         await self._cancel(run_id)
         recorded = await self.served.side.service.runs.rooms.events_of(run_id)
@@ -141,7 +139,7 @@ class Api:
     async def _followers_memory(self, name: str, unit: str) -> Row:
         """What the service's process grows by for each follower, the first time that so many come. Floor: what a bare
         asyncio server grows by for a connection that says nothing."""
-        run_id = await self._waiting_run()
+        run_id = await self.served.side.begin(NEVER, NEVER, CONTEXT, QUESTION)
         before = resident_bytes()
         await self._follow(run_id, FOLLOWERS)
         await anyio.sleep(SETTLE_S)
@@ -153,7 +151,7 @@ class Api:
 
     async def _followers_cpu(self, name: str, unit: str) -> Row:
         """CPU of service and store in a second in which nothing happens, keep-alives included. Other: without them."""
-        run_id = await self._waiting_run()
+        run_id = await self.served.side.begin(NEVER, NEVER, CONTEXT, QUESTION)
         alone = await self._idle_cpu()
         await self._follow(run_id, FOLLOWERS)
         watched = await self._idle_cpu()
@@ -200,22 +198,6 @@ class Api:
         with path.open("r+b") as file:
             file.write(b"%012d" % (number + 1))
         return path
-
-    async def _waiting_run(self) -> RunId:
-        """A run whose root LM does not answer."""
-        side = self.served.side
-        context = await side.service.contexts.put_text("context", pieces(CONTEXT))
-        run_id = await side.service.runs.submit(
-            RunRequest(
-                question=QUESTION,
-                contexts=(ContextBinding(context_id=context.context_id),),
-                root_model=f"bench/{NEVER}",
-                sub_model=f"bench/{NEVER}",
-                limits=Limits(depth=0),
-            )
-        )
-        side.service.runs.start(run_id)
-        return run_id
 
     async def _follow(self, run_id: RunId, count: int) -> None:
         await self.client.call("follow", port=self.served.port, key=self.served.key, run_id=run_id, count=count)

@@ -11,7 +11,7 @@ from typing import Literal
 import anyio
 
 from service.contexts.values import Context
-from service.ids import CellId
+from service.ids import CellId, RunId
 from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, CellStatus, ContextBinding, Limits
 from service.runs.sessions.bindings import BindsContexts, Wanted
@@ -106,6 +106,31 @@ class Side:
     async def run(self, root_model: str, sub_model: str, context: str, question: str) -> tuple[float, str]:
         """A whole run over a text that has to be taken in first; its seconds and its answer."""
         started = time.perf_counter()
+        run_id = await self.begin(root_model, sub_model, context, question)
+        async for recorded in self.service.runs.follow(run_id):
+            event = recorded.event
+            if not isinstance(event, RunFinished):
+                continue
+            if event.answer is None or event.answer_source is not AnswerSource.SUBMITTED:
+                raise WrongAnswer(f"run {run_id} ended without a submitted answer: {event.stop_reason} {event.message}")
+            answer = (await self.service.blobs.read(event.answer, ANSWER_BYTES)).decode()
+            return time.perf_counter() - started, answer
+        raise WrongAnswer(f"run {run_id} never finished")
+
+    async def run_unwatched(self, root_model: str, sub_model: str, context: str, question: str) -> str:
+        """The answer of a whole run that nobody follows while it goes on: reading its events would cost, too."""
+        runs = self.service.runs
+        run_id = await self.begin(root_model, sub_model, context, question)
+        ended = runs.end_of(run_id)
+        assert ended is not None, "this replica drives it"
+        await ended.wait()
+        view = await runs.show(run_id)
+        if view.answer_source is not AnswerSource.SUBMITTED:
+            raise WrongAnswer(f"run {run_id} ended without a submitted answer: {view.stop_reason} {view.message}")
+        return b"".join([chunk async for chunk in runs.answer_chunks(run_id)]).decode()
+
+    async def begin(self, root_model: str, sub_model: str, context: str, question: str) -> RunId:
+        """A run over a text, on its way."""
         runs = self.service.runs
         kept = await self.service.contexts.put_text("context", pieces(context))
         run_id = await runs.submit(
@@ -118,15 +143,7 @@ class Side:
             )
         )
         runs.start(run_id)
-        async for recorded in runs.follow(run_id):
-            event = recorded.event
-            if not isinstance(event, RunFinished):
-                continue
-            if event.answer is None or event.answer_source is not AnswerSource.SUBMITTED:
-                raise WrongAnswer(f"run {run_id} ended without a submitted answer: {event.stop_reason} {event.message}")
-            answer = (await self.service.blobs.read(event.answer, ANSWER_BYTES)).decode()
-            return time.perf_counter() - started, answer
-        raise WrongAnswer(f"run {run_id} never finished")
+        return run_id
 
 
 @asynccontextmanager

@@ -33,6 +33,8 @@ class Bodies:
 
     async def pack_many(self, bodies: Sequence[bytes]) -> list[bytes]:
         """The same for several, whose blobs are forced to disk side by side."""
+        if all(len(body) <= INLINE_BYTES for body in bodies):
+            return [_INLINE + body for body in bodies]
         packed = [b""] * len(bodies)
         failures: list[RlmServiceError] = []
 

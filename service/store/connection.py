@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -38,13 +38,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from service.errors import BadRequest
 from service.store.embedded import embedded_server
 from service.store.errors import StoreFailed, TenantErased
+from service.store.exchanges import Command as Command  # noqa: PLC0414  # callers know it from here
+from service.store.exchanges import Exchanges
+from service.store.exchanges import Part as Part  # noqa: PLC0414  # callers know it from here
+from service.store.exchanges import Reply as Reply  # noqa: PLC0414  # callers know it from here
 from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL, Hint, Hints
 from service.store.scripts import Script, load_script
-
-Reply = bytes | int | list["Reply"] | None
-Part = str | bytes | int
-Command = tuple[Part, ...]
 
 CONNECTIONS = 32
 CONNECT_TIMEOUT_S = 5.0
@@ -89,17 +89,16 @@ async def _nothing() -> str:
 def _options(connections: int) -> dict[str, Any]:
     return {
         "max_connections": connections,
-        "timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": COMMAND_TIMEOUT_S,
+        "socket_timeout": None,  # `Exchanges` has a deadline for each, and whoever listens waits without one
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
 
 
-def _pool_for_url(url: str, connections: int) -> BlockingConnectionPool:
+def _pool_for_url(url: str, connections: int) -> ConnectionPool:
     try:
-        return BlockingConnectionPool.from_url(url, **_options(connections))
+        return ConnectionPool.from_url(url, **_options(connections))
     except ValueError:
         # Not chained and not quoted: the URL may hold a password.
         raise BadRequest(
@@ -107,22 +106,21 @@ def _pool_for_url(url: str, connections: int) -> BlockingConnectionPool:
         ) from None
 
 
-def _pool_for_socket(path: str, connections: int) -> BlockingConnectionPool:
-    return BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **_options(connections))
+def _pool_for_socket(path: str, connections: int) -> ConnectionPool:
+    return ConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **_options(connections))
 
 
 @asynccontextmanager
 async def _connected(
-    commands: BlockingConnectionPool,
-    listening: BlockingConnectionPool,
+    commands: ConnectionPool,
+    listening: ConnectionPool,
     revive: Callable[[], Awaitable[str]],
     place: str,
 ) -> AsyncIterator["Store"]:
-    client: Redis = Redis(connection_pool=commands)
-    client.response_callbacks.clear()
+    exchanges = Exchanges(commands, timeout_s=COMMAND_TIMEOUT_S)
     listener: Redis = Redis(connection_pool=listening)
     hints = Hints(listener)
-    store = Store(client, hints, revive, place)
+    store = Store(exchanges, hints, revive, place)
     failure: Exception | None = None
     try:
         await store.check_server()
@@ -136,8 +134,7 @@ async def _connected(
     finally:
         with anyio.move_on_after(CONNECT_TIMEOUT_S, shield=True):
             await listener.aclose(close_connection_pool=True)
-            await client.aclose(close_connection_pool=True)
-            await commands.disconnect()
+            await exchanges.close()
             await listening.disconnect()
     if failure is not None:
         raise failure
@@ -146,10 +143,10 @@ async def _connected(
 class Store:
     """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
 
-    def __init__(self, client: Redis, hints: Hints, revive: Callable[[], Awaitable[str]], place: str) -> None:
+    def __init__(self, exchanges: Exchanges, hints: Hints, revive: Callable[[], Awaitable[str]], place: str) -> None:
         """`place` says which server it is, to people."""
         self._place = place
-        self._client = client
+        self._exchanges = exchanges
         self._hints = hints
         self._revive = revive
         self._slots = anyio.CapacityLimiter(CONNECTIONS)
@@ -274,11 +271,7 @@ class Store:
         raise AssertionError("a shielded scope does not swallow its body")
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            # The client's own error for a pipeline quotes the command, payload included.
-            replies: list[Reply | Exception] = await pipeline.execute(raise_on_error=False)
+        replies = await self._exchanges.make(commands)
         good: list[Reply] = []
         for reply in replies:
             if isinstance(reply, Exception):

@@ -1,0 +1,83 @@
+"""Exchanges with the server: commands out in one piece, replies in their order.
+
+The client library's own pipelines pack, lock, count and time every command by itself, which is most of what a round
+trip to a server on the same machine costs. So its connections are used, with everything that it knows of addresses,
+credentials, TLS and replies, and what goes over them is put together here, under one deadline for all of it.
+"""
+
+from collections.abc import Sequence
+
+import anyio
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Reply = bytes | int | list["Reply"] | None
+Part = str | bytes | int
+Command = tuple[Part, ...]
+
+
+class Exchanges:
+    """The connections to one server that wait for commands. How many there may be at once is decided by who calls."""
+
+    def __init__(self, connections: ConnectionPool, *, timeout_s: float) -> None:
+        """`connections` says how one is made; it hands out none itself."""
+        self._connections = connections
+        self._timeout_s = timeout_s
+        self._free: list[AbstractConnection] = []
+
+    def __repr__(self) -> str:
+        return f"<Exchanges free={len(self._free)}>"
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        """The replies, each where its command stood; an error that the server replied is one of them.
+
+        Raises:
+            RedisConnectionError: no connection, or it broke; what the commands did is unknown. Those that waited were
+                opened to the same server and are closed too.
+            RedisTimeoutError, RedisError, OSError
+        """
+        connection = self._free.pop() if self._free else self._made()
+        try:
+            with anyio.fail_after(self._timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_packed_command(packed(commands), check_health=False)
+                replies = [await _reply(connection) for _ in commands]
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, RedisConnectionError):
+                await self.close()
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError(f"no reply within {self._timeout_s:g} s") from error
+            raise
+        self._free.append(connection)
+        return replies
+
+    def _made(self) -> AbstractConnection:
+        connection: AbstractConnection = self._connections.make_connection()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def close(self) -> None:
+        """Close the connections that wait."""
+        while self._free:
+            await self._free.pop().disconnect()
+
+
+async def _reply(connection: AbstractConnection) -> Reply | ResponseError:
+    try:
+        reply: Reply = await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+    return reply
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    """The commands as the server reads them."""
+    pieces: list[bytes] = []
+    for command in commands:
+        pieces.append(b"*%d\r\n" % len(command))
+        for part in command:
+            data = part if isinstance(part, bytes) else str(part).encode()
+            pieces.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(pieces)

@@ -10,11 +10,14 @@ if digest then
   return 'taken'
 end
 local seq = string.format('%d', #ARGV - 6)
-redis.call('HSET', KEYS[1], 'submitted', ARGV[3], 'epoch', '1', 'seq', seq, 'session', ARGV[4], 'keeper', ARGV[5])
 redis.call('XADD', KEYS[2], '1-0', 'e', ARGV[2])
+local size = #ARGV[2]
 for i = 8, #ARGV do
   redis.call('XADD', KEYS[2], string.format('%d-0', i - 6), 'e', ARGV[i])
+  size = size + #ARGV[i]
 end
+redis.call('HSET', KEYS[1], 'submitted', ARGV[3], 'epoch', '1', 'seq', seq, 'session', ARGV[4], 'keeper', ARGV[5],
+  'open_bytes', string.format('%d', size))
 redis.call('ZADD', KEYS[3], '0', ARGV[1])
 if ARGV[7] == 'finish' then
   redis.call('HSET', KEYS[1], 'finished', '1')

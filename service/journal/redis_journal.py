@@ -3,7 +3,8 @@
 Keys (all under the tenant's tag): `run:{id}` a hash (epoch, keeper, seq, finished, cancel), `run:{id}:events` the
 stream, `run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (root runs, with the time until which each is
 kept, by the server's clock). A child run has no lease of its own: it is kept with its root.
-Events over `INLINE_BYTES` stand as blobs; nothing is ever trimmed.
+Events over `INLINE_BYTES` stand as blobs, and so does the older part of a long journal (`store.segments`): one run
+takes some `OPEN_BYTES` of the store's memory at most.
 
 Appends to one run that are asked for concurrently travel in one script call, in the order they were asked for. An
 append may be retried by the connection, because its batch carries a token that the script recognises.
@@ -16,6 +17,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import anyio
+import structlog
 
 from service.errors import RlmServiceError
 from service.ids import RunId, TenantId
@@ -27,12 +29,13 @@ from service.store.batching import Batch
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Part, Reply, ScriptCall, Store
-from service.store.errors import StaleEpoch, TenantErased
+from service.store.errors import StaleEpoch, StoreFailed, TenantErased
 from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.hints import CHANNEL
 from service.store.keys import Keys
 from service.store.riders import AppendMark, Rider, boarding
 from service.store.scripts import load_fenced_script, load_script
+from service.store.segments import OPEN_BYTES, SealedStream, entries_in, sealed_key
 
 PAGE = 500
 TENANTS = "rlm:tenants_with_runs"
@@ -43,6 +46,11 @@ LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 """The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
+
+MOST_OPEN_BYTES = 4 * OPEN_BYTES
+"""Of a run whose journal cannot be sealed: then it stops growing."""
+
+log = structlog.get_logger(__name__)
 
 _OPEN = load_fenced_script("service.journal", "open.lua", leaves_keys=True)
 _APPEND = load_fenced_script("service.journal", "append.lua")
@@ -66,6 +74,7 @@ class Journal:
         """`on_kept` is told of every event that this replica has added, once it is kept; must not block or raise."""
         self._store = store
         self._on_kept = on_kept
+        self._blobs = blobs
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
         self._is_known = False
@@ -109,11 +118,12 @@ class Journal:
         keys = [self._run(run_id), self._events(run_id), index, self._unfinished]
         digest = hashlib.sha256(line).hexdigest()
         lease = "" if parent is not None else _seconds(for_s)
+        packed = [await self._bodies.pack(line), *await self._bodies.pack_many([encode(each) for each in inherited])]
         arguments: list[Part] = [
-            *(run_id, await self._bodies.pack(line), digest, submitted.session_id),
+            *(run_id, packed[0], digest, submitted.session_id),
             *(keeper, lease),
             "finish" if inherited and isinstance(inherited[-1], RunFinished) else "",
-            *await self._bodies.pack_many([encode(event) for event in inherited]),
+            *packed[1:],
         ]
         try:
             opened = await self._store.run(_OPEN, keys, arguments, is_idempotent=True, fence=within)
@@ -128,6 +138,8 @@ class Journal:
             case reply:
                 if reply == b"opened":
                     self._on_kept(submitted)
+                if (open_bytes := sum(len(part) for part in packed)) > OPEN_BYTES:
+                    await self._seal(run_id, 1, open_bytes, within)
                 return 1
 
     async def claim(self, run_id: RunId, keeper: str, *, for_s: float) -> Claimed:
@@ -299,15 +311,20 @@ class Journal:
         first, last = await self._store.read_many(
             [("XRANGE", events, "-", "+", "COUNT", 1), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
         )
-        if not (isinstance(first, list) and isinstance(last, list) and first and last):
+        begins, ends = entries_in(first), entries_in(last)
+        if not begins or not ends:
             return None
-        submitted = (await self._recorded(first[0])).event
+        if begins[0][0] != 1:
+            begins = await self._stream(run_id).values(0, 1)
+        submitted = (await self._recorded(*begins[0])).event
         assert isinstance(submitted, RunSubmitted), "a journal begins with it"
-        return submitted, (await self._recorded(last[0])).event
+        return submitted, (await self._recorded(*ends[0])).event
 
     async def forget(self, run_id: RunId) -> None:
         """Delete a run that has finished, but for what it spent. Its child runs are the caller's. Idempotent."""
-        await self._store.write_many([("UNLINK", self._events(run_id), self._children(run_id), self._run(run_id))])
+        events = self._events(run_id)
+        keys = [events, sealed_key(events), self._children(run_id), self._run(run_id)]
+        await self._store.write("UNLINK", *keys)
         await self._store.write("ZREM", self._keys("runs"), run_id)
 
     async def children_of(self, run_id: RunId) -> list[RunId]:
@@ -375,16 +392,24 @@ class Journal:
         return await self._store.run(_NOTE, [self._run(run_id)], [field, value], is_idempotent=True) == 1
 
     async def _page(self, run_id: RunId, after: int, limit: int) -> list[Recorded]:
-        reply = await self._store.read("XRANGE", self._events(run_id), f"{after + 1}-0", "+", "COUNT", limit)
-        assert isinstance(reply, list)
-        return [await self._recorded(entry) for entry in reply]
+        found: list[tuple[int, bytes]] = []
+        while len(found) < limit:
+            at = found[-1][0] if found else after
+            start, count = f"{at + 1}-0", limit - len(found)
+            entries = entries_in(await self._store.read("XRANGE", self._events(run_id), start, "+", "COUNT", count))
+            if not entries or entries[0][0] == at + 1:
+                found += entries
+                break
+            sealed = await self._stream(run_id).values(at, count)
+            if not sealed and not await self.exists(run_id):
+                break  # it was forgotten meanwhile
+            if not sealed or sealed[0][0] != at + 1:
+                raise StoreFailed(f"the journal of run {run_id} has a gap behind {at}; restore the store")
+            found += sealed
+        return [await self._recorded(seq, value) for seq, value in found]
 
-    async def _recorded(self, entry: Reply) -> Recorded:
-        match entry:
-            case [bytes(entry_id), [b"e", bytes(value)]]:
-                event = decode(await self._bodies.unpack(value))
-                return Recorded(seq=int(entry_id.partition(b"-")[0]), event=event)
-        raise AssertionError("an entry of a run's stream has one field, e")
+    async def _recorded(self, seq: int, value: bytes) -> Recorded:
+        return Recorded(seq=seq, event=decode(await self._bodies.unpack(value)))
 
     async def last_seq(self, run_id: RunId) -> tuple[int, bool]:
         """Where the journal stands, and whether the run has finished; one cheap read.
@@ -462,16 +487,31 @@ class Journal:
         match reply:
             case b"stale":
                 raise _stale(run_id)
-            case [b"appended", int(first)]:
+            case [b"appended", int(first), int(open_bytes)]:
                 for each, landing in zip(boarded, landings, strict=True):
                     each.land(landing)
                 for kept in written:
                     self._on_kept(kept.event)
+                if open_bytes > OPEN_BYTES:
+                    await self._seal(run_id, epoch, open_bytes, within)
                 refused = [_finished(run_id) for _ in appends[len(values) :]]
                 return [*range(first, first + len(values)), *refused]
-            case [word, _]:
+            case [word, _, _]:
                 raise _refusal(word, run_id)
-        raise AssertionError("append.lua replies a pair")
+        raise AssertionError("append.lua replies three values")
+
+    async def _seal(self, run_id: RunId, epoch: int, open_bytes: int, within: Fence) -> None:
+        """Move the oldest events out of the store's memory. A journal that cannot be sealed now is sealed at the next
+        append, unless it is much too long already."""
+        fence = Fence((*within.epochs, *self.fence(run_id, epoch).epochs))
+        left = open_bytes
+        try:
+            while left > OPEN_BYTES and (moved := await self._stream(run_id).seal_oldest(self._run(run_id), fence)):
+                left -= moved
+        except StoreFailed as exc:
+            if left > MOST_OPEN_BYTES:
+                raise
+            log.warning("journal_not_sealed", run_id=run_id, error=str(exc))
 
     def _lease(self, run_id: RunId, epoch: int, for_s: float) -> ScriptCall:
         keys = [self._run(run_id), self._unfinished]
@@ -486,6 +526,9 @@ class Journal:
 
     def _events(self, run_id: RunId) -> str:
         return self._keys("run", run_id, "events")
+
+    def _stream(self, run_id: RunId) -> SealedStream:
+        return SealedStream(self._store, self._blobs, self._events(run_id))
 
     def _children(self, run_id: RunId) -> str:
         return self._keys("run", run_id, "children")

@@ -1,7 +1,8 @@
 """References: which payloads something in the store still names, found without knowing what the keys mean.
 
 Whatever looks like the digest of a suspect counts as a reference to it, in the name of a key or anywhere in its value,
-and in bodies that stand as blobs themselves (`bodies`). So a room that begins to keep references somewhere else has
+and in bodies (`bodies`) and segments (`segments`) that stand as blobs
+themselves. So a room that begins to keep references somewhere else has
 nothing to tell anybody; the price is that a text which happens to hold a digest keeps that payload.
 
 Keys that only remember payloads, and may be lost with them, are *weak*: what stands there counts for nothing.
@@ -20,13 +21,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from service.ids import TenantId
 from service.loop.values import BlobRef
 from service.store.blobs import Blobs
 from service.store.bodies import reference_in
 from service.store.connection import Command, Reply, Store
+from service.store.errors import BlobMissing
 from service.store.key_scans import pages_of_keys
+from service.store.segments import LARGEST_SEGMENT_BYTES, SEALED, Segment, segment_in, values_of
 
 VALUES_AT_ONCE = 50
 """Keys that are read in one round trip, and items of a large one: at most some megabyte at a time."""
@@ -100,10 +104,11 @@ class References:
             asked = [(name, kind, command) for name, kind, command in commands if command is not None]
             replies = await self._store.read_many([command for _, _, command in asked]) if asked else []
             for (name, kind, _), reply in zip(asked, replies, strict=True):
-                await self._take(suspects, reply)
+                is_sealed = name.endswith(SEALED.encode())
+                await self._take(suspects, reply, is_sealed=is_sealed)
                 async with aclosing(self._rest_of(name, kind, reply)) as more:
                     async for page in more:
-                        await self._take(suspects, page)
+                        await self._take(suspects, page, is_sealed=is_sealed)
 
     async def _rest_of(self, name: bytes, kind: Reply, first: Reply) -> AsyncGenerator[Reply, None]:
         """What the first read of a key left out, a page at a time."""
@@ -113,12 +118,25 @@ class References:
             page = await self._store.read(*following)
             yield page
 
-    async def _take(self, suspects: Suspects, reply: Reply) -> None:
+    async def _take(self, suspects: Suspects, reply: Reply, *, is_sealed: bool = False) -> None:
         for value in _leaves(reply):
             suspects.digests.difference_update(digests_in(value))
             ref = reference_in(value)
             if ref is not None:
                 suspects.digests.difference_update(await self._bodies.of(ref, suspects))
+            segment = segment_in(value) if is_sealed else None
+            if segment is not None:
+                await self._take_segment(suspects, segment)
+
+    async def _take_segment(self, suspects: Suspects, segment: Segment) -> None:
+        """What was a stream counts as if it were one still."""
+        try:
+            content = await suspects.blobs.read(segment.ref, LARGEST_SEGMENT_BYTES)
+        except BlobMissing:
+            return  # whoever wants to read it is told so
+        for some in _by(VALUES_AT_ONCE, values_of(content)):
+            await self._take(suspects, [*some])
+            await anyio.lowlevel.checkpoint()
 
 
 class _NamedByBodies:

@@ -1,0 +1,189 @@
+"""Journals that are longer than the store's memory should hold: their older part is sealed while the run goes on."""
+
+import shutil
+from pathlib import Path
+
+import anyio
+import pytest
+
+from service.errors import NotFound
+from service.ids import RunId, TenantId, new_id
+from service.journal import redis_journal
+from service.journal.redis_journal import Journal
+from service.journal.values import Recorded
+from service.loop.events import Event, RootUnavailable, RunFinished
+from service.loop.values import CallOutcome, Purpose
+from service.store import segments
+from service.store.blob_references import References, Suspects
+from service.store.blobs import Blobs
+from service.store.bodies import INLINE_BYTES
+from service.store.errors import StoreFailed
+from service.store.keys import Keys
+from service.store.segments import SealedStream
+from tests.journal.runs import finished, submitted
+from tests.store_fixture import Stored
+
+pytestmark = pytest.mark.anyio
+
+OPEN_BYTES = 60_000
+EVENTS = 150
+EVENT_CHARS = 4_000
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals are long sooner here."""
+    monkeypatch.setattr(redis_journal, "OPEN_BYTES", OPEN_BYTES)
+    monkeypatch.setattr(redis_journal, "MOST_OPEN_BYTES", 4 * OPEN_BYTES)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", OPEN_BYTES // 2)
+    monkeypatch.setattr(segments, "ENTRIES_AT_ONCE", 7)
+
+
+@pytest.fixture
+def journal(stored: Stored) -> Journal:
+    return Journal(stored.store, stored.blobs, stored.tenant)
+
+
+def note(number: int, chars: int = EVENT_CHARS) -> Event:
+    message = f"{number} " + "x" * chars
+    return RootUnavailable(at=float(number), purpose=Purpose.TURN, outcome=CallOutcome.UNAVAILABLE, message=message)
+
+
+async def grown(journal: Journal, events: int = EVENTS) -> RunId:
+    """A run with so many events, the first included."""
+    first = submitted()
+    await journal.open_run(first)
+    for number in range(2, events + 1):
+        assert await journal.append(first.run_id, 1, note(number)) == number
+    return first.run_id
+
+
+async def bytes_in_memory(stored: Stored) -> int:
+    """What the tenant's keys take in the store."""
+    names = await stored.store.read("KEYS", Keys(stored.tenant)("*"))
+    assert isinstance(names, list)
+    asked = [("MEMORY", "USAGE", name, "SAMPLES", 0) for name in names if isinstance(name, bytes)]
+    return sum(size for size in await stored.store.read_many(asked) if isinstance(size, int))
+
+
+def numbers(recorded: list[Recorded]) -> list[int]:
+    assert all(each.event == note(each.seq) for each in recorded if isinstance(each.event, RootUnavailable))
+    return [each.seq for each in recorded]
+
+
+async def test_a_long_journal_takes_little_of_the_stores_memory(journal: Journal, stored: Stored) -> None:
+    """However long it grows, what stands in memory does not grow along, and every event is read as it was."""
+    run_id = await grown(journal)
+    first = await bytes_in_memory(stored)
+    assert first < 3 * OPEN_BYTES < EVENTS * EVENT_CHARS
+    for number in range(EVENTS + 1, 2 * EVENTS):
+        await journal.append(run_id, 1, note(number))
+    assert await bytes_in_memory(stored) < 3 * OPEN_BYTES
+    assert numbers(await journal.read_all(run_id)) == [*range(1, 2 * EVENTS)]
+
+
+async def test_any_part_of_it_is_read(journal: Journal) -> None:
+    """From any place, sealed or not, as many events as are asked for and are there."""
+    run_id = await grown(journal)
+    for after in (0, 1, 6, 7, 8, 70, EVENTS - 3, EVENTS - 1, EVENTS, EVENTS + 5):
+        for limit in (1, 8, 60, 500):
+            expected = [*range(after + 1, EVENTS + 1)][:limit]
+            assert numbers(await journal.read(run_id, after, limit)) == expected, (after, limit)
+    ends = await journal.ends_of(run_id)
+    assert ends is not None
+    assert (ends[0].run_id, ends[1]) == (run_id, note(EVENTS))
+
+
+async def test_who_follows_while_it_is_sealed_misses_nothing(journal: Journal) -> None:
+    """Followers from the beginning, and one that comes late, are given each event once, in order, to the end."""
+    first = submitted()
+    run_id = first.run_id
+    await journal.open_run(first)
+    seen: list[list[int]] = [[], [], []]
+
+    async def follow(which: int, after: int) -> None:
+        async for recorded in journal.follow(run_id, after):
+            seen[which].append(recorded.seq)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow, 0, 0)
+            group.start_soon(follow, 1, 0)
+            for number in range(2, EVENTS):
+                await journal.append(run_id, 1, note(number))
+            await journal.append(run_id, 1, finished())
+            group.start_soon(follow, 2, 20)
+    assert seen == [[*range(1, EVENTS + 1)], [*range(1, EVENTS + 1)], [*range(21, EVENTS + 1)]]
+
+
+async def test_a_new_driver_goes_on_and_an_old_one_seals_nothing(journal: Journal, stored: Stored) -> None:
+    """Under a new epoch the journal goes on where it stands; under the old one nothing is moved."""
+    run_id = await grown(journal)
+    assert await journal.take_over(run_id) == 2
+    stream = SealedStream(stored.store, stored.blobs, Keys(stored.tenant)("run", run_id, "events"))
+    counter = Keys(stored.tenant)("run", run_id)
+    assert await stream.seal_oldest(counter, journal.fence(run_id, 1)) == 0
+    assert await stream.seal_oldest(counter, journal.fence(run_id, 2)) > 0
+    assert await journal.append(run_id, 2, note(EVENTS + 1)) == EVENTS + 1
+    assert numbers(await journal.read_all(run_id)) == [*range(1, EVENTS + 2)]
+
+
+async def test_a_run_that_inherits_much_is_sealed_at_once(journal: Journal, stored: Stored) -> None:
+    """A long fork or import takes no more memory than a run that grew."""
+    first = submitted()
+    inherited = [note(number) for number in range(2, EVENTS)]
+    await journal.open_run(first, [*inherited, finished()])
+    assert await bytes_in_memory(stored) < 3 * OPEN_BYTES
+    recorded = await journal.read_all(first.run_id)
+    assert numbers(recorded) == [*range(1, EVENTS + 1)]
+    assert isinstance(recorded[-1].event, RunFinished)
+
+
+async def test_a_forgotten_journal_leaves_nothing(journal: Journal, stored: Stored) -> None:
+    """Its segments are named no more, and it is not found."""
+    run_id = await grown(journal)
+    await journal.forget(run_id)
+    with pytest.raises(NotFound):
+        await journal.read(run_id, 3)
+    assert await stored.store.read("KEYS", Keys(stored.tenant)("run", "*")) == []
+
+
+async def test_segments_keep_what_they_name(journal: Journal, stored: Stored) -> None:
+    """A segment is referenced, and so are the large bodies that it names, and the payloads that these name."""
+    payload = await stored.blobs.put(b"a payload")
+    named = await stored.blobs.put(b"another payload")
+    stray = await stored.blobs.put(b"stray")
+    first = submitted(question=f"{payload.sha256} " + "q" * INLINE_BYTES)
+    await journal.open_run(first)
+    large = RootUnavailable(at=2.0, purpose=Purpose.TURN, outcome=CallOutcome.UNAVAILABLE, message=named.sha256)
+    await journal.append(first.run_id, 1, large)
+    for number in range(3, EVENTS):
+        await journal.append(first.run_id, 1, note(number))
+    payloads = {path.name for path in stored.blobs.path("0" * 64).parent.parent.glob("*/*")}
+    assert len(payloads) > 5
+    suspects = Suspects(blobs=stored.blobs, digests={bytes.fromhex(each) for each in payloads})
+    await References(stored.store, lambda _: False).strike_out({stored.tenant: suspects})
+    assert {each.hex() for each in suspects.digests} == {stray.sha256}
+
+
+async def test_a_journal_that_cannot_be_sealed_ends_growing(stored: Stored, tmp_path: Path) -> None:
+    """With a disk that takes nothing it goes on for a while, and then refuses; nothing that was kept is lost."""
+    blobs = Blobs(tmp_path / "blobs")
+    journal = Journal(stored.store, blobs, TenantId(new_id("ten")))
+    first = submitted()
+    await journal.open_run(first)
+    shutil.rmtree(tmp_path / "blobs")
+    kept = 1
+
+    async def append_for_ever() -> None:
+        nonlocal kept
+        while True:
+            await journal.append(first.run_id, 1, note(kept + 1))
+            kept += 1
+
+    with pytest.raises(StoreFailed, match="blob store"):
+        await append_for_ever()
+    assert OPEN_BYTES < kept * EVENT_CHARS < 6 * OPEN_BYTES
+    Blobs(tmp_path / "blobs")
+    await journal.append(first.run_id, 1, note(kept + 2))
+    assert numbers(await journal.read_all(first.run_id)) == [*range(1, kept + 3)]

@@ -81,7 +81,10 @@ def classify_streamed(body: object, *, now: datetime, secrets: tuple[str, ...] =
         status = 400
     if status == 0 and "rate_limit" in name:
         status = 429
-    failure = classify(status or 500, {}, body, now=now, secrets=secrets)
+    if status == 0:
+        said = f": {clean(message, secrets)}" if message else ""
+        return _failed(CallOutcome.UNAVAILABLE, f"the provider ended its reply with an error{said}", may_be_billed=True)
+    failure = classify(status, {}, body, now=now, secrets=secrets)
     return _failed(failure.outcome, failure.message, may_be_billed=True)
 
 
@@ -112,10 +115,10 @@ _QUOTED = re.compile(r"'[^']{40,}'|\"[^\"]{40,}\"|`[^`]{40,}`", re.DOTALL)
 
 def clean(message: str, secrets: tuple[str, ...] = ()) -> str:
     """A provider's message as one short line without keys and without long quotations (they are payload)."""
-    text = message[: 4 * MESSAGE_CHARS]  # the patterns below are quadratic in the worst case
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "[redacted]")
+    text = message
+    for secret in filter(None, secrets):  # before anything is cut, which would leave the beginning of one
+        text = text.replace(secret, "[redacted]")
+    text = text[: 4 * MESSAGE_CHARS]  # the patterns below are quadratic in the worst case
     text = _CREDENTIAL.sub("[redacted]", text)
     text = _QUOTED.sub("'…'", text)
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())

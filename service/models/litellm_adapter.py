@@ -7,7 +7,7 @@ import anyio
 from service.loop.values import CallOutcome
 from service.models.chat_completions import CompletionReader
 from service.models.json_values import Malformed
-from service.models.litellm_failures import classify_litellm
+from service.models.litellm_failures import classify_litellm, is_unsent
 from service.models.litellm_process import LiteLLMProcess
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 
@@ -52,7 +52,8 @@ class LiteLLMAdapter:
         error = frame.get("error")
         if isinstance(error, dict):
             if error.get("kind") == "Deadline":
-                raise ModelCallFailed(CallOutcome.TIMED_OUT, f"no complete reply within {request.timeout_s:g} s")
+                problem = f"no complete reply within {request.timeout_s:g} s"
+                raise ModelCallFailed(CallOutcome.TIMED_OUT, problem, may_be_billed=not is_unsent(error))
             secrets = (self._api_key,) if self._api_key else ()
             raise classify_litellm(error, provider=self._provider, now=datetime.now(UTC), secrets=secrets)
         reader = CompletionReader()

@@ -35,7 +35,7 @@ def classify_litellm(
     error: Mapping[str, Any], *, provider: str, now: datetime, secrets: tuple[str, ...] = ()
 ) -> ModelCallFailed:
     """The failure that an error stands for. Statuses mean what they mean from any provider (`failures`)."""
-    if error.get("stage") in ("unasked", "connecting"):
+    if is_unsent(error):
         return _before_sending(error, provider, secrets)
     status = error.get("status")
     if isinstance(status, int) and 300 <= status < 600:
@@ -50,6 +50,11 @@ def classify_litellm(
         return ModelCallFailed(CallOutcome.INVALID_REPLY, problem, may_be_billed=True)
     problem = f"{provider} failed without a reply ({clean(kind)})"
     return ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=True)
+
+
+def is_unsent(error: Mapping[str, Any]) -> bool:
+    """Whether nothing had been handed to a connection."""
+    return error.get("stage") in ("unasked", "connecting")
 
 
 def _before_sending(error: Mapping[str, Any], provider: str, secrets: tuple[str, ...]) -> ModelCallFailed:

@@ -10,6 +10,16 @@ import json
 import struct
 from typing import Any
 
+ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the import fetches the price map
+    "LITELLM_MODE": "PRODUCTION",  # else the import reads a .env file from wherever it finds one
+    "LITELLM_LOG": "CRITICAL",
+    "LITELLM_RUST": "False",  # a client of its own, which its process could not own
+    "DISABLE_AIOHTTP_TRANSPORT": "True",
+    "DISABLE_AIOHTTP_TRUST_ENV": "True",
+}
+"""Of the process: must stand there before LiteLLM is imported."""
+
 LIMIT_BYTES = 64 << 20
 """Of one frame; the largest prompt and the largest reply are far below it."""
 _LENGTH = struct.Struct(">I")

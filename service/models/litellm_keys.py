@@ -45,8 +45,6 @@ def key_variables(provider: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def wants_key(provider: str, variables: Mapping[str, str]) -> bool:
-    """Whether a provider at its usual address certainly cannot be called without a key. One that a variable of
-    LiteLLM's sends elsewhere may be somebody's own server."""
-    is_elsewhere = any(variables.get(f"{provider.upper()}_{suffix}") for suffix in ("API_BASE", "BASE_URL"))
-    return provider in _WANT_KEYS and not is_elsewhere
+def wants_key(provider: str) -> bool:
+    """Whether a provider at its own address certainly cannot be called without a key."""
+    return provider in _WANT_KEYS

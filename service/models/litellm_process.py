@@ -20,8 +20,7 @@ import anyio.abc
 import structlog
 
 from service.loop.values import CallOutcome
-from service.models.litellm_frames import BrokenFrame, Decoder, encode
-from service.models.litellm_worker import ENVIRONMENT
+from service.models.litellm_frames import ENVIRONMENT, BrokenFrame, Decoder, encode
 from service.models.port import ModelCallFailed
 
 START_S = 60.0
@@ -50,8 +49,9 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
 class LiteLLMProcess:
     """Shared by all adapters that call through LiteLLM. Opened by the first call, closed by `aclose`."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, grace_s: float = GRACE_S) -> None:
         self._environment = worker_environment(environment)
+        self._grace_s = grace_s
         self._opening = anyio.Lock()
         """At most one process is being started."""
         self._link: _Link | None = None
@@ -89,7 +89,7 @@ class LiteLLMProcess:
         call = self._next_id
         answer = link.ask(call, frame)
         try:
-            with anyio.move_on_after(frame["timeout_s"] + GRACE_S):
+            with anyio.move_on_after(frame["timeout_s"] + self._grace_s):
                 reply = await answer.wait()
                 if reply is None:
                     raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the LiteLLM process died during the call")
@@ -98,14 +98,13 @@ class LiteLLMProcess:
         finally:
             link.forget(call)
         log.warning("litellm_process_hangs", pid=self.pid)
-        link.close()
+        self._kill(link)
         raise ModelCallFailed(CallOutcome.TIMED_OUT, "the LiteLLM process hangs and was ended")
 
     async def aclose(self) -> None:
         """End the process. A call after it fails at once."""
         self._closed = True
-        with anyio.CancelScope(shield=True):
-            await self._end()
+        await self._end()
 
     async def _open_link(self) -> "_Link":
         async with self._opening:
@@ -148,8 +147,7 @@ class LiteLLMProcess:
                 await link.settled.wait()
         except BaseException:
             link.close()
-            with anyio.CancelScope(shield=True):
-                await self._end()
+            await self._end()
             raise
         if not link.version:
             self._note_death(link.problem or "did not start")
@@ -164,20 +162,28 @@ class LiteLLMProcess:
         self._not_before = time.monotonic() + pause_s
         log.warning("litellm_process_ended", how=how, deaths=self._deaths, pause_s=pause_s)
 
+    def _kill(self, link: "_Link") -> None:
+        """What hangs hears nothing. The next call notes its death and starts another."""
+        if self._link is link and self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+        link.close()
+
     async def _end(self) -> None:
-        """Close our end, which ends it; kill it if that does not."""
+        """Close our end, which ends it; kill it if that does not. Shielded: nobody else would wait for it."""
         link, process = self._link, self._process
         self._link = self._process = None
         if link is not None:
             link.close()
         if process is None:
             return
-        with anyio.move_on_after(STOP_S):
-            await process.wait()
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(STOP_S):
+                await process.wait()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
 
 class _Answer:

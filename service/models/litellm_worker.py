@@ -1,6 +1,6 @@
 """The process that LiteLLM lives in: `python -m service.models.litellm_worker FD`.
 
-LiteLLM takes seconds to import, 150 MB and milliseconds of processor time a call; here none of that stalls the
+LiteLLM takes seconds to import, 200 MB and milliseconds of processor time a call; here none of that stalls the
 service's event loop, and what it leaks, logs or crashes ends with this process. Nothing of the service is imported but
 the frames and the transport. The process ends when the service closes its end of the socket pair, for whatever reason.
 
@@ -30,16 +30,6 @@ READ_BYTES = 1 << 18
 HTTP_TIMEOUT_S = 3600.0
 """The same for all calls, since clients are cached by it; a call's own deadline is kept below."""
 MESSAGE_CHARS = 2000
-
-ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the import fetches the price map
-    "LITELLM_MODE": "PRODUCTION",  # else the import reads a .env file from wherever it finds one
-    "LITELLM_LOG": "CRITICAL",
-    "LITELLM_RUST": "False",  # a client of its own, which this process could not own
-    "DISABLE_AIOHTTP_TRANSPORT": "True",
-    "DISABLE_AIOHTTP_TRUST_ENV": "True",
-}
-"""Must stand in the environment before LiteLLM is imported."""
 
 
 class _Worker:
@@ -81,13 +71,13 @@ class _Worker:
     async def _attempt(self, frame: dict[str, Any]) -> dict[str, Any]:
         with recorded(frame["model"].partition("/")[0]) as call:
             try:
-                with anyio.fail_after(frame["timeout_s"]):
+                with anyio.move_on_after(frame["timeout_s"]) as deadline:
                     document = _document(await self._complete(frame))
-            except TimeoutError:
-                return {"error": {"kind": "Deadline"}}
             # The boundary to LiteLLM: it raises its own classes, its clients' and, on a bad day, anything.
             except Exception as exc:  # noqa: BLE001
-                return {"error": _error(exc, call)}
+                return {"error": _error(_Deadline() if deadline.cancel_called else exc, call)}
+            if deadline.cancelled_caught:
+                return {"error": _error(_Deadline(), call)}
         if call.status is None or not 200 <= call.status < 300:  # whatever it made a reply of, no provider gave it
             return {"error": _error(ValueError("a reply without a request that succeeded"), call)}
         return {"document": document}
@@ -115,6 +105,10 @@ class _Worker:
             **{"no-log": True},
             **options,
         )
+
+
+class _Deadline(Exception):
+    """The call's own time is over."""
 
 
 class _NoOutputLimit(Exception):
@@ -182,7 +176,6 @@ async def _serve(connection: socket.socket) -> None:
 
 def main() -> None:
     """Serve calls over the file descriptor that is the only argument."""
-    os.environ.update(ENVIRONMENT)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

@@ -14,7 +14,14 @@ import anyio
 
 from service.loop.values import CallOutcome
 from service.models.failures import classify, classify_streamed
-from service.models.http_client.errors import BodyBroke, CannotConnect, HttpFailed, NotHttp, RequestMalformed
+from service.models.http_client.errors import (
+    BodyBroke,
+    CannotConnect,
+    HttpFailed,
+    NotHttp,
+    NotTrusted,
+    RequestMalformed,
+)
 from service.models.http_client.pool import HttpPool
 from service.models.http_client.response import Response
 from service.models.json_values import Malformed, parse_json
@@ -157,6 +164,9 @@ class ProviderConnection:
         try:
             async with self._pool.post(body) as response:
                 yield response
+        except NotTrusted as exc:
+            problem = f"the certificate of {self._origin} is not trusted ({exc}); SSL_CERT_FILE can name whom to trust"
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
         except CannotConnect as exc:
             problem = f"{self._origin} cannot be reached; check its base URL, and that its server runs"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc

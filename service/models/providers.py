@@ -136,10 +136,9 @@ def endpoint_of(
         key = tenants_key or _default_key(access, api, litellm_provider)
     host = urlsplit(base_url or "").hostname
     if key is None and host in (OPENAI_HOST, ANTHROPIC_HOST):
-        variable, instead = ("OPENAI_API_KEY", "OPENAI_BASE_URL") if host == OPENAI_HOST else _ANTHROPIC_VARIABLES
-        raise MissingApiKey(f"{host} needs a key: set {variable}, or set {instead} to a server that needs none")
+        raise MissingApiKey(f"{host} needs a key: {_where_a_key_belongs(access, api, base_url)}")
     is_bare = api is Api.LITELLM and base_url is None and key is None
-    if is_bare and wants_key(litellm_provider, access.variables):
+    if is_bare and wants_key(litellm_provider):
         names = " or ".join(key_variables(litellm_provider))
         raise MissingApiKey(f"LiteLLM's provider {litellm_provider} needs a key: set {names}")
     return Endpoint(
@@ -152,7 +151,11 @@ def endpoint_of(
     )
 
 
-_ANTHROPIC_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+def _where_a_key_belongs(access: Access, api: Api, base_url: str | None) -> str:
+    if base_url != _configured_url(access, api):
+        return "name the variable that holds it as the model's api_key_env"
+    protocol = "ANTHROPIC" if api is Api.ANTHROPIC else "OPENAI"
+    return f"set {protocol}_API_KEY, or set {protocol}_BASE_URL to a server that needs none"
 
 
 def _default_key(access: Access, api: Api, litellm_provider: str) -> str | None:

@@ -154,6 +154,19 @@ async def test_a_missing_key_names_its_variable(catalog: MakeCatalog) -> None:
         assert models.resolve("gpt-4o-mini").price.input > 0
 
 
+async def test_a_missing_key_is_asked_for_where_it_would_be_read(catalog: MakeCatalog) -> None:
+    """The variable of a protocol for the server that it names, and the entry's own for an entry's server."""
+    entry = ModelEntry(base_url="https://api.openai.com/v2", price=FREE)
+    async with catalog(key=None, anthropic_key=None, anthropic_base_url=OPENAI, entries={"mine": entry}) as models:
+        for name, advice in (
+            ("gpt-4o-mini", "set OPENAI_API_KEY, or set OPENAI_BASE_URL"),
+            ("anthropic/claude-sonnet-4-5", "set ANTHROPIC_API_KEY, or set ANTHROPIC_BASE_URL"),
+            ("mine", "as the model's api_key_env"),
+        ):
+            with pytest.raises(MissingApiKey, match=advice):
+                models.resolve(name)
+
+
 async def test_whose_fault_it_is(catalog: MakeCatalog) -> None:
     """A wrong name is the caller's to change, a missing price the operator's policy, a missing key the platform's."""
     assert (UnknownModel.fault, UnpricedModel.fault, MissingApiKey.fault) == (

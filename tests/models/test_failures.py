@@ -83,6 +83,20 @@ def test_errors_in_a_stream(body: Any, outcome: CallOutcome) -> None:
     assert failure.may_be_billed
 
 
+def test_no_status_is_made_up() -> None:
+    """An error in a reply that began well has no status but the one it gives itself, and says what it says."""
+    told = classify_streamed({"error": {"type": "server_error", "message": "try later"}}, now=NOW).message
+    assert told == "the provider ended its reply with an error: try later"
+    assert "HTTP 503" in classify_streamed({"error": {"code": 503}}, now=NOW).message
+
+
+@pytest.mark.parametrize("at", [4 * MESSAGE_CHARS - 1, 4 * MESSAGE_CHARS - 30])
+def test_no_part_of_a_key_is_left_where_a_message_is_cut(at: int) -> None:
+    """A key of any form is taken out whole before a long message is shortened."""
+    key = "correct horse battery staple " * 2
+    assert "correct" not in clean(" " * at + key, (key,))
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

@@ -17,7 +17,13 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.models.http_client.errors import BodyBroke, CannotConnect, ConnectionBroke, NotHttp, RequestMalformed
+from service.models.http_client.errors import (
+    BodyBroke,
+    ConnectionBroke,
+    NotHttp,
+    NotTrusted,
+    RequestMalformed,
+)
 from service.models.http_client.pool import HttpPool, tls
 from service.models.http_client.response import HELD_BYTES, MAX_HEAD_BYTES, Response
 
@@ -309,7 +315,7 @@ async def test_only_a_trusted_server_is_spoken_to(tmp_path: Path, monkeypatch: p
     context, file = certificate(tmp_path)
     async with served(always, context) as (pool, _):
         try:
-            with pytest.raises(CannotConnect):
+            with pytest.raises(NotTrusted, match="self-signed certificate"):
                 await posted(pool)
             monkeypatch.setenv("SSL_CERT_FILE", str(file))
             tls.cache_clear()

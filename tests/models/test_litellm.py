@@ -3,9 +3,11 @@
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,36 @@ async def test_a_death_fails_its_calls_and_is_mended() -> None:
         await adapter.complete(request())
 
 
+@pytest.mark.anyio
+async def test_what_hangs_is_ended(tmp_path: Path) -> None:
+    """A process that keeps silent beyond a call's deadline fails the call, which may be billed, and is ended."""
+    (tmp_path / "litellm.py").touch()  # is not asked for anything, and is there sooner
+    process = LiteLLMProcess({"PYTHONPATH": str(tmp_path)}, grace_s=0.1)
+    await process.started()
+    pid = process.pid or 0
+    ending = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGSTOP)
+    adapter = LiteLLMAdapter(process, provider="mistral", api_key=KEY, base_url=None, concurrency=1)
+    with pytest.raises(ModelCallFailed, match="hangs") as failed:
+        await adapter.complete(replace(request(), timeout_s=0.1))
+    assert failed.value.may_be_billed
+    with anyio.fail_after(60):
+        await anyio.wait_readable(ending)
+    os.close(ending)
+    await process.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_deadline_before_anything_was_sent_costs_nothing(process: LiteLLMProcess) -> None:
+    """A call whose time is over while its connection is still being made is not billed."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"https://127.0.0.1:{silent.getsockname()[1]}/v1"
+        adapter = LiteLLMAdapter(process, provider="hosted_vllm", api_key=KEY, base_url=address, concurrency=1)
+        with pytest.raises(ModelCallFailed) as failed:
+            await adapter.complete(replace(request(), timeout_s=0.5))
+    assert (failed.value.outcome, failed.value.may_be_billed) == (CallOutcome.TIMED_OUT, False)
+
+
 def _is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -223,7 +255,8 @@ def test_importing_it_asks_no_network() -> None:
     """The process's import of LiteLLM opens no connection: run where every connection fails loudly, it is silent."""
     code = (
         "import os, socket\n"
-        "from service.models.litellm_worker import ENVIRONMENT, _import_litellm\n"
+        "from service.models.litellm_frames import ENVIRONMENT\n"
+        "from service.models.litellm_worker import _import_litellm\n"
         "os.environ.update(ENVIRONMENT)\n"
         "def refuse(*args, **kwargs):\n"
         "    raise SystemExit('the import wants to connect')\n"

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from service.models.catalog import Catalog
+from service.models.litellm_frames import ENVIRONMENT
 from service.models.litellm_keys import _WANT_KEYS, key_variables, wants_key
-from service.models.litellm_worker import ENVIRONMENT
 from service.models.providers import Access, MissingApiKey
 
 _ASK_LITELLM = """
@@ -56,5 +56,12 @@ async def test_what_is_not_known_is_not_claimed() -> None:
     """A provider with credentials that are no key is let through, and the route says that nobody has looked."""
     async with opened() as catalog:
         assert catalog.resolve("litellm/bedrock/anthropic.claude-3-5-haiku-20241022-v1:0").may_want_credentials
-    assert not wants_key("a_server_of_mine", {})
-    assert not wants_key("mistral", {"MISTRAL_API_BASE": "http://127.0.0.1:1/v1"})
+    assert not wants_key("a_server_of_mine")
+
+
+@pytest.mark.anyio
+async def test_an_address_that_litellm_never_hears_of_makes_no_key_needless() -> None:
+    """A variable of LiteLLM's for another address is not passed on, so the provider's own still wants its key."""
+    async with opened(MISTRAL_API_BASE="http://127.0.0.1:1/v1") as catalog:
+        with pytest.raises(MissingApiKey, match="MISTRAL_API_KEY"):
+            catalog.resolve("litellm/mistral/mistral-small-latest")

@@ -1,7 +1,9 @@
 """The adapters that speak HTTP natively, against a real server that behaves badly."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -13,6 +15,7 @@ from service.models.port import ModelAdapter, ModelCallFailed, ModelRequest
 from tests.models.contract import PROMPT, gather, request
 from tests.models.modes import Mode
 from tests.models.protocol_server import QUOTED_KEY, RETRY_AFTER_S, ProtocolServer, serving
+from tests.models.test_http_client import certificate
 
 pytestmark = pytest.mark.anyio
 
@@ -201,3 +204,15 @@ async def test_the_repr_has_no_key(kind: Kind) -> None:
     adapter = kind(base_url="https://api.example.org/v1", api_key=KEY, concurrency=1)
     assert KEY not in repr(adapter)
     assert "api.example.org" in repr(adapter)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_named(tmp_path: Path, kind: Kind) -> None:
+    """Nothing is sent to a server that is not trusted, and the message speaks of its certificate, not its absence."""
+    context, _ = certificate(tmp_path)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        adapter = kind(base_url=address, api_key=KEY, concurrency=1)
+        with pytest.raises(ModelCallFailed, match=f"certificate of {address} is not trusted") as failed:
+            await adapter.complete(request())
+        assert not failed.value.may_be_billed
+        await adapter.aclose()

@@ -9,6 +9,10 @@ class CannotConnect(HttpFailed):
     """There is no connection, so nothing was sent."""
 
 
+class NotTrusted(CannotConnect):
+    """The server's certificate is not one that the machine trusts for its name."""
+
+
 class RequestMalformed(HttpFailed):
     """The URL or a header cannot be sent; nothing was."""
 

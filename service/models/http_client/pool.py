@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from service.models.http_client.connection import HttpConnection
-from service.models.http_client.errors import CannotConnect, RequestMalformed
+from service.models.http_client.errors import CannotConnect, NotTrusted, RequestMalformed
 from service.models.http_client.response import Response
 
 CONNECT_WITHIN_S = 30.0
@@ -76,6 +76,8 @@ class HttpPool:
                     ssl=context,
                     happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S,
                 )
+        except ssl.SSLCertVerificationError as error:
+            raise NotTrusted(error.verify_message) from error
         except (OSError, ssl.SSLError, UnicodeError) as error:  # a time-out is an OSError too
             raise CannotConnect(f"no connection: {type(error).__name__}") from error
         self._all.add(connection)

@@ -25,7 +25,7 @@ from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, Refused
 from service.runs.dispatch.dispatch import Dispatch, Lines
 from service.runs.standing import Standing
-from service.store.connection import open_store
+from service.store.connection import Store, open_store
 from service.tenants.errors import TenantSuspended
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, rules, standing_of, with_fallbacks
 
@@ -47,6 +47,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
+    store: Store
     ledger: Ledger
     metered: MeteredCalls
     health: ProviderHealth
@@ -59,6 +60,13 @@ class Bench:
         )
         await standing.purse.set_limits()
         return standing
+
+    async def scripts_run(self) -> int:
+        """How many the server has run; it is this test's own."""
+        facts = await self.store.read("INFO", "commandstats")
+        assert isinstance(facts, bytes)
+        (line,) = (line for line in facts.decode().splitlines() if line.startswith("cmdstat_evalsha:"))
+        return int(line.partition("calls=")[2].partition(",")[0])
 
     async def balance(self, standing: Standing, unit: Unit = Unit.NANO_USD) -> Balance:
         (balance,) = await self.ledger.balances([run_account(standing.run_id)], [unit])
@@ -74,7 +82,9 @@ async def bench(directory: Path) -> AsyncIterator[Bench]:
         tenant_rules = rules(store, ledger.tenant, suspension.require_active)
         dispatch = Dispatch(tenant_rules, Lines(calls_each_provider=256), ledger, time.time)
         metered = MeteredCalls(ledger, time.time, health, dispatch)
-        yield Bench(ledger=ledger, metered=metered, health=health, journalled=Journalled(), suspension=suspension)
+        yield Bench(
+            store=store, ledger=ledger, metered=metered, health=health, journalled=Journalled(), suspension=suspension
+        )
 
 
 async def test_a_suspended_tenant_makes_no_call_and_holds_nothing(tmp_path: Path) -> None:
@@ -115,6 +125,69 @@ async def test_two_hundred_racing_calls_never_spend_more_than_the_budget(tmp_pat
         assert {o.outcome for o in outcomes if isinstance(o, Refused)} == {CallOutcome.BUDGET}
         # A call costs 300 micro-USD: the budget holds 33 of them, whatever each held meanwhile.
         assert sum(isinstance(o, CallFinished) for o in outcomes) >= 25
+
+
+async def test_of_all_who_wait_for_money_only_the_first_asks_again(tmp_path: Path) -> None:
+    """A hundred calls on a budget that holds one at a time ask the store some hundreds of times, not thousands."""
+    calls = 100
+    async with bench(tmp_path) as b:
+        model = StandInModel()
+        standing = await b.standing(model, Limits())
+        bound = bound_of(call_of(standing, "c", "x"), 1_000).nano_usd
+        await b.ledger.set_limit(run_account(standing.run_id), Unit.NANO_USD, bound + calls * 20_000)
+        outcomes: list[CallOutcome] = []
+
+        async def one(index: int) -> None:
+            call = call_of(standing, f"c{index}", "x")
+            outcomes.append((await b.metered.call(call, standing.purse, b.journalled.append)).outcome)
+
+        before = await b.scripts_run()
+        async with anyio.create_task_group() as tasks:
+            for index in range(calls):
+                tasks.start_soon(one, index)
+        assert outcomes == [CallOutcome.OK] * calls
+        assert await b.scripts_run() - before < 20 * calls
+
+
+async def test_who_leaves_the_line_for_money_does_not_hold_up_the_next(tmp_path: Path) -> None:
+    """The first who waits is cancelled: the second gets what the call in flight gives back."""
+    is_asked, may_answer = anyio.Event(), anyio.Event()
+    model = StandInModel()
+    plain = model.answer
+
+    async def answer(request: ModelRequest) -> ModelReply:
+        is_asked.set()
+        await may_answer.wait()
+        return await plain(request)
+
+    model.answer = answer
+    async with bench(tmp_path) as b:
+        standing = await b.standing(model, Limits())
+        bound = bound_of(call_of(standing, "c", "x"), 1_000).nano_usd
+        await b.ledger.set_limit(run_account(standing.run_id), Unit.NANO_USD, bound + 100_000)
+        outcomes: list[CallOutcome] = []
+
+        async def one(name: str) -> None:
+            call = call_of(standing, name, "x")
+            outcomes.append((await b.metered.call(call, standing.purse, b.journalled.append)).outcome)
+
+        async def until_waiting(count: int) -> None:
+            with anyio.fail_after(60):
+                while standing.purse.line.statistics().tasks_waiting + standing.purse.line.locked() < count:
+                    await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one, "in flight")
+            await is_asked.wait()
+            async with anyio.create_task_group() as impatient:
+                impatient.start_soon(one, "gives up")
+                await until_waiting(1)
+                tasks.start_soon(one, "stays")
+                await until_waiting(2)
+                impatient.cancel_scope.cancel()
+            may_answer.set()
+        assert outcomes == [CallOutcome.OK] * 2
+        assert (await b.balance(standing)).held == 0
 
 
 async def test_a_call_that_certainly_cost_nothing_gives_its_hold_back(tmp_path: Path) -> None:

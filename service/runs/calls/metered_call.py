@@ -13,11 +13,12 @@ A provider that keeps failing is shut off by its breaker, before any money is he
 of its model, each attempt at its own model's price and recorded under it.
 
 When the money does not fit: while other calls of the same account are in flight, wait for them (they hold more than
-they will use), for as long as the account is the run's own, else for `OTHERS_PATIENCE_S`; then shrink the output limit
-down to a floor; then refuse.
+they will use) in the purse's line, for as long as the account is the run's own, else for `OTHERS_PATIENCE_S`; then
+shrink the output limit down to a floor; then refuse.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -163,25 +164,34 @@ class MeteredCalls:
     async def _reserve_on(self, call: MeteredCall, purse: Purse, course: Course) -> Hold | Refused:
         max_output_tokens = call.max_output_tokens
         others_until = self._now() + OTHERS_PATIENCE_S
-        while True:
-            await purse.gate.wait_until_open()
-            if (refused := self._refused_beforehand(call)) is not None:
-                return refused
-            asked = replace(call, max_output_tokens=max_output_tokens)
-            attempt = _asked(asked, purse, attempt=course.attempts)
-            if (refused := await self._admitted(attempt, call)) is not None:
-                return refused
-            holds, refusal = await self._hold([asked], purse, attempt=course.attempts)
-            if refusal is None:
-                return replace(holds[0], route=course.route)
-            if self._is_worth_waiting(refusal, purse, others_until):
-                await purse.wait_for_resolved()
-                max_output_tokens = call.max_output_tokens
-                continue
-            shrunk = fitting_output_tokens(call, max_output_tokens, refusal)
-            if shrunk is None:
-                return refused_by(refusal)
-            max_output_tokens = shrunk
+        async with AsyncExitStack() as place:
+            is_first = False
+            while True:
+                await purse.gate.wait_until_open()
+                if (refused := self._refused_beforehand(call)) is not None:
+                    return refused
+                asked = replace(call, max_output_tokens=max_output_tokens)
+                attempt = _asked(asked, purse, attempt=course.attempts)
+                if (refused := await self._admitted(attempt, call)) is not None:
+                    return refused
+                resolutions = purse.resolutions
+                holds, refusal = await self._hold([asked], purse, attempt=course.attempts)
+                if refusal is None:
+                    return replace(holds[0], route=course.route)
+                if self._is_worth_waiting(refusal, purse, others_until):
+                    until = call.deadline_at if refusal.account.level is Level.RUN else others_until
+                    if not is_first:
+                        with anyio.move_on_after(max(0.0, min(until, call.deadline_at) - self._now())):
+                            await place.enter_async_context(purse.line)
+                            is_first = True
+                    if is_first:
+                        await purse.wait_for_resolved(since=resolutions)
+                    max_output_tokens = call.max_output_tokens
+                    continue
+                shrunk = fitting_output_tokens(call, max_output_tokens, refusal)
+                if shrunk is None:
+                    return refused_by(refusal)
+                max_output_tokens = shrunk
 
     async def _admitted(self, asked: CallAsked, call: MeteredCall) -> Refused | None:
         """Wait until the attempt may be made, as far as its tenant's limits go; or why it may not."""

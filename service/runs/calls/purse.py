@@ -17,7 +17,7 @@ from service.runs.calls.gate import CallGate
 from service.store.fences import NO_FENCE, Fence
 
 WAKE_UP_S = 1.0
-"""Holds of this run are resolved in this process, which wakes waiters at once; polling covers the rest."""
+"""Holds of this run are resolved in this process, which wakes who waits at once; polling covers the rest."""
 
 
 class Purse:
@@ -37,6 +37,11 @@ class Purse:
         self.fence = fence
         """Of every hold for the run, or one below it: nobody may spend for a run that was taken over."""
         self.gate = gate or CallGate()
+        self.line = anyio.Lock()
+        """Held by the first of those who wait for money that calls in flight hold; first come, first served. Only it
+        asks again when some was given back: were all to ask, a thousand who wait would ask a million times."""
+        self.resolutions = 0
+        """Holds that were settled or released in this process so far."""
         self._ledger = ledger
         self._resolved = anyio.Event()
 
@@ -85,15 +90,17 @@ class Purse:
         return {(self.own_account, unit): limit for unit, limit in limits.items() if limit is not None}
 
     def announce_resolved(self) -> None:
-        """Wake every call that waits for money: a hold was settled or released."""
+        """Wake the call that waits for money first: a hold was settled or released."""
+        self.resolutions += 1
         self._resolved.set()
         self._resolved = anyio.Event()
 
-    async def wait_for_resolved(self) -> None:
-        """Until some hold is resolved, or `WAKE_UP_S` has passed."""
-        resolved = self._resolved
-        with anyio.move_on_after(WAKE_UP_S):
-            await resolved.wait()
+    async def wait_for_resolved(self, since: int) -> None:
+        """Until more holds are resolved than `since`, or `WAKE_UP_S` has passed."""
+        if self.resolutions == since:
+            resolved = self._resolved
+            with anyio.move_on_after(WAKE_UP_S):
+                await resolved.wait()
 
 
 def run_account(run_id: RunId) -> Account:

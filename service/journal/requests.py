@@ -16,6 +16,8 @@ from service.store.keys import Keys
 from service.store.scripts import load_script
 
 KEPT_S = 24 * 3600
+MOST_KEPT = 100_000
+"""Of one tenant: beyond it the oldest that is done is forgotten."""
 CLAIMED_S = 30.0
 """How long a claim holds without a word of who made it: some ten times what doing a request takes."""
 RENEW_EVERY_S = CLAIMED_S / 4
@@ -83,8 +85,8 @@ class Requests:
         token, now = secrets.token_hex(8), self._now()
         reply = await self._store.run(
             _CLAIM,
-            [request],
-            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000, instead_of or ""],
+            [request, self._keys("requests")],
+            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000, instead_of or "", MOST_KEPT],
             is_idempotent=True,
         )
         match reply:
@@ -105,12 +107,16 @@ class Requests:
     async def renew(self, claim: Claim) -> None:
         """It is still being done: the claim runs out `CLAIMED_S` from now. One that was lost stays lost. Idempotent."""
         until = repr(self._now() + CLAIMED_S)
-        await self._store.run(_SETTLE, [claim.request], [claim.token, "renewed", until], is_idempotent=True)
+        await self._settle(claim, "renewed", until)
 
     async def done(self, claim: Claim) -> None:
         """What the request stands for is there. Idempotent."""
-        await self._store.run(_SETTLE, [claim.request], [claim.token, "done"], is_idempotent=True)
+        await self._settle(claim, "done")
 
     async def refused(self, claim: Claim) -> None:
         """Nothing was made and nothing will be: the same key may be used for another try. Idempotent."""
-        await self._store.run(_SETTLE, [claim.request], [claim.token, "refused"], is_idempotent=True)
+        await self._settle(claim, "refused")
+
+    async def _settle(self, claim: Claim, *how: str) -> None:
+        keys = [claim.request, self._keys("requests")]
+        await self._store.run(_SETTLE, keys, [claim.token, *how], is_idempotent=True)

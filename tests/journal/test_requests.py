@@ -6,8 +6,17 @@ import anyio
 import pytest
 
 from service.errors import NotFound
-from service.journal.requests import CLAIMED_S, IdempotencyKeyReused, RequestInProgress, Requests
+from service.journal import requests
+from service.journal.requests import (
+    CLAIMED_S,
+    KEPT_S,
+    Claim,
+    IdempotencyKeyReused,
+    RequestInProgress,
+    Requests,
+)
 from service.runs.requests.once import act_under
+from service.store.keys import Keys
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
@@ -109,3 +118,31 @@ async def test_one_key_is_one_body(desk: Desk) -> None:
     await desk.requests.done(claim)
     with pytest.raises(IdempotencyKeyReused):
         await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two")
+
+
+async def test_a_tenants_requests_are_bounded(desk: Desk, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the most the oldest that are done are forgotten, never one that is being done; refused ones and those
+    whose day is over take no room."""
+    monkeypatch.setattr(requests, "MOST_KEPT", 5)
+    index = Keys(stored.tenant)("requests")
+
+    async def claimed(key: str) -> Claim:
+        desk.clock.now += 0.001
+        return await desk.requests.claim(**(SENT | {"key": key}), target=key)
+
+    being_done = await claimed("being done")
+    for number in range(20):
+        await desk.requests.done(await claimed(f"done {number}"))
+    await desk.requests.refused(await claimed("refused"))
+    kept = await stored.store.read("ZCARD", index)
+    assert isinstance(kept, int)
+    assert 1 < kept <= 5
+    with pytest.raises(RequestInProgress):
+        await claimed("being done")
+    assert not (await claimed("done 19")).is_ours
+    assert (await claimed("done 0")).is_ours
+    await desk.requests.done(being_done)
+    assert not (await claimed("being done")).is_ours
+    desk.clock.now += KEPT_S + 1
+    await claimed("the next day")
+    assert await stored.store.read("ZCARD", index) == 1

@@ -82,6 +82,9 @@ class Settings:
     """`RLM_KEEP_RUNS_DAYS`: how long after their end `serve` forgets runs; None never."""
     collect_blobs_s: float | None
     """`RLM_COLLECT_BLOBS_S`: how often `serve` looks for blobs that nothing refers to; None never."""
+    chat_contexts_kept_s: float | None
+    """`RLM_KEEP_CHAT_CONTEXTS_HOURS`: how long `serve` keeps contexts that came along with a conversation after they
+    were last brought; None until they are deleted."""
     root_model: str | None
     """`RLM_ROOT_MODEL`: the root LM of profiles that name none, for clients that can name nothing but a profile."""
     sub_model: str | None
@@ -146,6 +149,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         on_divergence=_one_of(env, "RLM_ON_DIVERGENCE", ("tell", "stop")),
         runs_kept_s=86_400.0 * _whole_number(env, "RLM_KEEP_RUNS_DAYS", default=90, least=0, most=36_500) or None,
         collect_blobs_s=_whole_number(env, "RLM_COLLECT_BLOBS_S", default=21_600, least=0, most=31_536_000) or None,
+        chat_contexts_kept_s=3600.0
+        * _whole_number(env, "RLM_KEEP_CHAT_CONTEXTS_HOURS", default=24, least=0, most=876_000)
+        or None,
         root_model=env.get("RLM_ROOT_MODEL") or None,
         sub_model=env.get("RLM_SUB_MODEL") or None,
         model_concurrency=_whole_number(env, "RLM_MODEL_CONCURRENCY", default=256, least=1, most=10_000),

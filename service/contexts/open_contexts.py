@@ -1,7 +1,8 @@
 """Open contexts: parts come one by one, each as large as it likes, until the whole is sealed into a context.
 
 Key (under the tenant's tag): `open_context:{id}`, a hash: `name`, `created_at`, `count`, and `part:{name}` with the
-part's place and facts. Nothing can be asked about an open context, and one that nobody adds to is forgotten.
+part's place and facts; `open_contexts` the ids by when they end. Nothing can be asked about an open context, and one
+that nobody adds to is forgotten.
 """
 
 import time
@@ -25,6 +26,7 @@ KeepParts = Callable[[Sequence[Part]], Awaitable[None]]
 """Counts parts as kept; called before the context refers to them, and whatever it raises refuses them."""
 
 _PUT_PART = load_script("service.contexts", "put_part.lua")
+_END_LAPSED = load_script("service.contexts", "end_lapsed.lua", leaves_keys=True)
 
 
 class ContextSealed(RlmServiceError):
@@ -74,6 +76,7 @@ class OpenContexts:
         await self._store.leave(
             ("HSET", self._key(context_id), "name", name, "created_at", repr(now), "count", "0"),
             ("EXPIRE", self._key(context_id), OPEN_FOR_S),
+            ("ZADD", self._ends, repr(now + OPEN_FOR_S), context_id),
         )
         return OpenContext(context_id=context_id, name=name, created_at=now, parts=())
 
@@ -115,8 +118,11 @@ class OpenContexts:
         part, preview = await self._contexts.take_part(name, source)
         await keep([part])
         kept = _TAKEN.dump_json(TakenPart(part=part, preview=preview))
-        arguments: list[str | bytes | int] = [name, kept, MOST_PARTS, OPEN_FOR_S * 1000]
-        match await self._store.run(_PUT_PART, [self._key(context_id)], arguments, is_idempotent=True):
+        arguments: list[str | bytes | int] = [
+            *(name, kept, MOST_PARTS, OPEN_FOR_S * 1000),
+            *(context_id, repr(time.time() + OPEN_FOR_S)),
+        ]
+        match await self._store.run(_PUT_PART, [self._key(context_id), self._ends], arguments, is_idempotent=True):
             case b"kept":
                 return part
             case b"full":
@@ -141,13 +147,33 @@ class OpenContexts:
         context = await self._contexts.keep_parts(
             context_id, opened.name, [(taken.part, taken.preview) for taken in opened.parts]
         )
-        await self._store.write("DEL", self._key(context_id))
+        await self._store.write_many([("DEL", self._key(context_id)), ("ZREM", self._ends, context_id)])
         return context
 
     async def delete(self, context_id: ContextId) -> None:
         """Forget it; its blobs stay until nothing refers to them. Raises `NotFound`."""
-        if await self._store.write("DEL", self._key(context_id)) != 1:
+        was_there, *_ = await self._store.leave(
+            ("DEL", self._key(context_id)),
+            ("ZREM", self._ends, context_id),
+            ("SADD", self._contexts.lives.left_key, context_id),
+        )
+        if was_there != 1:
             raise _absent(context_id)
+
+    async def end_lapsed(self, now: float, limit: int) -> int:
+        """Note of those whose time is over that they may still be counted (`Contexts.left`); how many. Idempotent."""
+        reply = await self._store.read("ZRANGE", self._ends, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
+        assert isinstance(reply, list)
+        lapsed = 0
+        for context_id in (ContextId(each.decode()) for each in reply if isinstance(each, bytes)):
+            keys = [
+                self._key(context_id),
+                self._ends,
+                self._keys("context", context_id),
+                self._keys("contexts", "left"),
+            ]
+            lapsed += await self._store.run(_END_LAPSED, keys, [context_id, repr(now)], is_idempotent=True) == b"ended"
+        return lapsed
 
     async def _not_open(self, context_id: ContextId) -> NotFound | ContextSealed:
         try:
@@ -155,6 +181,10 @@ class OpenContexts:
         except NotFound:
             return _absent(context_id)
         return ContextSealed(f"context {context_id} is sealed and takes no parts any more: open another one")
+
+    @property
+    def _ends(self) -> str:
+        return self._keys("open_contexts")
 
     def _key(self, context_id: ContextId) -> str:
         return self._keys("open_context", context_id)

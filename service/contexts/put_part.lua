@@ -1,6 +1,7 @@
 -- Add a part to an open context, or replace the one of its name, which keeps its place.
--- KEYS: open context
--- ARGV: name of the part, what is kept of it, how many parts there may be, how long it stays open (ms)
+-- KEYS: open context, open contexts by when they end
+-- ARGV: name of the part, what is kept of it, how many parts there may be, how long it stays open (ms), context id, until
+--       when that is (s)
 -- Replies 'kept', 'absent' or 'full'.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'absent' end
 local field = 'part:' .. ARGV[1]
@@ -14,4 +15,5 @@ else
 end
 redis.call('HSET', KEYS[1], field, place .. ' ' .. ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('ZADD', KEYS[2], ARGV[6], ARGV[5])
 return 'kept'

@@ -1,7 +1,7 @@
 """The store of contexts: payloads as blobs, one small record each over Redis.
 
 Keys (all under the tenant's tag): `context:{id}` the record, `contexts` all ids by birth, `contexts:known` from the
-fingerprint of name and content to the id, so that the same file put twice is one context.
+fingerprint of name and content to the id, so that the same file put twice is one context; further ones in `lives`.
 """
 
 import hashlib
@@ -20,8 +20,9 @@ from service.contexts.documents.conversion import Document
 from service.contexts.encodings import Recoded
 from service.contexts.images import LEAST_MAPPED_BYTES, Images, image_bytes
 from service.contexts.json_parsing import facts_of
+from service.contexts.lives import ContextLives
 from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
-from service.contexts.values import Context, ContextAbsent, ContextKind, LinkedPart, Part, TextListImage
+from service.contexts.values import Context, ContextAbsent, ContextKind, Life, LinkedPart, Part, TextListImage
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS, BlobRef
@@ -45,7 +46,7 @@ Source = Path | AsyncIterator[bytes] | Document | Recoded
 """Bytes as they are, in a file or as they come; or what becomes UTF-8 text only while it is taken in."""
 
 _CREATE = load_script("service.contexts", "create.lua", leaves_keys=True)
-_DELETE = load_script("service.contexts", "delete.lua")
+_DELETE = load_script("service.contexts", "delete.lua", leaves_keys=True)
 _RECORD = TypeAdapter(Context)
 
 
@@ -65,6 +66,8 @@ class Contexts:
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
         self._images = Images(store, blobs, self._keys)
+        self.lives = ContextLives(store, tenant)
+        """How long they stay."""
 
     async def put_path(self, path: Path, name: str | None = None) -> Context:
         """Keep a file as the kind its name says it is (`detection`).
@@ -90,21 +93,21 @@ class Contexts:
             case _:
                 assert_never(kind)
 
-    async def put_text(self, name: str, source: Source, *, is_listed: bool = True) -> Context:
-        """Keep a text, byte-exactly. What code hands to a child run is kept but not listed.
+    async def put_text(self, name: str, source: Source, *, life: Life = Life.KEPT) -> Context:
+        """Keep a text, byte-exactly.
 
         Raises:
             BadRequest: not UTF-8, with a NUL in it, or empty.
         """
         part, facts = await self._text(name, source)
-        return await self._keep(name, "text", [part], facts, is_listed=is_listed)
+        return await self._keep(name, "text", [part], facts, life=life)
 
     async def put_json_lines(self, name: str, source: Source) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
         ref, facts = await self._scanned(name, source, JsonLinesScan(name), "json")
         return await self._keep(name, "json_lines", [_part(name, ref)], facts)
 
-    async def put_json(self, name: str, source: Source, *, is_listed: bool = True) -> Context:
+    async def put_json(self, name: str, source: Source, *, life: Life = Life.KEPT) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
         preview = Preview()
         with self._blobs.writer(LARGEST_JSON_BYTES) as writer, self._blobs.writer() as image:
@@ -124,7 +127,7 @@ class Contexts:
                 texts = TextListImage(sha256=kept.sha256, size_bytes=kept.size_bytes, count=found.length)
                 part = replace(part, list_image=texts)
         facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
-        return await self._keep(name, "json", [part], facts, is_listed=is_listed)
+        return await self._keep(name, "json", [part], facts, life=life)
 
     async def put_named_texts(
         self,
@@ -216,9 +219,16 @@ class Contexts:
             ContextAbsent
         """
         context = await self.get(context_id)
-        keys = [self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")]
-        known_by = [_fingerprint(context), context_id]  # the second when it was sealed
-        await self._store.run(_DELETE, keys, [context_id, *known_by], is_idempotent=True)
+        await self._end(context, unused_since="")
+
+    async def expire(self, context_id: ContextId, *, unused_since: float) -> bool:
+        """Delete a transient context, unless it was brought along again since then; whether it is gone. Idempotent."""
+        try:
+            context = await self.get(context_id)
+        except ContextAbsent:
+            await self.lives.make_lasting([context_id])
+            return True
+        return await self._end(context, unused_since=repr(unused_since))
 
     def linked_parts(self, context: Context) -> tuple[LinkedPart, ...]:
         """The parts in order, each with the bare file name under which it is linked into a session's directory."""
@@ -328,7 +338,7 @@ class Contexts:
         parts: Sequence[Part],
         facts: Facts,
         *,
-        is_listed: bool = True,
+        life: Life = Life.KEPT,
         context_id: ContextId | None = None,
     ) -> Context:
         """Under the id that was given out before, or under that of the same content, or a new one."""
@@ -349,19 +359,33 @@ class Contexts:
             preview=facts.preview,
             size_bytes=size_bytes,
             created_at=time.time(),
+            came_along=life is Life.TRANSIENT,
         )
-        keys = [self._record(context.context_id), self._keys("contexts"), self._keys("contexts", "known")]
+        keys = self._places_of(context.context_id)
         arguments: list[str | bytes | int] = [
             context.context_id,
             await self._bodies.pack(_RECORD.dump_json(context)),
             _fingerprint(context) if context_id is None else context_id,
             self._keys("context", ""),
-            1 if is_listed else 0,
+            life,
+            repr(context.created_at),
         ]
         kept = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
         assert isinstance(kept, bytes)
         kept_id = ContextId(kept.decode())
         return context if kept_id == context.context_id else await self.get(kept_id)
+
+    async def _end(self, context: Context, *, unused_since: str) -> bool:
+        keys = [*self._places_of(context.context_id), self.lives.left_key]
+        known_by = [_fingerprint(context), context.context_id]  # the second when it was sealed
+        arguments = [context.context_id, unused_since, *known_by]
+        return await self._store.run(_DELETE, keys, arguments, is_idempotent=True) == b"gone"
+
+    def _places_of(self, context_id: ContextId) -> tuple[str, ...]:
+        return (
+            *(self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")),
+            self.lives.transient_key,
+        )
 
     def _record(self, context_id: ContextId) -> str:
         return self._keys("context", context_id)

@@ -1,6 +1,7 @@
 """What a stored context is."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from sandbox_image.protocol import ImageEncoding
@@ -8,6 +9,19 @@ from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId
 
 ContextKind = Literal["text", "json", "json_lines", "named_texts"]
+
+
+class Life(StrEnum):
+    """How long a context that is put is there."""
+
+    KEPT = "kept"
+    """Until it is deleted."""
+    TRANSIENT = "transient"
+    """Until no conversation has brought it along for a while, and nothing uses it. One that is kept stays kept."""
+    UNLISTED = "unlisted"
+    """What code hands to a child run: as long as that run, and in no list."""
+
+
 ContextUnit = Literal["characters", "items", "keys"]
 
 
@@ -75,6 +89,8 @@ class Context:
     preview: str
     size_bytes: int
     created_at: float
+    came_along: bool = False
+    """It was stored because a conversation brought it along, and was transient then; it may have been kept since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

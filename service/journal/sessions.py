@@ -1,6 +1,6 @@
 """Sessions: the small record of each, and the generation counter that fences its sandboxes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import TypeAdapter
 
@@ -91,8 +91,26 @@ class Sessions:
         raise StoreFailed(f"session {session_id} is changed by too many at once; try again")
 
     async def close(self, session_id: SessionId, at: float) -> None:
-        """Note when it ended; the first time counts. Raises `NotFound`."""
+        """Note when it ended; the first time counts. Whoever counts it has to be told (`left`). Raises `NotFound`."""
+        await self._store.leave(("SADD", self._left, session_id))
         await self._change(session_id, "HSETNX", "closed_at", repr(at))
+
+    async def left(self, limit: int) -> Sequence[SessionId]:
+        """Sessions that are closed, or about to be, and of which nobody has said yet that they are counted no more."""
+        reply = await self._store.read("SRANDMEMBER", self._left, limit)
+        assert isinstance(reply, list)
+        return [SessionId(member.decode()) for member in reply if isinstance(member, bytes)]
+
+    async def forget_left(self, session_id: SessionId) -> None:
+        """It is counted no more. Idempotent."""
+        await self._store.write("SREM", self._left, session_id)
+
+    async def oldest(self, limit: int, after: SessionId | None = None) -> Sequence[SessionId]:
+        """Oldest first, beginning behind `after`."""
+        start = f"({after}" if after is not None else "-"
+        reply = await self._store.read("ZRANGE", self._keys("sessions"), start, "+", "BYLEX", "LIMIT", 0, limit)
+        assert isinstance(reply, list)
+        return [SessionId(member.decode()) for member in reply if isinstance(member, bytes)]
 
     async def forget(self, session_id: SessionId) -> None:
         """Delete the record. Idempotent."""
@@ -168,6 +186,10 @@ class Sessions:
         if not isinstance(reply, int):
             raise _absent(session_id)
         return reply
+
+    @property
+    def _left(self) -> str:
+        return self._keys("sessions", "left")
 
     def _key(self, session_id: SessionId) -> str:
         return self._keys("session", session_id)

@@ -56,6 +56,8 @@ class RunRequest:
     """The keys that it descends from."""
     on_divergence: DivergencePolicy | None = None
     """None: as the operator has set it."""
+    keeps_contexts: bool = True
+    """Contexts that came along with a conversation stay, because this run names them; False for that conversation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from service.contexts.upload_sweeping import keep_sweeping
 from service.contexts.uploads import Uploads
 from service.ids import TenantId
 from service.metrics.replica import ReplicaMetrics
+from service.runs.holdings.expiring import keep_expiring
 from service.runs.retention.collecting import LEASE, BlobCollector, Look, keep_collecting
 from service.runs.retention.forgetting import keep_forgetting
 from service.runs.rooms import RunsRooms
@@ -31,10 +32,12 @@ def start_retention(
     tenancy: Tenancy,
     tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
 ) -> None:
-    """Uploads that were given up, runs whose time is over (of `tenants`), blobs that nothing refers to."""
+    """Uploads and contexts that were given up, runs whose time is over (of `tenants`), blobs that nothing refers to."""
     tasks.start_soon(keep_sweeping, partial(_uploads_of_all, shared.registry, tenancy))
     if settings.runs_kept_s is not None:
         tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=time.time))
+    all_rooms = partial(_rooms_of_all, shared.registry, tenancy)
+    tasks.start_soon(partial(keep_expiring, all_rooms, kept_s=settings.chat_contexts_kept_s, now=time.time))
     if settings.collect_blobs_s is not None:
         collector = open_collector(
             settings, shared.store, shared.registry, lambda tenant: tenancy.runs_of(tenant).rooms.blobs
@@ -63,6 +66,10 @@ def _count(metrics: ReplicaMetrics, look: Look, seconds: float) -> None:
         freed_bytes=look.freed_bytes,
         seconds=seconds,
     )
+
+
+async def _rooms_of_all(registry: Registry, tenancy: Tenancy) -> list[RunsRooms]:
+    return [tenancy.runs_of(tenant).rooms for tenant in await registry.tenants.that_stay()]
 
 
 async def _uploads_of_all(registry: Registry, tenancy: Tenancy) -> list[Uploads]:

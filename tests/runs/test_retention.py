@@ -18,17 +18,22 @@ from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectRequest
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
+from service.runs.holdings.holdings import Holdings
 from service.runs.replay.replaying import replay
 from service.runs.retention.forgetting import forget_runs, is_due, keep_forgetting
+from service.runs.retention.forgetting_sessions import forget_sessions, is_session_due
 from service.runs.rooms import RunsRooms
 from service.store.blobs import Blobs
 from service.store.errors import BlobMissing
+from service.tenants.quotas import Counted
+from service.tenants.values import CallerLimits, Level
 from tests.runs.doubles import submitted_run
 from tests.runs.playing import SUB, Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
 
 FOR_EVER = 9e12
+RECORD = SessionRecord(session_id=SessionId(new_id("ses")), created_at=0.0, random_seed=1)
 """Later than everything."""
 
 
@@ -145,3 +150,30 @@ async def test_what_cannot_be_read_keeps_no_other_runs(tmp_path: Path) -> None:
                         break
                     await anyio.sleep(0.01)
                 tasks.cancel_scope.cancel()
+
+
+async def test_a_closed_session_is_forgotten_when_no_run_leads_to_it(tmp_path: Path) -> None:
+    """Its record, its log and whatever was still counted of it; an open one stays, and so does one whose last run is
+    still there, or that was closed lately."""
+    async with stage(tmp_path, repl("FINAL('x')")) as on:
+        runs, rooms = on.service.runs, on.service.runs.rooms
+        level = Level(kind="tenant", owner=rooms.journal.tenant, limits=CallerLimits())
+        never_used, used, left_open = [await runs.open_session() for _ in range(3)]
+        for session_id in (never_used, used, left_open):
+            await Holdings(rooms, (level,)).count_session(session_id)
+        await on.play(await on.request("four", session_id=used))
+        for session_id in (never_used, used):
+            await runs.close_session(session_id)
+        assert (await forget_sessions(rooms, before=0.0)).forgotten == 0
+        closed_at = (await rooms.session.records.get(never_used)).closed_at
+        assert closed_at is not None
+        look = await forget_sessions(rooms, before=FOR_EVER)
+        assert (look.forgotten, look.after) == (1, None)
+        assert await keys_of(on, "session", never_used) == []
+        assert await keys_of(on, "session", used)
+        assert await rooms.quotas.count(Counted.OPEN_SESSIONS, level) == 2
+        await forget_runs(rooms, before=FOR_EVER)
+        await forget_sessions(rooms, before=FOR_EVER)
+        assert await keys_of(on, "session", used) == []
+        assert await keys_of(on, "session", left_open)
+        assert not is_session_due(replace(RECORD, closed_at=10.0), has_run=False, before=10.0)

@@ -51,7 +51,8 @@ class Desk:
         runs = service.runs
         sessions = SessionDesk(runs)
         cells = DirectCells(runs, sessions)
-        return cls(service, sessions, cells, SessionContents(runs, cells, _uncounted))
+        contents = SessionContents(runs, cells, keep=_uncounted, keep_read_out=_uncounted)
+        return cls(service, sessions, cells, contents)
 
     async def run(self, session_id: SessionId, code: str, **asked: object) -> CellDone:
         return await self.cells.done(await self.cells.start(session_id, CellAsked(code=code, **asked)))  # type: ignore[arg-type]
@@ -433,7 +434,7 @@ async def test_a_change_between_runs_is_refused_once_another_replica_has_come(tm
             """Called when nothing but the writing itself is left to be done."""
             await records.take(session_id, await records.epoch_of(session_id))
 
-        contents = SessionContents(runs, desk.cells, kept)
+        contents = SessionContents(runs, desk.cells, keep=kept, keep_read_out=kept)
         with pytest.raises(SessionBusy, match="another replica"):
             await contents.write_variable(session_id, "x", chunks(b"2"), as_="json")
         assert await cell_log.read(session_id) == before

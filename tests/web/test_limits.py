@@ -1,9 +1,12 @@
 """Each limit of a tenant or key, flipped: what is refused over HTTP with it, and that it is not without."""
 
+import time
+
 import httpx
 import pytest
 
 from service.ids import TenantId
+from service.runs.holdings.expiring import expire
 from service.tenants.values import OPERATOR, CallerLimits
 from tests.web.serving import Served
 
@@ -49,3 +52,40 @@ async def test_tokens_show_beside_requests(it: Served) -> None:
     async with await client_of(it, CallerLimits(tokens_per_minute=5_000)) as client:
         reply = await client.get("/v1/runs")
         assert reply.headers["x-ratelimit-remaining-tokens"] == "5000"
+
+
+async def test_what_was_read_out_of_a_session_last_counts_until_it_is_closed(it: Served) -> None:
+    """In place of what was read out before, so that reading goes on; more than fits is refused."""
+    async with await client_of(it, CallerLimits(storage_bytes=1_000)) as client:
+        session = (await client.post("/v1/sessions", json={})).headers["location"]
+
+        async def read(letter: str, length: int) -> int:
+            await client.post(f"{session}/cells", json={"code": f"x = {letter!r} * {length}"})
+            return (await client.get(f"{session}/variables/x", params={"as": "text"})).status_code
+
+        assert [await read("a", 600), await read("b", 700), await read("c", 600)] == [200, 200, 200]
+        assert await read("d", 1_100) == 429
+        assert await read("e", 900) == 200
+        assert (await client.post("/v1/contexts", json={"text": "f" * 500})).status_code == 429
+        assert (await client.delete(session)).status_code == 204
+        assert (await client.post("/v1/contexts", json={"text": "f" * 500})).status_code == 201
+
+
+async def test_what_a_conversation_brings_along_counts_until_it_expires(it: Served) -> None:
+    """One by one against `open_contexts`; a day later there is room again for what the client brings then."""
+    tenant = await it.tenants.create("chatting", by=OPERATOR, limits=CallerLimits(open_contexts=2))
+    rooms = it.rooms.tenancy.runs_of(tenant.id).rooms
+    async with it.client_with(await it.secret(tenant_id=tenant.id)) as client:
+
+        async def ask(text: str) -> int:
+            body = {"model": "rlm/default", "messages": [{"role": "user", "content": text}]}
+            return (await client.post("/v1/chat/completions", json=body)).status_code
+
+        assert [await ask("first"), await ask("second"), await ask("second"), await ask("third")] == [
+            200,
+            200,
+            200,
+            429,
+        ]
+        assert await expire(rooms, now=time.time() + 86_500, kept_s=86_400) == 2
+        assert [await ask("third"), await ask("fourth")] == [200, 200]

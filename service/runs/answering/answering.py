@@ -10,7 +10,7 @@ from typing import Any, Literal
 import anyio.to_thread
 from pydantic_core import to_json
 
-from service.contexts.values import Context
+from service.contexts.values import Context, Life
 from service.errors import BadRequest, RlmServiceError
 from service.ids import RunId
 from service.journal.values import RunIdTaken
@@ -303,6 +303,7 @@ class Answering:
             key_id=conversation.key_id,
             key_ancestors=conversation.key_ancestors,
             profile=prepared.profile_name,
+            keeps_contexts=False,
         )
 
     async def _bindings(self, prepared: Prepared) -> tuple[ContextBinding, ...]:
@@ -311,12 +312,12 @@ class Answering:
         contexts = self._rooms.contexts
         since = time.time()
         for text in prepared.plan.texts:
-            stored = await contexts.put_text(text.variable, _pieces(text.text))
+            stored = await contexts.put_text(text.variable, _pieces(text.text), life=Life.TRANSIENT)
             await self._count(stored, since)
             bindings.append(ContextBinding(context_id=stored.context_id, variable=text.variable))
         if prepared.plan.earlier:
             said = [{"role": message.role, "content": message.content} for message in prepared.plan.earlier]
-            stored = await contexts.put_json("conversation", _pieces(to_json(said).decode()))
+            stored = await contexts.put_json("conversation", _pieces(to_json(said).decode()), life=Life.TRANSIENT)
             await self._count(stored, since)
             bindings.append(ContextBinding(context_id=stored.context_id, variable="conversation"))
         return tuple(bindings)

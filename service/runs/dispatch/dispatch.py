@@ -13,6 +13,7 @@ from service.runs.dispatch.run_place import RunPlace
 from service.runs.dispatch.sandbox_counts import SandboxCount, check_chain
 from service.runs.dispatch.tenant_rules import TenantRules
 from service.tenants.quotas import Counted
+from service.tenants.values import Level
 
 _OF_RUNS = (Counted.QUEUED_RUNS, Counted.PARALLEL_RUNS)
 
@@ -40,6 +41,10 @@ class Dispatch:
         self.calls = CallAdmission(rules, lines.calls, self.counts, now)
         self._levels_of = rules.levels_of
         self._allowances = Allowances(ledger, now)
+
+    async def levels_of(self, key_line: Sequence[KeyId]) -> tuple[Level, ...]:
+        """The levels at which a key's work counts now; the tenant's first. Raises `StoreFailed`."""
+        return await self._levels_of(key_line)
 
     def __repr__(self) -> str:
         return f"<Dispatch {self.tenant} {self.counts!r} {self.calls!r}>"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import anyio
 
+from service.contexts.values import Life
 from service.errors import sole_failure
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded
@@ -154,11 +155,11 @@ class ChildRuns:
     async def _submit(self, parent: Standing, key: HostCallKey, request: ChildRequest) -> RunId:
         if isinstance(request.context, str):
             context = await self._rooms.contexts.put_text(
-                "context", _once(request.context.encode("utf-8", "backslashreplace")), is_listed=False
+                "context", _once(request.context.encode("utf-8", "backslashreplace")), life=Life.UNLISTED
             )
         else:
             context = await self._rooms.contexts.put_json(
-                "context", _once(json.dumps(request.context).encode()), is_listed=False
+                "context", _once(json.dumps(request.context).encode()), life=Life.UNLISTED
             )
         given = parent.submitted
         child_request = RunRequest(

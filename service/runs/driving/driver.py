@@ -47,6 +47,7 @@ from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.driving.prepared_session import NO_SANDBOX, PreparedSession, rebuilt_event
 from service.runs.driving.recorder import Recorder
 from service.runs.driving.wrap_up import wrap_up_hold
+from service.runs.holdings.holdings import count_answer
 from service.runs.host_calls.host_calls import HostCalls
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
@@ -346,6 +347,8 @@ class RunDriver:
         answer = command.answer
         if command.answer_text is not None:
             answer = await self._rooms.blobs.put(command.answer_text.encode("utf-8", "backslashreplace"))
+        if answer is not None:
+            await count_answer(self._rooms, standing.submitted, answer)
         if self._has_wrap_up_hold:
             await self._give_back(wrap_up_hold(standing))
         (balance,) = await self._rooms.ledger.balances([run_account(standing.run_id)])

@@ -17,6 +17,7 @@ from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
 from service.runs.calls.purse import run_account
 from service.runs.driving.wrap_up import is_wrap_up, wrap_up_hold_id
+from service.runs.holdings.holdings import count_answer
 from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
@@ -99,6 +100,8 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
         if due.answer_text is not None:
             answer = await rooms.blobs.put(due.answer_text.encode("utf-8", "backslashreplace"))
         finished = replace(finished, stop_reason=due.stop_reason, answer_source=due.answer_source, answer=answer)
+    if state is not None and finished.answer is not None:
+        await count_answer(rooms, state.submitted, finished.answer)
     await rooms.journal.append(run_id, epoch, finished)
 
 

@@ -6,18 +6,20 @@ to the operator) is not counted.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from sandbox_image.protocol import ImageEncoding
 from service.contexts.uploads import Upload
 from service.contexts.values import Context, Part
 from service.ids import ContextId, RunId, SessionId
+from service.loop.events import RunSubmitted
 from service.loop.values import BlobRef
 from service.runs.rooms import RunsRooms
 from service.tenants.errors import QuotaExceeded
 from service.tenants.quotas import LEASE_S, Counted
 from service.tenants.storage import MOST_BLOBS
-from service.tenants.values import Level
+from service.tenants.values import NO_LIMITS, Level
 
 
 class Holdings:
@@ -92,16 +94,25 @@ class Holdings:
 
 
 async def uncount_context(rooms: RunsRooms, context_id: ContextId) -> None:
-    """What is said of a context that is there no more. Idempotent."""
+    """What is done about a context that is gone. Idempotent: where it was broken off, `expiring` does it again."""
     await rooms.quotas.release(Counted.OPEN_CONTEXTS, context_id)
     await rooms.storage.drop(context_id)
+    await rooms.contexts.lives.forget_left(context_id)
 
 
 async def uncount_session(rooms: RunsRooms, session_id: SessionId) -> None:
-    """What is said of a session that is closed, or there no more. Idempotent."""
+    """What is done about a session that is closed, or gone. Idempotent, and done again as above."""
     await rooms.quotas.release(Counted.OPEN_SESSIONS, session_id)
     await rooms.storage.drop(session_id)
     await rooms.storage.drop(_read_out_of(session_id))
+    await rooms.session.records.forget_left(session_id)
+
+
+async def count_answer(rooms: RunsRooms, submitted: RunSubmitted, answer: BlobRef) -> None:
+    """Count an answer as kept by its run, until that is forgotten. It is paid for and there, so no limit refuses it.
+    Idempotent."""
+    levels = [replace(level, limits=NO_LIMITS) for level in await rooms.dispatch.levels_of(submitted.key_line)]
+    await rooms.storage.hold(submitted.run_id, {answer.sha256: answer.size_bytes}, levels)
 
 
 _WIDTH_OF: Mapping[ImageEncoding, int] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}

@@ -13,10 +13,11 @@ import anyio
 import structlog
 
 from service.errors import NotFound
-from service.ids import RunId, born_at
+from service.ids import RunId, SessionId, born_at
 from service.journal.values import SessionRecord
 from service.loop.events import RunFinished, RunSubmitted
 from service.runs.copies.cell_logs import forget_session
+from service.runs.retention.forgetting_sessions import forget_sessions
 from service.runs.rooms import RunsRooms
 from service.store.errors import StoreFailed
 
@@ -78,6 +79,7 @@ async def keep_forgetting(
     """Until cancelled: a bounded look at each tenant's runs, again and again. A store that fails is asked again, and
     what cannot be read of one tenant keeps nobody else's runs."""
     places: dict[str, RunId | None] = {}
+    session_places: dict[str, SessionId | None] = {}
     while True:
         try:
             all_rooms = list(await tenants())
@@ -88,6 +90,7 @@ async def keep_forgetting(
             tenant = rooms.journal.tenant
             try:
                 look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
+                sessions = await forget_sessions(rooms, before=now() - kept_s, after=session_places.get(tenant))
             except StoreFailed as exc:
                 log.warning("runs_not_forgotten", tenant_id=tenant, error=str(exc))
                 continue
@@ -95,9 +98,9 @@ async def keep_forgetting(
                 # One of the few boundaries: see above.
                 log.exception("runs_not_forgotten", tenant_id=tenant)
                 continue
-            places[tenant] = look.after
-            if look.forgotten:
-                log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten)
+            places[tenant], session_places[tenant] = look.after, sessions.after
+            if look.forgotten or sessions.forgotten:
+                log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten, sessions=sessions.forgotten)
         await anyio.sleep(every_s)
 
 

@@ -29,10 +29,12 @@ KeepBlob = Callable[[SessionId, BlobRef], Awaitable[None]]
 class SessionContents:
     """Variables and files of a tenant's sessions. Every method may raise what `DirectCells.wake` raises."""
 
-    def __init__(self, runs: Runs, cells: DirectCells, keep: KeepBlob) -> None:
+    def __init__(self, runs: Runs, cells: DirectCells, *, keep: KeepBlob, keep_read_out: KeepBlob) -> None:
+        """`keep_read_out` is told what was read out of a variable: it takes the place of what was before."""
         self._runs = runs
         self._cells = cells
         self._keep = keep
+        self._keep_read_out = keep_read_out
 
     async def variables(self, session_id: SessionId) -> list[Variable]:
         """What cells and callers made there, bounded. Raises `SessionBusy` while a run is in it."""
@@ -46,13 +48,16 @@ class SessionContents:
 
         Raises:
             ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read.
+            QuotaExceeded: it does not fit into what the tenant may keep.
             SessionBusy: a run is in it.
         """
         async with (
             self._between_runs(session_id) as session,
             session.opened.read_value(name, as_=as_, limit_bytes=limit_bytes) as value,
         ):
-            return await self._runs.rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=as_)
+            read = await self._runs.rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=as_)
+        await self._keep_read_out(session_id, read)
+        return read
 
     async def write_variable(
         self, session_id: SessionId, name: str, chunks: AsyncIterator[bytes], *, as_: ValueForm

@@ -23,7 +23,8 @@ class SessionUses:
 def uses_of(runs: RunsOfCaller, holdings: HoldingsOfCaller) -> SessionUses:
     desk = SessionDesk(runs)
     cells = DirectCells(runs, desk)
-    return SessionUses(desk=desk, cells=cells, contents=SessionContents(runs, cells, holdings.keep_in_session))
+    contents = SessionContents(runs, cells, keep=holdings.keep_in_session, keep_read_out=holdings.keep_read_out)
+    return SessionUses(desk=desk, cells=cells, contents=contents)
 
 
 SessionUsesOfCaller = Annotated[SessionUses, Depends(uses_of)]

@@ -1,4 +1,4 @@
-"""The data directory belongs to the service alone."""
+"""The data directory belongs to the service alone, and the first key that stands in it."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from service.errors import BadRequest
 from service.settings import Settings, read_settings
 from service.wiring.data_directory import make_data_directory
+from service.wiring.keys import ADMIN_KEY_FILE, make_first_key, open_registry_alone
 
 
 def settings_of(directory: Path) -> Settings:
@@ -72,3 +73,20 @@ def test_what_is_no_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadRequest, match="set RLM_DATA_DIR"):
         make_data_directory(settings_of(tmp_path / "file"))
+
+
+@pytest.mark.anyio
+async def test_a_first_key_that_cannot_be_kept_is_none(tmp_path: Path) -> None:
+    """Where the file of the first admin key cannot be written no key is made, so that the next start makes one."""
+    settings = settings_of(tmp_path / "data")
+    async with open_registry_alone(settings) as registry:
+        in_the_way = settings.data_directory / f".{ADMIN_KEY_FILE}.{os.getpid()}"
+        in_the_way.symlink_to(tmp_path / "gone" / "file")
+        with pytest.raises(BadRequest, match="keys create NAME --scope admin"):
+            await make_first_key(settings, registry.api_keys)
+        path = await make_first_key(settings, registry.api_keys)
+        assert path is not None
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert (await registry.api_keys.authenticate(path.read_text().strip())).is_operator
+        assert await make_first_key(settings, registry.api_keys) is None
+        assert [each.name for each in settings.data_directory.glob("*admin*")] == ["admin-key"]

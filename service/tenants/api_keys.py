@@ -4,7 +4,7 @@ A key is stored without its secret: what is kept is an HMAC of it, so nobody can
 who asks for it, is `key_plans`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -114,15 +114,20 @@ class ApiKeys:
             case _:
                 raise NotFound(f"there is no tenant {tenant_id}")
 
-    async def first_key(self) -> IssuedKey | None:
+    async def first_key(self, keep: Callable[[IssuedKey], Awaitable[None]]) -> IssuedKey | None:
         """At the first start ever: the tenant `default` and one admin key. None at every later start.
 
-        Called by every replica that starts; exactly one of them gets the key.
+        Called by every replica that starts; exactly one of them gets the key. `keep` is awaited before the key is one,
+        so that no first key is lost with the only copy of its secret.
         """
+        if await self._store.read("EXISTS", _FIRST_START):
+            return None
         now = self._now()
         request = KeyRequest(name="first admin key", scopes=frozenset(Scope))
         key = planned_key(EMBEDDED_TENANT, request, OPERATOR, now)
         secret = new_secret(key.id)
+        issued = IssuedKey(key, secret.text)
+        await keep(issued)
         reply = await self._store.run(
             _CREATE_TENANT,
             [
@@ -138,7 +143,7 @@ class ApiKeys:
         if reply != b"made":
             return None
         await self._log("key.created", key, OPERATOR, **_in_words(key))
-        return IssuedKey(key, secret.text)
+        return issued
 
     async def get(self, key_id: KeyId, *, by: Author) -> ApiKey:
         """Raises `NotFound`, also for a key that the author may not see."""

@@ -11,7 +11,7 @@ import anyio.to_thread
 from service.errors import BadRequest
 from service.settings import Settings
 from service.store.connection import Store, open_store
-from service.tenants.api_keys import ApiKeys
+from service.tenants.api_keys import ApiKeys, IssuedKey
 from service.tenants.key_files import KeyFile, open_key_file
 from service.tenants.registry import Registry, open_registry
 from service.wiring.data_directory import make_data_directory
@@ -56,23 +56,30 @@ async def make_first_key(settings: Settings, api_keys: ApiKeys) -> Path | None:
     Raises:
         BadRequest: the file cannot be written.
     """
-    issued = await api_keys.first_key()
-    if issued is None:
-        return None
     path = settings.data_directory / ADMIN_KEY_FILE
+    ahead = path.with_name(f".{path.name}.{os.getpid()}")
+
+    async def keep(issued: IssuedKey) -> None:
+        await anyio.to_thread.run_sync(_write, ahead, issued.secret)
+
     try:
-        await anyio.to_thread.run_sync(_write, path, issued.secret)
+        if await api_keys.first_key(keep) is None:
+            return None
+        # Replaces one of an installation whose store is gone: that key opens nothing any more.
+        ahead.rename(path)
     except OSError as exc:
-        raise BadRequest(f"the first admin key cannot be kept in {path} ({exc.strerror}): set RLM_DATA_DIR") from exc
+        raise BadRequest(
+            f"the first admin key cannot be kept in {path} ({exc.strerror}): set RLM_DATA_DIR to a directory that "
+            "takes it; should the next start make none, `rlm-service keys create NAME --scope admin` does"
+        ) from exc
+    finally:
+        ahead.unlink(missing_ok=True)
     return path
 
 
 def _write(path: Path, secret: str) -> None:
-    """Replaces one of an installation whose store is gone: that key opens nothing any more."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret + "\n")
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)

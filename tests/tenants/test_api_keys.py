@@ -299,9 +299,13 @@ async def test_of_replicas_that_start_at_once_one_gets_the_first_key(data_direct
             ApiKeys(store, PEPPER, AuditLogs(store, PEPPER, Clock()), Clock()) for store in (one, two) for _ in range(4)
         ]
         issued: list[IssuedKey | None] = []
+        kept: list[IssuedKey] = []
+
+        async def keep(made: IssuedKey) -> None:
+            kept.append(made)
 
         async def start(keys: ApiKeys) -> None:
-            issued.append(await keys.first_key())
+            issued.append(await keys.first_key(keep))
 
         async with anyio.create_task_group() as tasks:
             for keys in replicas:
@@ -309,7 +313,8 @@ async def test_of_replicas_that_start_at_once_one_gets_the_first_key(data_direct
         (first,) = [each for each in issued if each is not None]
         assert (await replicas[-1].authenticate(first.secret)).is_operator
         assert len(await replicas[0].of_tenant(EMBEDDED_TENANT, by=OPERATOR)) == 1
-        assert await replicas[0].first_key() is None
+        assert await replicas[0].first_key(keep) is None
+        assert first in kept
         assert [tenant.id for tenant in await Tenants(one, AuditLogs(one, PEPPER, Clock()), Clock()).page()] == [
             EMBEDDED_TENANT
         ]

@@ -17,8 +17,9 @@ from service.loop.values import AnswerSource
 from service.runs.calls.purse import Purse
 from service.runs.direct.answers import direct_answer
 from service.runs.driving.drives import Drives
+from service.runs.driving.kept_sessions import KeptSessions, SessionPaused
 from service.runs.driving.last_word import say_last_word
-from service.runs.driving.seats import KeptSessions, Seats, SessionPaused
+from service.runs.driving.seats import Seats
 from service.runs.driving.tenure import Tenure
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request, first_call_amount

@@ -6,7 +6,7 @@ import anyio
 import anyio.abc
 
 from service.ids import TenantId
-from service.runs.driving.seats import KeptSessions
+from service.runs.driving.kept_sessions import KeptSessions
 from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
 

@@ -18,7 +18,7 @@ from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
 from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
 from service.runs.calls.purse import run_account
-from service.runs.driving.seats import KeptSessions
+from service.runs.driving.kept_sessions import KeptSessions
 from service.runs.runs import Runs
 from service.sandboxes.port import NoSandboxSlot
 from tests.runs.doubles import echo, usage_of

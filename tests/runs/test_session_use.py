@@ -13,7 +13,7 @@ from service.ids import SessionId
 from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, BlobRef, CellStatus, ContextBinding, SandboxUse, StopReason
 from service.money import NanoUSD, parse_usd
-from service.runs.driving.seats import SessionBusy, SessionPaused
+from service.runs.driving.kept_sessions import SessionBusy, SessionPaused
 from service.runs.session_use.contents import SessionContents
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk

@@ -19,8 +19,8 @@ from service.loop.events import ChildRunFinished, RunSubmitted
 from service.loop.values import ChildShown, ContextBinding, HostCallKey, StopReason
 from service.money import NanoUSD
 from service.runs.driving.last_word import say_last_word
+from service.runs.driving.levels import Levels
 from service.runs.driving.recorder import Recorder
-from service.runs.driving.seats import Levels
 from service.runs.driving.tenure import Tenure
 from service.runs.host_calls.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer, ChildRequest
 from service.runs.recovery.families import KnownChildren, descendants_of

@@ -7,52 +7,29 @@ sandbox up, and its log brings the variables back. So no two runs ever hold and 
 """
 
 import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import anyio
 
-from service.errors import Fault, RlmServiceError
 from service.ids import RunId, SessionId
 from service.journal.values import SessionUsed
 from service.loop.events import RunSubmitted
 from service.runs.dispatch.dispatch import Dispatch
 from service.runs.dispatch.sandbox_counts import SandboxCount
+from service.runs.driving.kept_sessions import Kept, KeptSessions, SessionBusy, Sitting, refused_where_taken
+from service.runs.driving.levels import Levels
 from service.runs.rooms import RunsRooms
-from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain, Slots
-from service.store.errors import StaleEpoch
 from service.store.fences import Fence
 from service.tenants.quotas import Counted
-
-
-@dataclass(eq=False)
-class _Kept:
-    """A session that outlives its runs. `slot` is its own, with `in_slot` holding it, while it has a sandbox."""
-
-    session: OpenSession
-    keeper: "Seats"
-    """Its tenant's."""
-    turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
-    """One run at a time: a host call is charged to the run whose cell is active."""
-    run_id: RunId | None = None
-    """Of the run that sits in it."""
-    is_closed: bool = False
-    """Nobody will come back to it: runs that were submitted before still run, and leave nothing behind."""
-    slot: Chain | None = None
-    in_slot: AsyncExitStack = field(default_factory=AsyncExitStack)
-    is_in_slot: bool = False
-    epoch: int = 0
-    """Of its last claim by a run of this replica."""
 
 
 class Seat:
     """One run's seat. Made by `Seats`; taken once, left once, from whatever task."""
 
-    def __init__(self, seats: "Seats", submitted: RunSubmitted, fence: Fence, levels: "Levels | None" = None) -> None:
+    def __init__(self, seats: "Seats", submitted: RunSubmitted, fence: Fence, levels: Levels | None = None) -> None:
         self._seats = seats
         self._submitted = submitted
         self.sandboxes = seats.dispatch.sandboxes_of(submitted)
@@ -97,95 +74,6 @@ class Seat:
             await self._leave.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """The guaranteed slots of a root run's descendants, by depth."""
-
-    chain: Chain
-    sandboxes: SandboxCount
-    first_depth: int
-
-    @asynccontextmanager
-    async def slot(self, depth: int) -> AsyncIterator[None]:
-        """Hold a slot for one run of this depth, waiting in line for it."""
-        level = depth - self.first_depth
-        async with AsyncExitStack() as more:
-            may_be_spare = False
-            if not self.chain.own_is_free(level):
-                may_be_spare = await more.enter_async_context(self.sandboxes.maybe_one_more())
-            async with self.chain.take(level, may_be_spare=may_be_spare) as kind:
-                if kind == "own":
-                    await more.aclose()
-                yield
-
-
-@dataclass(frozen=True, slots=True)
-class Sitting:
-    """A kept session as it stands on this replica."""
-
-    session: OpenSession
-    run_id: RunId | None
-    """Of the run that is in it."""
-    has_sandbox: bool
-
-
-class SessionBusy(RlmServiceError):
-    """A run is in the session; nothing was done."""
-
-    code = "session_busy"
-    fault = Fault.CALLER
-    may_be_retried = True
-
-
-@contextlib.contextmanager
-def refused_where_taken(session_id: SessionId) -> Iterator[None]:
-    """For a change between runs: a run on another replica that has come for the session meanwhile is `SessionBusy`."""
-    try:
-        yield
-    except StaleEpoch as exc:
-        raise SessionBusy(
-            f"session {session_id} is in use by a run on another replica: try again when it has ended"
-        ) from exc
-
-
-class SessionPaused(RlmServiceError):
-    """The session takes no work until it is resumed."""
-
-    code = "session_paused"
-    fault = Fault.CALLER
-
-
-class KeptSessions:
-    """The sessions of all tenants that are kept between runs on this replica: whoever needs a slot may end the
-    sandbox of any that is idle."""
-
-    def __init__(self) -> None:
-        self.by_id: dict[SessionId, _Kept] = {}
-
-    def __repr__(self) -> str:
-        return f"<KeptSessions {len(self.by_id)}>"
-
-    async def rest(self, patience: IdlePatience, now_s: float) -> None:
-        """Pause or end the sandboxes that have been idle for long enough, on the clock of `time.monotonic`."""
-        for kept in list(self.by_id.values()):
-            sandbox = kept.session.sandbox
-            if sandbox is None or kept.run_id is not None:
-                continue
-            match rest_of(sandbox.idle_s(now_s), is_paused=sandbox.is_paused, patience=patience):
-                case Rest.NONE:
-                    continue
-                case Rest.PAUSE:
-                    await sandbox.pause()
-                case Rest.END:
-                    await kept.keeper.end_idle(kept)
-
-    async def keep_resting(self, patience: IdlePatience) -> None:
-        """Until cancelled."""
-        while True:
-            await anyio.sleep(SWEEP_S)
-            await self.rest(patience, time.monotonic())
-
-
 class Seats:
     """The seats of one tenant on this replica."""
 
@@ -220,7 +108,7 @@ class Seats:
         among all tenants."""
         if not await sandboxes.take_chain_now(levels):
             for kept in list(self._kept.values()):
-                if kept.keeper is self:
+                if kept.tenant == self.dispatch.tenant:
                     await self.end_idle(kept)
             await sandboxes.wait_for_chain(levels)
         async with self.dispatch.lines.run_starts.taken(self.dispatch.tenant, cost=levels):
@@ -228,7 +116,7 @@ class Seats:
             if at_once is not None:
                 return at_once
             for kept in list(self._kept.values()):
-                await self.end_idle(kept)
+                await kept.end_idle(kept)
             waiting_s = max(1.0, submitted.deadline_at - self._rooms.now())
             return await self._rooms.slots.guarantee(levels, deadline_s=waiting_s)
 
@@ -242,7 +130,9 @@ class Seats:
     async def sit_in_kept(self, submitted: RunSubmitted, seat: Seat, leave: AsyncExitStack) -> OpenSession:
         """Take a seat in a session that outlives the run. Called by `Seat` only."""
         session_id = submitted.session_id
-        kept = self._kept.setdefault(session_id, _Kept(self.new_session(session_id), self))
+        kept = self._kept.setdefault(
+            session_id, Kept(self.new_session(session_id), self.dispatch.tenant, self.end_idle)
+        )
         await kept.turnstile.acquire()
         leave.push_async_callback(self._let_out, kept)
         kept.run_id = submitted.run_id
@@ -269,7 +159,7 @@ class Seats:
         seat.levels = Levels(below, seat.sandboxes, first_depth=1)
         return kept.session
 
-    async def _claim(self, kept: _Kept, submitted: RunSubmitted, seat: Seat) -> None:
+    async def _claim(self, kept: Kept, submitted: RunSubmitted, seat: Seat) -> None:
         """Make the session this run's among all replicas, waiting for a run elsewhere that uses it."""
         records, session_id = self._rooms.session.records, submitted.session_id
         while True:
@@ -285,36 +175,36 @@ class Seats:
         # The run's own epoch need not stand: whoever takes the run over claims the session before reading its log.
         seat.fence = records.fence(session_id, epoch)
 
-    async def _keep_counted(self, kept: _Kept, sandboxes: SandboxCount) -> None:
+    async def _keep_counted(self, kept: Kept, sandboxes: SandboxCount) -> None:
         await self._make_way(kept)
         if kept.is_in_slot and not await sandboxes.keep_for(kept.session.session_id):
             await self._stand_up(kept)
 
-    async def _uncount(self, kept: _Kept) -> None:
+    async def _uncount(self, kept: Kept) -> None:
         """The sandbox of an idle session, which is a run's again or is no more."""
-        await kept.keeper.dispatch.counts.give_back(Counted.SANDBOXES, kept.session.session_id)
+        await self.dispatch.counts.give_back(Counted.SANDBOXES, kept.session.session_id)
 
-    async def _make_way(self, kept: _Kept) -> None:
+    async def _make_way(self, kept: Kept) -> None:
         """At the end of a run: the session keeps its sandbox, unless somebody waits for a slot or it is closed."""
         if kept.is_closed or not kept.is_in_slot or self._rooms.slots.is_contended:
             await self._stand_up(kept)
         if kept.is_closed and self._kept.get(kept.session.session_id) is kept:
             del self._kept[kept.session.session_id]
 
-    def _rise(self, kept: _Kept) -> None:
+    def _rise(self, kept: Kept) -> None:
         kept.run_id = None
 
     def sitting(self, session_id: SessionId) -> Sitting | None:
         """The session as it stands on this replica; None where nothing of it is here."""
         kept = self._kept.get(session_id)
-        if kept is None or kept.keeper is not self:
+        if kept is None or kept.tenant != self.dispatch.tenant:
             return None
         return Sitting(kept.session, kept.run_id, has_sandbox=kept.is_in_slot)
 
     async def forget_outdated(self, session_id: SessionId) -> None:
         """End what is kept here of a session that was used on another replica since: its log has the rest."""
         kept = self._kept.get(session_id)
-        if kept is None or kept.keeper is not self or kept.run_id is not None or not kept.is_in_slot:
+        if kept is None or kept.tenant != self.dispatch.tenant or kept.run_id is not None or not kept.is_in_slot:
             return
         if await self._rooms.session.records.epoch_of(session_id) != kept.epoch:
             await self.end_idle(kept)
@@ -342,7 +232,7 @@ class Seats:
             SessionBusy: a run is in it now.
         """
         kept = self._kept.get(session_id)
-        if kept is None or kept.keeper is not self:
+        if kept is None or kept.tenant != self.dispatch.tenant:
             yield None
             return
         try:
@@ -364,7 +254,7 @@ class Seats:
             if session is not None:
                 await self._stand_up(self._kept[session_id])
 
-    async def end_idle(self, kept: _Kept) -> None:
+    async def end_idle(self, kept: Kept) -> None:
         """End the sandbox of a session, unless somebody has come for it."""
         with contextlib.suppress(anyio.WouldBlock):
             kept.turnstile.acquire_nowait()
@@ -374,7 +264,7 @@ class Seats:
                 kept.turnstile.release()
             self._forget_if_left(kept)
 
-    def _forget_if_left(self, kept: _Kept) -> None:
+    def _forget_if_left(self, kept: Kept) -> None:
         """An entry without a sandbox is worth nothing, and there may be any number of sessions."""
         nobody_comes = bool(kept.turnstile.value) and not kept.turnstile.statistics().tasks_waiting
         if nobody_comes and not kept.is_in_slot and self._kept.get(kept.session.session_id) is kept:
@@ -387,13 +277,13 @@ class Seats:
             kept.is_closed = True
             await self._end_closed(kept)
 
-    async def _let_out(self, kept: _Kept) -> None:
+    async def _let_out(self, kept: Kept) -> None:
         """Whoever was in the session leaves it, and ends it if it was closed meanwhile."""
         kept.turnstile.release()
         if kept.is_closed:
             await self._end_closed(kept)
 
-    async def _end_closed(self, kept: _Kept) -> None:
+    async def _end_closed(self, kept: Kept) -> None:
         """End a closed session's sandbox, unless somebody is in it, who will."""
         with contextlib.suppress(anyio.WouldBlock):
             kept.turnstile.acquire_nowait()
@@ -405,10 +295,10 @@ class Seats:
     async def close_all(self) -> None:
         """End every kept sandbox of this tenant; no run uses them any more."""
         for session_id, kept in list(self._kept.items()):
-            if kept.keeper is self and self._kept.pop(session_id, None) is not None:
+            if kept.tenant == self.dispatch.tenant and self._kept.pop(session_id, None) is not None:
                 await self._stand_up(kept)
 
-    async def _stand_up(self, kept: _Kept) -> None:
+    async def _stand_up(self, kept: Kept) -> None:
         """End the session's sandbox and let its slot go."""
         with anyio.CancelScope(shield=True):
             await kept.session.close()

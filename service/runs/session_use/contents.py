@@ -8,7 +8,7 @@ from sandbox_image.protocol import Variable
 from service.errors import BadRequest
 from service.ids import SessionId
 from service.loop.values import BlobRef
-from service.runs.driving.seats import SessionBusy, refused_where_taken
+from service.runs.driving.kept_sessions import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.sessions.open_session import OpenSession

@@ -11,7 +11,7 @@ from service.ids import CellId, RunId, SessionId, cell_id
 from service.journal.values import Recorded, RunIdTaken
 from service.loop.events import CellFinished, RunFinished, RunSubmitted
 from service.loop.values import CellResult, Limits
-from service.runs.driving.seats import SessionBusy, refused_where_taken
+from service.runs.driving.kept_sessions import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
 from service.runs.session_use.sessions import SessionDesk
 from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, Silence

@@ -8,7 +8,7 @@ from service.errors import BadRequest, NotFound
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import SessionDetails, SessionRecord
 from service.ledger.values import Account, Level, Unit
-from service.runs.driving.seats import SessionBusy, SessionPaused
+from service.runs.driving.kept_sessions import SessionBusy, SessionPaused
 from service.runs.runs import Runs
 from service.runs.session_use.values import SessionChange, SessionState, SessionView, changed, check_change
 

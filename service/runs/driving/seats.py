@@ -26,6 +26,10 @@ from service.store.fences import Fence
 from service.tenants.quotas import Counted
 
 
+LEAVES_WITHIN_S = 10.0
+"""A run that has ended is out of its session within this time, unless the machine stands still."""
+
+
 class Seat:
     """One run's seat. Made by `Seats`; taken once, left once, from whatever task."""
 
@@ -202,12 +206,18 @@ class Seats:
         return Sitting(kept.session, kept.run_id, has_sandbox=kept.is_in_slot)
 
     async def forget_outdated(self, session_id: SessionId) -> None:
-        """End what is kept here of a session that was used on another replica since: its log has the rest."""
-        kept = self._kept.get(session_id)
-        if kept is None or kept.tenant != self.dispatch.tenant or kept.run_id is not None or not kept.is_in_slot:
+        """End what is kept here of a session that was used on another replica since: its log has the rest.
+
+        Raises:
+            SessionBusy: a run is in it here, and has just lost it.
+        """
+        kept, records = self._kept.get(session_id), self._rooms.session.records
+        if kept is None or kept.tenant != self.dispatch.tenant or await records.epoch_of(session_id) == kept.epoch:
             return
-        if await self._rooms.session.records.epoch_of(session_id) != kept.epoch:
-            await self.end_idle(kept)
+        async with self.between_runs(session_id, patience_s=LEAVES_WITHIN_S) as session:
+            if session is not None and await records.epoch_of(session_id) != kept.epoch:
+                await self._stand_up(kept)
+        self._forget_if_left(kept)
 
     async def taken(self, session_id: SessionId, epoch: int) -> OpenSession:
         """A session that no run is in and nothing of which is here, to be changed without a sandbox.
@@ -250,9 +260,10 @@ class Seats:
 
     async def rest(self, session_id: SessionId) -> None:
         """End the session's sandbox, which its log brings back. Raises `SessionBusy`."""
-        async with self.between_runs(session_id) as session:
-            if session is not None:
-                await self._stand_up(self._kept[session_id])
+        async with self.between_runs(session_id, patience_s=LEAVES_WITHIN_S) as session:
+            kept = self._kept.get(session_id)
+            if session is not None and kept is not None:
+                await self._stand_up(kept)
 
     async def end_idle(self, kept: Kept) -> None:
         """End the sandbox of a session, unless somebody has come for it."""

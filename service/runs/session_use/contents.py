@@ -9,6 +9,7 @@ from service.errors import BadRequest
 from service.ids import SessionId
 from service.loop.values import BlobRef
 from service.runs.driving.kept_sessions import SessionBusy, refused_where_taken
+from service.runs.driving.seats import LEAVES_WITHIN_S
 from service.runs.runs import Runs
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.sessions.open_session import OpenSession
@@ -144,7 +145,7 @@ class SessionContents:
     async def _between_runs(self, session_id: SessionId) -> AsyncIterator[OpenSession]:
         await self._refuse_while_used(session_id)
         await self._cells.wake(session_id)
-        async with self._runs.seats.between_runs(session_id) as session:
+        async with self._runs.seats.between_runs(session_id, patience_s=LEAVES_WITHIN_S) as session:
             if session is None:
                 raise SandboxGone(f"session {session_id} had to give its sandbox up at once: try again")
             yield session

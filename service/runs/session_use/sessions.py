@@ -96,11 +96,11 @@ class SessionDesk:
         return record
 
     async def run_in(self, session_id: SessionId) -> RunId | None:
-        """The unfinished run that is in the session, on this replica or another."""
+        """The unfinished run that is in the session, on this replica or another. One that has just finished may still be
+        on its way out."""
         sitting = self._runs.seats.sitting(session_id)
-        if sitting is not None and sitting.run_id is not None:
-            return sitting.run_id
-        run_id = await self._records.user_of(session_id)
+        run_id = None if sitting is None else sitting.run_id
+        run_id = run_id or await self._records.user_of(session_id)
         if run_id is None:
             return None
         with contextlib.suppress(NotFound):  # forgotten long after its end

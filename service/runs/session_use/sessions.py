@@ -96,8 +96,8 @@ class SessionDesk:
         return record
 
     async def run_in(self, session_id: SessionId) -> RunId | None:
-        """The unfinished run that is in the session, on this replica or another. One that has just finished may still be
-        on its way out."""
+        """The unfinished run that is in the session, on this replica or another. One that has just finished may
+        still be on its way out."""
         sitting = self._runs.seats.sitting(session_id)
         run_id = None if sitting is None else sitting.run_id
         run_id = run_id or await self._records.user_of(session_id)

@@ -13,7 +13,7 @@ from service.ids import RunId
 from service.store.connection import open_store
 from tests.chaos.audit import Auditor, Findings, check_books, check_clients, check_left_behind
 from tests.chaos.clients import PATIENCE_S, Client, Seen
-from tests.chaos.cluster import REPLICAS, Cluster, Sandboxes, cluster
+from tests.chaos.cluster import END_WITHIN_S, REPLICAS, Cluster, Sandboxes, cluster
 from tests.chaos.faults import FAULTS
 from tests.chaos.plays import NOTES, Kind, Play
 from tests.chaos.processes import descriptors_of
@@ -110,9 +110,9 @@ class Campaign:
                     self._say(name)
 
 
-async def until_quiet(auditor: Auditor) -> None:
+async def until_quiet(auditor: Auditor, *, looks: int) -> None:
     """Until no run is unfinished and no money held, or patience is at its end: then the audit finds what is."""
-    for _ in range(_LOOKS):
+    for _ in range(looks):
         if not (await auditor.unfinished() or await auditor.leaked_keys()):
             return
         await anyio.sleep(_BETWEEN_LOOKS_S)
@@ -143,13 +143,14 @@ async def campaign(
         await played.run()
         async with open_store(data_directory=directory, redis_url=opened.store_url) as store:
             auditor = Auditor(store, directory / "data")
-            await until_quiet(auditor)
+            await until_quiet(auditor, looks=min(_LOOKS, round(size.patience_s / _BETWEEN_LOOKS_S)))
             check_clients(played.seen, frozenset(name.partition(" ")[0] for name in played.struck), findings)
             findings.lost += [f"{run_id} is unfinished" for run_id in await auditor.unfinished()]
             findings.leaked += await auditor.leaked_keys()
             await _check_descriptors(opened, findings)
             for name in REPLICAS:
-                await opened.terminate(name)
+                if await opened.terminate(name, within_s=min(END_WITHIN_S, size.patience_s)) is None:
+                    findings.leaked.append(f"replica {name} did not end when it was told to")
             findings.leaked += [f"container of {each}" for each in await until_gone(opened)]
             for each in played.seen:
                 if each.run_id is not None:

@@ -86,12 +86,16 @@ def _drop_fences() -> None:
 _KILLED = ("gateway killed with a call in it", "orchestrator killed")
 _PAUSED = ("orchestrator paused with a call in it",)
 
+NONE = "none"
+"""No defect at all: the same campaign must turn nothing then, or what the others turn says nothing."""
+
 MUTANTS: Mapping[str, Mutant] = {
     "skip_uncertain": Mutant(("ledger_off_nano_usd", "paid_twice"), _KILLED, _skip_uncertain),
     "drop_fences": Mutant(("paid_twice", "ledger_off_nano_usd", "lost"), _PAUSED, _drop_fences),
     "forget_holds": Mutant(("ledger_off_nano_usd", "leaked"), _KILLED, _forget_holds),
     "forget_answers": Mutant(("paid_twice",), _KILLED, _forget_answers),
     "lose_runs": Mutant(("lost",), _KILLED, _lose_runs),
+    NONE: Mutant((), (*_KILLED, *_PAUSED), lambda: None),
 }
 
 

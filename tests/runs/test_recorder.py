@@ -99,3 +99,22 @@ async def test_a_failed_append_ends_every_wait_behind_it(seed: int) -> None:
     assert len(outcomes) == 20
     # The three before it are in the journal; whether each was applied before the failure was known is a race.
     assert outcomes.count("applied") <= 3
+
+
+class GappyJournal(SlowJournal):
+    """Leaves a number out, which nobody will ever record: somebody else has written to this run."""
+
+    async def append(
+        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+    ) -> int:
+        return 1 + await super().append(run_id, epoch, event, rider, within=within)
+
+
+async def test_waiting_for_what_never_comes_can_be_broken_off() -> None:
+    """A fact whose predecessor is missing does not hold up the end of the task that records it."""
+    recorder = recorder_over(GappyJournal(seed=1))
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(recorder.record, call(1))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()

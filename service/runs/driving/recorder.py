@@ -58,7 +58,7 @@ class Recorder:
         return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
 
     async def record(self, event: Event, rider: Rider | None = None) -> None:
-        """Append a fact; return once it, and everything before it, is applied.
+        """Append a fact; return once it, and everything before it, is applied. Cancelled, it may be in the journal.
 
         Raises:
             StaleEpoch: another replica has taken the run over.
@@ -75,10 +75,10 @@ class Recorder:
                 raise
             heapq.heappush(self._early, (seq, event))
             self._apply_due()
-            while self._next_seq <= seq:
-                if self._broken is not None:
-                    raise self._broken
-                await self._applied.wait()
+        while self._next_seq <= seq:
+            if self._broken is not None:
+                raise self._broken
+            await self._applied.wait()
 
     def _apply_due(self) -> None:
         while self._early and self._early[0][0] == self._next_seq:

@@ -150,8 +150,8 @@ def _report(played: Played) -> None:
 
 
 def _find(names: Sequence[str], directory: Path, seed: int) -> int:
-    """0 when each defect turned a figure that it must turn, and none turned none; a campaign in which nothing worked has
-    found nothing."""
+    """0 when each defect turned a figure that it must turn, and none turned none; a campaign in which nothing worked
+    has found nothing."""
     turned: dict[str, list[str]] = {}
     missed: list[str] = []
     for name in names:

@@ -109,12 +109,13 @@ class Runs:
         paid; its session is prepared before. Like `submit` in everything else, and raises the same.
         """
         route = await self.rooms.route_to(submitted.root_model)
-        check_affordable(submitted, route, inherited)
+        least = first_call_amount(submitted, route, inherited)
+        check_affordable(submitted, route, least)
         purse = Purse(submitted, self.rooms.ledger)
         dispatch = self.rooms.dispatch
         await dispatch.check_chain(submitted)
         await dispatch.set_allowances(submitted.key_line)
-        await purse.check_covers(first_call_amount(submitted, route, inherited))
+        await purse.check_covers(least)
         await dispatch.place_of(submitted).enter(begins_at_once=self._seats.can_begin(submitted))
         try:
             await prepare_session()

@@ -12,7 +12,7 @@ from service.loop.events import CallFinished, RunSubmitted
 from service.loop.values import Limits, Message, Purpose, RenderedPrompt, Usage
 from service.models.catalog import Route
 from service.models.port import ModelCard, ModelReply, ModelRequest
-from service.models.prices import Price
+from service.models.prices import Price, input_token_bound
 from service.money import NanoUSD
 from service.runs.calls.purse import Purse
 from service.runs.calls.values import MeteredCall
@@ -106,11 +106,13 @@ def standing_of(
 
 
 def call_of(standing: Standing, stem: str, prompt: str, *, max_output_tokens: int = 1_000) -> MeteredCall:
+    messages = (Message(role="user", content=prompt),)
     return MeteredCall(
         stem=f"{standing.run_id}/{stem}",
         purpose=Purpose.SUB_CALL,
         route=standing.sub_route,
-        messages=(Message(role="user", content=prompt),),
+        messages=messages,
+        input_tokens=input_token_bound(messages),
         max_output_tokens=max_output_tokens,
         deadline_at=standing.submitted.deadline_at,
         lineage=standing.lineage,

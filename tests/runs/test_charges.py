@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from service.ids import RunId
 from service.ledger.values import Account, Level, Refusal, Unit
 from service.loop.values import Message, Purpose
+from service.models.prices import input_token_bound
 from service.runs.calls.charges import bound_of, fitting_output_tokens
 from service.runs.calls.values import MeteredCall
 from tests.runs.doubles import StandInModel, route_to
@@ -20,8 +21,8 @@ class Prompt(tuple[Message, ...]):
         return super().__iter__()
 
 
-def test_a_call_is_shrunk_with_one_look_at_its_prompt() -> None:
-    """The largest reply that still fits is found without counting the prompt's tokens for each that is tried."""
+def test_a_call_is_shrunk_without_a_look_at_its_prompt() -> None:
+    """The largest reply that still fits is found without counting the prompt's tokens again."""
     prompt = Prompt([Message(role="user", content="How long?")])
     run_id = RunId("run_0198c2f0a7b87cc2b1a8f2c3d4e5f607")
     call = MeteredCall(
@@ -29,6 +30,7 @@ def test_a_call_is_shrunk_with_one_look_at_its_prompt() -> None:
         purpose=Purpose.SUB_CALL,
         route=route_to(StandInModel()),
         messages=prompt,
+        input_tokens=input_token_bound(prompt),
         max_output_tokens=8_000,
         deadline_at=0.0,
         lineage=(run_id,),
@@ -38,4 +40,4 @@ def test_a_call_is_shrunk_with_one_look_at_its_prompt() -> None:
     refusal = Refusal(account=account, unit=Unit.TOKENS, asked=asked, limit=left, spent=0, held=0)
     prompt.times = 0
     assert fitting_output_tokens(call, 8_000, refusal) == 1_234
-    assert prompt.times == 1
+    assert prompt.times == 0

@@ -6,7 +6,7 @@ from service.ids import CallId, RunId
 from service.ledger.values import Amount, Charge, Entry, Level, Refusal, Unit
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Purpose, Usage
-from service.models.prices import bound, cost, input_token_bound
+from service.models.prices import bound, cost
 from service.money import NanoUSD, format_usd
 from service.runs.calls.values import CallFact, Hold, MeteredCall, Refused
 
@@ -23,15 +23,15 @@ _WORDS = {Unit.NANO_USD: "budget", Unit.TOKENS: "token limit", Unit.SUB_CALLS: "
 
 def bound_of(call: MeteredCall, max_output_tokens: int) -> Amount:
     """The most that one attempt can cost, in every unit."""
-    return held_charge(call, CallId(call.stem), max_output_tokens, at=0.0).amount
+    return Amount(
+        nano_usd=bound(call.route.price, call.input_tokens, max_output_tokens),
+        tokens=call.input_tokens + max_output_tokens,
+        sub_calls=_sub_calls(call),
+    )
 
 
 def held_charge(call: MeteredCall, call_id: CallId, max_output_tokens: int, *, at: float) -> Charge:
     """All that one attempt may cost; booked as it stands when nobody ever says what it did cost."""
-    return _charge(call, call_id, input_token_bound(call.messages, call.schema), max_output_tokens, at=at)
-
-
-def _charge(call: MeteredCall, call_id: CallId, input_tokens: int, max_output_tokens: int, *, at: float) -> Charge:
     return Charge(
         entry=Entry(
             call_id=call_id,
@@ -39,14 +39,18 @@ def _charge(call: MeteredCall, call_id: CallId, input_tokens: int, max_output_to
             model=call.route.name,
             purpose=call.purpose.value,
             at=at,
-            nano_usd=bound(call.route.price, input_tokens, max_output_tokens),
-            input_tokens=input_tokens,
+            nano_usd=bound(call.route.price, call.input_tokens, max_output_tokens),
+            input_tokens=call.input_tokens,
             cached_input_tokens=0,
             output_tokens=max_output_tokens,
             flags=("uncertain",),
         ),
-        sub_calls=1 if call.purpose is Purpose.SUB_CALL else 0,
+        sub_calls=_sub_calls(call),
     )
+
+
+def _sub_calls(call: MeteredCall) -> int:
+    return 1 if call.purpose is Purpose.SUB_CALL else 0
 
 
 def settled_charge(finished: CallFinished, run_id: RunId) -> Charge:
@@ -77,8 +81,7 @@ def finished_event(call: MeteredCall, hold: Hold, fact: CallFact, *, at: float, 
     if fact.reply is not None and fact.reply.usage is not None:
         usage, price = fact.reply.usage, cost(call.route.price, fact.reply.usage)
     elif fact.may_be_billed:
-        input_tokens = input_token_bound(call.messages, call.schema)
-        usage = Usage(input_tokens=input_tokens, output_tokens=hold.max_output_tokens)
+        usage = Usage(input_tokens=call.input_tokens, output_tokens=hold.max_output_tokens)
         price, is_estimated = hold.amount.nano_usd, True
     return CallFinished(
         at=at,
@@ -109,10 +112,9 @@ def fitting_output_tokens(call: MeteredCall, asked: int, refusal: Refusal) -> in
     if refusal.unit is Unit.SUB_CALLS or asked <= OUTPUT_TOKENS_FLOOR:
         return None
     left = refusal.limit - refusal.spent - refusal.held
-    input_tokens = input_token_bound(call.messages, call.schema)
 
     def fits(tokens: int) -> bool:
-        return _charge(call, CallId(call.stem), input_tokens, tokens, at=0.0).amount.of(refusal.unit) <= left
+        return bound_of(call, tokens).of(refusal.unit) <= left
 
     if not fits(OUTPUT_TOKENS_FLOOR):
         return None

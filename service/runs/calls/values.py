@@ -21,6 +21,8 @@ class MeteredCall:
     purpose: Purpose
     route: Route
     messages: tuple[Message, ...]
+    input_tokens: int
+    """What `count_input_tokens` says of the messages and the schema."""
     max_output_tokens: int
     deadline_at: float
     lineage: tuple[RunId, ...]

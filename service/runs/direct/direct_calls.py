@@ -15,6 +15,7 @@ from service.loop.events import CallFinished, RunFinished, RunSubmitted
 from service.loop.values import AnswerSource, CallOutcome, Limits, Message, Purpose, RenderedPrompt, StopReason, Usage
 from service.models.catalog import Route
 from service.money import NanoUSD
+from service.runs.calls.counting import count_input_tokens
 from service.runs.calls.errors import budget_error
 from service.runs.calls.purse import Purse
 from service.runs.calls.values import Hold, MeteredCall, Refused, TextListener
@@ -86,7 +87,7 @@ class DirectCalls:
         route = await self._route_to(request.model)
         submitted = _submitted(request, route, run_id or RunId(new_id("run")), self._now())
         purse = Purse(submitted, self._ledger)
-        call = _call(request, submitted, route, listener if schema is None else None)
+        call = await _call(request, submitted, route, listener if schema is None else None)
         hold = await self._reserved(call, purse)
         try:
             leases = self._leases
@@ -258,12 +259,15 @@ def _submitted(request: DirectRequest, route: Route, run_id: RunId, at: float) -
     )
 
 
-def _call(request: DirectRequest, submitted: RunSubmitted, route: Route, listener: TextListener | None) -> MeteredCall:
+async def _call(
+    request: DirectRequest, submitted: RunSubmitted, route: Route, listener: TextListener | None
+) -> MeteredCall:
     return MeteredCall(
         stem=f"{submitted.run_id}/direct",
         purpose=Purpose.DIRECT,
         route=route,
         messages=request.messages,
+        input_tokens=await count_input_tokens(request.messages, request.schema),
         max_output_tokens=submitted.root_max_output_tokens,
         deadline_at=submitted.deadline_at,
         lineage=(submitted.run_id,),

@@ -26,7 +26,7 @@ from service.runs.host_calls.children import MAX_CHILD_ANSWER_BYTES, ChildAnswer
 from service.runs.recovery.families import KnownChildren, descendants_of
 from service.runs.rooms import RunsRooms
 from service.runs.standing import Standing
-from service.runs.submission.first_event import Family, check_affordable, check_request
+from service.runs.submission.first_event import Family, check_affordable, check_request, first_call_amount
 from service.runs.submitting import keep_session, submitted_event
 from service.runs.values import RunRequest, RunView
 from service.runs.views import view_of
@@ -195,9 +195,9 @@ class ChildRuns:
         }
         cost, tokens = left[Unit.NANO_USD], left[Unit.TOKENS]
         limits = replace(submitted.limits, cost=None if cost is None else NanoUSD(cost), tokens=tokens)
-        check_affordable(
-            replace(submitted, limits=limits, wrap_up=None), await self._rooms.route_to(submitted.root_model)
-        )
+        bounded = replace(submitted, limits=limits, wrap_up=None)
+        route = await self._rooms.route_to(submitted.root_model)
+        check_affordable(bounded, route, first_call_amount(bounded, route))
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

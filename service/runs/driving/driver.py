@@ -42,6 +42,7 @@ from service.loop.machine import decide, wants_interrupt
 from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
 from service.runs.calls.charges import bound_of
+from service.runs.calls.counting import count_input_tokens
 from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.driving.prepared_session import NO_SANDBOX, PreparedSession, rebuilt_event
@@ -188,6 +189,7 @@ class RunDriver:
             purpose=command.purpose,
             route=standing.root_route,
             messages=command.messages,
+            input_tokens=await count_input_tokens(command.messages),
             max_output_tokens=command.max_output_tokens,
             deadline_at=submitted.deadline_at,
             lineage=standing.lineage,

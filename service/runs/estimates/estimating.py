@@ -24,12 +24,13 @@ async def estimate(rooms: RunsRooms, request: RunRequest) -> Estimate:
     session_id = request.session_id or SessionId(new_id("ses"))
     submitted = await submitted_event(rooms, request, session_id, run_id=RunId(new_id("run")))
     root, sub = await rooms.route_to(submitted.root_model), await rooms.route_to(submitted.sub_model)
-    check_affordable(submitted, root)
+    least = first_call_amount(submitted, root)
+    check_affordable(submitted, root, least)
     views = await Summaries(rooms).views(await rooms.journal.list_runs(LOOKED_AT))
     prices = [route.price for each in (root, sub) for route in (each, *each.fallbacks)]
     return Estimate(
         at_most=most_by_limits(submitted.limits, prices),
-        first_call=first_call_amount(submitted, root).nano_usd,
+        first_call=least.nano_usd,
         history=history_of([view.spent for view in views if _is_alike(view, root.name, sub.name)]),
     )
 

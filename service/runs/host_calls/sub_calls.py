@@ -17,6 +17,7 @@ from service.errors import BadRequest
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
+from service.runs.calls.counting import count_input_tokens
 from service.runs.calls.metered_call import Append, MeteredCalls
 from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
@@ -107,7 +108,7 @@ class SubCalls:
         places = await self._take_places(len(batch.prompts) - first)
         started = 0
         try:
-            calls = [self._call(batch, index, attempt_from=first) for index in range(first, first + places)]
+            calls = [await self._call(batch, index, attempt_from=first) for index in range(first, first + places)]
             if calls[0].origin in self._finished:
                 tasks.start_soon(run_item, first, calls[0], None)
                 started = 1
@@ -144,18 +145,18 @@ class SubCalls:
         item, complaint = await _judge(finished, checked)
         if complaint is None or not isinstance(finished, CallFinished):
             return item
+        messages = (
+            *call.messages,
+            Message(role="assistant", content=finished.text),
+            Message(role="user", content=f"That does not satisfy the JSON schema ({complaint}). Send only the JSON."),
+        )
         repair_origin = replace(call.origin, function=f"{call.origin.function}/repair")
         repair = replace(
             call,
             stem=f"{call.stem}/repair",
             origin=repair_origin,
-            messages=(
-                *call.messages,
-                Message(role="assistant", content=finished.text),
-                Message(
-                    role="user", content=f"That does not satisfy the JSON schema ({complaint}). Send only the JSON."
-                ),
-            ),
+            messages=messages,
+            input_tokens=await count_input_tokens(messages, call.schema),
         )
         repaired = self._finished.get(repair_origin) or await self._metered.call(
             repair, self._standing.purse, self._append
@@ -163,17 +164,19 @@ class SubCalls:
         item, _ = await _judge(repaired, checked)
         return item
 
-    def _call(self, batch: _Batch, index: int, *, attempt_from: int) -> MeteredCall:
+    async def _call(self, batch: _Batch, index: int, *, attempt_from: int) -> MeteredCall:
         """The call of one item. Its stem names the dispatch too: a hold that was given back cannot be made again."""
         standing = self._standing
         origin = replace(batch.key, item=index)
         place = f"{origin.function}/{origin.arguments_sha256}/{origin.ordinal}/{index}"
         instruction = () if batch.schema is None else (_schema_message(batch.schema),)
+        messages = (*instruction, Message(role="user", content=batch.prompts[index]))
         return MeteredCall(
             stem=f"{origin.cell_id}/e{standing.epoch}/{place}/d{attempt_from}",
             purpose=Purpose.SUB_CALL,
             route=batch.route,
-            messages=(*instruction, Message(role="user", content=batch.prompts[index])),
+            messages=messages,
+            input_tokens=await count_input_tokens(messages, batch.schema),
             max_output_tokens=min(self._max_output_tokens, batch.route.card.max_output_tokens),
             deadline_at=standing.submitted.deadline_at,
             lineage=standing.lineage,

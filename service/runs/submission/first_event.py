@@ -238,13 +238,13 @@ def wrap_up_amount(price: Price, plan: WrapUp) -> Amount:
     )
 
 
-def check_affordable(submitted: RunSubmitted, route: Route, inherited: Sequence[Event] = ()) -> None:
-    """Refuse a run whose limits do not even cover its first call (behind what it inherits).
+def check_affordable(submitted: RunSubmitted, route: Route, least: Amount) -> None:
+    """Refuse a run whose limits do not even cover its first call (`first_call_amount`).
 
     Raises:
         BudgetTooSmall: the message says what they must cover.
     """
-    least, limits = first_call_amount(submitted, route, inherited), submitted.limits
+    limits = submitted.limits
     if limits.cost is not None and least.nano_usd > limits.cost:
         raise BudgetTooSmall(
             f"a budget of {format_usd(limits.cost)} does not cover one call of {route.name}, which can cost "

@@ -143,6 +143,7 @@ async def open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGr
         profiles=service.profiles,
         live=LiveAnswers(tasks),
         places=RequestPlaces(settings.most_connections),
+        erasure=service.erasure,
         now=time.time,
         runs_kept_s=settings.runs_kept_s,
     )

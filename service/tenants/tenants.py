@@ -88,16 +88,22 @@ class Tenants:
 
     async def that_stay(self) -> list[TenantId]:
         """All but those that are being erased, whatever else they may do."""
+        return [tenant.id for tenant in await self._all() if tenant.erasing_since is None]
+
+    async def being_erased(self) -> list[TenantId]:
+        """Those whose erasure has begun and has not ended."""
+        return [tenant.id for tenant in await self._all() if tenant.erasing_since is not None]
+
+    async def _all(self) -> list[Tenant]:
         ids = await self._store.read("ZRANGE", TENANTS, 0, -1)
         assert isinstance(ids, list)
         found = [TenantId(each.decode()) for each in ids if isinstance(each, bytes)]
-        stay: list[TenantId] = []
+        tenants: list[Tenant] = []
         for start in range(0, len(found), MOST_LISTED):
             some = found[start : start + MOST_LISTED]
             records = await self._store.read_many([("HGET", tenant_key(each), "record") for each in some])
-            tenants = [parse_tenant(record) for record in records if isinstance(record, bytes)]
-            stay += [tenant.id for tenant in tenants if tenant.erasing_since is None]
-        return stay
+            tenants += [parse_tenant(record) for record in records if isinstance(record, bytes)]
+        return tenants
 
     async def update(
         self, tenant_id: TenantId, *, name: str | None = None, limits: CallerLimits | None = None, by: Author
@@ -146,7 +152,7 @@ class Tenants:
         return tenant
 
     async def begin_erasure(self, tenant_id: TenantId, *, by: Author) -> Tenant:
-        """No key of it works and none can be made from now on. Idempotent.
+        """No key of it works and none can be made from now on. Idempotent; logged when it begins.
 
         Raises:
             NotFound: no such tenant.
@@ -154,9 +160,11 @@ class Tenants:
         """
         if tenant_id == EMBEDDED_TENANT:
             raise BadRequest("the tenant default cannot be erased: stop the service and delete its data directory")
+        has_begun = (await self.get(tenant_id)).erasing_since is not None
         at = self._now()
         tenant = await self._change(tenant_id, lambda tenant: replace(tenant, erasing_since=tenant.erasing_since or at))
-        await self._log("tenant.erasure_began", tenant, by)
+        if not has_begun:
+            await self._log("tenant.erasure_began", tenant, by)
         return tenant
 
     async def forget(self, tenant_id: TenantId, *, by: Author) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from service.errors import RlmServiceError
 from service.web.account import audit, keys, provider_keys, standing, usage
 from service.web.admin import drain as admin_drain
+from service.web.admin import erasure as admin_erasure
 from service.web.admin import models as admin_models
 from service.web.admin import tenants, tenants_own
 from service.web.bodies import Inbound
@@ -51,6 +52,7 @@ ROUTERS = (
     audit.router,
     tenants.router,
     tenants_own.router,
+    admin_erasure.router,
     admin_models.router,
     admin_drain.router,
     webhook_collection.router,

@@ -8,6 +8,7 @@ import anyio
 from service.metrics.replica import ReplicaMetrics
 from service.runs.answering.live import LiveAnswers
 from service.runs.answering.profiles import Profiles
+from service.runs.erasure.erasure import Erasure
 from service.runs.tenancy import Tenancy
 from service.tenants.api_keys import ApiKeys
 from service.tenants.registry import Registry
@@ -58,6 +59,7 @@ class WebRooms:
     profiles: Profiles
     live: LiveAnswers
     places: RequestPlaces
+    erasure: Erasure
     runs_kept_s: float | None
     """After its end; None for ever."""
     now: Callable[[], float]

@@ -10,6 +10,9 @@ from service.contexts.upload_sweeping import keep_sweeping
 from service.contexts.uploads import Uploads
 from service.ids import TenantId
 from service.metrics.replica import ReplicaMetrics
+from service.runs.erasure.erasure import ERASURES, Erasure
+from service.runs.erasure.finishing import LEASE as ERASURES_LEASE
+from service.runs.erasure.finishing import keep_finishing
 from service.runs.holdings.expiring import keep_expiring
 from service.runs.retention.collecting import LEASE, BlobCollector, Look, keep_collecting
 from service.runs.retention.forgetting import keep_forgetting
@@ -32,10 +35,14 @@ def start_retention(
     tenancy: Tenancy,
     tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
 ) -> None:
-    """Uploads and contexts that were given up, runs whose time is over (of `tenants`), blobs that nothing refers to."""
+    """Uploads and contexts that were given up, runs whose time is over (of `tenants`), blobs that nothing refers to,
+    tenants that are to be erased."""
     tasks.start_soon(keep_sweeping, partial(_uploads_of_all, shared.registry, tenancy))
     if settings.runs_kept_s is not None:
         tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=time.time))
+    erasure = Erasure(shared.store, shared.registry, shared.blobs_of, time.time)
+    lease = SoleLease(shared.store, ERASURES_LEASE, shared.leases.replica)
+    tasks.start_soon(keep_finishing, erasure, lease, shared.store.listen(ERASURES))
     all_rooms = partial(_rooms_of_all, shared.registry, tenancy)
     tasks.start_soon(partial(keep_expiring, all_rooms, kept_s=settings.chat_contexts_kept_s, now=time.time))
     if settings.collect_blobs_s is not None:

@@ -27,6 +27,7 @@ from service.runs.calls.expiry import keep_settling
 from service.runs.calls.metered_call import ProviderHealth
 from service.runs.dispatch.counts import keep_renewing
 from service.runs.dispatch.dispatch import Lines
+from service.runs.erasure.erasure import Erasure
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.adopting import keep_adopting
 from service.runs.recovery.leases import Leases
@@ -77,6 +78,7 @@ class Service:
     let_go: Callable[[], Coroutine[Any, Any, None]]
     """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
     profiles: Profiles
+    erasure: Erasure
 
 
 @asynccontextmanager
@@ -194,6 +196,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 tenancy=tenancy,
                 webhooks=webhooks,
                 metrics=metrics,
+                erasure=Erasure(store, registry, shared.blobs_of, time.time),
                 let_go=let_go,
                 profiles=Profiles(
                     named=configuration.profiles,

@@ -1,9 +1,11 @@
 """Erasing a tenant over a real store and a real disk."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from service.contexts.redis_contexts import Contexts
@@ -12,11 +14,13 @@ from service.ids import CallId, RunId, TenantId, new_id
 from service.journal.redis_journal import Journal
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Account, Charge, Entry, Level
-from service.runs.erasure.erasure import Erasure
+from service.runs.erasure.erasure import ERASURES, Erasure, ErasureStanding
+from service.runs.erasure.finishing import keep_finishing
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
+from service.store.sole_lease import SoleLease
 from service.tenants.audit import OPERATORS_CHAIN
 from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest
@@ -171,3 +175,50 @@ async def test_broken_off_at_any_request_it_is_finished_by_asking_again(
                 await fill(filled, ours)
     assert requests > 10
     await check_erased(filled)
+
+
+@asynccontextmanager
+async def finishing(filled: Filled, replica: str) -> AsyncIterator[None]:
+    """A replica that carries erasures out, until it is killed at the end of the block."""
+    async with anyio.create_task_group() as tasks:
+        lease = SoleLease(filled.store, f"rlm:erasures:{filled.ours}", replica)
+        tasks.start_soon(keep_finishing, filled.erasure(), lease, filled.store.listen(ERASURES))
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def until_erased(erasure: Erasure, tenant: TenantId) -> ErasureStanding:
+    with anyio.fail_after(60):
+        while True:
+            standing = await erasure.standing(tenant)
+            if standing.has_ended:
+                return standing
+            await anyio.sleep(0.02)
+
+
+async def test_an_erasure_that_was_asked_for_is_carried_out_by_whoever_looks(filled: Filled) -> None:
+    """At once where somebody looks, else by the next one; it tells how far it is, and what was kept when it has ended.
+    To ask again changes nothing, before and after."""
+    erasure = filled.erasure()
+    with pytest.raises(NotFound):
+        await erasure.standing(filled.ours)
+    begun = await erasure.begin(filled.ours, by=OPERATOR)
+    assert (begun.began_at, begun.figures, begun.has_ended) == (AT, None, False)
+    assert await erasure.begin(filled.ours, by=OPERATOR) == begun
+    assert filled.ours in await erasure.unfinished()
+    async with finishing(filled, "rep_1"):
+        ended = await until_erased(erasure, filled.ours)
+        assert ended.figures is not None
+        assert (ended.figures.erased_at, ended.figures.runs) == (AT, 2)
+        await check_erased(filled)
+        assert await erasure.begin(filled.ours, by=OPERATOR) == ended
+        await erasure.begin(filled.theirs, by=OPERATOR)
+        await until_erased(erasure, filled.theirs)
+    log = filled.registry.logs.of(OPERATORS_CHAIN)
+    actions, last = list[str](), 0
+    while page := await log.page(after=last):
+        last = page[-1].number
+        actions += [record.deed.action for record in page if record.deed.target == filled.ours]
+    assert actions == ["tenant.created", "tenant.erasure_began", "tenant.erased"]
+    with pytest.raises(NotFound):
+        await erasure.begin(TenantId(new_id("ten")), by=OPERATOR)

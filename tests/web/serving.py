@@ -110,6 +110,7 @@ async def served(
             profiles=service.profiles,
             live=LiveAnswers(tasks, grace_s=grace_s),
             places=RequestPlaces(service.settings.most_connections),
+            erasure=service.erasure,
             now=time.time,
             runs_kept_s=service.settings.runs_kept_s,
         )

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 import pytest
 
-from service.tenants.values import Scope
+from service.ids import TenantId
+from service.tenants.values import OPERATOR, Scope
 from tests.runs.playing import ROOT
 from tests.web.serving import Served
 
@@ -110,3 +112,30 @@ async def test_a_replica_is_told_to_end(it: Served, admin: httpx.AsyncClient) ->
     records = (await admin.get("/v1/admin/audit", params={"after": last - 2})).json()["records"]
     drained = [record for record in records if record["action"] == "replica.drained"]
     assert [(record["by"], record["target"]) for record in drained] == [(me, first.json()["replica"])]
+
+
+async def test_a_tenant_is_erased_over_the_api(it: Served, admin: httpx.AsyncClient) -> None:
+    """Its keys are refused at once; it is told how far that is, and what was kept; asking again changes nothing."""
+    path = (await admin.post("/v1/admin/tenants", json={"name": "to go"})).headers["location"]
+    secret = (await admin.post(f"{path}/keys", json={"name": "k", "scopes": ["contexts"]})).json()["secret"]
+    assert (await admin.get(f"{path}/erasure")).status_code == 404
+    async with it.client_with(secret) as client:
+        assert (await client.post("/v1/contexts", json={"text": "secret"})).status_code == 201
+        begun = await admin.post(f"{path}/erasure")
+        assert (begun.status_code, begun.json()["status"]) == (202, "erasing")
+        with anyio.fail_after(60):
+            while (await client.get("/v1/contexts")).status_code not in (401, 403):
+                pass  # keys are remembered for a moment
+    assert (await admin.get(path)).json()["state"] == "erasing"
+    assert (await admin.post(f"{path}/erasure")).json() == begun.json()
+    await it.rooms.erasure.finish(TenantId(begun.json()["tenant_id"]), by=OPERATOR)
+    ended = await admin.get(begun.headers["location"])
+    assert (ended.json()["status"], ended.json()["runs"], ended.json()["spent_by_month"]) == ("erased", 0, {})
+    again = await admin.post(f"{path}/erasure")
+    assert (again.status_code, again.json()) == (200, ended.json())
+    assert (await admin.get(path)).status_code == 404
+    assert (await admin.post("/v1/admin/tenants/default/erasure")).status_code == 400
+    last = (await admin.get("/v1/admin/audit/verdict")).json()["records"]
+    records = (await admin.get("/v1/admin/audit", params={"after": last - 2})).json()["records"]
+    assert [record["action"] for record in records] == ["tenant.erasure_began", "tenant.erased"]
+    assert records[0]["by"] == (await admin.get("/v1/key")).json()["key"]["key_id"]

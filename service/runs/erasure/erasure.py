@@ -20,6 +20,7 @@ import anyio
 import structlog
 from pydantic import TypeAdapter
 
+from service.errors import NotFound
 from service.ids import RunId, TenantId
 from service.journal.redis_journal import Journal, forget_tenant
 from service.ledger.redis_ledger import Ledger
@@ -33,6 +34,8 @@ from service.tenants.values import Author
 STOP_WITHIN_S = 60.0
 LOOK_AGAIN_S = 0.5
 RUNS_AT_ONCE = 500
+ERASURES = "rlm:erasures"
+"""Topic of hints that a tenant is to be erased."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +49,21 @@ class ErasedFigures:
     calls: int
     nano_usd_by_month: dict[str, int]
     """`2026-11` → what was spent in it (UTC)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureStanding:
+    """How far the erasure of a tenant is."""
+
+    tenant_id: TenantId
+    began_at: float | None
+    """None once it has ended: then nothing but the figures is kept."""
+    figures: ErasedFigures | None
+    """Once they are added up."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.began_at is None
 
 
 _FIGURES = TypeAdapter(ErasedFigures)
@@ -72,6 +90,42 @@ class Erasure:
             StoreFailed: the store or the disk failed; nothing is half-erased that a second call would not finish.
         """
         await self._registry.tenants.begin_erasure(tenant_id, by=by)
+        return await self.finish(tenant_id, by=by, stop_within_s=stop_within_s)
+
+    async def begin(self, tenant_id: TenantId, *, by: Author) -> ErasureStanding:
+        """Let it be erased by whoever looks for such tenants (`finishing`). Idempotent, when it is erased too.
+
+        Raises:
+            NotFound: there is no such tenant, and never was.
+            BadRequest: it is the tenant `default`.
+        """
+        try:
+            await self._registry.tenants.begin_erasure(tenant_id, by=by)
+        except NotFound:
+            return await self.standing(tenant_id)
+        await self._store.hint(ERASURES)
+        return await self.standing(tenant_id)
+
+    async def standing(self, tenant_id: TenantId) -> ErasureStanding:
+        """How far it is. Raises `NotFound` for a tenant of which no erasure began."""
+        kept = await self._store.read("HGET", _KEPT, tenant_id)
+        figures = _FIGURES.validate_json(kept) if isinstance(kept, bytes) else None
+        try:
+            began_at = (await self._registry.tenants.get(tenant_id)).erasing_since
+        except NotFound:
+            if figures is None:
+                raise
+            return ErasureStanding(tenant_id=tenant_id, began_at=None, figures=figures)
+        if began_at is None:
+            raise NotFound(f"no erasure of {tenant_id} has begun")
+        return ErasureStanding(tenant_id=tenant_id, began_at=began_at, figures=figures)
+
+    async def unfinished(self) -> list[TenantId]:
+        """Tenants whose erasure has begun and not ended."""
+        return await self._registry.tenants.being_erased()
+
+    async def finish(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> ErasedFigures:
+        """Do the rest of an erasure that has begun. Raises as `erase`."""
         await self._registry.api_keys.forget_all(tenant_id)
         await self._stop_runs(tenant_id, stop_within_s)
         figures = await self._keep_figures(tenant_id)

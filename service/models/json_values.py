@@ -18,13 +18,19 @@ def parse_json(text: str | bytes) -> Any:
         Malformed: it is not JSON, contains NaN or infinities, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(
+            text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+        )
     except (ValueError, RecursionError):
         raise Malformed("expected JSON") from None
 
 
 def _refuse_constant(constant: str) -> None:
     raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Made once: `json.loads` makes one each time that it is given an option."""
 
 
 def body_bytes(body: dict[str, Any]) -> bytes:

@@ -4,8 +4,7 @@ Over a client of our own (`http_client`), because it costs a fraction of the CPU
 bound is ours: total deadline, idle bound between bytes, byte caps, identity encoding, no redirects, no proxies.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 from urllib.parse import urlsplit
@@ -109,12 +108,12 @@ class ProviderConnection:
         self._idle_s = idle_s
         self._response_limit_bytes = response_limit_bytes
         self._concurrency = concurrency
-        self._slots = anyio.CapacityLimiter(concurrency)
+        self._slots = anyio.Semaphore(concurrency, fast_acquire=True)
         self._pool = HttpPool(url, _COMMON_HEADERS | dict(headers), keep_alive_s=KEEP_ALIVE_S)
         self._closed = False
 
     def __repr__(self) -> str:
-        busy = f"{self._slots.borrowed_tokens}/{self._concurrency} calls"
+        busy = f"{self._concurrency - self._slots.value}/{self._concurrency} calls"
         return f"<ProviderConnection {self.host} {busy}{' closed' if self._closed else ''}>"
 
     async def call(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
@@ -139,31 +138,10 @@ class ProviderConnection:
         await self._pool.aclose()
 
     async def _attempt(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
-        async with self._post(body) as response:
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                _invalid("the server compressed its reply though identity was asked for")
-            if response.status != 200:
-                await self._raise_for(response)
-            allowed_bytes = RESPONSE_FLOOR_BYTES + request.max_output_tokens * RESPONSE_BYTES_PER_TOKEN
-            limit_bytes = min(self._response_limit_bytes, allowed_bytes)
-            content = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
-            try:
-                if response.media_type == "text/event-stream":
-                    await self._read_stream(content, reader, request.on_text)
-                else:
-                    document = parse_json(await content.read_all())
-                    self._raise_if_error(document)
-                    reader.add_whole(document)
-            except Malformed as exc:
-                _invalid(str(exc))
-            return reader.reply()
-
-    @asynccontextmanager
-    async def _post(self, body: bytes) -> AsyncIterator[Response]:
-        """The response to one request; what the client raises ends here."""
+        """What the client raises ends here."""
         try:
             async with self._pool.post(body) as response:
-                yield response
+                return await self._reply(response, request, reader)
         except NotTrusted as exc:
             problem = f"the certificate of {self._origin} is not trusted ({exc}); SSL_CERT_FILE can name whom to trust"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
@@ -179,6 +157,25 @@ class ProviderConnection:
             raise ModelCallFailed(CallOutcome.INVALID_REPLY, "the server's answer is not HTTP") from exc
         except HttpFailed as exc:
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, f"the connection to {self.host} broke") from exc
+
+    async def _reply(self, response: Response, request: ModelRequest, reader: ReplyReader) -> ModelReply:
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            _invalid("the server compressed its reply though identity was asked for")
+        if response.status != 200:
+            await self._raise_for(response)
+        allowed_bytes = RESPONSE_FLOOR_BYTES + request.max_output_tokens * RESPONSE_BYTES_PER_TOKEN
+        limit_bytes = min(self._response_limit_bytes, allowed_bytes)
+        content = _Body(response, idle_s=self._idle_s, limit_bytes=limit_bytes)
+        try:
+            if response.media_type == "text/event-stream":
+                await self._read_stream(content, reader, request.on_text)
+            else:
+                document = parse_json(await content.read_all())
+                self._raise_if_error(document)
+                reader.add_whole(document)
+        except Malformed as exc:
+            _invalid(str(exc))
+        return reader.reply()
 
     async def _read_stream(self, body: "_Body", reader: ReplyReader, on_text: Callable[[str], None] | None) -> None:
         parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
@@ -233,14 +230,16 @@ class _Body:
         """The next piece; empty at the end. What has come already is not waited for."""
         chunk = self._response.read_nowait()
         if not chunk and not self._response.is_complete:
-            with anyio.move_on_after(self._idle_s if self._size_bytes else None) as idle:
-                chunk = await self._response.read()
-            if idle.cancelled_caught:
-                raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
+            chunk = await (self._read_in_time() if self._size_bytes else self._response.read())
         self._size_bytes += len(chunk)
         if self._size_bytes > self._limit_bytes:
             _invalid(f"the reply is longer than {self._limit_bytes} bytes")
         return chunk
+
+    async def _read_in_time(self) -> bytes:
+        with anyio.move_on_after(self._idle_s):
+            return await self._response.read()
+        raise ModelCallFailed(CallOutcome.TIMED_OUT, f"the reply stood still for {self._idle_s:g} s")
 
     async def read_all(self) -> bytes:
         body = bytearray()

@@ -38,32 +38,37 @@ class SseParser:
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that this chunk completes."""
         events: list[SseEvent] = []
+        if self.overflowed:
+            return events
         start = 0
         if self._after_cr and chunk:
             # The line ended at a CR that was the last byte of its chunk; an LF that follows belongs to it.
             self._after_cr = False
             start = 1 if chunk[:1] == b"\n" else 0
         for end in _LINE_END.finditer(chunk, start):
-            self._append(chunk[start : end.start()])
+            line = chunk[start : end.start()]
             start = end.end()
             self._after_cr = end.group() == b"\r" and start == len(chunk)
-            if self.overflowed:
-                return events
-            self._end_line(events)
+            if self._line or len(line) + self._data_bytes > self._limit_bytes:
+                if not self._append(line):
+                    return events
+                line = bytes(self._line)
+                self._line.clear()
+            self._end_line(line, events)
         self._append(chunk[start:])
         return events
 
-    def _append(self, part: bytes) -> None:
-        if self.overflowed or len(self._line) + len(part) + self._data_bytes > self._limit_bytes:
+    def _append(self, part: bytes) -> bool:
+        """Whether there is room for it."""
+        if len(self._line) + len(part) + self._data_bytes > self._limit_bytes:
             self.overflowed = True
             self._line.clear()
             self._data.clear()
-            return
+            return False
         self._line += part
+        return True
 
-    def _end_line(self, events: list[SseEvent]) -> None:
-        line = bytes(self._line)
-        self._line.clear()
+    def _end_line(self, line: bytes, events: list[SseEvent]) -> None:
         if self._at_start:
             line = line.removeprefix(_BYTE_ORDER_MARK)
             self._at_start = False

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 
 from starlette.requests import Request
 
@@ -47,7 +48,7 @@ def boundary_of(request: Request) -> bytes:
         raise BadRequest(f"the content-type has {len(kind)} characters: of a form it has at most {MOST_TYPE_CHARS}")
     head = Message()
     head["content-type"] = kind
-    boundary = head.get_param("boundary")
+    boundary = _parameter(head, "boundary", "content-type")
     if head.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
         raise UnsupportedMediaType("send a form with the file, with content-type: multipart/form-data")
     if not _BOUNDARY.fullmatch(boundary):
@@ -126,7 +127,16 @@ def _names_of(head: bytes) -> tuple[str, str | None]:
         key, colon, value = line.partition(":")
         if colon:
             fields[key.strip()] = value.strip()
-    name = fields.get_param("name", header="content-disposition")
-    if not isinstance(name, str):
+    name, filename = (_parameter(fields, each, "content-disposition") for each in ("name", "filename"))
+    if name is None:
         raise BadRequest("a part of the form has no name")
-    return name, fields.get_filename()
+    return name, filename
+
+
+def _parameter(fields: Message, name: str, header: str) -> str | None:
+    """None where there is none. Raises `BadRequest` for a header that `email` cannot read."""
+    try:
+        found = fields.get_param(name, header=header)
+        return collapse_rfc2231_value(found).strip() if isinstance(found, tuple) else found
+    except (TypeError, ValueError, LookupError) as exc:  # as it trips over parameters in pieces, or strange charsets
+        raise BadRequest(f"the {header} of the form cannot be read") from exc

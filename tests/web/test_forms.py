@@ -27,6 +27,26 @@ async def test_long_headers_of_a_part_are_refused_unread(piece_bytes: int) -> No
         await _parts(MOST_HEAD_BYTES + 1, piece_bytes)
 
 
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        b"form-data; name*=utf-8'ta; name*9=utf-8'ta",
+        b"form-data; name*=\0''x",
+        b"form-data; name=file; filename*=utf-8'a; filename*1=b",
+        b"form-data",
+    ],
+)
+async def test_headers_that_cannot_be_read_are_refused(disposition: bytes) -> None:
+    """Parameters in pieces without order, a charset that is none, no name: the form is refused, nothing else."""
+    form = b"--x\r\ncontent-disposition: " + disposition + b"\r\n\r\nbody\r\n--x--"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield form
+
+    with pytest.raises(BadRequest):
+        _ = [part async for part in form_parts(pieces(), b"x")]
+
+
 async def _parts(head_bytes: int, piece_bytes: int) -> list[FormPart]:
     """Of a form with one part, with so many bytes from the end of its delimiter's name to its content."""
     head = b'\r\ncontent-disposition: form-data; name="file"'.ljust(head_bytes - 2, b";") + b"\r\n\r\n"

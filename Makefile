@@ -37,8 +37,9 @@ chaos: ## Kill, pause and fill up everything under load (docs/operations.md); CH
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.chaos $(CHAOS)
 
-fuzz: ## Feed the parsers of hostile input with what nearly fits; FUZZ="--seconds 600" for longer
+fuzz: ## Feed the parsers of hostile input with what nearly fits, led by coverage; FUZZ="--seconds 600" for longer
 	@sh deploy/setup_environment.sh dev
+	@.venv/bin/python deploy/fetch_apart.py fuzzer || true
 	@.venv/bin/python -P -m tests.fuzzing $(FUZZ)
 
 matrix: ## Let other people's clients (SDKs of OpenAI, Anthropic, LangChain, LiteLLM, DSPy) call the service (docs/dialects.md); MATRIX="openai-3" for some
@@ -51,7 +52,7 @@ bench: ## Measure this service beside the reference library and the machine (a q
 
 tiny-model: ## Fetch a real language model of 135 million parameters for the tests that want one (110 MB)
 	@sh deploy/setup_environment.sh dev
-	@.venv/bin/python deploy/fetch_tiny_model.py
+	@.venv/bin/python deploy/fetch_apart.py tiny-model
 
 clean: ## Remove the environment and all caches (never your data directory)
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

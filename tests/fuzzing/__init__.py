@@ -3,5 +3,6 @@
 targets       one function for each parser: bytes in, nothing out; raises only for a defect
 mutations     seeds with changes
 test_targets  all of them under hypothesis
-__main__      the same for as long as you like (`make fuzz`)
+guided        one of them under atheris, led by the code that its inputs reach
+__main__      both for as long as you like (`make fuzz`)
 """

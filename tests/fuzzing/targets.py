@@ -1,20 +1,27 @@
 """The parsers of hostile input, each as a function of bytes that raises nothing but for a defect."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from sandbox_image.files import FileRefused, split_path
 from sandbox_image.frames import FrameDecoder, FrameViolation
-from service.errors import BadRequest
+from service.errors import BadRequest, RlmServiceError
 from service.gateway.app import _host_call
-from service.ids import CellId
+from service.ids import CellId, KeyId
 from service.loop.reply import parse, visible
 from service.sandboxes import replies
 from service.sandboxes.dialled_stream import ProtocolBroken
+from service.sandboxes.files import _checked
 from service.web.byte_ranges import RangeNotSatisfiable, part_of
 from service.web.contexts.digests import _wanted
+from service.web.dialects.anthropic.shapes import MessageRequest
+from service.web.dialects.openai.chat_shapes import ChatCompletionRequest
+from service.web.dialects.openai.responses.shapes import ResponseRequest
+from service.web.forms import MOST_PARTS, form_parts
 
 Target = Callable[[bytes], None]
 
@@ -72,8 +79,74 @@ def digests(data: bytes) -> None:
         assert set(_wanted(data.decode("latin-1"))) <= {"sha-256", "sha-512"}
 
 
+def uploaded_paths(data: bytes) -> None:
+    """What goes on the wire is text of a bounded length, as it was given."""
+    path = data.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(BadRequest):
+        assert _checked(path) == path
+        assert path.encode() == data
+
+
+def forms(data: bytes) -> None:
+    """Each part's content is of the form, in its order, and its name is text."""
+    body, names = bytearray(), []
+
+    async def read() -> None:
+        async for part in form_parts(_in_pieces(data), b"x"):
+            names.append(part.name)
+            async for piece in part.content:
+                body.extend(piece)
+
+    with contextlib.suppress(BadRequest):
+        _driven(read())
+    assert len(body) <= len(data)
+    assert len(names) <= MOST_PARTS
+    assert all(isinstance(name, str) for name in names)
+
+
+async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 5):
+        yield data[start : start + 5]
+
+
+def _driven(work: Coroutine[None, None, None]) -> None:
+    """To its end; it waits for nothing."""
+    with contextlib.suppress(StopIteration):
+        work.send(None)
+        raise AssertionError("it waited")
+
+
+def chat_bodies(data: bytes) -> None:
+    _ask(ChatCompletionRequest, data)
+
+
+def response_bodies(data: bytes) -> None:
+    _ask(ResponseRequest, data)
+
+
+def message_bodies(data: bytes) -> None:
+    _ask(MessageRequest, data)
+
+
+def _ask(shape: type[ChatCompletionRequest | ResponseRequest | MessageRequest], data: bytes) -> None:
+    """A conversation that can be sent on, or a refusal."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    with contextlib.suppress(ValidationError, RlmServiceError):
+        conversation = shape.model_validate(value).conversation(_KEY)
+        assert conversation.parts
+        assert all(isinstance(text, str) for text in (*conversation.parts, conversation.instructions))
+
+
+_KEY = KeyId("key_" + "0" * 32)
 TARGETS: Mapping[str, Target] = {
-    target.__name__: target for target in (frames, file_paths, root_replies, cell_replies, host_calls, ranges, digests)
+    target.__name__: target
+    for target in (
+        *(frames, file_paths, root_replies, cell_replies, host_calls, ranges, digests),
+        *(uploaded_paths, forms, chat_bodies, response_bodies, message_bodies),
+    )
 }
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "frames": (b"\0\0\0\x02\0\0\0\0{}", b'\0\0\0\x08\0\0\0\x01{"a": 1}x'),
@@ -86,6 +159,31 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
     ),
     "host_calls": (b'{"cell_id": "c", "function": "llm_query", "ordinal": 0, "arguments": {"prompts": ["x"]}}',),
     "ranges": (b"0-1", b"-5", b"5-", b"3-1", b"0-0,1-1", b"999999999999999-"),
+    "uploaded_paths": (b"in/deep/f", "größe/€".encode(), b"a" * 5000, b"\xff/a", b"../../f"),
+    "forms": (
+        b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\nbody\r\n--x--\r\n',
+        b"--x--",
+        b"--x\r\ncontent-disposition: form-data; name*=utf-8''%e2%82%ac\r\n\r\n\r\n--x--",
+    ),
+    "chat_bodies": (
+        b'{"model": "rlm/default", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}',
+        b'{"model": "direct/m", "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}, '
+        b'{"type": "file", "file": {"file_id": "file-' + b"0" * 32 + b'"}}]}], "n": 1, "tools": [], "max_tokens": 5, '
+        b'"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}}',
+        b'{"model": "m", "messages": [{"role": "tool", "content": null}], "rlm": {"context_ids": ["ctx_1"]}}',
+    ),
+    "response_bodies": (
+        b'{"model": "rlm/default", "input": "q", "background": true, "instructions": "i", "metadata": {"a": "b"}}',
+        b'{"model": "rlm/fast", "input": [{"type": "reasoning"}, {"role": "user", "content": [{"type": "input_text", '
+        b'"text": "q"}, {"type": "input_file", "file_id": "x"}]}], "text": {"format": {"type": "json_schema"}}}',
+    ),
+    "message_bodies": (
+        b'{"model": "rlm/default", "max_tokens": 9, "system": "s", "messages": [{"role": "user", "content": "q"}]}',
+        b'{"model": "rlm/default", "max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "document", '
+        b'"source": {"type": "text", "data": "d"}}, {"type": "document", "source": {"type": "file", "file_id": "x"}}, '
+        b'{"type": "text", "text": "q"}]}], "output_config": {"format": {"type": "json_schema", "schema": {}}}}',
+    ),
     "digests": (b"sha-256=:AAAA:", b"sha-512=:!:", b"md5=:x:, sha-256=:AA==:"),
 }
 """What each is to understand, or nearly."""

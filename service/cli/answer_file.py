@@ -29,7 +29,7 @@ def check_target(given: Path) -> Target:
             raise BadRequest(f"{given} cannot be written to: access is denied")
         return Target(path=given, unfinished=None)
     path = Path(os.path.realpath(given))
-    if not stat.S_ISREG(mode) or not path.parent.is_dir():
+    if not stat.S_ISREG(mode) or not os.path.isdir(path.parent):  # unlike Path.is_dir it is false, not an error
         raise BadRequest(f"{given} cannot be written to: name a file in a directory that exists")
     unfinished = path.with_name(f".{path.name[:200]}.{os.getpid()}")
     try:

@@ -3,6 +3,7 @@
 import codecs
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +58,8 @@ async def save_answer(chunks: AsyncIterator[bytes], given: Path) -> None:
         raise OutputLost(str(given), error.strerror or type(error).__name__) from error
     finally:
         if target.unfinished is not None:
-            target.unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # whose reason has been told, if there was one
+                target.unfinished.unlink()
 
 
 async def inline_answer(answer: BlobRef | None, chunks: AsyncIterator[bytes], file: Path | None) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """`ask`, with the service at hand: store the contexts, drive the run, show it, hand out the answer."""
 
-import sys
 from dataclasses import dataclass, replace
 
-from service.cli import exit_codes
 from service.cli.answers import inline_answer, print_answer, save_answer
 from service.cli.ask import AskOptions, Question
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, StoredContext
 from service.cli.progress import Line, Style
+from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
 from service.cli.screen import open_screen
 from service.cli.storing import Telling, store_sources
-from service.cli.streams import OutputLost, flush_out
+from service.cli.streams import flush_out
 from service.cli.views import describe_run, print_json
 from service.cli.watching import watch
 from service.ids import ContextId, RunId
 from service.loop.events import RunFinished
-from service.loop.values import BlobRef, ContextBinding, StopReason
+from service.loop.values import BlobRef, ContextBinding
 from service.runs.submission.first_event import check_request
 from service.settings import read_settings
 from service.wiring.service import Service, open_service
@@ -35,21 +34,13 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
     settings = read_settings()
     if question.sandbox is not None:
         settings = replace(settings, sandbox=question.sandbox)
-    if settings.unsafe_no_sandbox:
-        sys.stderr.write(
-            "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"
-        )
+    warn_of_no_isolation(settings)
     async with open_service(settings) as service:
         asked = await ask_service(service, question, options)
-        if asked.finished is None:
-            return ExitCode.CANCELLED
-        try:
-            await _deliver(service, asked, asked.finished.answer, options)
-        except OutputLost as lost:
-            raise OutputLost(lost.where, lost.reason, run_id=asked.run_id) from lost
-        if asked.finished.stop_reason is StopReason.INTERNAL_ERROR:
-            sys.stderr.write("rlm-service: a defect of this program ended the run, please report it with --traceback\n")
-        return exit_codes.of_run(asked.finished.stop_reason, asked.finished.answer_source)
+        if asked.finished is not None:
+            with delivering(asked.run_id):
+                await _deliver(service, asked, asked.finished.answer, options)
+        return code_of(asked.finished)
 
 
 async def ask_service(service: Service, question: Question, options: AskOptions) -> Asked:

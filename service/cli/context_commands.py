@@ -1,6 +1,7 @@
 """`contexts put` and `contexts ls`: storing contexts apart from asking about them."""
 
 import sys
+from collections.abc import Sequence
 
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
@@ -32,18 +33,18 @@ async def put_contexts(
         sys.stderr.writelines(note + "\n" for note in source.left_out)
     async with open_service(without_warm_sandboxes()) as service:
         stored: list[Context] = []
-        with open_screen(quiet=False, colour=colour) as screen:
-            screen.update("storing the contexts")
-            telling = Telling(
-                line=lambda line: screen.tell([Line(line, Style.WARNING)]),
-                progress=lambda done, of: screen.update(f"storing the contexts {done:,} of {of:,}"),
-            )
-            for source in sources:
-                stored.append(await store_source(service.contexts, source, telling))
-    if as_json:
-        print_json([describe_context(context) for context in stored])
-    else:
-        write_out("".join(context_row(context) + "\n" for context in stored))
+        try:
+            with open_screen(quiet=False, colour=colour) as screen:
+                screen.update("storing the contexts")
+                telling = Telling(
+                    line=lambda line: screen.tell([Line(line, Style.WARNING)]),
+                    progress=lambda done, of: screen.update(f"storing the contexts {done:,} of {of:,}"),
+                )
+                for source in sources:
+                    stored.append(await store_source(service.contexts, source, telling))
+        finally:
+            if stored:  # also where the next one could not be
+                _print_contexts(stored, as_json=as_json)
     return ExitCode.ANSWERED
 
 
@@ -51,8 +52,12 @@ async def list_contexts(*, limit: int, as_json: bool) -> ExitCode:
     """The latest contexts, newest first."""
     async with open_service(without_warm_sandboxes()) as service:
         contexts = await service.contexts.list(limit)
+    _print_contexts(contexts, as_json=as_json)
+    return ExitCode.ANSWERED
+
+
+def _print_contexts(contexts: Sequence[Context], *, as_json: bool) -> None:
     if as_json:
         print_json([describe_context(context) for context in contexts])
     else:
         write_out("".join(context_row(context) + "\n" for context in contexts))
-    return ExitCode.ANSWERED

@@ -20,7 +20,6 @@ from service.contexts.documents.formats import INSTALL, missing_libraries
 from service.errors import RlmServiceError
 from service.sandboxes.capabilities import capabilities
 from service.sandboxes.docker_image import complaint, image_age
-from service.sandboxes.port import SandboxRefused
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
 from service.store.errors import disk_failed
@@ -116,7 +115,7 @@ async def _docker(settings: Settings) -> Finding:
     try:
         async with open_docker_launcher(settings) as launcher:
             found = await launcher.capabilities()
-    except SandboxRefused as error:
+    except RlmServiceError as error:
         return Finding(subject="docker", state=State.MISSING, text=f"{error}; needed for --sandbox docker only")
     runtimes = [name for name in ("runc", "runsc") if name in found.runtimes]
     missing: list[str] = []

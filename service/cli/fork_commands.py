@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from service.cli import exit_codes
 from service.cli.answers import print_answer
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
+from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
 from service.cli.screen import open_screen
 from service.cli.streams import write_out
 from service.cli.views import print_json
@@ -43,18 +43,19 @@ async def fork_run(options: ForkOptions) -> ExitCode:
     """Fork the run, show the fork on stderr until it has ended, and print its answer."""
     source_id = parse_run_id(options.run)
     asked = ForkRequest(from_turn=options.from_turn, overrides=_overrides(options))
-    async with open_service(read_settings()) as service:
+    settings = read_settings()
+    warn_of_no_isolation(settings)
+    async with open_service(settings) as service:
         runs = service.runs
         with open_screen(quiet=options.quiet, colour=options.colour) as screen:
             run_id = await fork(runs, source_id, asked)
             runs.start(run_id)
             watched = await watch(runs, run_id, screen, show_code=options.show_code, may_cancel=True)
         finished = watched.finished
-        if finished is None:
-            return ExitCode.CANCELLED
-        if finished.answer is not None:
-            await print_answer(runs.answer_chunks(run_id))
-    return exit_codes.of_run(finished.stop_reason, finished.answer_source)
+        if finished is not None and finished.answer is not None:
+            with delivering(run_id):
+                await print_answer(runs.answer_chunks(run_id))
+        return code_of(finished)
 
 
 async def replay_run(text: str, *, timeout_s: float, as_json: bool) -> ExitCode:

@@ -6,12 +6,14 @@ named texts; the suffix decides between text, JSON and documents (`service.conte
 `find_sources` only looks, so that a wrong path fails before anything is started.
 """
 
+import errno
 import glob
 import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from service.cli.counts import counted
@@ -151,7 +153,8 @@ def _directory(root: Path, variable: str | None, reading: Reading) -> Source:
 
 
 def _matches(pattern: str, variable: str | None, reading: Reading) -> Source:
-    found = [path for path in map(Path, sorted(glob.iglob(pattern, recursive=True))) if path.is_file()]
+    files = (path for path in map(Path, glob.iglob(pattern, recursive=True)) if _may_be_a_file(path))
+    found = sorted(islice(files, MAX_FILES + 1))
     if not found:
         raise BadRequest(f"no file, directory or glob match at {visible_line(pattern)}: check the path")
     if len(found) == 1:
@@ -159,6 +162,16 @@ def _matches(pattern: str, variable: str | None, reading: Reading) -> Source:
     _refuse_too_many(found, pattern)
     shared = Path(os.path.commonpath([path.parent for path in found]))
     return _named_texts(pattern, shared, found, hidden=[], variable=variable, reading=reading)
+
+
+def _may_be_a_file(path: Path) -> bool:
+    """What cannot be looked at may be one: taking it tells why it is left out."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        return error.errno != errno.ELOOP
 
 
 def _named_texts(
@@ -193,6 +206,8 @@ def _look(path: Path, reading: Reading) -> TextFile | DocumentFile | UnusableFil
         return _left_out("unreadable")
     except FileNotFoundError:
         return _left_out("gone meanwhile")
+    except OSError as error:
+        return _left_out(f"unreadable ({error.strerror})")
 
 
 def _left_out(reason: str) -> UnusableFile:

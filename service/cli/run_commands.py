@@ -3,16 +3,17 @@
 import dataclasses
 import json
 
-from service.cli import exit_codes
 from service.cli.answers import inline_answer, print_answer
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
+from service.cli.run_ends import code_of
 from service.cli.screen import open_listing
 from service.cli.streams import flush_out, write_out
 from service.cli.views import describe_run, print_json, run_page, run_row
 from service.cli.watching import watch
 from service.errors import BadRequest
 from service.ids import RunId, is_id
+from service.loop.events import RunFinished
 from service.wiring.service import open_service
 
 
@@ -52,17 +53,18 @@ async def tail_run(text: str, *, as_json: bool, show_code: bool, colour: bool) -
     async with open_service(without_warm_sandboxes()) as service:
         await service.runs.show(run_id)
         if as_json:
+            finished: RunFinished | None = None
             async for recorded in service.runs.follow(run_id):
                 event = dataclasses.asdict(recorded.event)
                 named = {"seq": recorded.seq, "event": type(recorded.event).__name__, **event}
                 write_out(json.dumps(named) + "\n")
                 flush_out()
-            return ExitCode.ANSWERED
+                if isinstance(recorded.event, RunFinished):
+                    finished = recorded.event
+            return code_of(finished)
         with open_listing(colour=colour) as screen:
             watched = await watch(service.runs, run_id, screen, show_code=show_code, may_cancel=False)
-    if watched.finished is None:
-        return ExitCode.CANCELLED
-    return exit_codes.of_run(watched.finished.stop_reason, watched.finished.answer_source)
+    return code_of(watched.finished)
 
 
 async def cancel_run(text: str) -> ExitCode:

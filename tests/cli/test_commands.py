@@ -169,6 +169,7 @@ BAD_INPUTS: dict[str, tuple[list[str], int, str]] = {
     "name of Python's own": (["ask", "q", "-c", "print=a.txt", *SCRIPTED], 2, "choose another"),
     "a file system without files": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", "/proc/x"], 2, "cannot be written"),
     "reserved name": (["ask", "q", "-c", "answer=a.txt", *SCRIPTED], 2, "REPL's own names"),
+    "a name too long": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", f"{'x' * 300}/y"], 2, "cannot be written"),
     "nowhere to write": (["ask", "q", "-c", "a.txt", *SCRIPTED, "--out", "gone/x"], 2, "cannot be written"),
     "wrong run id": (["runs", "show", "x"], 2, "expected a run id"),
     "unknown run": (["runs", "show", "run_" + "0" * 32], 2, "`rlm-service runs ls` lists those there are"),
@@ -190,6 +191,14 @@ def test_bad_input_ends_in_one_sentence(command_line: CommandLine, name: str) ->
     done = command_line.run(*arguments)
     assert fragment in done.complaint
     assert (done.code, done.out) == (code, b"")
+
+
+def test_what_was_stored_before_a_failure_is_named(command_line: CommandLine, haystack: str) -> None:
+    """`contexts put` prints the ids of what it stored, also where a later path cannot be stored."""
+    (command_line.directory / "cut.json").write_text("{")
+    done = command_line.run("contexts", "put", haystack, "cut.json")
+    assert (done.code, done.out.startswith(b"ctx_"), done.out.count(b"\n")) == (2, True, 1)
+    assert "cut.json" in done.complaint
 
 
 def test_an_unusable_data_directory_is_told(command_line: CommandLine) -> None:
@@ -278,6 +287,7 @@ def test_a_run_can_be_cancelled_from_elsewhere(command_line: CommandLine, haysta
         process.communicate(timeout=60)
     assert tail.code == 130
     assert b"cancelled" in tail.out
+    assert command_line.run("runs", "tail", run_id, "--json").code == 130
     assert process.returncode == 130
 
 

@@ -10,9 +10,14 @@ import pytest
 import service
 from service.cli import exit_codes
 from service.cli.exit_codes import EXIT_CODE_OF_FAULT, ExitCode
+from service.cli.run_ends import code_of, delivering
+from service.cli.streams import OutputLost
 from service.errors import BadRequest, Fault, RlmServiceError
+from service.ids import RunId
+from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, StopReason
 from service.models.providers import MissingApiKey
+from service.money import NanoUSD
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -66,3 +71,24 @@ def test_the_documented_table_is_the_table() -> None:
 def test_what_is_wrong_with_the_environment_ends_alike() -> None:
     """A setting that cannot be used and a key that is missing are both mended by whoever typed the command."""
     assert exit_codes.of_error(BadRequest("")) is exit_codes.of_error(MissingApiKey("")) is ExitCode.BAD_USAGE
+
+
+def test_an_answer_that_is_lost_names_its_run() -> None:
+    """Where an answer cannot be handed out, the sentence says with which command it is printed again."""
+    with pytest.raises(OutputLost, match="runs show run_1 --answer"), delivering(RunId("run_1")):
+        raise OutputLost("stdout", "no space left")
+
+
+def test_a_defect_is_asked_to_be_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that a defect ended has a line on stderr besides its exit code; one that was left has none."""
+    assert code_of(None) is ExitCode.CANCELLED
+    assert capsys.readouterr().err == ""
+    finished = RunFinished(
+        at=1.0,
+        stop_reason=StopReason.INTERNAL_ERROR,
+        answer_source=AnswerSource.PARTIAL,
+        answer=None,
+        spent=NanoUSD(0),
+    )
+    assert code_of(finished) is ExitCode.INTERNAL
+    assert "please report it" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """From what a person names with -c to what is stored."""
 
+import errno
 import os
 import socket
 import sys
@@ -134,6 +135,26 @@ def test_every_unusable_path_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "neither a file, a directory nor a pipe" in refusal(str(tmp_path / "sock"))
     assert "is no path" in refusal("")
     assert "stdin can be one context only" in refusal("-", "a=-")
+
+
+def test_what_cannot_be_looked_at_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose disk or permissions fail is told among those left out of a glob or a directory, with the reason."""
+    for name in ("good.txt", "io.txt", "denied.txt"):
+        (tmp_path / name).write_text("x")
+    look = Path.stat
+
+    def failing(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        codes = {"io.txt": errno.EIO, "denied.txt": errno.EACCES}
+        if path.name in codes:
+            raise OSError(codes[path.name], os.strerror(codes[path.name]))
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", failing)
+    for argument in (str(tmp_path), str(tmp_path / "*.txt")):
+        (source,) = found(argument)
+        assert [file.name for file in source.files] == ["good.txt"]
+        assert "unreadable (denied.txt)" in "\n".join(source.left_out)
+        assert "unreadable (Input/output error) (io.txt)" in "\n".join(source.left_out)
 
 
 def test_a_document_without_its_library_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -365,7 +365,8 @@ class Contexts:
         arguments: list[str | bytes | int] = [
             context.context_id,
             await self._bodies.pack(_RECORD.dump_json(context)),
-            _fingerprint(context) if context_id is None else context_id,
+            # What a child run is given is its own, and goes with it.
+            _fingerprint(context) if context_id is None and life is not Life.UNLISTED else context.context_id,
             self._keys("context", ""),
             life,
             repr(context.created_at),

@@ -19,7 +19,7 @@ class Life(StrEnum):
     TRANSIENT = "transient"
     """Until no conversation has brought it along for a while, and nothing uses it. One that is kept stays kept."""
     UNLISTED = "unlisted"
-    """What code hands to a child run: as long as that run, and in no list."""
+    """What code hands to a child run: as long as that run, in no list, and shared with nothing else."""
 
 
 ContextUnit = Literal["characters", "items", "keys"]

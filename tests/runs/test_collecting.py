@@ -26,8 +26,10 @@ from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
 from service.ids import TenantId
 from service.loop.values import BlobRef
+from service.runs.replay.replaying import replay
 from service.runs.retention import collecting
 from service.runs.retention.collecting import UNTOUCHED_FOR_S, BlobCollector, Look, StoreForgot, keep_collecting
+from service.runs.retention.forgetting import forget_runs
 from service.store.blobs import Blobs
 from service.store.bodies import INLINE_BYTES, Bodies
 from service.store.connection import open_store
@@ -35,6 +37,8 @@ from service.store.embedded import embedded_server
 from service.store.keys import Keys
 from service.store.pairing import Pairing
 from service.store.sole_lease import SoleLease
+from service.wiring.retention import open_collector
+from tests.runs.playing import repl, stage
 from tests.store_fixture import Stored, open_stored
 
 pytestmark = pytest.mark.anyio
@@ -360,3 +364,27 @@ def test_nothing_that_is_needed_is_collected(store_directory: Path) -> None:
 def test_nothing_that_is_needed_is_collected_for_long(store_directory: Path) -> None:
     """The same, in many more histories."""
     play(store_directory, examples=150)
+
+
+async def test_what_a_run_needs_stays_and_goes_with_it(tmp_path: Path) -> None:
+    """Two looks leave a run with a child run and large contexts, outputs and answers as it was: it is replayed. Once it
+    is forgotten and its context deleted, two looks leave no payload at all."""
+    parent = repl("found = rlm_query('inner question', context='stuff ' * 20_000)\nprint('o' * 200_000)")
+    child = repl("print(len(context))\nFINAL('inner ' * 10_000)")
+    async with stage(tmp_path, parent, child, repl("FINAL(found * 10)")) as on:
+        runs, blobs = on.service.runs, on.service.blobs
+        await on.service.registry.tenants.ensure_default()
+        collector = open_collector(on.service.settings, on.service.store, on.service.registry, lambda _: blobs)
+        played = await on.play(await on.request("ä" * 600_000))
+        (context,) = await runs.rooms.contexts.list()
+        for _ in range(2):
+            let_time_pass(blobs)
+            assert (await collector.look()).referenced >= 4
+        assert (await replay(runs, played.run_id, patience_s=120)).difference is None
+        assert b"".join([chunk async for chunk in runs.answer_chunks(played.run_id)]) == b"inner " * 100_000
+        await runs.rooms.contexts.delete(context.context_id)
+        assert (await forget_runs(runs.rooms, before=9e12)).forgotten == 1
+        for _ in range(2):
+            let_time_pass(blobs)
+            await collector.look()
+        assert payloads_of(blobs) == {}

@@ -76,6 +76,10 @@ async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: P
         view = await on.service.runs.show(played.run_id)
         born = born_at(played.run_id)
         assert born is not None
+        ends = await rooms.journal.ends_of(child)
+        assert ends is not None
+        given, _ = ends
+        assert await keys_of(on, "context", given.bindings[0].context_id)
         assert (await forget_runs(rooms, before=born)).forgotten == 0
         forked = await fork(on.service.runs, played.run_id, ForkRequest(from_turn=2))
         assert await keys_of(on, "run", played.run_id)
@@ -87,6 +91,8 @@ async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: P
         assert [run.run_id for run in await on.service.runs.ls(10)] == [forked]
         for kind, name in (("run", played.run_id), ("run", child), ("session", view.session_id)):
             assert await keys_of(on, kind, name) == []
+        assert await keys_of(on, "context", given.bindings[0].context_id) == []
+        assert len(await rooms.contexts.list()) == 1, "what the run itself was about stays"
         assert sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id)) == spent > 0
         on.service.runs.start(forked)
         events = [entry.event async for entry in on.service.runs.follow(forked)]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import anyio
 
 from service.contexts.values import Life
-from service.errors import sole_failure
-from service.ids import RunId, SessionId, new_id
+from service.errors import RlmServiceError, sole_failure
+from service.ids import ContextId, RunId, SessionId, new_id
 from service.journal.values import Recorded
 from service.ledger.values import Unit
 from service.loop.events import ChildRunFinished, RunSubmitted
@@ -161,10 +161,23 @@ class ChildRuns:
             context = await self._rooms.contexts.put_json(
                 "context", _once(json.dumps(request.context).encode()), life=Life.UNLISTED
             )
+        try:
+            submitted = await self._asked_for(parent, key, request, context.context_id)
+        except RlmServiceError:
+            # Where there is no run, nobody would forget what it was to be about.
+            await self._rooms.contexts.delete(context.context_id)
+            raise
+        await keep_session(self._rooms, submitted.session_id)
+        await self._rooms.journal.open_run(submitted, within=parent.fence)
+        return submitted.run_id
+
+    async def _asked_for(
+        self, parent: Standing, key: HostCallKey, request: ChildRequest, context_id: ContextId
+    ) -> RunSubmitted:
         given = parent.submitted
         child_request = RunRequest(
             question=request.question,
-            contexts=(ContextBinding(context_id=context.context_id),),
+            contexts=(ContextBinding(context_id=context_id),),
             root_model=request.root_model,
             sub_model=given.sub_model,
             limits=given.limits,
@@ -180,9 +193,7 @@ class ChildRuns:
             self._rooms, child_request, SessionId(new_id("ses")), run_id=RunId(new_id("run")), family=family
         )
         await self._check_affordable(submitted, parent)
-        await keep_session(self._rooms, submitted.session_id)
-        await self._rooms.journal.open_run(submitted, within=parent.fence)
-        return submitted.run_id
+        return submitted
 
     async def _check_affordable(self, submitted: RunSubmitted, parent: Standing) -> None:
         """Refuse a child whose first call what is left of the shared budget cannot cover, whatever is given back."""

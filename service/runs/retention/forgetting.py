@@ -7,6 +7,7 @@ list goes last, so what was broken off half-way is found again.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -123,9 +124,19 @@ async def _forget_family(rooms: RunsRooms, run_id: RunId) -> None:
         await _forget_family(rooms, child_id)
     ends = await rooms.journal.ends_of(run_id)
     if ends is not None:
-        await forget_session(rooms.session, ends[0].session_id)
+        submitted, _ = ends
+        if submitted.parent_run_id is not None:
+            await _forget_contexts(rooms, submitted)
+        await forget_session(rooms.session, submitted.session_id)
     await rooms.uncount(run_id)
     await rooms.journal.forget(run_id)
+
+
+async def _forget_contexts(rooms: RunsRooms, child: RunSubmitted) -> None:
+    """What its parent's code gave to a child run, and nobody else has."""
+    for binding in child.bindings:
+        with suppress(NotFound):
+            await rooms.contexts.delete(binding.context_id)
 
 
 async def _session_of(rooms: RunsRooms, submitted: RunSubmitted) -> SessionRecord | None:

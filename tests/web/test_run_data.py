@@ -96,9 +96,13 @@ async def test_an_estimate_says_what_is_certain_and_what_past_runs_have_cost(it:
 
 
 async def test_capabilities_are_told_to_every_key_and_to_nobody_else(it: Served) -> None:
-    """What code runs in here, and how large a request may be."""
+    """What code runs in here, with what that cannot promise, and how large a request may be."""
     found = (await it.client.get("/v1/capabilities")).json()
     assert found["sandbox"]["provider"] == "process"
+    held = {promise["name"]: (promise["held"], promise["text"]) for promise in found["sandbox"]["promises"]}
+    assert held["linux"][0] == "not_held"
+    assert all(text for _, text in held.values())
+    assert {"host_files", "network", "memory", "side_channels"} < held.keys()
     assert found["bounds"]["json_body_bytes"] == 8 << 20
     async with it.client_with(None) as client:
         assert (await client.get("/v1/capabilities")).status_code == 401

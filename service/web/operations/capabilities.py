@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pydantic import Field
 
 from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS
+from service.sandboxes.capabilities import Held
+from service.sandboxes.capabilities import capabilities as sandbox_capabilities
 from service.web.bodies import LARGEST_UPLOAD_BYTES, NATIVE_BODY_BYTES
 from service.web.callers import RunsOfCaller
 from service.web.doors import ANY_KEY, open_router
@@ -14,12 +16,21 @@ from service.web.shapes import Shown
 router = open_router(ANY_KEY, tag="capabilities")
 
 
+class SandboxPromise(Shown):
+    """One thing that code in a sandbox must not be able to do, and how far that goes here."""
+
+    name: str = Field(examples=["linux"])
+    held: Held = Field(description="`limited` and `not_held` say in `text` what is lacking.", examples=["not_held"])
+    text: str
+
+
 class SandboxCapability(Shown):
     """What runs the code of models here, found by trying it."""
 
     provider: str = Field(examples=["docker"])
     level: str = Field(examples=["runsc"])
     may_serve_strangers: bool = Field(description="Whether it may serve tenants who do not trust each other.")
+    promises: list[SandboxPromise] = Field(description="`docs/security.md` has them side by side.")
     details: list[str] = Field(description="For people.")
 
 
@@ -45,12 +56,16 @@ class Capabilities(Shown):
 async def capabilities(runs: RunsOfCaller) -> Capabilities:
     """Any API key may ask."""
     isolation = await runs.rooms.provider.isolation()
+    found = sandbox_capabilities(isolation)
     return Capabilities(
         version=version("rlm-service"),
         sandbox=SandboxCapability(
-            provider=isolation.provider,
-            level=isolation.level,
-            may_serve_strangers=isolation.multi_tenant,
+            provider=found.provider,
+            level=found.level,
+            may_serve_strangers=found.multi_tenant,
+            promises=[
+                SandboxPromise(name=promise.name, held=promise.held, text=promise.text) for promise in found.promises
+            ],
             details=list(isolation.details),
         ),
         bounds=RequestBounds(

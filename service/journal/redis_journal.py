@@ -12,6 +12,7 @@ append may be retried by the connection, because its batch carries a token that 
 
 import hashlib
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from service.errors import RlmServiceError
 from service.ids import RunId, TenantId
 from service.journal.codec import decode, encode
 from service.journal.ended import ENDED_TOPIC, MOST_ENDED, ended_key, watched_key
+from service.journal.tenants_at_work import NOTED_FOR_S, forget_tenant, note_at_work, unfinished_key
 from service.journal.values import Claimed, Recorded, RunAbsent, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.batching import Batch
@@ -38,8 +40,6 @@ from service.store.scripts import load_fenced_script, load_script
 from service.store.segments import OPEN_BYTES, SealedStream, entries_in, sealed_key
 
 PAGE = 500
-TENANTS = "rlm:tenants_with_runs"
-"""A set under no tenant's tag: whose abandoned runs there are to look for."""
 RUNS_LET_GO = "rlm:runs_let_go"
 """Topic of hints that a replica gave runs up, of whatever tenant."""
 LOOK_AGAIN_AFTER_S = 2.0
@@ -77,8 +77,8 @@ class Journal:
         self._blobs = blobs
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
-        self._is_known = False
-        """Whether the tenant stands in `TENANTS`."""
+        self._noted_until = 0.0
+        """Until when everybody knows that the tenant is at work."""
         self._lanes: dict[tuple[RunId, int, Fence], _Lane] = {}
 
     def __repr__(self) -> str:
@@ -108,9 +108,9 @@ class Journal:
             RunIdTaken: the id exists with another first event.
             StaleEpoch: the fence does not stand (a child run's: its root's).
         """
-        if not self._is_known:
-            await self._store.write("SADD", TENANTS, self._keys.tenant)
-            self._is_known = True
+        if (now := time.time()) >= self._noted_until or now < self._noted_until - NOTED_FOR_S:
+            await note_at_work(self._store, self._keys.tenant, now)
+            self._noted_until = now + NOTED_FOR_S
         run_id = submitted.run_id
         line = encode(submitted)
         parent = submitted.parent_run_id
@@ -519,7 +519,7 @@ class Journal:
 
     @property
     def _unfinished(self) -> str:
-        return self._keys("runs", "unfinished")
+        return unfinished_key(self._keys.tenant)
 
     def _run(self, run_id: RunId) -> str:
         return self._keys("run", run_id)
@@ -532,18 +532,6 @@ class Journal:
 
     def _children(self, run_id: RunId) -> str:
         return self._keys("run", run_id, "children")
-
-
-async def tenants_with_runs(store: Store) -> list[TenantId]:
-    """Every tenant that has ever submitted a run."""
-    reply = await store.read("SMEMBERS", TENANTS)
-    assert isinstance(reply, list)
-    return [TenantId(member.decode()) for member in reply if isinstance(member, bytes)]
-
-
-async def forget_tenant(store: Store, tenant: TenantId) -> None:
-    """Look for runs of a tenant that is erased no more. Idempotent."""
-    await store.write("SREM", TENANTS, tenant)
 
 
 class _Lane:

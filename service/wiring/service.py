@@ -18,7 +18,8 @@ from service.errors import sole_failure
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT, new_id
-from service.journal.redis_journal import RUNS_LET_GO, tenants_with_runs
+from service.journal.redis_journal import RUNS_LET_GO
+from service.journal.tenants_at_work import TenantsAtWork, tenants_with_runs
 from service.ledger.redis_ledger import Ledger
 from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
@@ -163,21 +164,22 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
             await tenancy.stop()
 
         if serves:
+            at_work = TenantsAtWork(store, time.time)
 
-            async def tenants() -> list[Runs]:
-                return [tenancy.runs_of(tenant) for tenant in await tenants_with_runs(store)]
+            async def abandoned() -> list[Runs]:
+                return [tenancy.runs_of(tenant) for tenant in await at_work.with_abandoned_runs()]
 
             def room() -> int:
                 return settings.sandbox_slots - sum(each.live for each in tenancy.opened())
 
             async def adopt() -> None:
                 with adopting:
-                    await keep_adopting(tenants, room, store.listen(RUNS_LET_GO))
+                    await keep_adopting(abandoned, room, store.listen(RUNS_LET_GO))
 
             tasks.start_soon(adopt)
 
             async def rooms_of_tenants() -> list[RunsRooms]:
-                return [runs.rooms for runs in await tenants()]
+                return [tenancy.runs_of(tenant).rooms for tenant in await tenants_with_runs(store)]
 
             start_retention(tasks, settings, shared, tenancy, rooms_of_tenants)
             tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)

@@ -14,9 +14,10 @@ from service.contexts.uploads import UploadPlan, Uploads
 from service.errors import BadRequest
 from service.ids import EMBEDDED_TENANT, CellId, SessionId, TenantId, new_id
 from service.journal.cell_log import CellLog
-from service.journal.redis_journal import Journal, tenants_with_runs
+from service.journal.redis_journal import Journal
 from service.journal.requests import Requests
 from service.journal.sessions import Sessions
+from service.journal.tenants_at_work import tenants_with_runs
 from service.journal.values import CellRecord, SessionRecord
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Account, Level, Unit

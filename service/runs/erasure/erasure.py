@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 
 from service.errors import NotFound
 from service.ids import RunId, TenantId
-from service.journal.redis_journal import Journal, forget_tenant
+from service.journal.redis_journal import Journal
+from service.journal.tenants_at_work import forget_tenant
 from service.ledger.redis_ledger import Ledger
 from service.store.blobs import Blobs
 from service.store.connection import Store

@@ -77,8 +77,8 @@ async def keep_adopting(
     *,
     every_s: float = LOOK_EVERY_S,
 ) -> None:
-    """Until cancelled. `tenants` are those that have had runs; `room` says how many more runs may be driven here.
-    `let_go` rings when some replica gives runs up: they are looked for at once.
+    """Until cancelled. `tenants` are those that have runs which nobody drives; `room` says how many more runs may be
+    driven here. `let_go` rings when some replica gives runs up: they are looked for at once.
 
     A store that fails is asked again: that runs go on once it is back is what this loop is for.
     """

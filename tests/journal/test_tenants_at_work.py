@@ -1,0 +1,105 @@
+"""Tenants at work: none whose run was abandoned is missed, and who is idle costs nothing."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from service.ids import RunId, TenantId, new_id
+from service.journal.redis_journal import Journal
+from service.journal.tenants_at_work import (
+    AT_WORK,
+    IDLE_AFTER_S,
+    TENANTS,
+    TenantsAtWork,
+    note_at_work,
+    tenants_with_runs,
+)
+from service.store.connection import Command, Reply, Store
+from tests.journal.runs import submitted
+from tests.store_fixture import Stored
+
+pytestmark = pytest.mark.anyio
+
+
+def journal_of(stored: Stored, tenant: TenantId) -> Journal:
+    return Journal(stored.store, stored.blobs, tenant)
+
+
+async def abandoned_run(stored: Stored, tenant: TenantId) -> RunId:
+    run = submitted()
+    await journal_of(stored, tenant).open_run(run)
+    return run.run_id
+
+
+async def test_who_has_an_abandoned_run_is_found_however_long_it_lies(stored: Stored) -> None:
+    """Also when it was noted long ago; it is struck out when its last run has ended, and found again with the next."""
+    run_id = await abandoned_run(stored, stored.tenant)
+    later = TenantsAtWork(stored.store, lambda: time.time() + 10 * IDLE_AFTER_S)
+    for _ in range(2):
+        assert stored.tenant in await later.with_abandoned_runs()
+    journal = journal_of(stored, stored.tenant)
+    await journal.claim(run_id, "rep_1", for_s=60)
+    assert stored.tenant not in await later.with_abandoned_runs()
+    assert await stored.store.read("ZSCORE", AT_WORK, stored.tenant) is not None
+    epoch = (await journal.claim(run_id, "rep_1", for_s=60)).epoch
+    await stored.store.write("ZREM", f"rlm:{{{stored.tenant}}}:runs:unfinished", run_id)
+    assert epoch
+    await later.with_abandoned_runs()
+    assert await stored.store.read("ZSCORE", AT_WORK, stored.tenant) is None
+    await abandoned_run(stored, stored.tenant)
+    assert stored.tenant in await later.with_abandoned_runs()
+
+
+async def test_a_tenant_that_is_noted_while_it_is_looked_at_stays(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its runs and its striking out a run of it may be about to be opened."""
+    await note_at_work(stored.store, stored.tenant, 1.0)
+    read_many = Store.read_many
+
+    async def meanwhile(self: Store, commands: Sequence[Command]) -> list[Reply]:
+        replies = await read_many(self, commands)
+        await note_at_work(self, stored.tenant, time.time())
+        return replies
+
+    monkeypatch.setattr(Store, "read_many", meanwhile)
+    await TenantsAtWork(stored.store, time.time).with_abandoned_runs()
+    assert await stored.store.read("ZSCORE", AT_WORK, stored.tenant) is not None
+
+
+async def test_tenants_of_an_earlier_version_are_asked_after_once(stored: Stored) -> None:
+    """They are known as such that have had runs; nothing of theirs is lost at the upgrade."""
+    await abandoned_run(stored, stored.tenant)
+    await stored.store.write("ZREM", AT_WORK, stored.tenant)
+    assert stored.tenant in await TenantsAtWork(stored.store, time.time).with_abandoned_runs()
+
+
+async def test_a_look_does_not_grow_with_tenants_that_are_idle(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them are asked after no more; with a thousand at work a look takes two round trips."""
+    idle = [TenantId(new_id("ten")) for _ in range(1000)]
+    at_work = TenantsAtWork(stored.store, time.time)
+    await at_work.with_abandoned_runs()
+    execute, sent = Store._execute, list[int]()
+
+    async def counting(self: Store, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
+        sent.append(len(commands))
+        return await execute(self, commands, is_idempotent=is_idempotent)
+
+    monkeypatch.setattr(Store, "_execute", counting)
+    await at_work.with_abandoned_runs()
+    without = sum(sent)
+    await stored.store.write("SADD", TENANTS, *idle)
+    await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in ("1.0", tenant)))
+    await at_work.with_abandoned_runs()
+    sent.clear()
+    await at_work.with_abandoned_runs()
+    assert sum(sent) <= without
+    await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in (repr(time.time()), tenant)))
+    sent.clear()
+    assert not set(idle).intersection(await at_work.with_abandoned_runs())
+    assert len(sent) <= 4
+    monkeypatch.undo()
+    await stored.store.write("ZREM", AT_WORK, *idle)
+    await stored.store.write("SREM", TENANTS, *idle)
+    assert not set(idle).intersection(await tenants_with_runs(stored.store))

@@ -37,3 +37,14 @@ def test_a_key_is_not_needed_to_read_a_name(tmp_path: Path) -> None:
     path.write_text('[profiles.a]\nroot = "openai/gpt-5-mini"\nsub = "litellm/gemini/gemini-2.5-pro"')
     settings = read_settings({"RLM_CONFIG": str(path), "RLM_DATA_DIR": str(tmp_path)})
     open_catalog(settings, read_configuration(path))
+
+
+@pytest.mark.parametrize("setting", ["RLM_ROOT_MODEL", "RLM_SUB_MODEL"])
+def test_a_model_that_a_setting_names_is_looked_up_at_start(tmp_path: Path, setting: str) -> None:
+    """A model of no provider stops the start with the name of its setting; one without its key does not."""
+    for model in ("nobody/x", "openai/of-no-price"):
+        settings = read_settings({setting: model, "RLM_DATA_DIR": str(tmp_path)})
+        with pytest.raises(BadRequest, match=f"^{setting}: "):
+            open_catalog(settings, read_configuration(None))
+    settings = read_settings({setting: "openai/gpt-5-mini", "RLM_DATA_DIR": str(tmp_path)})
+    open_catalog(settings, read_configuration(None))

@@ -1,9 +1,10 @@
 """A TOML file that can say on which line something stands.
 
 `tomllib` gives values without places. So when there is something to complain about, and only then, the text is walked
-statement by statement: a table header is one line, and a key's value ends where TOML can read it.
+statement by statement, in time linear in its length.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
@@ -61,35 +62,53 @@ class Document:
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
         lines: dict[tuple[str, ...], int] = {}
-        for keys, line in _statements([row.removesuffix("\r") for row in self.text.split("\n")]):
+        for keys, line in _statements(self.text.replace("\r\n", "\n")):
             for end in range(1, len(keys) + 1):
                 lines.setdefault(keys[:end], line)
         return lines
 
 
-def _statements(rows: list[str]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Every key path that is written out, with its line (from 1)."""
+_TOKEN = re.compile(
+    r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*+"{3,5}'
+    r"|'''(?:[^']|'{1,2}(?!'))*+'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*+"'
+    r"|'[^'\n]*+'"
+    r"|#[^\n]*+"
+    r"|[\[\]{}\n]",
+    re.DOTALL,
+)
+"""What a line end or a bracket may stand in, and what ends a statement. Of text that is TOML."""
+
+
+def _statements(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every key path that is written out, with its line (from 1). `text` is TOML."""
     table: tuple[str, ...] = ()
-    at = 0
-    while at < len(rows):
-        row = rows[at].strip()
-        end = at + 1
-        if row.startswith("["):
-            table = max(_paths(tomllib.loads(row)), key=len)
-            yield table, at + 1
-        elif row and not row.startswith("#"):
-            while (parsed := _parsed("\n".join(rows[at:end]))) is None and end < len(rows):
-                end += 1
-            for path in _paths(parsed or {}):
-                yield (*table, *path), at + 1
-        at = end
+    at, line = 0, 1
+    while at < len(text):
+        end = _end_of_statement(text, at)
+        statement = text[at:end].strip()
+        paths = _paths(tomllib.loads(statement))
+        if statement.startswith("["):
+            table = max(paths, key=len)
+            yield table, line
+        else:
+            yield from (((*table, *path), line) for path in paths)
+        line += text.count("\n", at, end + 1)
+        at = end + 1
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
+def _end_of_statement(text: str, start: int) -> int:
+    """Where the first line ends that ends neither within a string nor between brackets."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        match token.group():
+            case "[" | "{":
+                depth += 1
+            case "]" | "}":
+                depth -= 1
+            case "\n" if depth == 0:
+                return token.start()
+    return len(text)
 
 
 def _paths(value: object) -> Iterator[tuple[str, ...]]:

@@ -11,14 +11,15 @@ from service.configuration.table import Mention, Table, tables
 from service.errors import BadRequest
 from service.loop.packs import PACKS, read_pack
 from service.loop.prompts import PromptPack, base_of, parse_pack
+from service.models.catalog import LONGEST_NAME, is_name
 from service.models.entries import Api, ModelEntry
 from service.models.prices import Price
-from service.money import MAX_NANO_USD
+from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.runs.answering.profiles import DEFAULT_PACK, Profile
+from service.runs.values import LIMIT_RANGES
 
 SECTIONS = ("models", "profiles", "prompt_packs")
 MOST_TOKENS = 1_000_000_000
-SCRIPTED_PREFIX = "scripted/"
 SHIPPED_PROFILES = Path(__file__).with_name("shipped_profiles.toml")
 
 _PRICES = (
@@ -31,9 +32,17 @@ _MODEL_KEYS = (
     *("window_tokens", "max_output_tokens", *_PRICES, "may_reason"),
     *("api", "upstream", "base_url", "api_key_env", "fallbacks", "direct_below_tokens"),
 )
+_COUNTED_LIMITS = {
+    "turns": "max_turns",
+    "depth": "max_depth",
+    "tokens": "max_tokens",
+    "sub_calls": "max_sub_calls",
+}
+_TIMED_LIMITS = {"wall_s": "timeout_s", "cell_active_s": "cell_timeout_s"}
+"""The keys of the limits that a profile can set."""
 _PROFILE_KEYS = (
-    *("root", "sub", "prompt_pack", "max_cost", "max_turns", "max_depth"),
-    *("max_tokens", "max_sub_calls", "timeout_s", "cell_timeout_s", "direct_below_tokens"),
+    *("root", "sub", "prompt_pack", "max_cost"),
+    *(*_COUNTED_LIMITS.values(), *_TIMED_LIMITS.values(), "direct_below_tokens"),
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
@@ -95,6 +104,8 @@ def _mentions(document: Document, section: str, *keys: str) -> Iterator[Mention]
 
 def _model(table: Table) -> ModelEntry:
     table.check_keys(_MODEL_KEYS)
+    if not is_name(table.name):
+        raise table.complaint(None, f"expected a model's name of at most {LONGEST_NAME} characters without spaces")
     if table.name.startswith(SCRIPTED_PREFIX):
         raise table.complaint(None, "scripted models are part of the program and take no entry")
     fallbacks = table.texts("fallbacks")
@@ -140,15 +151,13 @@ def _profile(table: Table, packs: tuple[str, ...]) -> Profile:
     table.check_keys(_PROFILE_KEYS)
     if not _NAME.fullmatch(table.name):
         raise table.complaint(None, "expected a name of letters, digits and . _ / -, at most 64")
-    limits: dict[str, int | float | None] = {
-        "cost": table.amount("max_cost"),
-        "turns": table.whole_number("max_turns", least=1, most=1_000),
-        "depth": table.whole_number("max_depth", least=0, most=16),
-        "tokens": table.whole_number("max_tokens", least=1, most=MAX_NANO_USD),
-        "sub_calls": table.whole_number("max_sub_calls", least=0, most=MAX_NANO_USD),
-        "wall_s": table.seconds("timeout_s", least=1, most=7 * 86_400),
-        "cell_active_s": table.seconds("cell_timeout_s", least=0.1, most=86_400),
-    }
+    limits: dict[str, int | float | None] = {"cost": table.amount("max_cost")}
+    for name, key in _COUNTED_LIMITS.items():
+        least, most = LIMIT_RANGES[name]
+        limits[name] = table.whole_number(key, least=least, most=most)
+    for name, key in _TIMED_LIMITS.items():
+        least, most = LIMIT_RANGES[name]
+        limits[name] = table.seconds(key, least=least, most=most)
     return Profile(
         root=table.text("root"),
         sub=table.text("sub"),

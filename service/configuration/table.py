@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from service.configuration.document import Document
 from service.errors import BadRequest
-from service.money import NANO_PER_USD, NanoUSD, parse_usd
+from service.money import MAX_NANO_USD, NANO_PER_USD, NanoUSD, format_usd, parse_usd
 
 LARGEST_USD_PER_MILLION = 1_000_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -70,7 +70,7 @@ class Table:
             raise self.complaint(key, f"expected true or false, found {value!r}")
         return value
 
-    def whole_number(self, key: str, *, least: int, most: int) -> int | None:
+    def whole_number(self, key: str, *, least: float, most: float) -> int | None:
         value = self._values.get(key)
         if value is None:
             return None
@@ -87,16 +87,20 @@ class Table:
         return float(value)
 
     def amount(self, key: str) -> NanoUSD | None:
-        """An amount in USD."""
+        """An amount in USD, above 0."""
         value = self._values.get(key)
         if value is None:
             return None
         if not isinstance(value, str):
             raise self.complaint(key, f'expected an amount in USD as a string such as "0.50", found {value!r}')
         try:
-            return parse_usd(value)
+            amount = parse_usd(value)
         except ValueError as exc:
             raise self.complaint(key, str(exc)) from None
+        if not 0 < amount <= MAX_NANO_USD:
+            most = format_usd(NanoUSD(MAX_NANO_USD))
+            raise self.complaint(key, f"expected an amount above $0 and at most {most}, found {value!r}")
+        return amount
 
     def price(self, key: str) -> int | None:
         """Whole nano-USD per million tokens, of a price in USD per million tokens; rounded up."""
@@ -119,10 +123,13 @@ class Table:
             return None
         try:
             parts = urlsplit(value)
+            _ = parts.port  # looks at it only now
         except ValueError:
             parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise self.complaint(key, "expected http(s)://HOST[:PORT]/PATH without credentials")
+        is_clean = value.isprintable() and not any(mark in value for mark in " @?#")
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_clean:
+            problem = "expected http(s)://HOST[:PORT]/PATH without credentials, spaces, query and fragment"
+            raise self.complaint(key, problem)
         return value.rstrip("/")
 
     def variable(self, key: str) -> str | None:

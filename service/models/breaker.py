@@ -22,6 +22,8 @@ FAILURES_TO_OPEN = 5
 FIRST_OPEN_S = 1.0
 MAX_OPEN_S = 60.0
 PROVEN_S = 2.0
+MOST_KEPT = 4096
+"""Providers; of more, those that changed longest ago begin anew."""
 
 _ANSWERED = frozenset(
     {
@@ -114,8 +116,10 @@ class Breakers:
         return self._breakers.get(provider) or Breaker()
 
     def _keep(self, provider: str, breaker: Breaker) -> None:
-        """A breaker without failures is as good as a new one, so only troubled providers take room."""
-        if breaker.openings or breaker.failures:
-            self._breakers[provider] = breaker
-        else:
-            self._breakers.pop(provider, None)
+        """One that never had a failure is as good as a new one. One that recovered is not: it knows since when."""
+        if breaker == self._of(provider):
+            return
+        self._breakers.pop(provider, None)
+        self._breakers[provider] = breaker
+        if len(self._breakers) > MOST_KEPT:
+            del self._breakers[next(iter(self._breakers))]

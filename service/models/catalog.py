@@ -57,6 +57,12 @@ _MAP_PREFIXES = {
 """Under which prefix the published map lists a host's own prices for models that others serve too."""
 
 
+def is_name(text: str) -> bool:
+    """Whether a model can be called so. Whether one is, the catalog knows."""
+    is_whole = bool(text) and not text.endswith("/") and len(text) <= LONGEST_NAME
+    return is_whole and text.isprintable() and not any(char.isspace() for char in text)
+
+
 class UnknownModel(RlmServiceError):
     """The name leads to no provider; the message suggests names that do."""
 
@@ -160,13 +166,7 @@ class Catalog:
         return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
 
     def _route(self, name: str, own: ModelEntry | None, tenants_keys: Mapping[str, str]) -> Route:
-        if (
-            not name
-            or name.endswith("/")
-            or len(name) > LONGEST_NAME
-            or not name.isprintable()
-            or any(char.isspace() for char in name)
-        ):
+        if not is_name(name):
             raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
         if name.startswith(SCRIPTED_PREFIX):
             return self._scripted_route(name)

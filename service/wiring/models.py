@@ -8,10 +8,11 @@ from service.settings import Settings
 
 
 def open_catalog(settings: Settings, configuration: Configuration) -> Catalog:
-    """The models that these settings reach. What the configuration names leads to models, or this says where not.
+    """The models that these settings reach. What is named there leads to models, or this says where not.
 
     Raises:
-        BadRequest: a key cannot be sent; a fallback or a profile names a model that there is not, or that has no price.
+        BadRequest: a key cannot be sent; a fallback, a profile or a setting names a model that there is not, or that
+            has no price.
         PriceMapUnreadable: the installation lacks the price map.
     """
     catalog = Catalog(
@@ -26,11 +27,14 @@ def open_catalog(settings: Settings, configuration: Configuration) -> Catalog:
         entries_path=configuration.path,
         concurrency=settings.model_concurrency,
     )
-    for mention in configuration.mentions:
+    given = {"RLM_ROOT_MODEL": settings.root_model, "RLM_SUB_MODEL": settings.sub_model}
+    named = [(place, model) for place, model in given.items() if model is not None]
+    named += [(mention.place, mention.model) for mention in configuration.mentions]
+    for place, model in named:
         try:
-            catalog.resolve(mention.model)
+            catalog.resolve(model)
         except (UnknownModel, UnpricedModel) as exc:
-            raise BadRequest(f"{mention.place}: {exc}") from exc
+            raise BadRequest(f"{place}: {exc}") from exc
         except MissingApiKey:
             continue  # only who uses it needs the key
     return catalog

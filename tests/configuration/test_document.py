@@ -26,6 +26,13 @@ list = [
 dotted.key = 8
 [[models.d]]
 nine = 9
+ten = [ "]", \'\'\'
+[\'\'\'\',
+  """ \\""" [
+""""" ]
+eleven = { a = "# {" }
+twelve = 12 # }
+thirteen = 13
 '''
 
 
@@ -45,6 +52,10 @@ nine = 9
         (("models", "c", "quoted key"), 14),
         (("models", "c", "dotted", "key"), 15),
         (("models", "d", "nine"), 17),
+        (("models", "d", "ten"), 18),
+        (("models", "d", "eleven"), 22),
+        (("models", "d", "twelve"), 23),
+        (("models", "d", "thirteen"), 24),
         (("models", "e"), 2),
         (("elsewhere",), None),
         ((), None),
@@ -76,6 +87,14 @@ def test_any_file_is_walked(tables: dict[str, dict[str, str]], comments: bool) -
     text = "\n".join(rows)
     document = Document(Path("f"), text, tomllib.loads(text))
     assert {keys: document.place(keys) for keys in written} == {keys: f"f, line {at}" for keys, at in written.items()}
+
+
+@pytest.mark.parametrize("piece", ["  1, # [\n", "  {},\n", '"""a\n]""",\n', "'''b\n''',\n"])
+def test_a_long_value_is_walked_once(piece: str) -> None:
+    """However many lines a value has, what stands behind it is found in time linear in them."""
+    text = f"[models.a]\nlist = [\n{piece * (400_000 // len(piece))}]\nlast = 1\n"
+    document = Document(Path("f"), text, {})
+    assert document.place(("models", "a", "last")) == f"f, line {text.count(chr(10))}"
 
 
 def _quoted(key: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.loop.values import CallOutcome
-from service.models.breaker import FAILURES_TO_OPEN, FIRST_OPEN_S, MAX_OPEN_S, PROVEN_S, Breakers
+from service.models.breaker import FAILURES_TO_OPEN, FIRST_OPEN_S, MAX_OPEN_S, MOST_KEPT, PROVEN_S, Breakers
 
 PROVIDER = "api.example.org"
 SAYS_NOTHING = st.sampled_from([CallOutcome.TIMED_OUT, CallOutcome.RATE_LIMITED, CallOutcome.CANCELLED])
@@ -76,6 +76,26 @@ def test_old_failures_say_nothing(phase: str) -> None:
     before = breakers.retry_at(PROVIDER, 3.1)
     breakers.record(PROVIDER, CallOutcome.UNAVAILABLE, started=0.0, now=3.1)
     assert breakers.retry_at(PROVIDER, 3.1) == before
+
+
+def test_failures_of_calls_from_before_a_recovery_say_nothing() -> None:
+    """A provider that answered again is not shut off by what began while it was down, however many come to an end."""
+    breakers = Breakers()
+    failing(breakers, FAILURES_TO_OPEN, at=0.0)
+    breakers.admit(PROVIDER, 1.0)
+    breakers.record(PROVIDER, CallOutcome.OK, started=1.0, now=2.0)
+    for _ in range(FAILURES_TO_OPEN):
+        breakers.record(PROVIDER, CallOutcome.UNAVAILABLE, started=0.5, now=3.0)
+    assert breakers.retry_at(PROVIDER, 3.0) is None
+
+
+def test_only_so_many_providers_are_remembered() -> None:
+    """However many providers fail, the table stays bounded, and healthy ones take no room in it."""
+    breakers = Breakers()
+    for number in range(MOST_KEPT + 10):
+        breakers.record(f"troubled/{number}", CallOutcome.UNAVAILABLE, started=0.0, now=0.0)
+        breakers.record(f"healthy/{number}", CallOutcome.OK, started=0.0, now=0.0)
+    assert f"of {MOST_KEPT} providers" in repr(breakers)
 
 
 class BreakerMachine(RuleBasedStateMachine):

@@ -37,7 +37,9 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
     warn_of_no_isolation(settings)
     async with open_service(settings) as service:
         asked = await ask_service(service, question, options)
-        if asked.finished is not None:
+        if asked.finished is None:
+            service.leave_at_once()
+        else:
             with delivering(asked.run_id):
                 await _deliver(service, asked, asked.finished.answer, options)
         return code_of(asked.finished)

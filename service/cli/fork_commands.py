@@ -52,7 +52,9 @@ async def fork_run(options: ForkOptions) -> ExitCode:
             runs.start(run_id)
             watched = await watch(runs, run_id, screen, show_code=options.show_code, may_cancel=True)
         finished = watched.finished
-        if finished is not None and finished.answer is not None:
+        if finished is None:
+            service.leave_at_once()
+        elif finished.answer is not None:
             with delivering(run_id):
                 await print_answer(runs.answer_chunks(run_id))
         return code_of(finished)

@@ -41,7 +41,7 @@ class Tenancy:
         yield from list(self._opened.values())
 
     async def stop(self) -> None:
-        """Stop every tenant's runs (`Runs.stop`), all at once. Called before closing, once."""
+        """Stop every tenant's runs (`Runs.stop`), all at once. Called before closing, and by who lets go early."""
         async with anyio.create_task_group() as stopping:
             for runs in self.opened():
                 stopping.start_soon(runs.stop)

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import anyio
-import structlog
+import anyio.abc
 
-from service.configuration.file import read_configuration
+from service.configuration.file import Configuration, read_configuration
 from service.contexts.redis_contexts import Contexts
 from service.errors import sole_failure
 from service.gateway.app import gateway_app
@@ -55,12 +55,11 @@ from service.wiring.retention import start_retention
 from service.wiring.sandboxes import open_provider
 from service.wiring.tenant_rooms import SharedRooms
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Everything a face of the service (command line, web) works with."""
+    """Everything a face of the service works with. The command line acts as the tenant `default`, whose `runs`,
+    `blobs`, `contexts` and `ledger` these are; the web reaches every tenant's through `tenancy`."""
 
     settings: Settings
     store: Store
@@ -72,12 +71,13 @@ class Service:
     provider: Provider
     pool: Pool
     runs: Runs
-    """Of the tenant `default`, which the command line acts for; `contexts` and `ledger` are its own too."""
     tenancy: Tenancy
     webhooks: WebhookRooms
     metrics: ReplicaMetrics
     let_go: Callable[[], Coroutine[Any, Any, None]]
     """Adopt no run any more, and hand over (or end) those that are driven here; happens on leaving at the latest."""
+    leave_at_once: Callable[[], None]
+    """Have leaving wait for no run to end in good order, for a person who asked twice: runs are broken off."""
     profiles: Profiles
     erasure: Erasure
 
@@ -105,101 +105,42 @@ async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIter
 async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Service]:
     make_data_directory(settings)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
-        )
-        registry = await open_registry_of(settings, store)
         configuration = read_configuration(settings.config_file)
-        catalog = await stack.enter_async_context(open_catalog(settings, configuration))
-        grants = Grants(time.time)
-        gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))
-        provider = await stack.enter_async_context(open_provider(settings))
-        sessions = sessions_directory(settings)
-        template = Template(memory_bytes=settings.sandbox_memory_bytes)
-        pool = await stack.enter_async_context(
-            open_pool(
-                provider,
-                sessions=sessions,
-                gateway_socket=gateway_socket,
-                slots=settings.sandbox_slots,
-                warm=settings.warm_sandboxes,
-                template=template,
-            )
-        )
-        leases = Leases(new_id("rep"), for_s=settings.lease_s, hands_over=serves)
-        metrics = ReplicaMetrics()
-        shared = SharedRooms(
-            store=store,
-            registry=registry,
-            blobs_of=partial(open_blobs, settings),
-            catalog=catalog,
-            packs=configuration.prompt_packs,
-            provider=provider,
-            pool=pool,
-            template=template,
-            slots=Slots(settings.sandbox_slots),
-            grants=grants,
-            health=ProviderHealth(),
-            lines=Lines(settings.model_concurrency),
-            leases=leases,
-            on_divergence=settings.on_divergence,
-            metrics=metrics,
-        )
+        shared = await _open_shared(stack, settings, configuration, hands_over=serves)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tenancy = Tenancy(shared.of, tasks)
-        runs = tenancy.runs_of(EMBEDDED_TENANT)
-        tasks.start_soon(leases.keep_renewing)
-        tasks.start_soon(keep_reaping, provider, sessions)
-        patience = IdlePatience(pause_s=settings.session_pause_s, end_s=settings.session_idle_s)
-        tasks.start_soon(tenancy.kept.keep_resting, patience)
-        tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
-        tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
-        _watch(metrics, pool, tenancy)
+        _start_upkeep(tasks, settings, shared, tenancy)
+        _watch(shared.metrics, shared.pool, tenancy)
         rules = TargetRules(settings.webhook_networks)
-        webhooks = WebhookRooms(store=store, registry=registry, rules=rules, now=time.time)
-        adopting = anyio.CancelScope()
+        webhooks = WebhookRooms(store=shared.store, registry=shared.registry, rules=rules, now=time.time)
+        adopting, waiting = anyio.CancelScope(), anyio.CancelScope()
 
         async def let_go() -> None:
             adopting.cancel()
             await tenancy.stop()
 
         if serves:
-            at_work = TenantsAtWork(store, time.time)
-
-            async def abandoned() -> list[Runs]:
-                return [tenancy.runs_of(tenant) for tenant in await at_work.with_abandoned_runs()]
-
-            def room() -> int:
-                return settings.sandbox_slots - sum(each.live for each in tenancy.opened())
-
-            async def adopt() -> None:
-                with adopting:
-                    await keep_adopting(abandoned, room, store.listen(RUNS_LET_GO))
-
-            tasks.start_soon(adopt)
-
-            async def rooms_of_tenants() -> list[RunsRooms]:
-                return [tenancy.runs_of(tenant).rooms for tenant in await tenants_with_runs(store)]
-
-            start_retention(tasks, settings, shared, tenancy, rooms_of_tenants)
+            _start_serving(tasks, settings, shared, tenancy, adopting)
             tasks.start_soon(Delivering(webhooks, tenancy).keep_delivering)
+        runs = tenancy.runs_of(EMBEDDED_TENANT)
         try:
             yield Service(
                 settings=settings,
-                store=store,
-                registry=registry,
+                store=shared.store,
+                registry=shared.registry,
                 blobs=runs.rooms.blobs,
                 contexts=runs.rooms.contexts,
                 ledger=runs.rooms.ledger,
-                catalog=catalog,
-                provider=provider,
-                pool=pool,
+                catalog=shared.catalog,
+                provider=shared.provider,
+                pool=shared.pool,
                 runs=runs,
                 tenancy=tenancy,
                 webhooks=webhooks,
-                metrics=metrics,
-                erasure=Erasure(store, registry, shared.blobs_of, time.time),
+                metrics=shared.metrics,
+                erasure=Erasure(shared.store, shared.registry, shared.blobs_of, time.time),
                 let_go=let_go,
+                leave_at_once=waiting.cancel,
                 profiles=Profiles(
                     named=configuration.profiles,
                     root_model=settings.root_model,
@@ -208,9 +149,89 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 ),
             )
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), waiting:
                 await let_go()
             tasks.cancel_scope.cancel()
+
+
+async def _open_shared(
+    stack: AsyncExitStack, settings: Settings, configuration: Configuration, *, hands_over: bool
+) -> SharedRooms:
+    """Everything that is one for each replica, from the store up to the sandboxes. Closed by the stack."""
+    store = await stack.enter_async_context(
+        open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
+    )
+    registry = await open_registry_of(settings, store)
+    catalog = await stack.enter_async_context(open_catalog(settings, configuration))
+    grants = Grants(time.time)
+    gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))
+    provider = await stack.enter_async_context(open_provider(settings))
+    template = Template(memory_bytes=settings.sandbox_memory_bytes)
+    pool = await stack.enter_async_context(
+        open_pool(
+            provider,
+            sessions=sessions_directory(settings),
+            gateway_socket=gateway_socket,
+            slots=settings.sandbox_slots,
+            warm=settings.warm_sandboxes,
+            template=template,
+        )
+    )
+    return SharedRooms(
+        store=store,
+        registry=registry,
+        blobs_of=partial(open_blobs, settings),
+        catalog=catalog,
+        packs=configuration.prompt_packs,
+        provider=provider,
+        pool=pool,
+        template=template,
+        slots=Slots(settings.sandbox_slots),
+        grants=grants,
+        health=ProviderHealth(),
+        lines=Lines(settings.model_concurrency),
+        leases=Leases(new_id("rep"), for_s=settings.lease_s, hands_over=hands_over),
+        on_divergence=settings.on_divergence,
+        metrics=ReplicaMetrics(),
+    )
+
+
+def _start_upkeep(tasks: anyio.abc.TaskGroup, settings: Settings, shared: SharedRooms, tenancy: Tenancy) -> None:
+    """What every process with the service does besides, whether it serves or answers one command."""
+    patience = IdlePatience(pause_s=settings.session_pause_s, end_s=settings.session_idle_s)
+    tasks.start_soon(shared.leases.keep_renewing)
+    tasks.start_soon(keep_reaping, shared.provider, sessions_directory(settings))
+    tasks.start_soon(tenancy.kept.keep_resting, patience)
+    tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
+    tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
+
+
+def _start_serving(
+    tasks: anyio.abc.TaskGroup,
+    settings: Settings,
+    shared: SharedRooms,
+    tenancy: Tenancy,
+    adopting: anyio.CancelScope,
+) -> None:
+    """What only a replica does: take abandoned runs over, as long as `adopting` lasts, and clear up after tenants."""
+
+    at_work = TenantsAtWork(shared.store, time.time)
+
+    async def abandoned() -> list[Runs]:
+        return [tenancy.runs_of(tenant) for tenant in await at_work.with_abandoned_runs()]
+
+    def room() -> int:
+        return settings.sandbox_slots - sum(each.live for each in tenancy.opened())
+
+    async def adopt() -> None:
+        with adopting:
+            await keep_adopting(abandoned, room, shared.store.listen(RUNS_LET_GO))
+
+    async def rooms_of_tenants() -> list[RunsRooms]:
+        return [tenancy.runs_of(tenant).rooms for tenant in await tenants_with_runs(shared.store)]
+
+    tasks.start_soon(adopt)
+    start_retention(tasks, settings, shared, tenancy, rooms_of_tenants)
 
 
 def _watch(metrics: ReplicaMetrics, pool: Pool, tenancy: Tenancy) -> None:

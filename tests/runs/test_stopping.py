@@ -204,3 +204,17 @@ async def test_closing_a_session_does_not_wait_for_its_run(tmp_path: Path) -> No
         await ended.wait()
         assert session not in kept.by_id
         assert not sandbox.is_running
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_whoever_leaves_ends_its_runs(tmp_path: Path, at_once: bool) -> None:
+    """Runs are cancelled and settled before the service closes, also by who waits for none of them to end in order."""
+    async with stage(tmp_path, repl("llm_query('x')"), sub=never) as on:
+        run_id = await on.service.runs.submit(await on.request("x"))
+        on.service.runs.start(run_id)
+        await on.model.was_asked.wait()
+        if at_once:
+            on.service.leave_at_once()
+    async with stage(tmp_path, "") as again:
+        assert (await again.service.runs.show(run_id)).stop_reason is StopReason.CANCELLED
+        assert await held(again, run_id) == 0

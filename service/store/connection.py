@@ -149,12 +149,12 @@ class Store:
         self._exchanges = exchanges
         self._hints = hints
         self._revive = revive
-        self._slots = anyio.CapacityLimiter(CONNECTIONS)
+        self._slots = anyio.Semaphore(CONNECTIONS, fast_acquire=True)
         self.server = "unknown"
         """Name and version, for people."""
 
     def __repr__(self) -> str:
-        return f"<Store {self.server} in_flight={self._slots.borrowed_tokens} {self._hints!r}>"
+        return f"<Store {self.server} in_flight={CONNECTIONS - self._slots.value} {self._hints!r}>"
 
     async def read(self, *command: Part) -> Reply:
         """Run a command that changes nothing. Retried once when the connection breaks."""

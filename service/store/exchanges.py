@@ -40,19 +40,18 @@ class Exchanges:
         """
         connection = self._free.pop() if self._free else self._made()
         try:
-            with anyio.fail_after(self._timeout_s):
+            with anyio.move_on_after(self._timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_packed_command(packed(commands), check_health=False)
                 replies = [await _reply(connection) for _ in commands]
+                self._free.append(connection)
+                return replies
+            raise RedisTimeoutError(f"no reply within {self._timeout_s:g} s")
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisConnectionError):
                 await self.close()
-            if isinstance(error, TimeoutError):
-                raise RedisTimeoutError(f"no reply within {self._timeout_s:g} s") from error
             raise
-        self._free.append(connection)
-        return replies
 
     def _made(self) -> AbstractConnection:
         connection: AbstractConnection = self._connections.make_connection()  # type: ignore[no-untyped-call]

@@ -72,7 +72,8 @@ def small_disk(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(directory)], check=True)
+        # Lazily: a server that has let go of its lock may still be on its way out.
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 async def server_pid(store: Store) -> int:

@@ -50,6 +50,9 @@ FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 MOST_OPEN_BYTES = 4 * OPEN_BYTES
 """Of a run whose journal cannot be sealed: then it stops growing."""
 
+LEAST_SEALED_BYTES = 16_384
+"""Of a run that has ended: smaller journals stay where they are."""
+
 log = structlog.get_logger(__name__)
 
 _OPEN = load_fenced_script("service.journal", "open.lua", leaves_keys=True)
@@ -320,6 +323,18 @@ class Journal:
         assert isinstance(submitted, RunSubmitted), "a journal begins with it"
         return submitted, (await self._recorded(*ends[0])).event
 
+    async def seal_ended(self, run_id: RunId) -> bool:
+        """Move all but the last event of a run that has ended out of the store's memory; whether that was worth it.
+        Idempotent."""
+        epoch, finished, open_bytes = await self._facts(run_id, "epoch", "finished", "open_bytes")
+        if epoch is None or finished is None or int(open_bytes or b"0") < LEAST_SEALED_BYTES:
+            return False
+        fence = self.fence(run_id, int(epoch))
+        is_sealed = False
+        while await self._stream(run_id).seal_oldest(self._run(run_id), fence):
+            is_sealed = True
+        return is_sealed
+
     async def forget(self, run_id: RunId) -> None:
         """Delete a run that has finished, but for what it spent. Its child runs are the caller's. Idempotent."""
         events = self._events(run_id)
@@ -436,10 +451,14 @@ class Journal:
         return (await self.last_seq(run_id))[1]
 
     async def _is_unfinished(self, run_id: RunId) -> bool:
-        reply = await self._store.read("HMGET", self._run(run_id), "epoch", "finished")
-        assert isinstance(reply, list)
-        epoch, finished = reply
+        epoch, finished = await self._facts(run_id, "epoch", "finished")
         return epoch is not None and finished is None
+
+    async def _facts(self, run_id: RunId, *names: str) -> list[bytes | None]:
+        """Fields of the run's hash; None for each that is not there."""
+        reply = await self._store.read("HMGET", self._run(run_id), *names)
+        assert isinstance(reply, list)
+        return [each if isinstance(each, bytes) else None for each in reply]
 
     async def _is_over(self, run_id: RunId, after: int) -> bool:
         """Whether a reader who stands at `after` has `RunFinished` behind it already."""

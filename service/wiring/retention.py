@@ -9,6 +9,7 @@ import anyio.abc
 from service.contexts.upload_sweeping import keep_sweeping
 from service.contexts.uploads import Uploads
 from service.ids import TenantId
+from service.journal.redis_journal import Journal
 from service.metrics.replica import ReplicaMetrics
 from service.runs.erasure.erasure import ERASURES, Erasure
 from service.runs.erasure.finishing import LEASE as ERASURES_LEASE
@@ -16,6 +17,7 @@ from service.runs.erasure.finishing import keep_finishing
 from service.runs.holdings.expiring import keep_expiring
 from service.runs.retention.collecting import LEASE, BlobCollector, Look, keep_collecting
 from service.runs.retention.forgetting import keep_forgetting
+from service.runs.retention.sealing import keep_sealing
 from service.runs.rooms import RunsRooms
 from service.runs.tenancy import Tenancy
 from service.settings import Settings
@@ -35,9 +37,14 @@ def start_retention(
     tenancy: Tenancy,
     tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
 ) -> None:
-    """Uploads and contexts that were given up, runs whose time is over (of `tenants`), blobs that nothing refers to,
-    tenants that are to be erased."""
+    """Uploads and contexts that were given up, journals that few read any more, runs whose time is over (of `tenants`
+    both), blobs that nothing refers to, tenants that are to be erased."""
     tasks.start_soon(keep_sweeping, partial(_uploads_of_all, shared.registry, tenancy))
+
+    async def journals() -> list[Journal]:
+        return [rooms.journal for rooms in await tenants()]
+
+    tasks.start_soon(partial(keep_sealing, journals, now=time.time))
     if settings.runs_kept_s is not None:
         tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=time.time))
     erasure = Erasure(shared.store, shared.registry, shared.blobs_of, time.time)

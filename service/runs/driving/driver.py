@@ -7,9 +7,8 @@ does not help, kills its sandbox.
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from enum import Enum
-from typing import Literal, TypeVar, assert_never
+from functools import partial
+from typing import assert_never
 
 import anyio
 import anyio.abc
@@ -36,27 +35,27 @@ from service.loop.events import (
     RootUnavailable,
     RunFinished,
     SandboxLost,
-    ValueRead,
 )
-from service.loop.machine import decide, wants_interrupt
-from service.loop.values import BlobRef, CallOutcome, CellResult, CellStatus, Purpose, Raised
+from service.loop.machine import decide
+from service.loop.values import CallOutcome, CellResult, CellStatus, Purpose, Raised
 from service.money import NanoUSD
 from service.runs.calls.charges import bound_of
 from service.runs.calls.counting import count_input_tokens
 from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, MeteredCall, Refused
+from service.runs.driving.interruption import STOPPED, Interruption, Stopped
 from service.runs.driving.prepared_session import NO_SANDBOX, PreparedSession, rebuilt_event
+from service.runs.driving.reads_values import ReadsValues, answer_form
 from service.runs.driving.recorder import Recorder
+from service.runs.driving.undone import killed, not_done
 from service.runs.driving.wrap_up import wrap_up_hold
 from service.runs.holdings.holdings import count_answer
 from service.runs.host_calls.host_calls import HostCalls
 from service.runs.rooms import RunsRooms
-from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
+from service.runs.sessions.open_session import CellLimits, OpenSession
 from service.runs.standing import Standing
-from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema_aside, parse_checked
 from service.sandboxes.port import SandboxGone
-from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
-from service.store.errors import BlobTooLarge
+from service.sandboxes.values import BindRefused, SandboxBusy
 
 WRAP_UP_S = 30.0
 WRAP_UP_SHARE_OF_TIME = 0.2
@@ -64,19 +63,6 @@ WRAP_UP_SHARE_OF_TIME = 0.2
 INTERRUPT_GRACE_S = 5.0
 """How long a cell may go on after it was interrupted before its sandbox is killed."""
 CLEAN_UP_S = 20.0
-
-
-LEAST_READ_S = 5.0
-
-
-class _Stopped(Enum):
-    """Instead of a result: the command was broken off because the run is to stop."""
-
-    STOPPED = "stopped"
-
-
-_STOPPED = _Stopped.STOPPED
-Value = TypeVar("Value")
 
 
 class RunDriver:
@@ -105,9 +91,9 @@ class RunDriver:
         self._rebuild_grant = rebuild_grant
         self._ends_when_cancelled = ends_when_cancelled
         self._end_forsaken = end_forsaken
-        self._interrupt: Callable[[], None] = _nothing
+        self._interruption = Interruption(recorder)
+        self._values = ReadsValues(standing, rooms, self._interruption)
         self._asked = 0
-        recorder.on_applied = self._interrupt_if_wanted
 
     def __repr__(self) -> str:
         return f"<RunDriver {self._recorder!r} {self._host_calls!r}>"
@@ -137,7 +123,7 @@ class RunDriver:
 
     async def _perform(self, command: Command) -> None:
         if not isinstance(command, Finish | ReadVariable) and not await self._may_begin():
-            await self._recorder.record(_not_done(command, self._now()))
+            await self._recorder.record(not_done(command, self._now()))
             return
         match command:
             case AskRoot():
@@ -147,7 +133,7 @@ class RunDriver:
             case BindHistory():
                 await self._in_session(command, lambda session: self._bind_history(session, command))
             case ReadVariable():
-                await self._in_session(command, lambda session: self._read_variable(session, command))
+                await self._in_session(command, lambda session: self._values.read(session, command))
             case RebuildNamespace():
                 await self._in_session(command, self._rebuild)
             case Finish():
@@ -157,29 +143,19 @@ class RunDriver:
 
     async def _may_begin(self) -> bool:
         """Wait until the run is seated; False when it is to stop before (or has been told to already)."""
-        return await self._unless_stopped(self._prepared.seated) is not _STOPPED
+        return await self._interruption.unless_stopped(self._prepared.seated) is not STOPPED
 
     async def _in_session(self, command: Command, act: Callable[[OpenSession], Awaitable[Event]]) -> None:
         """Record what acting in the session comes to; without a sandbox the run cannot go on."""
         try:
-            session = await self._unless_stopped(self._prepared.ready)
+            session = await self._interruption.unless_stopped(self._prepared.ready)
         except NO_SANDBOX as exc:
             await self._recorder.record(SandboxLost(at=self._now(), message=str(exc)))
             return
         if isinstance(session, OpenSession):
             await self._recorder.record(await act(session))
         else:
-            await self._recorder.record(_not_done(command, self._now()))
-
-    async def _unless_stopped(self, act: Callable[[], Awaitable[Value]]) -> "Value | _Stopped":
-        """What the act returns, or `_STOPPED` when the loop wants the due command broken off first."""
-        with anyio.CancelScope() as scope:
-            self._set_interrupt(scope.cancel)
-            try:
-                return await act()
-            finally:
-                self._interrupt = _nothing
-        return _STOPPED
+            await self._recorder.record(not_done(command, self._now()))
 
     async def _ask_root(self, command: AskRoot) -> None:
         standing = self._standing
@@ -196,10 +172,10 @@ class RunDriver:
             cache_key=standing.run_id,
         )
         hold = await self._take_wrap_up_hold(call) if command.purpose is Purpose.WRAP_UP else None
-        result = await self._unless_stopped(
+        result = await self._interruption.unless_stopped(
             lambda: self._rooms.metered.call(call, standing.purse, self._recorder.record, hold=hold)
         )
-        if isinstance(result, _Stopped):
+        if isinstance(result, Stopped):
             outcome, message = CallOutcome.CANCELLED, "the run is being stopped"
         elif isinstance(result, Refused):
             outcome, message = result.outcome, result.message
@@ -245,29 +221,28 @@ class RunDriver:
             def interrupt() -> None:
                 stopping.start_soon(self._stop_cell, session, command)
 
-            self._set_interrupt(interrupt)
             try:
-                result = await session.run_cell(
-                    self._standing.run_id,
-                    (command.cell_id, command.code),
-                    CellLimits(active_s=limits.cell_active_s, wall_s=remaining_s),
-                    self._answer_form,
-                    self._host_calls,
-                )
+                with self._interruption.by(interrupt):
+                    result = await session.run_cell(
+                        self._standing.run_id,
+                        (command.cell_id, command.code),
+                        CellLimits(active_s=limits.cell_active_s, wall_s=remaining_s),
+                        answer_form(self._standing),
+                        self._host_calls,
+                    )
             except (SandboxGone, SandboxBusy) as exc:
-                result = _killed(command, str(exc))
+                result = killed(command, str(exc))
             except BadRequest as exc:
                 raised = Raised(type_name="ValueError", message=str(exc), traceback="")
                 result = CellResult(cell_id=command.cell_id, status=CellStatus.RAISED, raised=raised)
             finally:
-                self._interrupt = _nothing
                 stopping.cancel_scope.cancel()
         outer_left = await self._standing.purse.outer_left()
         return CellFinished(at=self._now(), result=result, outer_left=outer_left)
 
     async def _stop_cell(self, session: OpenSession, command: RunCell) -> None:
         """Calls in flight first, so that code waiting for them is released; then the code; then the sandbox."""
-        self._interrupt = _nothing
+        self._interruption.once()
         self._host_calls.cancel()
         sandbox = session.sandbox
         if sandbox is None:
@@ -287,57 +262,17 @@ class RunDriver:
             raised = Raised(type_name="MemoryError", message=str(exc), traceback="")
             result = CellResult(cell_id=command.cell_id, status=CellStatus.RAISED, raised=raised)
         except (SandboxGone, SandboxBusy) as exc:
-            result = _killed(command, str(exc))
+            result = killed(command, str(exc))
         return CellFinished(at=self._now(), result=result)
-
-    async def _read_variable(self, session: OpenSession, command: ReadVariable) -> ValueRead:
-        def read(outcome: Literal["read", "missing", "too_large", "failed"], message: str = "") -> ValueRead:
-            return ValueRead(at=self._now(), variable=command.variable, outcome=outcome, message=message)
-
-        patience_s = max(LEAST_READ_S, self._standing.submitted.deadline_at - self._now())
-        blob: BlobRef | _Stopped = _STOPPED
-        try:
-            with anyio.move_on_after(patience_s):
-                blob = await self._unless_stopped(lambda: self._read_into_blob(session, command))
-        except ValueMissing as exc:
-            return read("missing", str(exc))
-        except (ValueTooLarge, BlobTooLarge) as exc:
-            return read("too_large", str(exc))
-        except (ValueUnserialisable, SandboxGone, SandboxBusy) as exc:
-            return read("failed", str(exc))
-        if isinstance(blob, _Stopped):
-            # Whatever keeps the value from coming (code of its own, perhaps) would keep everything else from coming.
-            await session.close()
-            return read("failed", "reading the value took longer than the run has time for")
-        complaint = await self._complaint_about(blob)
-        return replace(read("read" if complaint is None else "failed", complaint or ""), blob=blob)
-
-    async def _read_into_blob(self, session: OpenSession, command: ReadVariable) -> BlobRef:
-        if session.sandbox is None:
-            raise SandboxGone("the sandbox is gone, and the value with it")
-        form = self._answer_form
-        limit_bytes = command.size_limit_bytes
-        async with session.sandbox.read_value(command.variable, as_=form, limit_bytes=limit_bytes) as value:
-            return await self._rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=form)
-
-    async def _complaint_about(self, blob: BlobRef) -> str | None:
-        """How the value breaks the answer schema, if there is one; it may still be the best there is."""
-        schema = self._standing.submitted.answer_schema
-        if schema is None:
-            return None
-        payload = await self._rooms.blobs.read(blob, limit_bytes=MAX_CHECKED_CHARS)
-        try:
-            await parse_checked(payload.decode("utf-8", "replace"), await check_schema_aside(schema))
-        except ReplyBreaksSchema as exc:
-            return str(exc)
-        return None
 
     async def _rebuild(self, session: OpenSession) -> Event:
         try:
-            rebuilt = await self._unless_stopped(lambda: session.rebuild(self._rebuild_grant, self._host_calls))
+            rebuilt = await self._interruption.unless_stopped(
+                partial(session.rebuild, self._rebuild_grant, self._host_calls)
+            )
         except NO_SANDBOX as exc:
             return SandboxLost(at=self._now(), message=str(exc))
-        if isinstance(rebuilt, _Stopped):
+        if isinstance(rebuilt, Stopped):
             return NamespaceRebuilt(at=self._now(), cells=0)
         return rebuilt_event(rebuilt, at=self._now())
 
@@ -394,48 +329,7 @@ class RunDriver:
             if isinstance(command, Finish):
                 await self._finish(command)
             else:
-                await self._recorder.record(_not_done(command, self._now()))
-
-    def _set_interrupt(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
-        self._interrupt_if_wanted()
-
-    def _interrupt_if_wanted(self) -> None:
-        if wants_interrupt(self._recorder.state):
-            self._interrupt()
-
-    @property
-    def _answer_form(self) -> AnswerForm:
-        return "text" if self._standing.submitted.answer_schema is None else "json"
+                await self._recorder.record(not_done(command, self._now()))
 
     def _now(self) -> float:
         return self._rooms.now()
-
-
-def _not_done(command: Command, at: float) -> Event:
-    match command:
-        case AskRoot():
-            return RootUnavailable(
-                at=at, purpose=command.purpose, outcome=CallOutcome.CANCELLED, message="the run is being stopped"
-            )
-        case RunCell() | BindHistory():
-            detail = "it was not run, because the run is being stopped"
-            return CellFinished(
-                at=at, result=CellResult(cell_id=command.cell_id, status=CellStatus.TIMED_OUT, detail=detail)
-            )
-        case ReadVariable():
-            return ValueRead(at=at, variable=command.variable, outcome="failed", message="the run is being stopped")
-        case RebuildNamespace():
-            return NamespaceRebuilt(at=at, cells=0)
-        case Finish():
-            raise AssertionError("finishing is always done")
-        case _:
-            assert_never(command)
-
-
-def _killed(command: RunCell | BindHistory, detail: str) -> CellResult:
-    return CellResult(cell_id=command.cell_id, status=CellStatus.KILLED, namespace_lost=True, detail=detail)
-
-
-def _nothing() -> None:
-    """No command is outstanding that could be interrupted."""

@@ -6,7 +6,7 @@ Errors of the service are told at several doors, so their sentences name no opti
 from service.contexts.values import ContextAbsent, NotInEncoding
 from service.errors import RlmServiceError
 from service.journal.values import RunAbsent
-from service.sandboxes.port import NoSandboxSlot
+from service.sandboxes.port import TooManyLevels
 
 NAME_ENCODING = "--encoding NAME"
 
@@ -25,7 +25,7 @@ def _hint(error: RlmServiceError) -> str | None:
             return "`rlm-service runs ls` lists those there are"
         case NotInEncoding():
             return f"or name its encoding: {NAME_ENCODING}"
-        case NoSandboxSlot(data={"param": "limits.depth", "most": most}):
+        case TooManyLevels(data={"most": most}):
             return f"--max-depth {most}"
         case _:
             return None

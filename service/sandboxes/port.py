@@ -137,3 +137,10 @@ class NoSandboxSlot(RlmServiceError):
     code = "no_sandbox_slot"
     fault = Fault.POLICY
     may_be_retried = True
+
+
+class TooManyLevels(NoSandboxSlot):
+    """A run of this depth needs more sandboxes at once than this replica ever has."""
+
+    code = "too_many_levels"
+    may_be_retried = False

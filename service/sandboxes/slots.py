@@ -22,7 +22,7 @@ from typing import Literal
 
 import anyio
 
-from service.sandboxes.port import NoSandboxSlot
+from service.sandboxes.port import NoSandboxSlot, TooManyLevels
 
 SlotKind = Literal["spare", "own"]
 
@@ -137,9 +137,9 @@ class Slots:
         return bool(self._chains)
 
     def check(self, levels: int) -> None:
-        """Raises `NoSandboxSlot` when a chain of so many levels can never be admitted here."""
+        """Raises `TooManyLevels` when a chain of so many levels can never be admitted here."""
         if not 1 <= levels <= self._shares.total:
-            raise NoSandboxSlot(
+            raise TooManyLevels(
                 f"a run of depth {levels - 1} needs {levels} sandboxes at once, one for each level of child runs, and "
                 f"this service has {self._shares.total}: lower its depth to {self._shares.total - 1} or raise "
                 "RLM_SANDBOX_SLOTS",
@@ -151,7 +151,8 @@ class Slots:
         """Guarantee one slot for each level inside the block; first come, first served.
 
         Raises:
-            NoSandboxSlot: it can never be guaranteed here, or was not in time.
+            TooManyLevels: it can never be guaranteed here.
+            NoSandboxSlot: it was not in time.
         """
         chain = await self.guarantee(levels, deadline_s=deadline_s)
         try:

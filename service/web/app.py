@@ -1,11 +1,9 @@
 """The public application: every router, and what surrounds every request."""
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,17 +16,19 @@ from service.web.admin import models as admin_models
 from service.web.admin import tenants, tenants_own
 from service.web.bodies import Inbound
 from service.web.boundary import Boundary
+from service.web.complaints import complaints
 from service.web.contexts import content as context_content
 from service.web.contexts import parts, storing, uploads
 from service.web.contexts import stored as stored_contexts
 from service.web.counting import Counted
 from service.web.dialects.anthropic import messages as anthropic_messages
-from service.web.dialects.anthropic.refusals import in_dialect, is_anthropic
+from service.web.dialects.anthropic.refusals import in_dialect
 from service.web.dialects.openai import chat as openai_chat
 from service.web.dialects.openai import files as openai_files
 from service.web.dialects.openai import models as openai_models
 from service.web.dialects.openai.responses import routes as openai_responses
 from service.web.gone import told_of_retention
+from service.web.openapi.document import DESCRIPTION, document_of
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
 from service.web.rooms import WebRooms
@@ -84,20 +84,12 @@ ROUTERS = (
 )
 """Every router of the API."""
 
-OPEN_TAG = "operations"
-MOST_ERRORS = 20
-_DESCRIPTION = """\
-Answers questions over contexts far larger than any model's window, by running a Recursive Language Model.
-
-Amounts are exact: a decimal string in USD and whole nano-USD. Times are Unix seconds. Ids are opaque.
-"""
-
 
 def create_app(rooms: WebRooms) -> FastAPI:
     """The ASGI application of the public listener."""
     app = FastAPI(
         title="rlm-service",
-        description=_DESCRIPTION,
+        description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -122,11 +114,7 @@ async def _refused(request: Request, exc: Exception) -> Response:
 
 async def _invalid(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    # Where and what, never the input itself: it may be large, and secret.
-    errors: list[dict[str, Any]] = [
-        {"at": ".".join(str(part)[:100] for part in each["loc"])[:300], "message": str(each["msg"])[:300]}
-        for each in exc.errors()[:MOST_ERRORS]
-    ]
+    errors = complaints(exc.errors())
     first = errors[0] if errors else {"at": "body", "message": "cannot be used"}
     refusal = InvalidRequest(f"{first['at']}: {first['message']}", data={"param": first["at"].removeprefix("body.")})
     return in_dialect(request.url.path, problem_of(refusal, request.state.request_id, errors=errors))
@@ -144,25 +132,7 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, made once."""
+    """Made once."""
     if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=version("rlm-service"), description=app.description, routes=app.routes
-        )
-        document["components"]["securitySchemes"] = {
-            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key (`rlm_…`); also as `x-api-key`."}
-        }
-        document["security"] = [{"apiKey": []}]
-        for path, methods in document["paths"].items():
-            for operation in methods.values():
-                if OPEN_TAG in operation.get("tags", ()):
-                    operation["security"] = []
-                refusal = operation["responses"]["default"]["content"]
-                if is_anthropic(path):
-                    refusal["application/json"] = {"schema": {"type": "object"}}
-                    refusal.pop("application/problem+json", None)
-                else:
-                    # Where FastAPI puts the shape of a body; a refusal's media type is another.
-                    refusal["application/problem+json"] = refusal.pop("application/json")
-        app.openapi_schema = document
+        app.openapi_schema = document_of(app)
     return app.openapi_schema

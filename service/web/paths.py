@@ -22,15 +22,13 @@ _LONGEST_ECHO = 80
 _SHAPE = "_[0-9a-f]{32}$"
 
 
-def _described(prefix: str) -> dict[str, object]:
+def described(prefix: str) -> dict[str, object]:
     """In the OpenAPI document, where it tells clients; the check itself is below, because its refusal is a 404."""
     return {"pattern": f"^{prefix}{_SHAPE}"}
 
 
 def _run_id(
-    run_id: Annotated[
-        str, Path(json_schema_extra=_described("run"), examples=["run_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
-    ],
+    run_id: Annotated[str, Path(json_schema_extra=described("run"), examples=["run_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])],
 ) -> RunId:
     if not is_id(run_id, "run"):
         raise NotFound(f"there is no run {run_id[:_LONGEST_ECHO]}")
@@ -39,7 +37,7 @@ def _run_id(
 
 def _context_id(
     context_id: Annotated[
-        str, Path(json_schema_extra=_described("ctx"), examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+        str, Path(json_schema_extra=described("ctx"), examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
     ],
 ) -> ContextId:
     if not is_id(context_id, "ctx"):
@@ -49,7 +47,7 @@ def _context_id(
 
 def _session_id(
     session_id: Annotated[
-        str, Path(json_schema_extra=_described("ses"), examples=["ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+        str, Path(json_schema_extra=described("ses"), examples=["ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
     ],
 ) -> SessionId:
     if not is_id(session_id, "ses"):
@@ -59,7 +57,7 @@ def _session_id(
 
 def _upload_id(
     upload_id: Annotated[
-        str, Path(json_schema_extra=_described("upl"), examples=["upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+        str, Path(json_schema_extra=described("upl"), examples=["upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
     ],
 ) -> UploadId:
     if not is_id(upload_id, "upl"):
@@ -68,9 +66,7 @@ def _upload_id(
 
 
 def _key_id(
-    key_id: Annotated[
-        str, Path(json_schema_extra=_described("key"), examples=["key_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
-    ],
+    key_id: Annotated[str, Path(json_schema_extra=described("key"), examples=["key_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])],
 ) -> KeyId:
     if not is_id(key_id, "key"):
         raise NotFound(f"there is no API key {key_id[:_LONGEST_ECHO]}")
@@ -93,7 +89,7 @@ def _tenant_id(
 
 def _webhook_id(
     webhook_id: Annotated[
-        str, Path(json_schema_extra=_described("whk"), examples=["whk_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+        str, Path(json_schema_extra=described("whk"), examples=["whk_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
     ],
 ) -> WebhookId:
     if not is_id(webhook_id, "whk"):
@@ -103,7 +99,7 @@ def _webhook_id(
 
 def _delivery_id(
     delivery_id: Annotated[
-        str, Path(json_schema_extra=_described("dlv"), examples=["dlv_5d1c3f6b0a9e8d7c6b5a49382716f5e4"])
+        str, Path(json_schema_extra=described("dlv"), examples=["dlv_5d1c3f6b0a9e8d7c6b5a49382716f5e4"])
     ],
 ) -> DeliveryId:
     if not is_id(delivery_id, "dlv"):

@@ -4,7 +4,7 @@ The body has the members of RFC 9457 and, for clients made for OpenAI's API, an 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -59,6 +59,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "forbidden_target": 422,
     "digest_mismatch": 422,
     "upload_digest_mismatch": 422,
+    "too_many_levels": 422,
     "unknown_model": 422,
     "unpriced_model": 422,
     "value_unserialisable": 422,
@@ -157,7 +158,9 @@ def status_of(error: RlmServiceError) -> int:
     return STATUS_OF_CODE.get(error.code, 500)
 
 
-def problem_of(error: RlmServiceError, request_id: str, *, errors: list[dict[str, Any]] | None = None) -> Response:
+def problem_of(
+    error: RlmServiceError, request_id: str, *, errors: Sequence[Mapping[str, str]] | None = None
+) -> Response:
     """The response to a request that failed with this error. `errors` says which fields are wrong.
 
     Nothing of what was not meant for a client is in it: an error whose status is 500 says no more than that.
@@ -166,7 +169,7 @@ def problem_of(error: RlmServiceError, request_id: str, *, errors: list[dict[str
     data: dict[str, Any] = dict(error.data) if status != 500 else {}
     detail = str(error) if status != 500 else FAILED
     if errors is not None:
-        data["errors"] = errors
+        data["errors"] = [dict(each) for each in errors]
     headers = {"x-should-retry": "true" if error.may_be_retried else "false"}
     if error.may_be_retried and (seconds := _retry_after_s(error, status)) is not None:
         headers["retry-after"] = str(math.ceil(seconds))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.sandboxes.port import NoSandboxSlot
+from service.sandboxes.port import NoSandboxSlot, TooManyLevels
 from service.sandboxes.slots import Chain, Shares, SlotKind, Slots, admitted, kind_to_take, left, returned, taken
 
 MANY_S = 1000.0
@@ -118,7 +118,7 @@ async def test_families_never_deadlock(total: int, runs: int, levels: int, child
 @pytest.mark.anyio
 async def test_a_depth_that_can_never_fit_is_refused_at_once() -> None:
     """More levels than slots is an error that says what to change, not a wait."""
-    with pytest.raises(NoSandboxSlot, match="RLM_SANDBOX_SLOTS"):
+    with pytest.raises(TooManyLevels, match="RLM_SANDBOX_SLOTS"):
         async with Slots(2).admit(3, deadline_s=MANY_S):
             pass
 

@@ -40,20 +40,38 @@ class Operation:
 
 
 def operations(document: dict[str, Any]) -> Iterator[Operation]:
+    """Each with each of its examples."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {})
-            body = example_of(document, content["application/json"]) if "application/json" in content else None
-            yield Operation(method=method.upper(), path=path, body=body)
+            bodies = examples_of(document, content["application/json"]) if "application/json" in content else [None]
+            for body in bodies:
+                yield Operation(method=method.upper(), path=path, body=body)
 
 
-def example_of(document: dict[str, Any], media: dict[str, Any]) -> Any:
-    if "example" in media:
-        return media["example"]
-    schema = media["schema"]
+def examples_of(document: dict[str, Any], media: dict[str, Any]) -> list[Any]:
+    return [media["example"]] if "example" in media else resolved(document, media["schema"])["examples"]
+
+
+def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return schema["examples"][0]
+    return schema
+
+
+def ids_asked_for(document: dict[str, Any], schema: dict[str, Any], seen: tuple[str, ...] = ()) -> Iterator[str]:
+    """The fields of a body that are ids, by their names, at any depth."""
+    name = schema.get("$ref", "")
+    if name in seen:
+        return
+    found = resolved(document, schema)
+    for field, inner in found.get("properties", {}).items():
+        if field.endswith(("_id", "_ids")):
+            yield field
+        yield from ids_asked_for(document, inner, (*seen, name) if name else seen)
+    inner_schemas = [*found.get("anyOf", ()), *found.get("allOf", ()), *([found["items"]] if "items" in found else ())]
+    for inner in inner_schemas:
+        yield from ids_asked_for(document, inner, (*seen, name) if name else seen)
 
 
 async def things_of(it: Served) -> dict[str, str]:
@@ -160,6 +178,8 @@ async def test_what_belongs_to_another_tenant_is_not_there(it: Served) -> None:
                 continue
             if operation.path in NOT_OF_A_TENANT | OF_THE_CALLER:
                 continue
+            if not operation.parameters and operation.path == "/v1/runs:estimate" and "context_id" not in names:
+                continue  # an estimate looks at no session: it says what any such run may cost
             foreign, nobodys = await asked(stranger, operation, theirs), await asked(stranger, operation, absent)
             assert foreign == nobodys, operation
             expected = 403 if operation.path.startswith("/v1/admin/") else 404
@@ -167,3 +187,23 @@ async def test_what_belongs_to_another_tenant_is_not_there(it: Served) -> None:
             tried += 1
     assert tried > 40
     assert await kept_of(it) == before
+
+
+async def test_nothing_with_an_id_is_left_out(it: Served) -> None:
+    """Each id in a path is planted by the matrix, and each in a body stands in an example that it sends: whoever adds a
+    route with another kind of thing adds the thing."""
+    document = (await it.client.get("/openapi.json")).json()
+    planted = await things_of(it)
+    prefixes = {thing[:4] for thing in planted.values() if ANY_ID.fullmatch(thing)}
+    for operation in operations(document):
+        if operation.path not in NOT_OF_A_TENANT | OF_THE_CALLER:
+            assert set(operation.parameters) <= planted.keys(), operation
+        named = {found[:4] for found in re.findall(r"\b[a-z]{3,4}_[0-9a-f]{32}\b", json.dumps(operation.body))}
+        assert named <= prefixes, operation
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            media = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if media is not None:
+                shown = json.dumps(examples_of(document, media))
+                lacking = {field for field in ids_asked_for(document, media["schema"]) if f'"{field}"' not in shown}
+                assert not lacking, (method, path)

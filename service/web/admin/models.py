@@ -37,7 +37,7 @@ class ShownTier(ShownRates):
     above_input_tokens: int
 
 
-class ShownModel(Shown):
+class ShownModelRoute(Shown):
     """How a model is called, and what that costs."""
 
     model_config = example(
@@ -87,13 +87,13 @@ async def show(
         Path(min_length=1, max_length=LONGEST_NAME, description="As runs name it.", examples=["openai/gpt-5-mini"]),
     ],
     runs: RunsOfCaller,
-) -> ShownModel:
+) -> ShownModelRoute:
     """As it would be called with the operator's own keys."""
     return _shown(runs.rooms.catalog.resolve(name))
 
 
-def _shown(route: Route) -> ShownModel:
-    return ShownModel(
+def _shown(route: Route) -> ShownModelRoute:
+    return ShownModelRoute(
         name=route.name,
         provider=route.provider,
         upstream_model=route.upstream_model,

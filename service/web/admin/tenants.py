@@ -11,6 +11,7 @@ from service.web.account.limits import EXAMPLE_OF_LIMITS, GivenLimits, ShownLimi
 from service.web.account.standing import EXAMPLE_OF_BUDGET, ShownBudget, shown_budgets
 from service.web.callers import CallerOfRequest, RoomsOfService
 from service.web.doors import open_router
+from service.web.openapi.refusals import refused_with
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import TenantIdInPath
 from service.web.shapes import MAX_CURSOR_CHARS, Shape, Shown, example
@@ -77,7 +78,7 @@ class TenantBudget(Shown):
     budgets: list[ShownBudget]
 
 
-@router.post("/v1/admin/tenants", status_code=201, summary="Make a tenant")
+@router.post("/v1/admin/tenants", status_code=201, summary="Make a tenant", responses=refused_with(409))
 async def create(given: GivenTenant, caller: CallerOfRequest, rooms: RoomsOfService, response: Response) -> ShownTenant:
     """It has no keys yet: make one with `POST /v1/admin/tenants/{tenant_id}/keys`."""
     tenant = await rooms.registry.tenants.create(given.name, limits=given.limits.over(NO_LIMITS), by=caller)
@@ -117,13 +118,13 @@ async def change(
     return _shown(await tenants.update(tenant_id, name=given.name, limits=limits, by=caller))
 
 
-@router.post("/v1/admin/tenants/{tenant_id}/suspend", summary="Suspend a tenant")
+@router.post("/v1/admin/tenants/{tenant_id}/suspend", summary="Suspend a tenant", responses=refused_with(400))
 async def suspend(tenant_id: TenantIdInPath, caller: CallerOfRequest, rooms: RoomsOfService) -> ShownTenant:
     """Its keys are refused and its runs make no more model calls, within about a second. May be repeated."""
     return _shown(await rooms.registry.tenants.suspend(tenant_id, by=caller))
 
 
-@router.post("/v1/admin/tenants/{tenant_id}/resume", summary="End a tenant's suspension")
+@router.post("/v1/admin/tenants/{tenant_id}/resume", summary="End a tenant's suspension", responses=refused_with(400))
 async def resume(tenant_id: TenantIdInPath, caller: CallerOfRequest, rooms: RoomsOfService) -> ShownTenant:
     """May be repeated."""
     return _shown(await rooms.registry.tenants.resume(tenant_id, by=caller))

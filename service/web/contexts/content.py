@@ -11,6 +11,8 @@ from service.tenants.values import Scope
 from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
+from service.web.openapi.payloads import answered_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_NAME_CHARS
 
@@ -28,10 +30,7 @@ router = open_router(Scope.CONTEXTS, tag="contexts")
     "/v1/contexts/{context_id}/content",
     summary="Read a context",
     response_class=Response,
-    responses={
-        200: {"description": "The bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}},
-        206: {"description": "The part of them that the header `range` asked for."},
-    },
+    responses=answered_as("The bytes.", "text/plain", "application/json", "application/x-ndjson") | refused_with(409),
 )
 async def content(
     context_id: ContextIdInPath,
@@ -55,7 +54,7 @@ async def content(
     )
 
 
-@router.head("/v1/blobs/sha256:{digest}", status_code=200, summary="Ask whether bytes are stored")
+@router.head("/v1/blobs/sha256:{digest}", response_class=Response, summary="Ask whether bytes are stored")
 async def is_stored(
     digest: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", examples=["9f86d081884c7d659a2feaa0c55ad015" * 2])],
     runs: RunsOfCaller,

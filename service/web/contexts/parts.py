@@ -11,6 +11,8 @@ from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
 from service.web.doors import open_router
+from service.web.openapi.payloads import sent_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_NAME_CHARS
 
@@ -20,12 +22,8 @@ router = open_router(Scope.CONTEXTS, tag="contexts")
 @router.put(
     "/v1/contexts/{context_id}/parts/{name:path}",
     summary="Put a part into an open context",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    responses=refused_with(409),
+    openapi_extra=sent_as("application/octet-stream"),
 )
 async def put_part(
     *,
@@ -42,7 +40,7 @@ async def put_part(
     return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks, keep))
 
 
-@router.post("/v1/contexts/{context_id}/seal", summary="Seal an open context")
+@router.post("/v1/contexts/{context_id}/seal", summary="Seal an open context", responses=refused_with(400, 409))
 async def seal(context_id: ContextIdInPath, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> ShownContext:
     """All parts are there: from now on runs can have it, and nothing of it changes. Idempotent."""
     keep = partial(holdings.keep_parts, context_id)

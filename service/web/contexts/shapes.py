@@ -7,10 +7,23 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from service.contexts.open_contexts import OpenContext
 from service.contexts.values import Context, Part
 from service.web.json_counts import MOST_VALUES
-from service.web.shapes import MAX_NAME_CHARS, Shape, Shown
+from service.web.shapes import MAX_NAME_CHARS, Shape, Shown, example
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS)]
 _CONTENTS = ("text", "texts", "value", "open")
+
+EXAMPLE_OF_CONTEXT: dict[str, Any] = {
+    "context_id": "ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "status": "sealed",
+    "name": "tickets",
+    "kind": "json",
+    "type": "list",
+    "length": 2,
+    "unit": "items",
+    "parts": 1,
+    "size_bytes": 32,
+    "created_at": 1763640000.0,
+}
 
 
 class GivenContext(Shape):
@@ -51,6 +64,14 @@ class GivenContext(Shape):
 class ShownPart(Shown):
     """One payload of a context."""
 
+    model_config = example(
+        {
+            "name": "src/main.py",
+            "size_bytes": 4,
+            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
+    )
+
     name: str
     size_bytes: int
     sha256: str
@@ -59,11 +80,13 @@ class ShownPart(Shown):
 class ShownContext(Shown):
     """A stored context: which value it becomes in the REPL, and how large it is."""
 
-    context_id: str = Field(examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    model_config = example(EXAMPLE_OF_CONTEXT)
+
+    context_id: str
     status: Literal["open", "sealed"] = Field(description="`open`: its parts are still coming, no run can have it.")
     name: str
     kind: Literal["text", "json", "json_lines", "named_texts"]
-    type: str = Field(description="Of the value in the REPL.", examples=["str"])
+    type: str = Field(description="Of the value in the REPL.")
     length: int = Field(description="`len()` of that value; 0 for a scalar.")
     unit: Literal["characters", "items", "keys"]
     parts: int

@@ -9,17 +9,19 @@ from service.contexts.redis_contexts import ContextOpen
 from service.ids import ContextId
 from service.tenants.values import Scope
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
-from service.web.contexts.shapes import ShownContext, shown_context, shown_open_context
+from service.web.contexts.shapes import EXAMPLE_OF_CONTEXT, ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import ContextIdInPath
-from service.web.shapes import MAX_CURSOR_CHARS, Shown
+from service.web.shapes import MAX_CURSOR_CHARS, Shown, example
 
 router = open_router(Scope.CONTEXTS, tag="contexts")
 
 
 class ContextPage(Shown):
     """Sealed contexts, the newest first."""
+
+    model_config = example({"contexts": [EXAMPLE_OF_CONTEXT], "next_cursor": None})
 
     contexts: list[ShownContext]
     next_cursor: str | None = Field(description="`cursor` of the next page; null when this is the last one.")

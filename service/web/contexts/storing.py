@@ -17,10 +17,10 @@ from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
 from service.web.doors import open_router
+from service.web.openapi.payloads import bodies
 from service.web.shapes import MAX_NAME_CHARS
 
 PIECE_BYTES = 1 << 20
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 router = open_router(Scope.CONTEXTS, tag="contexts")
 
@@ -32,11 +32,8 @@ router = open_router(Scope.CONTEXTS, tag="contexts")
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": GivenContext.model_json_schema()},
-                "text/plain": _BYTES,
-                "application/octet-stream": _BYTES,
-            },
+            "content": {"application/json": {"schema": GivenContext.model_json_schema()}}
+            | bodies("text/plain", "application/octet-stream"),
         }
     },
 )

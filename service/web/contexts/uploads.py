@@ -16,8 +16,10 @@ from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
 from service.web.doors import open_router
+from service.web.openapi.payloads import sent_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import UploadIdInPath
-from service.web.shapes import Shape, Shown
+from service.web.shapes import Shape, Shown, example
 
 UPLOAD_OFFSET = "upload-offset"
 
@@ -42,7 +44,16 @@ class UploadGiven(Shape):
 class ShownUpload(Shown):
     """An upload as it stands."""
 
-    upload_id: str = Field(examples=["upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    model_config = example(
+        {
+            "upload_id": "upl_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "offset": 8_388_608,
+            "size_bytes": 1_073_741_824,
+            "context_id": None,
+        }
+    )
+
+    upload_id: str
     offset: int = Field(description="Bytes that have come, and are on disk.")
     size_bytes: int
     context_id: str | None = Field(description="The context that it has become; null until all bytes came.")
@@ -65,7 +76,7 @@ async def begin(
     return _shown(upload, response)
 
 
-@router.head("/v1/uploads/{upload_id}", summary="Ask how far an upload has come")
+@router.head("/v1/uploads/{upload_id}", summary="Ask how far an upload has come", response_class=Response)
 async def how_far(upload_id: UploadIdInPath, runs: RunsOfCaller) -> Response:
     """`upload-offset` bytes are on disk, and `upload-length` are expected in all."""
     upload = await runs.rooms.uploads.get(upload_id)
@@ -81,12 +92,8 @@ async def show(upload_id: UploadIdInPath, runs: RunsOfCaller, response: Response
 @router.patch(
     "/v1/uploads/{upload_id}",
     summary="Go on with an upload",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    responses=refused_with(409),
+    openapi_extra=sent_as("application/octet-stream"),
 )
 async def go_on(
     *,
@@ -107,7 +114,7 @@ async def go_on(
     return _shown(upload, response)
 
 
-@router.delete("/v1/uploads/{upload_id}", status_code=204, summary="Give an upload up")
+@router.delete("/v1/uploads/{upload_id}", status_code=204, summary="Give an upload up", responses=refused_with(409))
 async def give_up(upload_id: UploadIdInPath, runs: RunsOfCaller) -> None:
     """What it has become stays."""
     await runs.rooms.uploads.delete(upload_id)

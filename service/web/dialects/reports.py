@@ -1,6 +1,6 @@
 """What every dialect adds about the run behind an answer: its tokens, its money, and how it was answered."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,20 @@ from service.runs.answering.deciding import Decision
 from service.web.shapes import Money, Shown, money
 
 SAVED = "x-rlm-saved-usd"
+
+EXAMPLE_OF_REPORT: dict[str, Any] = {
+    "run_id": "run_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "decision": {"way": "rlm", "tokens_bound": 1_048_576, "threshold": 0},
+    "stop_reason": "answered",
+    "answer_source": "submitted",
+    "turns": 3,
+    "cells": 3,
+    "sub_calls": 12,
+    "child_runs": 0,
+    "spent": {"usd": "0.0123", "nano_usd": 12_300_000},
+    "saving": None,
+    "was_asked_before": False,
+}
 
 
 class ShownDecision(Shown):

@@ -11,7 +11,7 @@ from service.web.bodies import LARGEST_UPLOAD_BYTES, NATIVE_BODY_BYTES
 from service.web.callers import RunsOfCaller
 from service.web.doors import ANY_KEY, open_router
 from service.web.preferences import LONGEST_WAIT_S
-from service.web.shapes import Shown
+from service.web.shapes import Shown, example
 
 router = open_router(ANY_KEY, tag="capabilities")
 
@@ -27,8 +27,8 @@ class SandboxPromise(Shown):
 class SandboxCapability(Shown):
     """What runs the code of models here, found by trying it."""
 
-    provider: str = Field(examples=["docker"])
-    level: str = Field(examples=["runsc"])
+    provider: str
+    level: str
     may_serve_strangers: bool = Field(description="Whether it may serve tenants who do not trust each other.")
     promises: list[SandboxPromise] = Field(description="`docs/security.md` has them side by side.")
     details: list[str] = Field(description="For people.")
@@ -46,6 +46,20 @@ class RequestBounds(Shown):
 
 class Capabilities(Shown):
     """What this service can do."""
+
+    model_config = example(
+        {
+            "version": "0.1.0",
+            "sandbox": {"provider": "docker", "level": "runsc", "may_serve_strangers": True, "details": []},
+            "bounds": {
+                "json_body_bytes": NATIVE_BODY_BYTES,
+                "upload_bytes": LARGEST_UPLOAD_BYTES,
+                "question_chars": MAX_QUESTION_CHARS,
+                "contexts_per_run": MAX_CONTEXTS,
+                "wait_s": LONGEST_WAIT_S,
+            },
+        }
+    )
 
     version: str
     sandbox: SandboxCapability

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from service.web.callers import RoomsOfService
 from service.web.doors import open_router
-from service.web.shapes import Shown
+from service.web.shapes import Shown, example
 
 router = open_router(None, tag="operations")
 
@@ -16,21 +16,27 @@ router = open_router(None, tag="operations")
 class Alive(Shown):
     """The process answers."""
 
+    model_config = example({"status": "alive"})
+
     status: Literal["alive"] = "alive"
 
 
 class Readiness(Shown):
     """Whether requests should be sent here."""
 
+    model_config = example({"status": "ready", "reason": None}, {"status": "not_ready", "reason": "it is draining"})
+
     status: Literal["ready", "not_ready"]
-    reason: str | None = Field(default=None, description="Why not.", examples=["the store does not answer"])
+    reason: str | None = Field(default=None, description="Why not.")
 
 
 class Version(Shown):
     """Which version this is."""
 
+    model_config = example({"name": "rlm-service", "version": "0.1.0"})
+
     name: Literal["rlm-service"] = "rlm-service"
-    version: str = Field(examples=["0.1.0"])
+    version: str
 
 
 @router.get("/livez", summary="Whether the process answers")

@@ -10,6 +10,8 @@ from service.tenants.values import Scope
 from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
+from service.web.openapi.payloads import answered_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import RunIdInPath
 
 router = open_router(Scope.RUNS, tag="runs")
@@ -19,13 +21,7 @@ router = open_router(Scope.RUNS, tag="runs")
     "/v1/runs/{run_id}/answer",
     summary="Read the answer",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The answer, byte for byte.",
-            "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {}}},
-        },
-        206: {"description": "The part of it that the header `range` asked for."},
-    },
+    responses=answered_as("The answer, byte for byte.", "text/plain", "application/json") | refused_with(409),
 )
 async def answer(run_id: RunIdInPath, request: Request, runs: RunsOfCaller) -> Response:
     """As it was submitted, streamed. `application/json` when the run had an answer schema, text otherwise."""

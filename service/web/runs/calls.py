@@ -1,6 +1,6 @@
 """`/v1/runs/{run_id}/calls`: the model calls of a run, and what each cost."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import Field
@@ -13,12 +13,29 @@ from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.paths import RunIdInPath
 from service.web.runs.shapes import MAX_SEQ
-from service.web.shapes import Money, Shown, money
+from service.web.shapes import Money, Shown, example, money
 
 router = open_router(Scope.RUNS, tag="runs")
 
 SCANNED = 5_000
 """Events that one page looks through at most; there may be few calls among them."""
+
+_EXAMPLE: dict[str, Any] = {
+    "seq": 9,
+    "call_id": "run_0198c2f0a7b87cc2b1a8f2c3d4e5f607/turn/1",
+    "at": 1763640004.1,
+    "purpose": "turn",
+    "model": "openai/gpt-5-mini",
+    "outcome": "ok",
+    "input_tokens": 2_410,
+    "cached_input_tokens": 1_024,
+    "output_tokens": 187,
+    "cost": {"usd": "0.0007", "nano_usd": 700_000},
+    "is_estimate": False,
+    "duration_s": 3.2,
+    "is_inherited": False,
+    "cell_id": None,
+}
 
 
 class ShownCall(Shown):
@@ -42,6 +59,8 @@ class ShownCall(Shown):
 
 class CallPage(Shown):
     """Calls in the order in which they ended. Those of child runs are in the children's."""
+
+    model_config = example({"calls": [_EXAMPLE], "next_after": 9, "is_complete": True})
 
     calls: list[ShownCall]
     next_after: int = Field(description="`after` of the next page.")

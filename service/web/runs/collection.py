@@ -13,18 +13,21 @@ from service.tenants.values import Scope
 from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
 from service.web.doors import open_router
 from service.web.idempotency import REPLAYED, IdempotencyKey, once
+from service.web.openapi.refusals import refused_with
 from service.web.paging import cursor_after, id_behind
 from service.web.preferences import preferred_wait_s
-from service.web.runs.shapes import RunSubmission, ShownRun, shown_run
+from service.web.runs.shapes import EXAMPLE_OF_RUN, RunSubmission, ShownRun, shown_run
 from service.web.runs.showing import show_run
 from service.web.runs.waiting import wait_for_end
-from service.web.shapes import MAX_CURSOR_CHARS, Shown
+from service.web.shapes import MAX_CURSOR_CHARS, Shown, example
 
 router = open_router(Scope.RUNS, tag="runs")
 
 
 class RunPage(Shown):
     """Runs, the newest first. The text of an answer is not in it."""
+
+    model_config = example({"runs": [EXAMPLE_OF_RUN], "next_cursor": None})
 
     runs: list[ShownRun]
     next_cursor: str | None = Field(description="`cursor` of the next page; null when this is the last one.")
@@ -35,7 +38,10 @@ class RunPage(Shown):
     status_code=202,
     summary="Submit a run",
     response_model=ShownRun,
-    responses={200: {"model": ShownRun, "description": "It was waited for (`Prefer: wait=30`) and has ended."}},
+    responses={
+        200: {"model": ShownRun, "description": "It was waited for (`Prefer: wait=30`) and has ended."},
+        **refused_with(402, 404, 409),
+    },
 )
 async def submit(
     *,

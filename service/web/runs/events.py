@@ -13,12 +13,14 @@ from service.tenants.values import Scope
 from service.web.callers import RoomsOfService, RunsOfCaller
 from service.web.doors import open_router
 from service.web.event_streams import event_json, follow
+from service.web.openapi.payloads import streamed_too
 from service.web.paths import RunIdInPath
-from service.web.preferences import EVENT_STREAM, wants_events
+from service.web.preferences import wants_events
 from service.web.runs.shapes import MAX_SEQ
-from service.web.shapes import Shown
+from service.web.shapes import Shown, example
 
 MOST_EVENTS = 500
+_EXAMPLE = 'id: 7\nevent: CancelRequested\ndata: {"seq":7,"type":"CancelRequested","at":1763640020.2}\n\n'
 
 router = open_router(Scope.RUNS, tag="runs")
 
@@ -26,7 +28,15 @@ router = open_router(Scope.RUNS, tag="runs")
 class EventPage(Shown):
     """Events of a run, in order. Each has `seq`, `type`, `at` (Unix seconds) and what its type says."""
 
-    events: list[dict[str, Any]] = Field(examples=[[{"seq": 7, "type": "CancelRequested", "at": 1795174985.2}]])
+    model_config = example(
+        {
+            "events": [{"seq": 7, "type": "CancelRequested", "at": 1763640020.2}],
+            "next_after": 7,
+            "is_complete": False,
+        }
+    )
+
+    events: list[dict[str, Any]]
     next_after: int = Field(description="`after` of the next page.")
     is_complete: bool = Field(description="Whether the run has ended and no event is behind these.")
 
@@ -36,7 +46,7 @@ class EventPage(Shown):
     summary="Follow a run, or read its events",
     response_model=EventPage,
     responses={
-        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        200: streamed_too(_EXAMPLE, "A page, or the events as they come."),
         204: {"description": "The run has ended and there is no event behind this one: a stream need not come back."},
     },
 )

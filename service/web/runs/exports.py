@@ -14,14 +14,19 @@ from service.tenants.values import Scope
 from service.web.bodies import UnsupportedMediaType, body_chunks
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.doors import open_router
+from service.web.openapi.payloads import JSON_LINES, in_lines
+from service.web.openapi.refusals import refused_with
 from service.web.paths import RunIdInPath
 from service.web.runs.shapes import ShownRun
 from service.web.runs.showing import show_run
-from service.web.runs.trajectory import JSON_LINES
 
 router = open_router(Scope.RUNS, tag="runs")
 
 INLINE_BYTES = 64 << 20
+_EXAMPLE = (
+    '{"line":"export","format":"rlm-run/1",'
+    '"run_id":"run_0198c2f0a7b87cc2b1a8f2c3d4e5f607","random_seed":1,"hash_seed":2}\n'
+)
 
 
 @router.get(
@@ -29,7 +34,8 @@ INLINE_BYTES = 64 << 20
     summary="Export a run to import it elsewhere",
     response_class=Response,
     responses={
-        200: {"description": "One JSON object a line.", "content": {JSON_LINES: {"schema": {"type": "string"}}}}
+        200: {"description": "One JSON object a line.", "content": in_lines(_EXAMPLE)},
+        **refused_with(409),
     },
 )
 async def export(
@@ -53,7 +59,8 @@ async def export(
     "/v1/runs:import",
     status_code=201,
     summary="Import a run",
-    openapi_extra={"requestBody": {"required": True, "content": {JSON_LINES: {"schema": {"type": "string"}}}}},
+    responses=refused_with(402, 404),
+    openapi_extra={"requestBody": {"required": True, "content": in_lines(_EXAMPLE)}},
 )
 async def import_(
     request: Request, response: Response, caller: CallerOfRequest, runs: RunsOfCaller, holdings: HoldingsOfCaller

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query, Request, Response
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from service.ids import RunId, new_id
 from service.journal.values import RunIdTaken
@@ -16,10 +16,11 @@ from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest, RunsOfCaller
 from service.web.doors import open_router
 from service.web.idempotency import REPLAYED, IdempotencyKey, once
+from service.web.openapi.refusals import refused_with
 from service.web.paths import RunIdInPath
-from service.web.runs.shapes import MAX_TURN, GivenLimits, ModelName, ShownRun, limits_of
+from service.web.runs.shapes import MAX_TURN, GivenRunLimits, ModelName, ShownRun, limits_of
 from service.web.runs.showing import show_run
-from service.web.shapes import Shape, Shown
+from service.web.shapes import Shape, Shown, example
 
 router = open_router(Scope.RUNS, tag="runs")
 
@@ -32,7 +33,7 @@ class GivenOverrides(Shape):
     root_model: ModelName | None = None
     sub_model: ModelName | None = None
     prompt_pack: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    limits: GivenLimits | None = None
+    limits: GivenRunLimits | None = None
 
     def overrides(self) -> Overrides:
         """Raises `BadRequest`: an amount cannot be one."""
@@ -50,9 +51,7 @@ class GivenOverrides(Shape):
 class Fork(Shape):
     """A new run that begins with the first turns of another one."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"from_turn": 2, "overrides": {"root_model": "openai/gpt-5-mini"}}]}
-    )
+    model_config = example({"from_turn": 2, "overrides": {"root_model": "openai/gpt-5-mini"}})
 
     from_turn: int = Field(ge=1, le=MAX_TURN, description="The first turn that is the fork's own.")
     overrides: GivenOverrides = Field(default_factory=GivenOverrides)
@@ -79,6 +78,18 @@ class ShownDifference(Shown):
 class ShownReplay(Shown):
     """How a replay went."""
 
+    model_config = example(
+        {
+            "run_id": "run_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "is_same": True,
+            "events": 17,
+            "all_events": 17,
+            "cells": 3,
+            "left_out": [],
+            "difference": None,
+        }
+    )
+
     run_id: str
     is_same: bool = Field(description="Whether the whole run came out the same.")
     events: int = Field(description="How many were compared.")
@@ -88,7 +99,7 @@ class ShownReplay(Shown):
     difference: ShownDifference | None
 
 
-@router.post("/v1/runs/{run_id}/fork", status_code=202, summary="Fork a run")
+@router.post("/v1/runs/{run_id}/fork", status_code=202, summary="Fork a run", responses=refused_with(402, 409))
 async def fork_run(
     *,
     run_id: RunIdInPath,
@@ -119,12 +130,12 @@ async def fork_run(
     return await show_run(runs, RunId(done.target))
 
 
-@router.post("/v1/runs/{run_id}/replay", summary="Replay a run")
+@router.post("/v1/runs/{run_id}/replay", summary="Replay a run", responses=refused_with(409))
 async def replay_run(
     run_id: RunIdInPath,
     runs: RunsOfCaller,
     timeout_s: Annotated[
-        float, Query(gt=0, le=LONGEST_REPLAY_S, allow_inf_nan=False, description="Stop comparing after this long.")
+        float, Query(ge=1, le=LONGEST_REPLAY_S, allow_inf_nan=False, description="Stop comparing after this long.")
     ] = 60,
 ) -> ShownReplay:
     """Run a finished run's code again in a sandbox of its own, with the recorded replies, and compare. No model is

@@ -9,9 +9,9 @@ from service.ids import ContextId, SessionId
 from service.loop.values import AnswerSource, ContextBinding, DivergencePolicy, Limits, StopReason, Tool
 from service.money import NanoUSD, parse_usd
 from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS, MAX_TOOLS
-from service.runs.values import RunRequest, RunView
+from service.runs.values import LIMIT_RANGES, RunRequest, RunView
 from service.tenants.values import Caller
-from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, money
+from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, example, money
 
 DEFAULT_COST = "1.00"
 MAX_SEQ = 2**53 - 1
@@ -20,6 +20,47 @@ _CONTEXT_ID = r"^ctx_[0-9a-f]{32}$"
 _SESSION_ID = r"^ses_[0-9a-f]{32}$"
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_CHARS)]
+
+EXAMPLE_OF_RUN: dict[str, Any] = {
+    "run_id": "run_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "status": "finished",
+    "session_id": "ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "parent_run_id": None,
+    "depth": 0,
+    "question": "Which customers complained twice, and about what?",
+    "root_model": "openai/gpt-5-mini",
+    "sub_model": "openai/gpt-5-nano",
+    "submitted_at": 1763640000.0,
+    "finished_at": 1763640042.5,
+    "stop_reason": "answered",
+    "answer": {
+        "source": "submitted",
+        "size_bytes": 4,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "media": "text",
+        "text": "test",
+    },
+    "message": "",
+    "turns": 3,
+    "cells": 3,
+    "sub_calls": 12,
+    "refused_sub_calls": {},
+    "child_runs": 0,
+    "input_tokens": 48_210,
+    "output_tokens": 1_904,
+    "spent": {"usd": "0.0123", "nano_usd": 12_300_000},
+    "cost_limit": {"usd": "0.5", "nano_usd": 500_000_000},
+    "sandboxes": [
+        {
+            "sandbox_id": "sbx_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "cpu_s": 0.41,
+            "memory_peak_bytes": 41_943_040,
+            "held_s": 42.4,
+        }
+    ],
+    "forked_from": None,
+    "imported_from": None,
+}
 
 
 class GivenContext(Shape):
@@ -40,16 +81,22 @@ class GivenTool(Shape):
     scope: Literal["root", "sub", "both"] = "both"
 
 
-class GivenLimits(Shape):
+def _range(limit: str) -> dict[str, Any]:
+    """For the OpenAPI document. The check itself is where runs are submitted, whatever the door."""
+    least, most = LIMIT_RANGES[limit]
+    return {"minimum": least, "maximum": most}
+
+
+class GivenRunLimits(Shape):
     """What the run may use at most. What is left out has its default; null means no limit of that kind."""
 
     cost_usd: UsdText | None = Field(default=DEFAULT_COST, description="Decimal USD over all calls.")
-    turns: int = 30
-    depth: int = Field(default=1, description="Levels of child runs.")
-    tokens: int | None = None
-    sub_calls: int | None = None
-    wall_s: float = Field(default=1800.0, strict=False)
-    cell_active_s: float = Field(default=120.0, strict=False)
+    turns: int = Field(default=30, json_schema_extra=_range("turns"))
+    depth: int = Field(default=1, description="Levels of child runs.", json_schema_extra=_range("depth"))
+    tokens: int | None = Field(default=None, json_schema_extra=_range("tokens"))
+    sub_calls: int | None = Field(default=None, json_schema_extra=_range("sub_calls"))
+    wall_s: float = Field(default=1800.0, strict=False, json_schema_extra=_range("wall_s"))
+    cell_active_s: float = Field(default=120.0, strict=False, json_schema_extra=_range("cell_active_s"))
 
 
 class RunSubmission(Shape):
@@ -64,7 +111,12 @@ class RunSubmission(Shape):
                     "root_model": "openai/gpt-5-mini",
                     "sub_model": "openai/gpt-5-nano",
                     "limits": {"cost_usd": "0.50"},
-                }
+                },
+                {
+                    "question": "And which of them were answered?",
+                    "root_model": "openai/gpt-5-mini",
+                    "session_id": "ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+                },
             ]
         }
     )
@@ -75,7 +127,7 @@ class RunSubmission(Shape):
     )
     root_model: ModelName = Field(description="The root LM.")
     sub_model: ModelName | None = Field(default=None, description="The model of sub-calls; the root LM if left out.")
-    limits: GivenLimits = Field(default_factory=GivenLimits)
+    limits: GivenRunLimits = Field(default_factory=GivenRunLimits)
     session_id: Annotated[str, StringConstraints(pattern=_SESSION_ID)] | None = Field(
         default=None, description="Run in this session, with its variables; one of its own if left out."
     )
@@ -115,7 +167,7 @@ class RunSubmission(Shape):
         )
 
 
-def limits_of(given: GivenLimits) -> Limits:
+def limits_of(given: GivenRunLimits) -> Limits:
     """Raises `BadRequest`: the amount cannot be one."""
     try:
         cost = None if given.cost_usd is None else parse_usd(given.cost_usd)
@@ -161,7 +213,9 @@ class ShownFork(Shown):
 class ShownRun(Shown):
     """A run as it stands."""
 
-    run_id: str = Field(examples=["run_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    model_config = example(EXAMPLE_OF_RUN)
+
+    run_id: str
     status: Literal["running", "finished"]
     session_id: str
     parent_run_id: str | None

@@ -17,12 +17,13 @@ from service.tenants.values import Scope
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
 from service.web.event_streams import event_json
+from service.web.openapi.payloads import JSON_LINES, in_lines
 from service.web.paths import RunIdInPath
 from service.web.runs.showing import answer_text
 
-JSON_LINES = "application/jsonl"
-
 router = open_router(Scope.RUNS, tag="runs")
+
+_EXAMPLE = '{"seq":7,"type":"CancelRequested","at":1763640020.2}\n'
 
 
 class TrajectoryFormat(StrEnum):
@@ -36,9 +37,7 @@ class TrajectoryFormat(StrEnum):
     "/v1/runs/{run_id}/trajectory",
     summary="Export a run",
     response_class=Response,
-    responses={
-        200: {"description": "One JSON object a line.", "content": {JSON_LINES: {"schema": {"type": "string"}}}}
-    },
+    responses={200: {"description": "One JSON object a line.", "content": in_lines(_EXAMPLE)}},
 )
 async def trajectory(
     run_id: RunIdInPath,

@@ -14,8 +14,10 @@ from service.tenants.values import Scope
 from service.web.callers import CallerOfRequest, RunsOfCaller
 from service.web.doors import open_router
 from service.web.idempotency import REPLAYED, IdempotencyKey, once
+from service.web.openapi.payloads import streamed_too
+from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
-from service.web.preferences import EVENT_STREAM, wants_events
+from service.web.preferences import wants_events
 from service.web.sessions.shapes import (
     CellGiven,
     ElsewhereShown,
@@ -30,13 +32,17 @@ from service.web.sessions.uses import SessionUses, SessionUsesOfCaller
 router = open_router(Scope.SESSIONS, tag="sessions")
 
 _ELSEWHERE = "the cell runs on another replica: what it prints comes with the result"
+_EXAMPLE = 'event: stdout\ndata: {"text":"42\\n","missed_bytes":0}\n\n'
 
 
 @router.post(
     "/v1/sessions/{session_id}/cells",
     summary="Run code in a session",
     response_model=ShownCell,
-    responses={200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    responses={
+        200: streamed_too(_EXAMPLE, "The result, or what is printed as it comes and then the result."),
+        **refused_with(402, 409),
+    },
 )
 async def run_cell(
     *,
@@ -70,14 +76,19 @@ async def run_cell(
     return JSONResponse(shown_cell(await uses.cells.done(run_id)).model_dump(), headers=headers)
 
 
-@router.post("/v1/sessions/{session_id}/interrupt", status_code=202, summary="Interrupt the direct cell that runs")
+@router.post(
+    "/v1/sessions/{session_id}/interrupt",
+    status_code=202,
+    summary="Interrupt the direct cell that runs",
+    responses=refused_with(409),
+)
 async def interrupt(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """`KeyboardInterrupt` is raised in it; what ignores that is ended. Variables stay. No effect where none runs."""
     await uses.cells.interrupt(session_id)
     return shown_session(await uses.desk.get(session_id))
 
 
-@router.post("/v1/sessions/{session_id}/restart", summary="Empty the namespace")
+@router.post("/v1/sessions/{session_id}/restart", summary="Empty the namespace", responses=refused_with(409))
 async def restart(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """Ends the direct cell that runs. Variables are gone for good; files stay."""
     await uses.cells.restart(session_id)

@@ -9,6 +9,7 @@ from service.ids import SessionId, new_id
 from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest, HoldingsOfCaller
 from service.web.doors import open_router
+from service.web.openapi.refusals import refused_with
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session
@@ -65,7 +66,7 @@ async def show(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownS
     return shown_session(await uses.desk.get(session_id))
 
 
-@router.patch("/v1/sessions/{session_id}", summary="Change a session")
+@router.patch("/v1/sessions/{session_id}", summary="Change a session", responses=refused_with(400, 409))
 async def change(
     session_id: SessionIdInPath, given: SessionGiven, caller: CallerOfRequest, uses: SessionUsesOfCaller
 ) -> ShownSession:
@@ -74,13 +75,13 @@ async def change(
     return shown_session(await uses.desk.change(session_id, given.change()))
 
 
-@router.post("/v1/sessions/{session_id}/pause", summary="Pause a session")
+@router.post("/v1/sessions/{session_id}/pause", summary="Pause a session", responses=refused_with(400, 409))
 async def pause(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """It gives its sandbox up and takes no work. Variables and files come back with the first use after `resume`."""
     return shown_session(await uses.desk.pause(session_id))
 
 
-@router.post("/v1/sessions/{session_id}/resume", summary="Resume a session")
+@router.post("/v1/sessions/{session_id}/resume", summary="Resume a session", responses=refused_with(400, 409))
 async def resume(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """It takes work again; its sandbox comes up with the next use."""
     return shown_session(await uses.desk.resume(session_id))

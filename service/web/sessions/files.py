@@ -11,6 +11,8 @@ from service.tenants.values import Scope
 from service.web.bodies import body_chunks
 from service.web.byte_ranges import content_range, part_of
 from service.web.doors import open_router
+from service.web.openapi.payloads import answered_as, sent_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import Files, ShownFile, StoredFile
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -37,7 +39,7 @@ register_url_convertor("any_path", _AnyPath())
 router = open_router(Scope.SESSIONS, tag="sessions")
 
 
-@router.get("/v1/sessions/{session_id}/files", summary="List the files of a session")
+@router.get("/v1/sessions/{session_id}/files", summary="List the files of a session", responses=refused_with(409))
 async def list_files(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Files:
     """Those of the working directory, with their sizes."""
     found = await uses.contents.files(session_id)
@@ -49,10 +51,7 @@ async def list_files(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> 
     "/v1/sessions/{session_id}/files/{path:any_path}",
     summary="Read a file",
     response_class=Response,
-    responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}},
-        206: {"description": "The part of it that the header `range` asked for."},
-    },
+    responses=answered_as("The file.", "application/octet-stream") | refused_with(409, 413),
 )
 async def read_file(
     session_id: SessionIdInPath, path: FilePath, request: Request, uses: SessionUsesOfCaller
@@ -69,7 +68,13 @@ async def read_file(
     )
 
 
-@router.put("/v1/sessions/{session_id}/files/{path:any_path}", status_code=201, summary="Put a file")
+@router.put(
+    "/v1/sessions/{session_id}/files/{path:any_path}",
+    status_code=201,
+    summary="Put a file",
+    responses=refused_with(409),
+    openapi_extra=sent_as("application/octet-stream"),
+)
 async def put_file(
     *,
     session_id: SessionIdInPath,
@@ -82,7 +87,12 @@ async def put_file(
     return StoredFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256)
 
 
-@router.delete("/v1/sessions/{session_id}/files/{path:any_path}", status_code=204, summary="Delete a file")
+@router.delete(
+    "/v1/sessions/{session_id}/files/{path:any_path}",
+    status_code=204,
+    summary="Delete a file",
+    responses=refused_with(409),
+)
 async def delete_file(session_id: SessionIdInPath, path: FilePath, uses: SessionUsesOfCaller) -> None:
     """Idempotent."""
     await uses.contents.delete_file(session_id, path)

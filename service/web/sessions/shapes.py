@@ -1,6 +1,6 @@
 """What sessions, cells, variables and files look like on their way in and out."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -24,7 +24,7 @@ from service.runs.submission.first_event import MAX_CONTEXTS
 from service.runs.values import LIMIT_RANGES
 from service.tenants.values import Caller
 from service.web.runs.shapes import GivenContext, ModelName
-from service.web.shapes import Money, Shape, Shown, UsdText, money
+from service.web.shapes import Money, Shape, Shown, UsdText, example, money
 
 Metadata = Annotated[
     dict[
@@ -33,6 +33,21 @@ Metadata = Annotated[
     ],
     Field(max_length=MAX_METADATA),
 ]
+
+EXAMPLE_OF_SESSION: dict[str, Any] = {
+    "session_id": "ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "name": "notebook",
+    "metadata": {"team": "claims"},
+    "state": "idle",
+    "sub_model": "openai/gpt-5-nano",
+    "budget": {"usd": "5", "nano_usd": 5_000_000_000},
+    "run_id": None,
+    "generation": 1,
+    "isolation": None,
+    "created_at": 1763640000.0,
+    "closed_at": None,
+}
+EXAMPLE_OF_FILES: dict[str, Any] = {"files": [{"path": "out/table.csv", "size_bytes": 4}], "is_complete": True}
 
 
 class SessionGiven(Shape):
@@ -62,7 +77,9 @@ class SessionGiven(Shape):
 class ShownSession(Shown):
     """A session as it stands."""
 
-    session_id: str = Field(examples=["ses_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    model_config = example(EXAMPLE_OF_SESSION)
+
+    session_id: str
     name: str
     metadata: dict[str, str]
     state: SessionState = Field(
@@ -73,15 +90,15 @@ class ShownSession(Shown):
     budget: Money | None
     run_id: str | None = Field(description="The run that is in it.")
     generation: int = Field(description="How many sandboxes it has had.")
-    isolation: str | None = Field(
-        description="In force in its sandbox; null while it has none.", examples=["docker/runsc"]
-    )
+    isolation: str | None = Field(description="In force in its sandbox (`docker/runsc`); null while it has none.")
     created_at: float
     closed_at: float | None
 
 
 class SessionPage(Shown):
     """Sessions, newest first."""
+
+    model_config = example({"sessions": [EXAMPLE_OF_SESSION], "next_cursor": None})
 
     sessions: list[ShownSession]
     next_cursor: str | None = Field(description="`cursor` of the next page; null when this is the last one.")
@@ -90,7 +107,14 @@ class SessionPage(Shown):
 class CellGiven(Shape):
     """Code to be run in the session."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "x = 6 * 7\nx"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"code": "x = 6 * 7\nx"},
+                {"code": "len(context_0)", "contexts": [{"context_id": "ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"}]},
+            ]
+        }
+    )
 
     code: Annotated[str, StringConstraints(max_length=MAX_CODE_BYTES)]
     wall_s: Annotated[float, Field(strict=False, ge=LIMIT_RANGES["wall_s"][0], le=LIMIT_RANGES["wall_s"][1])] = Field(
@@ -139,6 +163,23 @@ class ShownRaised(Shown):
 class ShownCell(Shown):
     """How a cell ended."""
 
+    model_config = example(
+        {
+            "run_id": "run_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "stop_reason": "cell_done",
+            "status": "ok",
+            "stdout": {"head": "42\n", "tail": "", "size_bytes": 3},
+            "stderr": {"head": "", "tail": "", "size_bytes": 0},
+            "raised": None,
+            "variables": ["x"],
+            "namespace_lost": False,
+            "message": "",
+            "active_s": 0.002,
+            "wall_s": 0.003,
+            "spent": {"usd": "0", "nano_usd": 0},
+        }
+    )
+
     run_id: str = Field(description="The direct cell's run: its events, its sub-calls, what it cost.")
     stop_reason: StopReason
     status: CellStatus | None = Field(description="Null where the cell never ran; `message` says why.")
@@ -164,6 +205,8 @@ class ShownVariable(Shown):
 class Variables(Shown):
     """At most 200, by name."""
 
+    model_config = example({"variables": [{"name": "x", "type": "int", "size": None}]})
+
     variables: list[ShownVariable]
 
 
@@ -177,12 +220,22 @@ class ShownFile(Shown):
 class Files(Shown):
     """At most 1000, by path."""
 
+    model_config = example(EXAMPLE_OF_FILES)
+
     files: list[ShownFile]
     is_complete: bool = Field(description="False: there are more, or some whose names no path can say.")
 
 
 class StoredFile(Shown):
     """A file that was put."""
+
+    model_config = example(
+        {
+            "path": "out/table.csv",
+            "size_bytes": 4,
+            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
+    )
 
     path: str
     size_bytes: int

@@ -10,6 +10,8 @@ from service.web.bodies import body_chunks
 from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
+from service.web.openapi.payloads import answered_as, sent_as
+from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import ShownVariable, ValueForm, Variables
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -20,7 +22,9 @@ VariableName = Annotated[str, Path(max_length=200, examples=["answer"])]
 router = open_router(Scope.SESSIONS, tag="sessions")
 
 
-@router.get("/v1/sessions/{session_id}/variables", summary="List the variables of a session")
+@router.get(
+    "/v1/sessions/{session_id}/variables", summary="List the variables of a session", responses=refused_with(409)
+)
 async def list_variables(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Variables:
     """Their names, types and sizes."""
     found = await uses.contents.variables(session_id)
@@ -31,12 +35,8 @@ async def list_variables(session_id: SessionIdInPath, uses: SessionUsesOfCaller)
     "/v1/sessions/{session_id}/variables/{name}",
     summary="Read a variable",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The value: `str()` of it, or JSON.",
-            "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {}}},
-        }
-    },
+    responses=answered_as("The value: `str()` of it, or JSON.", "text/plain", "application/json")
+    | refused_with(409, 413),
 )
 async def read_variable(
     *,
@@ -54,7 +54,13 @@ async def read_variable(
     return KeptFile(request, path, sha256=value.sha256, media_type=MEDIA_OF[form])
 
 
-@router.put("/v1/sessions/{session_id}/variables/{name}", status_code=204, summary="Write a variable")
+@router.put(
+    "/v1/sessions/{session_id}/variables/{name}",
+    status_code=204,
+    summary="Write a variable",
+    responses=refused_with(409),
+    openapi_extra=sent_as("application/json", "text/plain"),
+)
 async def write_variable(
     *,
     session_id: SessionIdInPath,

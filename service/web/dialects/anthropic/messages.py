@@ -29,17 +29,22 @@ from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
 from service.web.dialects.telling import Teller, streamed, whole_answer
 from service.web.doors import open_router
+from service.web.openapi.payloads import streamed_too
+from service.web.openapi.refusals import ASKING, refused_with
 
 router = open_router(Scope.RUNS, tag="Anthropic dialect", body_limit_bytes=DIALECT_BODY_BYTES)
+
+_EXAMPLE = (
+    "event: content_block_delta\n"
+    'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Rossi"}}\n\n'
+)
 
 
 @router.post(
     "/v1/messages",
     summary="Ask in Anthropic's dialect",
     response_model=MessageAnswer,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or events."}
-    },
+    responses={200: streamed_too(_EXAMPLE), **refused_with(*ASKING)},
 )
 async def messages(body: MessageRequest, asker: AskerOfRequest) -> Response:
     """The last message asks, earlier and long texts are looked into by the run. With `stream` the run's progress comes

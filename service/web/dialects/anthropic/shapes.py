@@ -19,8 +19,8 @@ from service.web.dialects.parameters import (
     refuse_unsupported,
     unsupported,
 )
-from service.web.dialects.reports import RlmReport, usd_number
-from service.web.shapes import Shown
+from service.web.dialects.reports import EXAMPLE_OF_REPORT, RlmReport, usd_number
+from service.web.shapes import Shown, example
 
 HARMLESS: dict[str, tuple[Any, ...]] = {"tools": ([],), "stop_sequences": ([],), "mcp_servers": ([],), "container": ()}
 """Parameters that are refused, but for these values."""
@@ -180,6 +180,28 @@ class TextBlock(Shown):
 
 
 class MessageAnswer(Shown):
+    """The answer."""
+
+    model_config = example(
+        {
+            "id": "msg_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "type": "message",
+            "role": "assistant",
+            "model": "rlm/default",
+            "content": [{"type": "text", "text": "Rossi, about late deliveries.", "citations": None}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 48_210,
+                "output_tokens": 1_904,
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 0,
+                "cost": 0.0123,
+            },
+            "rlm": EXAMPLE_OF_REPORT,
+        }
+    )
+
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
@@ -192,6 +214,10 @@ class MessageAnswer(Shown):
 
 
 class CountedTokens(Shown):
+    """How many tokens there can be."""
+
+    model_config = example({"input_tokens": 42})
+
     input_tokens: int = Field(description="At most: the bytes of the texts, and what a request takes besides.")
 
 

@@ -16,18 +16,20 @@ from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
 from service.web.dialects.telling import Teller, streamed, whole_answer
 from service.web.doors import open_router
+from service.web.openapi.payloads import streamed_too
+from service.web.openapi.refusals import ASKING, refused_with
 from service.web.problems import openai_error
 
 router = open_router(Scope.RUNS, tag="OpenAI dialect", body_limit_bytes=DIALECT_BODY_BYTES)
+
+_EXAMPLE = 'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Rossi"}}]}\n\n'
 
 
 @router.post(
     "/v1/chat/completions",
     summary="Ask in OpenAI's chat dialect",
     response_model=ChatCompletion,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or chunks."}
-    },
+    responses={200: streamed_too(_EXAMPLE), **refused_with(*ASKING)},
 )
 async def chat_completions(body: ChatCompletionRequest, asker: AskerOfRequest, rooms: RoomsOfService) -> Response:
     """The last message asks, earlier and long texts are looked into by the run. With `stream` the run's progress comes

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from service.ids import KeyId
 from service.runs.answering.answering import Outcome
@@ -18,8 +18,8 @@ from service.web.dialects.parameters import (
     context_id,
     refuse_unsupported,
 )
-from service.web.dialects.reports import RlmReport, usd_number
-from service.web.shapes import Shown
+from service.web.dialects.reports import EXAMPLE_OF_REPORT, RlmReport, usd_number
+from service.web.shapes import Shown, example
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -43,7 +43,7 @@ _ASK: dict[str, Any] = {
 class ChatCompletionRequest(SaysMessages):
     """A chat completion. The last message asks; what stands before it, and files, are what it is about."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, json_schema_extra={"examples": [_ASK]})
+    model_config = example(_ASK)
 
     model: ModelName = Field(description="`rlm/PROFILE` or `direct/MODEL`.")
     messages: Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
@@ -96,6 +96,27 @@ class ChatChoice(Shown):
 
 
 class ChatCompletion(Shown):
+    """The answer."""
+
+    model_config = example(
+        {
+            "id": "chatcmpl-0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "object": "chat.completion",
+            "created": 1763640042,
+            "model": "rlm/default",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "Rossi, about late deliveries.", "refusal": None},
+                    "logprobs": None,
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 48_210, "completion_tokens": 1_904, "total_tokens": 50_114, "cost": 0.0123},
+            "rlm": EXAMPLE_OF_REPORT,
+        }
+    )
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Query, Request, Response
 
@@ -15,9 +15,13 @@ from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
 from service.web.byte_ranges import KeptFile
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
+from service.web.dialects.parameters import context_id
 from service.web.doors import open_router
 from service.web.forms import boundary_of, form_parts
-from service.web.shapes import MAX_CURSOR_CHARS, Shown
+from service.web.openapi.payloads import answered_as
+from service.web.openapi.refusals import refused_with
+from service.web.paths import described
+from service.web.shapes import MAX_CURSOR_CHARS, Shown, example
 
 router = open_router(Scope.CONTEXTS, tag="OpenAI dialect")
 
@@ -27,8 +31,22 @@ PURPOSE = "user_data"
 DEFAULT_NAME = "file.txt"
 LONGEST_NAME = 200
 
+_EXAMPLE: dict[str, Any] = {
+    "id": "ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "object": "file",
+    "bytes": 1_048_576,
+    "created_at": 1763640000,
+    "filename": "tickets.txt",
+    "purpose": PURPOSE,
+    "status": "processed",
+}
 
-class ShownFile(Shown):
+
+class ShownStoredFile(Shown):
+    """A stored context as a file."""
+
+    model_config = example(_EXAMPLE)
+
     id: str
     object: Literal["file"] = "file"
     bytes: int
@@ -39,20 +57,34 @@ class ShownFile(Shown):
 
 
 class FileList(Shown):
+    """Files, the newest first."""
+
+    model_config = example(
+        {"object": "list", "data": [_EXAMPLE], "has_more": False, "first_id": _EXAMPLE["id"], "last_id": _EXAMPLE["id"]}
+    )
+
     object: Literal["list"] = "list"
-    data: list[ShownFile]
+    data: list[ShownStoredFile]
     has_more: bool
     first_id: str | None
     last_id: str | None
 
 
 class DeletedFile(Shown):
+    """A file that was."""
+
+    model_config = example({"id": _EXAMPLE["id"], "object": "file", "deleted": True})
+
     id: str
     object: Literal["file"] = "file"
     deleted: Literal[True] = True
 
 
-def _file_id(file_id: Annotated[str, Path(max_length=MAX_CURSOR_CHARS)]) -> ContextId:
+def _file_id(
+    file_id: Annotated[
+        str, Path(json_schema_extra=described("ctx"), examples=["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> ContextId:
     if not is_id(file_id, "ctx"):
         raise NotFound(f"there is no file {file_id[:80]}")
     return ContextId(file_id)
@@ -76,15 +108,16 @@ FileIdInPath = Annotated[ContextId, Depends(_file_id)]
                             "purpose": {"type": "string"},
                         },
                         "required": ["file"],
-                    }
+                    },
+                    "example": {"file": "The whole text.", "purpose": PURPOSE},
                 }
             },
         }
     },
 )
-async def store_file(request: Request, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> ShownFile:
-    """A text of any size, as it comes; `.json` and `.jsonl` become what they say. Other documents are read into text by
-    `rlm-service contexts put`."""
+async def store_file(request: Request, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> ShownStoredFile:
+    """A text of any size, as it comes; `.json` and `.jsonl` become what they say. Other documents have to be
+    text before they come."""
     boundary = boundary_of(request)
     stored: Context | None = None
     async for part in form_parts(body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES), boundary):
@@ -107,7 +140,7 @@ async def list_files(
     after: Annotated[str | None, Query(max_length=MAX_CURSOR_CHARS)] = None,
 ) -> FileList:
     """Stored contexts, the newest first."""
-    before = None if after is None else _file_id(after)
+    before = None if after is None else context_id(after, "after")
     found = await runs.rooms.contexts.list(limit + 1, before)
     shown = [shown_file(each) for each in found[:limit]]
     return FileList(
@@ -118,18 +151,26 @@ async def list_files(
     )
 
 
-@router.get("/v1/files/{file_id}", summary="Show a file")
-async def show_file(file_id: FileIdInPath, runs: RunsOfCaller) -> ShownFile:
+@router.get("/v1/files/{file_id}", summary="Show a file", responses=refused_with(409))
+async def show_file(file_id: FileIdInPath, runs: RunsOfCaller) -> ShownStoredFile:
     """What it is, not what is in it."""
     return shown_file(await runs.rooms.contexts.get(file_id))
 
 
-@router.get("/v1/files/{file_id}/content", summary="Read a file", response_class=Response)
+@router.get(
+    "/v1/files/{file_id}/content",
+    summary="Read a file",
+    response_class=Response,
+    responses=answered_as("The bytes.", "application/octet-stream") | refused_with(400, 409),
+)
 async def file_content(file_id: FileIdInPath, request: Request, runs: RunsOfCaller) -> Response:
-    """Byte for byte. What has several parts is read part by part: `/v1/contexts/{context_id}/parts`."""
+    """Byte for byte. What has several parts is read part by part: `/v1/contexts/{context_id}/content?part=NAME`."""
     context = await runs.rooms.contexts.get(file_id)
     if len(context.parts) != 1:
-        raise BadRequest(f"{file_id} has {len(context.parts)} parts: read them at /v1/contexts/{file_id}/parts")
+        raise BadRequest(
+            f"{file_id} has {len(context.parts)} parts: read each at /v1/contexts/{file_id}/content?part=NAME",
+            data={"param": "file_id"},
+        )
     (part,) = context.parts
     if not await runs.rooms.blobs.has(part.sha256):
         raise BlobMissing(f"the content {part.sha256} is missing from the blob store")
@@ -137,7 +178,7 @@ async def file_content(file_id: FileIdInPath, request: Request, runs: RunsOfCall
     return KeptFile(request, path, sha256=part.sha256, media_type="application/octet-stream")
 
 
-@router.delete("/v1/files/{file_id}", summary="Delete a file")
+@router.delete("/v1/files/{file_id}", summary="Delete a file", responses=refused_with(409))
 async def delete_file(file_id: FileIdInPath, runs: RunsOfCaller, holdings: HoldingsOfCaller) -> DeletedFile:
     """Runs that have begun with it go on."""
     await runs.rooms.contexts.delete(file_id)
@@ -145,8 +186,8 @@ async def delete_file(file_id: FileIdInPath, runs: RunsOfCaller, holdings: Holdi
     return DeletedFile(id=file_id)
 
 
-def shown_file(context: Context) -> ShownFile:
-    return ShownFile(
+def shown_file(context: Context) -> ShownStoredFile:
+    return ShownStoredFile(
         id=context.context_id,
         bytes=context.size_bytes,
         created_at=int(context.created_at),

@@ -1,7 +1,7 @@
 """`/v1/models`: what a client can name as its model, in the shape of OpenAI's list and of Anthropic's at once."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Path
 
@@ -10,15 +10,29 @@ from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
 from service.web.doors import open_router
-from service.web.shapes import MAX_MODEL_CHARS, Shown
+from service.web.shapes import MAX_MODEL_CHARS, Shown, example
 
 router = open_router(Scope.RUNS, tag="OpenAI dialect")
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 """Clients want a date; profiles have none."""
 
+_EXAMPLE: dict[str, Any] = {
+    "id": "rlm/default",
+    "object": "model",
+    "type": "model",
+    "display_name": "rlm/default",
+    "created": 1767225600,
+    "created_at": "2026-01-01T00:00:00+00:00",
+    "owned_by": "rlm-service",
+}
+
 
 class ShownModel(Shown):
+    """What a client can name as its model."""
+
+    model_config = example(_EXAMPLE)
+
     id: str
     object: Literal["model"] = "model"
     type: Literal["model"] = "model"
@@ -29,6 +43,12 @@ class ShownModel(Shown):
 
 
 class ModelList(Shown):
+    """All of them."""
+
+    model_config = example(
+        {"object": "list", "data": [_EXAMPLE], "has_more": False, "first_id": _EXAMPLE["id"], "last_id": _EXAMPLE["id"]}
+    )
+
     object: Literal["list"] = "list"
     data: list[ShownModel]
     has_more: bool = False
@@ -50,7 +70,7 @@ async def list_models(caller: CallerOfRequest, rooms: RoomsOfService) -> ModelLi
 
 @router.get("/v1/models/{model:path}", summary="Show a model")
 async def show_model(
-    model: Annotated[str, Path(max_length=MAX_MODEL_CHARS)],
+    model: Annotated[str, Path(max_length=MAX_MODEL_CHARS, examples=["rlm/default"])],
     caller: CallerOfRequest,
     rooms: RoomsOfService,
     runs: RunsOfCaller,

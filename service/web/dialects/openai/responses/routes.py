@@ -27,6 +27,9 @@ from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
 from service.web.dialects.telling import followed, streamed, whole_answer
 from service.web.doors import open_router
+from service.web.openapi.payloads import streamed_too
+from service.web.openapi.refusals import ASKING, refused_with
+from service.web.paths import described
 from service.web.runs.shapes import MAX_SEQ
 from service.web.runs.waiting import wait_for_end
 
@@ -36,7 +39,11 @@ CANCEL_WITHIN_S = 10.0
 """How long a cancellation waits for the run's end before it tells how it stands."""
 
 
-def _run_id(response_id: Annotated[str, Path(max_length=100)]) -> RunId:
+def _run_id(
+    response_id: Annotated[
+        str, Path(json_schema_extra=described("resp"), examples=["resp_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    ],
+) -> RunId:
     return run_id_of(response_id)
 
 
@@ -46,11 +53,17 @@ def _records(runs: RunsOfCaller) -> AskedRecords:
 
 RunOfResponse = Annotated[RunId, Depends(_run_id)]
 RecordsOfCaller = Annotated[AskedRecords, Depends(_records)]
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "It, or its events."}
+_STREAM = streamed_too(
+    'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Rossi"}\n\n',
+    "It as it stands, or its events as they come.",
+)
 
 
 @router.post(
-    "/v1/responses", summary="Ask in OpenAI's responses dialect", response_model=ShownResponse, responses={200: _STREAM}
+    "/v1/responses",
+    summary="Ask in OpenAI's responses dialect",
+    response_model=ShownResponse,
+    responses={200: _STREAM, **refused_with(*ASKING)},
 )
 async def respond(
     body: ResponseRequest, asker: AskerOfRequest, records: RecordsOfCaller, rooms: RoomsOfService

@@ -20,8 +20,8 @@ from service.web.dialects.parameters import (
     refuse_unsupported,
     unsupported,
 )
-from service.web.dialects.reports import RlmReport
-from service.web.shapes import Shown
+from service.web.dialects.reports import EXAMPLE_OF_REPORT, RlmReport
+from service.web.shapes import Shown, example
 
 HARMLESS: dict[str, tuple[Any, ...]] = {"tools": ([],), "top_logprobs": (0,), "conversation": (), "prompt": ()}
 """Parameters that are refused, but for these values."""
@@ -70,7 +70,24 @@ class ResponseRequest(SaysMessages):
                     "input": "Which customers complained twice, and about what?",
                     "background": True,
                     "rlm": {"context_ids": ["ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"]},
-                }
+                },
+                {
+                    "model": "rlm/default",
+                    "input": "And which of them were answered?",
+                    "previous_response_id": "resp_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+                },
+                {
+                    "model": "rlm/default",
+                    "input": [
+                        {
+                            "role": "user",
+                            "content": [
+                                {"type": "input_file", "file_id": "ctx_0198c2f0a7b87cc2b1a8f2c3d4e5f607"},
+                                {"type": "input_text", "text": "Which customers complained twice?"},
+                            ],
+                        }
+                    ],
+                },
             ]
         },
     )
@@ -155,6 +172,51 @@ def run_id_of(text: str) -> RunId:
     return RunId(run_id)
 
 
+_EXAMPLE: dict[str, Any] = {
+    "id": "resp_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+    "object": "response",
+    "created_at": 1763640000,
+    "status": "completed",
+    "background": False,
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "metadata": {},
+    "model": "rlm/default",
+    "output": [
+        {
+            "id": "msg_0198c2f0a7b87cc2b1a8f2c3d4e5f607",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "output_text",
+                    "text": "Rossi, about late deliveries.",
+                    "annotations": [],
+                    "logprobs": [],
+                }
+            ],
+        }
+    ],
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "store": True,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": {
+        "input_tokens": 48_210,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 1_904,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 50_114,
+        "cost": 0.0123,
+    },
+    "rlm": EXAMPLE_OF_REPORT,
+}
+
+
 class NoDetails(Shown):
     cached_tokens: int = 0
 
@@ -186,7 +248,9 @@ class Incomplete(Shown):
 class ShownResponse(Shown):
     """A response as it stands."""
 
-    id: str = Field(examples=["resp_0198c2f0a7b87cc2b1a8f2c3d4e5f607"])
+    model_config = example(_EXAMPLE)
+
+    id: str
     object: Literal["response"] = "response"
     created_at: int
     status: Status
@@ -208,6 +272,10 @@ class ShownResponse(Shown):
 
 
 class DeletedResponse(Shown):
+    """A response that was."""
+
+    model_config = example({"id": _EXAMPLE["id"], "object": "response", "deleted": True})
+
     id: str
     object: Literal["response"] = "response"
     deleted: Literal[True] = True

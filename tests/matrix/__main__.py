@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -28,13 +28,27 @@ from tests.matrix.upstream import (
 )
 from tests.serve_process import client_of, end, start_replica
 
-DRIVERS = {
-    "openai-2": "openai_sdk",
-    "openai-3": "openai_sdk",
-    "anthropic": "anthropic_sdk",
-    "langchain-openai": "langchain_openai_chat",
-    "litellm": "litellm_sdk",
-    "dspy": "dspy_lm",
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """How a client is tried."""
+
+    driver: str
+    """A module of `tests.matrix.drivers`."""
+    environment: str
+    """What its lock is called."""
+    options: tuple[str, ...] = ()
+    """What the driver is told."""
+
+
+CLIENTS = {
+    "openai-2": Client("openai_sdk", "openai-2"),
+    "openai-3": Client("openai_sdk", "openai-3"),
+    "anthropic": Client("anthropic_sdk", "anthropic"),
+    "langchain-openai": Client("langchain_openai_chat", "langchain-openai"),
+    "litellm": Client("litellm_sdk", "litellm"),
+    "dspy": Client("dspy_lm", "dspy", ("lm15",)),
+    "dspy-litellm": Client("dspy_lm", "dspy", ("litellm",)),
 }
 DRIVER_TIMEOUT_S = 900
 PATIENCE_S = 60
@@ -42,9 +56,9 @@ SCOPES = ["runs", "contexts", "usage", "keys"]
 
 
 async def main(clients: Sequence[str]) -> int:
-    unknown = set(clients) - set(DRIVERS)
+    unknown = set(clients) - set(CLIENTS)
     if unknown:
-        print(f"no client is named {', '.join(sorted(unknown))}; there are {', '.join(DRIVERS)}", file=sys.stderr)
+        print(f"no client is named {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}", file=sys.stderr)
         return 2
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="rlm-") as directory, open_upstream() as upstream:
@@ -54,7 +68,7 @@ async def main(clients: Sequence[str]) -> int:
             try:
                 assert replica.admin_key is not None, "a first start makes a key"
                 async with client_of(replica.address, replica.admin_key) as operator:
-                    for client in clients or DRIVERS:
+                    for client in clients or CLIENTS:
                         rows += await rows_of(client, operator, replica.address, upstream)
             finally:
                 await end(replica.process)
@@ -89,7 +103,7 @@ output_usd_per_million = "{OUTPUT_USD_PER_MILLION}"
 async def rows_of(client: str, operator: httpx.AsyncClient, address: str, upstream: Upstream) -> list[Row]:
     """What one client told, and how it was paid."""
     try:
-        python = await anyio.to_thread.run_sync(python_of, client)
+        python = await anyio.to_thread.run_sync(python_of, CLIENTS[client].environment)
     except ClientAbsent as exc:
         row = Row(client=client, version="?", call="install", outcome="failed", detail=str(exc))
         print(row.line(), flush=True)
@@ -119,7 +133,8 @@ async def secret_of(maker: httpx.AsyncClient, name: str, **limits: object) -> st
 
 def run_driver(client: str, python: Path, service: str) -> list[Row]:
     """What the driver told. What it says besides goes to the standard error output."""
-    command = [str(python), "-B", "-m", f"tests.matrix.drivers.{DRIVERS[client]}"]
+    how = CLIENTS[client]
+    command = [str(python), "-B", "-m", f"tests.matrix.drivers.{how.driver}", *how.options]
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),

@@ -1,6 +1,7 @@
-"""DSPy's language model, and a program over it."""
+"""DSPy's language model, over its own client (`lm15`) or over LiteLLM (`litellm`), as the one argument says."""
 
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,12 @@ from tests.matrix.drivers.telling import (
 )
 
 SERVICE = read_service()
+(ENGINE,) = sys.argv[1:]
 FORMAT = {"type": "json_schema", "json_schema": {"name": "number", "schema": SCHEMA, "strict": True}}
 
 
 def model(name: str = RUN, **more: Any) -> Any:
-    given = {"api_key": SERVICE.key, "timeout": TIMEOUT_S, "num_retries": 0, "cache": False} | more
+    given = {"api_key": SERVICE.key, "timeout": TIMEOUT_S, "num_retries": 0, "cache": False, "engine": ENGINE} | more
     return dspy.LM(f"openai/{name}", api_base=f"{SERVICE.address}/v1", **given)
 
 

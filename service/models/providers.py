@@ -155,7 +155,7 @@ def _where_a_key_belongs(access: Access, api: Api, base_url: str | None) -> str:
     if base_url != _configured_url(access, api):
         return "name the variable that holds it as the model's api_key_env"
     protocol = "ANTHROPIC" if api is Api.ANTHROPIC else "OPENAI"
-    return f"set {protocol}_API_KEY, or set {protocol}_BASE_URL to a server that needs none"
+    return f"set {protocol}_API_KEY for the service, or {protocol}_BASE_URL to a server that needs none"
 
 
 def _default_key(access: Access, api: Api, litellm_provider: str) -> str | None:

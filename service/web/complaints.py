@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MOST_COMPLAINTS = 20
+MOST_LOOKED_AT = 100
 LONGEST_PLACE = 300
 LONGEST_NAME = 100
 LONGEST_MESSAGE = 300
@@ -15,11 +16,14 @@ _IN_JSON: Mapping[str, str] = {
     "bool_type": "expected true or false",
     "dict_type": "expected an object",
     "extra_forbidden": "there is no field of this name",
+    "float_type": "expected a number",
+    "int_type": "expected a whole number",
     "list_type": "expected a list",
     "missing": "is required",
     "model_attributes_type": "expected an object",
     "model_type": "expected an object",
     "none_required": "expected null",
+    "string_type": "expected a string",
 }
 """By pydantic's name for it."""
 _OWN = "value_error"
@@ -28,12 +32,22 @@ _OWN_PREFIX = "Value error, "
 
 def complaints(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """`at` and `message` of the first few."""
-    return [{"at": _place(each["loc"]), "message": _message(each)} for each in errors[:MOST_COMPLAINTS]]
+    told = [each for each in errors[:MOST_LOOKED_AT] if not _is_told_better(each, errors[:MOST_LOOKED_AT])]
+    return [{"at": _place(each["loc"]), "message": _message(each)} for each in told[:MOST_COMPLAINTS]]
+
+
+def _is_told_better(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Of a field that may be a string or a list, and is a list with something wrong in it: that it is no string."""
+    place = error["loc"]
+    return place[-1:] == ("str",) and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place) - 1] == place[:-1] for other in errors
+    )
 
 
 def _place(location: Sequence[str | int]) -> str:
-    # A name such as `list[InputItem]` says which form of a field was tried, and is nothing that a client has sent.
-    return ".".join(str(part)[:LONGEST_NAME] for part in location if "[" not in str(part))[:LONGEST_PLACE]
+    # Names such as `list[InputItem]` say which form of a field was tried, and are nothing that a client has sent.
+    sent = [str(part)[:LONGEST_NAME] for part in location if "[" not in str(part)]
+    return ".".join(sent[:-1] if len(sent) > 1 and sent[-1] == "str" else sent)[:LONGEST_PLACE]
 
 
 def _message(error: Mapping[str, Any]) -> str:

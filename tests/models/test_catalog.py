@@ -159,8 +159,8 @@ async def test_a_missing_key_is_asked_for_where_it_would_be_read(catalog: MakeCa
     entry = ModelEntry(base_url="https://api.openai.com/v2", price=FREE)
     async with catalog(key=None, anthropic_key=None, anthropic_base_url=OPENAI, entries={"mine": entry}) as models:
         for name, advice in (
-            ("gpt-4o-mini", "set OPENAI_API_KEY, or set OPENAI_BASE_URL"),
-            ("anthropic/claude-sonnet-4-5", "set ANTHROPIC_API_KEY, or set ANTHROPIC_BASE_URL"),
+            ("gpt-4o-mini", "set OPENAI_API_KEY for the service, or OPENAI_BASE_URL"),
+            ("anthropic/claude-sonnet-4-5", "set ANTHROPIC_API_KEY for the service, or ANTHROPIC_BASE_URL"),
             ("mine", "as the model's api_key_env"),
         ):
             with pytest.raises(MissingApiKey, match=advice):

@@ -10,6 +10,7 @@ from service.runs.erasure.erasure import ErasureStanding
 from service.tenants.values import Scope
 from service.web.callers import CallerOfRequest, RoomsOfService
 from service.web.doors import open_router
+from service.web.openapi.refusals import refused_with
 from service.web.paths import TenantIdInPath
 from service.web.shapes import Money, Shown, example, money
 
@@ -44,7 +45,7 @@ class ShownErasure(Shown):
     "/v1/admin/tenants/{tenant_id}/erasure",
     status_code=202,
     summary="Erase a tenant, for good",
-    responses={200: {"model": ShownErasure, "description": "It is erased already."}},
+    responses={200: {"model": ShownErasure, "description": "It is erased already."}, **refused_with(400)},
 )
 async def erase(
     tenant_id: TenantIdInPath, caller: CallerOfRequest, rooms: RoomsOfService, response: Response

@@ -27,7 +27,7 @@ class ShownEstimate(Shown):
 
     model_config = example(
         {
-            "at_most": {"usd": "0.5", "nano_usd": 500_000_000},
+            "at_most": {"usd": "0.50", "nano_usd": 500_000_000},
             "first_call": {"usd": "0.0021", "nano_usd": 2_100_000},
             "past_runs": {
                 "runs": 31,

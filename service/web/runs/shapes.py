@@ -49,7 +49,7 @@ EXAMPLE_OF_RUN: dict[str, Any] = {
     "input_tokens": 48_210,
     "output_tokens": 1_904,
     "spent": {"usd": "0.0123", "nano_usd": 12_300_000},
-    "cost_limit": {"usd": "0.5", "nano_usd": 500_000_000},
+    "cost_limit": {"usd": "0.50", "nano_usd": 500_000_000},
     "sandboxes": [
         {
             "sandbox_id": "sbx_0198c2f0a7b87cc2b1a8f2c3d4e5f607",

@@ -40,7 +40,7 @@ EXAMPLE_OF_SESSION: dict[str, Any] = {
     "metadata": {"team": "claims"},
     "state": "idle",
     "sub_model": "openai/gpt-5-nano",
-    "budget": {"usd": "5", "nano_usd": 5_000_000_000},
+    "budget": {"usd": "5.00", "nano_usd": 5_000_000_000},
     "run_id": None,
     "generation": 1,
     "isolation": None,
@@ -176,7 +176,7 @@ class ShownCell(Shown):
             "message": "",
             "active_s": 0.002,
             "wall_s": 0.003,
-            "spent": {"usd": "0", "nano_usd": 0},
+            "spent": {"usd": "0.00", "nano_usd": 0},
         }
     )
 

@@ -72,14 +72,14 @@ async def test_what_the_document_shows_is_so(it: Served, tmp_path: Path) -> None
 
 
 @pytest.mark.takes_long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_whatever_is_sent_is_answered_as_the_document_says(it: Served, tmp_path: Path) -> None:
     """What fits the document, and what breaks it in each of its places; other methods than it has; more at random."""
     assert "No issues found" in await tried(it, tmp_path, phases="coverage,fuzzing")
 
 
 @pytest.mark.takes_long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_whatever_is_done_with_what_was_made_is_answered_so_too(it: Served, tmp_path: Path) -> None:
     """Sequences of requests along the document's links: what one makes, the next ones show, use, change and end."""
     told = await tried(it, tmp_path, phases="stateful")

@@ -19,8 +19,8 @@ router = open_router(ANY_KEY, tag="capabilities")
 class SandboxPromise(Shown):
     """One thing that code in a sandbox must not be able to do, and how far that goes here."""
 
-    name: str = Field(examples=["linux"])
-    held: Held = Field(description="`limited` and `not_held` say in `text` what is lacking.", examples=["not_held"])
+    name: str
+    held: Held = Field(description="`limited` and `not_held` say in `text` what is lacking.")
     text: str
 
 
@@ -50,7 +50,13 @@ class Capabilities(Shown):
     model_config = example(
         {
             "version": "0.1.0",
-            "sandbox": {"provider": "docker", "level": "runsc", "may_serve_strangers": True, "details": []},
+            "sandbox": {
+                "provider": "docker",
+                "level": "runsc",
+                "may_serve_strangers": True,
+                "promises": [{"name": "linux", "held": "held", "text": "another kernel stands before it"}],
+                "details": [],
+            },
             "bounds": {
                 "json_body_bytes": NATIVE_BODY_BYTES,
                 "upload_bytes": LARGEST_UPLOAD_BYTES,

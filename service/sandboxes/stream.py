@@ -3,7 +3,7 @@
 Not anyio's stream: its reader is a bare `Future.set_result`, so a cancellation and incoming bytes in the same turn of
 the event loop raise InvalidStateError there (seen with anyio 4.16). Callers are cancelled while sandboxes send all the
 time, and `loop.sock_recv` looks whether its future is done. `loop.sock_accept` does not (CPython 3.11), and would lose
-the connection besides; hence `accept`. The price is that this room runs on asyncio only, as uvicorn makes
+the connection besides; hence `accept`. The price is that this room runs on asyncio only, as uvicorn and aiohttp make
 the service do anyway.
 
 `loop.sock_recv` returns without suspending while bytes wait, and so does `accept`: a peer that sends faster than we

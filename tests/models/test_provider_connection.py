@@ -12,10 +12,10 @@ from service.loop.values import CallOutcome, Message
 from service.models.anthropic_messages import AnthropicAdapter
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter, ModelCallFailed, ModelRequest
+from tests.models.certificates import certificate
 from tests.models.contract import PROMPT, gather, request
 from tests.models.modes import Mode
 from tests.models.protocol_server import QUOTED_KEY, RETRY_AFTER_S, ProtocolServer, serving
-from tests.models.test_http_client import certificate
 
 pytestmark = pytest.mark.anyio
 

@@ -6,5 +6,5 @@
 What happens in runs is counted from the events that the journal has kept, and nowhere else, so the figures say what
 happened and cannot say anything that did not. No label has a value that a tenant chooses: no ids, names or payloads.
 
-Imported by `web`, `wiring` and `main`; imports the events of `loop`.
+Imported by `web` and `wiring`; imports the events of `loop`.
 """

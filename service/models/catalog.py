@@ -97,7 +97,7 @@ class Route:
 
 
 class Catalog:
-    """Owns the adapters. Opened and closed by `wiring`; `resolve` is called by `runs` and `gateway`."""
+    """Owns the adapters. Opened and closed by `wiring`; `resolve` is called by `runs`, and by who shows models."""
 
     def __init__(
         self, *, access: Access, entries: Mapping[str, ModelEntry], entries_path: Path | None, concurrency: int

@@ -1,6 +1,6 @@
 """Where windows and prices come from: LiteLLM's published map, and over it the operator's own entries.
 
-LiteLLM is never imported here (that costs seconds and 150 MB): its map is a JSON file in the wheel, found beside the
+LiteLLM is never imported here (that costs seconds and 200 MB): its map is a JSON file in the wheel, found beside the
 package without executing it. Prices are read as decimals, never as floats, and become whole nano-USD per million
 tokens, rounded up where a published price is finer.
 """

@@ -3,7 +3,7 @@
 to the process      {"id", "model", "messages", "max_tokens", "schema", "api_key", "api_base", "timeout_s"}
                     {"cancel": id}
 from the process    {"ready": version} once, or {"broken": why} and the end
-                    {"id", "document": a chat completion} or {"id", "error": {…}} (`litellm_failures`)
+                    {"id", "document": a chat completion} or {"id", "error": {…}} (`failures`)
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The process that LiteLLM lives in: `python -m service.models.litellm_worker FD`.
+"""The process that LiteLLM lives in: `python -m service.models.litellm.worker FD`.
 
 LiteLLM takes seconds to import, 200 MB and milliseconds of processor time a call; here none of that stalls the
 service's event loop, and what it leaks, logs or crashes ends with this process. Nothing of the service is imported but
@@ -6,7 +6,7 @@ the frames and the transport. The process ends when the service closes its end o
 
 Only what is safe for a budget is asked of LiteLLM: no retries of its own, no callbacks, no cache, and never a call that
 drops the output limit, on which every reservation rests. What was sent and what came back is not asked of LiteLLM but
-of the transport (`litellm_transport`).
+of the transport (`transport`).
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from service.models.litellm_frames import BrokenFrame, Decoder, encode
-from service.models.litellm_transport import Call, own_transports, recorded
+from service.models.litellm.frames import BrokenFrame, Decoder, encode
+from service.models.litellm.transport import Call, own_transports, recorded
 
 MEMORY_BYTES = 4 << 30
 """A provider that sends without end runs into this here and not in the service."""

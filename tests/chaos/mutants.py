@@ -23,6 +23,12 @@ class Mutant:
     put_in: Callable[[], None]
 
 
+def _replace(owner: Any, name: str, defect: Callable[..., Any]) -> None:
+    """A name that is not there any more would make the defect none at all."""
+    assert name in vars(owner), f"{owner.__name__} has no {name} any more: put the defect in where it went"
+    setattr(owner, name, defect)
+
+
 def _skip_uncertain() -> None:
     """The holds of what was in flight when a replica was lost are given back, as if it had cost nothing."""
     from service.runs.recovery import settling
@@ -32,21 +38,21 @@ def _skip_uncertain() -> None:
         await self._ledger.release(held)
         return []
 
-    settling.Settles.left_open = forget  # type: ignore[method-assign]
+    _replace(settling.Settles, "left_open", forget)
 
 
 def _forget_holds() -> None:
     """The holds of what was in flight stay."""
     from service.runs.recovery import settling
 
-    settling.open_calls = lambda *_, **__: []
+    _replace(settling, "open_calls", lambda *_, **__: [])
 
 
 def _forget_answers() -> None:
     """What a host call was answered before the replica was lost is asked for again."""
     from service.runs.host_calls.host_calls import HostCalls
 
-    HostCalls.remember = lambda self, event: None  # type: ignore[method-assign]
+    _replace(HostCalls, "remember", lambda self, event: None)
 
 
 def _lose_runs() -> None:
@@ -56,7 +62,7 @@ def _lose_runs() -> None:
     async def nobody(self: Journal, limit: int = 100) -> list[Any]:
         return []
 
-    Journal.abandoned = nobody  # type: ignore[method-assign]
+    _replace(Journal, "abandoned", nobody)
 
 
 _FENCES = {
@@ -80,7 +86,7 @@ def _drop_fences() -> None:
             body = body.replace(fence, gap)
         return body
 
-    scripts._body = unfenced
+    _replace(scripts, "_body", unfenced)
 
 
 _KILLED = ("gateway killed with a call in it", "orchestrator killed")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.options import AsJson, Traceback
+
 blobs = typer.Typer(help="Free the disk of what nothing needs.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -22,8 +24,8 @@ def collect(
         bool,
         typer.Option("--force", help="Believe a store to which the blobs do not belong."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+    as_json: AsJson = False,
+    traceback: Traceback = False,
 ) -> None:
     """Remove blobs that two looks found unreferenced and nobody has touched for an hour."""
     from service.cli import blob_commands

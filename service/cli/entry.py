@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli import blob_entry, tenancy_entry
+from service.cli.options import AsJson, Traceback
 
 if TYPE_CHECKING:
     from service.cli.exit_codes import ExitCode
@@ -36,9 +37,7 @@ app.add_typer(tenancy_entry.provider_keys, name="provider-keys")
 app.add_typer(tenancy_entry.audit, name="audit")
 app.add_typer(blob_entry.blobs, name="blobs")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, as `runs ls` prints it.")]
 MaxCost = Annotated[str, typer.Option("--max-cost", metavar="USD", help="The most that the run may spend.")]
 Encoding = Annotated[

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.options import AsJson, Traceback
+
 tenants = typer.Typer(help="Make, limit, suspend and erase tenants.", no_args_is_help=True, rich_markup_mode=None)
 keys = typer.Typer(help="Make, rotate and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 provider_keys = typer.Typer(
@@ -11,8 +13,6 @@ provider_keys = typer.Typer(
 )
 audit = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True, rich_markup_mode=None)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")]
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant's id, as `tenants ls` prints it.")]
 TenantOption = Annotated[str, typer.Option("--tenant", metavar="TENANT", help="The tenant.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="A key's id, as `keys ls` prints it.")]

@@ -16,7 +16,6 @@ from service.runs.runs import Runs
 class Watched:
     """What was seen. `finished` is None when the person left before the run ended."""
 
-    progress: Progress
     finished: RunFinished | None
 
 
@@ -37,7 +36,7 @@ async def watch(runs: Runs, run_id: RunId, screen: Screen, *, show_code: bool, m
             if isinstance(recorded.event, RunFinished):
                 finished = recorded.event
         tasks.cancel_scope.cancel()
-    return Watched(progress=progress, finished=finished)
+    return Watched(finished=finished)
 
 
 async def _cancel_on_interrupt(runs: Runs, run_id: RunId, screen: Screen, watching: anyio.CancelScope) -> None:

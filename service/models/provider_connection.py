@@ -195,11 +195,11 @@ class ProviderConnection:
         parser = SseParser(limit_bytes=EVENT_LIMIT_BYTES)
         while chunk := await body.read():
             is_done = False
-            for event in parser.feed(chunk):
-                if event.data == "[DONE]":
+            for data in parser.feed(chunk):
+                if data == "[DONE]":
                     is_done = True
                     break
-                document = parse_json(event.data)
+                document = parse_json(data)
                 self._raise_if_error(document)
                 reader.add(document)
                 is_done = reader.is_done

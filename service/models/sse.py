@@ -3,21 +3,13 @@
 Rules: any chunking of the same bytes gives the same events; no input raises; what is kept in memory is at most
 `limit_bytes` plus the chunk being read. A line or an event beyond the limit stops the parser for good and sets
 `overflowed`. Lines end at LF, CR or CRLF. An event that the stream breaks off inside is dropped, as the
-standard says.
+standard says. Of an event its data is told and nothing else: in both protocols that says what it is.
 """
 
 import re
-from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SseEvent:
-    name: str
-    """`message` unless the server named it."""
-    data: str
 
 
 class SseParser:
@@ -26,7 +18,6 @@ class SseParser:
         self._line = bytearray()
         self._after_cr = False
         self._at_start = True
-        self._name = ""
         self._data: list[str] = []
         self._data_bytes = 0
         self.overflowed = False
@@ -35,9 +26,9 @@ class SseParser:
         state = "overflowed" if self.overflowed else f"{len(self._line) + self._data_bytes} bytes pending"
         return f"<SseParser {state}>"
 
-    def feed(self, chunk: bytes) -> list[SseEvent]:
-        """The events that this chunk completes."""
-        events: list[SseEvent] = []
+    def feed(self, chunk: bytes) -> list[str]:
+        """The data of the events that this chunk completes."""
+        events: list[str] = []
         if self.overflowed:
             return events
         start = 0
@@ -68,7 +59,7 @@ class SseParser:
         self._line += part
         return True
 
-    def _end_line(self, line: bytes, events: list[SseEvent]) -> None:
+    def _end_line(self, line: bytes, events: list[str]) -> None:
         if self._at_start:
             line = line.removeprefix(_BYTE_ORDER_MARK)
             self._at_start = False
@@ -76,16 +67,12 @@ class SseParser:
             self._dispatch(events)
             return
         field, _, value = line.partition(b":")
-        text = value.removeprefix(b" ").decode("utf-8", "replace")
         if field == b"data":
-            self._data.append(text)
+            self._data.append(value.removeprefix(b" ").decode("utf-8", "replace"))
             self._data_bytes += len(value) + 1
-        elif field == b"event":
-            self._name = text
 
-    def _dispatch(self, events: list[SseEvent]) -> None:
+    def _dispatch(self, events: list[str]) -> None:
         if self._data:
-            events.append(SseEvent(name=self._name or "message", data="\n".join(self._data)))
-        self._name = ""
+            events.append("\n".join(self._data))
         self._data.clear()
         self._data_bytes = 0

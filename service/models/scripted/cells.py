@@ -3,9 +3,6 @@
 A cell prints what the next turn decides by, as fact lines (see `transcript`), and leaves values in variables.
 """
 
-import json
-from typing import Any
-
 from service.models.scripted.transcript import Shown
 
 TEXTS = """\
@@ -88,10 +85,3 @@ def submit(shown: Shown) -> str:
         '    answer["ready"] = True\n'
     )
     return turn("I put what I found into the form that is asked for, and submit.", "submit", code)
-
-
-def say(shown: Shown, value: Any) -> str:
-    """A final in prose, for when no code is left to run."""
-    if shown.schema is not None:
-        return f"FINAL({json.dumps(value, ensure_ascii=False)})"
-    return f"FINAL({value})"

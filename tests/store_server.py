@@ -6,9 +6,11 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 
 from service.store.embedded import find_server
+
+READY_DEADLINE_S = 60
+LOOK_EVERY_S = 0.01
 
 
 async def start_store_server(directory: Path, *options: str) -> anyio.abc.Process:
@@ -18,15 +20,21 @@ async def start_store_server(directory: Path, *options: str) -> anyio.abc.Proces
     command = [find_server(), "--port", "0", "--unixsocket", str(directory / "s"), "--dir", str(directory)]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning", *options]
     process = await anyio.open_process(command, stdout=None, stderr=None)
-    while not await anyio.Path(directory / "s").exists():
-        assert process.returncode is None, "the store server did not start"
-        await anyio.lowlevel.checkpoint()
-    async with await anyio.connect_unix(directory / "s") as connection:
-        reply = b""
-        while not reply.startswith(b"+PONG"):  # it says LOADING meanwhile
-            await connection.send(b"PING\r\n")
-            reply = await connection.receive()
+    with anyio.fail_after(READY_DEADLINE_S):
+        while not await _answers(directory / "s"):
+            assert process.returncode is None, "the store server did not start"
+            await anyio.sleep(LOOK_EVERY_S)
     return process
+
+
+async def _answers(path: Path) -> bool:
+    """Not while there is no socket yet, nobody listens at it yet, or what lies there is still being read (LOADING)."""
+    try:
+        async with await anyio.connect_unix(path) as connection:
+            await connection.send(b"PING\r\n")
+            return (await connection.receive()).startswith(b"+PONG")
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+        return False
 
 
 @asynccontextmanager

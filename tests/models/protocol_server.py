@@ -10,9 +10,10 @@ In tests: `async with serving() as server`, then set `server.mode`, or `server.p
 import argparse
 import gzip
 import json
+import socket
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,17 +71,25 @@ class ProtocolServer:
     plan: deque[Mode] = field(default_factory=deque)
     """Modes of the next calls; `mode` when it is empty."""
     calls: list[Received] = field(default_factory=list)
+    open_connections: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     cache: PrefixCache = field(default_factory=PrefixCache)
     release: anyio.Event = field(default_factory=anyio.Event)
     arrived: anyio.Condition = field(default_factory=anyio.Condition)
+    hung_up: anyio.Condition = field(default_factory=anyio.Condition)
 
     async def until_in_flight(self, calls: int) -> None:
         """Returns once that many calls are being answered."""
         async with self.arrived:
             while self.in_flight < calls:
                 await self.arrived.wait()
+
+    async def until_no_connection(self) -> None:
+        """Returns once the clients have closed all theirs."""
+        async with self.hung_up:
+            while self.open_connections:
+                await self.hung_up.wait()
 
     @property
     def connections(self) -> int:
@@ -103,13 +112,25 @@ async def serving(
     adapter = model or ScriptedAdapter(concurrency=256)
 
     async def serve_connection(stream: SocketStream) -> None:
+        server.open_connections += 1
         async with stream:
             await _Connection(server, adapter, stream).serve()
+        async with server.hung_up:
+            server.open_connections -= 1
+            server.hung_up.notify_all()
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve_connection)
         yield server
         tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """A base URL at which nobody listens; its port is nobody else's for the time of the block."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
 
 
 class _Connection:
@@ -157,8 +178,8 @@ class _Connection:
             status, headers, error = _ERRORS[mode]
             await self._send_whole(status, dialect.error(*error) if error else {}, headers)
             return True
-        if mode is Mode.HELD:
-            await self._server.release.wait()
+        if mode is Mode.HELD and not await self._released():
+            return False
         if mode in (Mode.HUNG_UP, Mode.NOT_HTTP, Mode.SILENT, Mode.COMPRESSED, Mode.HUGE_LINE):
             return await self._misbehave(mode)
         try:
@@ -170,6 +191,20 @@ class _Connection:
             await self._send_whole(200, dialect.document(reply))
             return True
         return await self._stream_reply(reply, mode, dialect)
+
+    async def _released(self) -> bool:
+        """False when the client hung up before."""
+        async with anyio.create_task_group() as tasks:
+
+            async def release() -> None:
+                await self._server.release.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(release)
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await self._stream.receive(1)
+            tasks.cancel_scope.cancel()
+        return self._server.release.is_set()
 
     def _model(self, name: str) -> str:
         return self._server.script if self._server.script is not None and not _is_script(name) else name

@@ -25,7 +25,7 @@ from service.models.litellm.process import LiteLLMProcess, worker_environment
 from service.models.port import ModelAdapter, ModelCallFailed
 from tests.models.contract import AdapterContract, gather, request
 from tests.models.modes import Mode
-from tests.models.protocol_server import QUOTED_KEY, ProtocolServer, serving
+from tests.models.protocol_server import QUOTED_KEY, ProtocolServer, refusing, serving
 
 KEY = "sk-test-0123456789abcdef"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,8 +45,12 @@ async def process() -> AsyncIterator[LiteLLMProcess]:
     await process.aclose()
 
 
+def adapter_at(process: LiteLLMProcess, base_url: str, provider: str = "hosted_vllm") -> LiteLLMAdapter:
+    return LiteLLMAdapter(process, provider=provider, api_key=KEY, base_url=base_url, concurrency=2)
+
+
 def adapter_for(process: LiteLLMProcess, server: ProtocolServer, provider: str = "hosted_vllm") -> LiteLLMAdapter:
-    return LiteLLMAdapter(process, provider=provider, api_key=KEY, base_url=server.base_url, concurrency=2)
+    return adapter_at(process, server.base_url, provider)
 
 
 class TestLiteLLM(AdapterContract):
@@ -123,10 +127,8 @@ async def test_each_misbehaviour_has_its_outcome(
 @pytest.mark.anyio
 async def test_a_refused_connection_is_not_billed(process: LiteLLMProcess) -> None:
     """A server that is not there did no work."""
-    async with serving() as server:
-        pass
-    with pytest.raises(ModelCallFailed) as failed:
-        await adapter_for(process, server).complete(request())
+    with refusing() as gone, pytest.raises(ModelCallFailed) as failed:
+        await adapter_at(process, gone).complete(request())
     assert failed.value.outcome is CallOutcome.UNAVAILABLE
     assert not failed.value.may_be_billed
 
@@ -149,7 +151,8 @@ async def test_cancelling_hangs_up_on_the_provider(process: LiteLLMProcess) -> N
             tasks.start_soon(adapter_for(process, server).complete, request())
             await server.until_in_flight(1)
             tasks.cancel_scope.cancel()
-        server.release.set()
+        with anyio.fail_after(60):
+            await server.until_no_connection()
         server.mode = Mode.STREAM
         assert (await adapter_for(process, server).complete(request())).text == "1298418"
 

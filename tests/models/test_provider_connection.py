@@ -15,7 +15,7 @@ from service.models.port import ModelAdapter, ModelCallFailed, ModelRequest
 from tests.models.certificates import certificate
 from tests.models.contract import PROMPT, gather, request
 from tests.models.modes import Mode
-from tests.models.protocol_server import QUOTED_KEY, RETRY_AFTER_S, ProtocolServer, serving
+from tests.models.protocol_server import QUOTED_KEY, RETRY_AFTER_S, ProtocolServer, refusing, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -151,12 +151,11 @@ async def test_a_missing_key_is_told_from_a_bad_one(kind: Kind) -> None:
 
 async def test_a_refused_connection_is_not_billed(kind: Kind) -> None:
     """A server that is not there did no work."""
-    async with serving() as server:
-        gone = server.base_url
-    adapter = kind(base_url=gone, api_key=None, concurrency=1)
-    with pytest.raises(ModelCallFailed) as failed:
-        await adapter.complete(request())
-    await adapter.aclose()
+    with refusing() as gone:
+        adapter = kind(base_url=gone, api_key=None, concurrency=1)
+        with pytest.raises(ModelCallFailed) as failed:
+            await adapter.complete(request())
+        await adapter.aclose()
     assert failed.value.outcome is CallOutcome.UNAVAILABLE
     assert not failed.value.may_be_billed
 
@@ -192,11 +191,14 @@ async def test_no_more_calls_in_flight_than_slots(kind: Kind) -> None:
 
 
 async def test_closing_leaves_no_connection(kind: Kind) -> None:
-    """`aclose` closes the pool."""
-    async with against(kind, Mode.STREAM) as (adapter, _):
+    """The provider sees its connection, which was kept for the next call, close with the adapter."""
+    async with against(kind, Mode.STREAM) as (adapter, server):
         await adapter.complete(request())
+        assert server.open_connections == 1
         await adapter.aclose()
         assert "closed" in repr(adapter)
+        with anyio.fail_after(60):
+            await server.until_no_connection()
 
 
 async def test_the_repr_has_no_key(kind: Kind) -> None:

@@ -40,6 +40,9 @@ from service.store.scripts import load_fenced_script, load_script
 from service.store.segments import OPEN_BYTES, SealedStream, entries_in, sealed_key
 
 PAGE = 500
+PAGE_BYTES = 1 << 20
+FOLLOWED_AT_ONCE = 64
+"""Events that a follower is given at once: there may be thousands of followers, and slow ones."""
 RUNS_LET_GO = "rlm:runs_let_go"
 """Topic of hints that a replica gave runs up, of whatever tenant."""
 LOOK_AGAIN_AFTER_S = 2.0
@@ -237,12 +240,13 @@ class Journal:
                 raise outcome
 
     async def read(self, run_id: RunId, after: int = 0, limit: int = PAGE) -> list[Recorded]:
-        """Up to `limit` events after the sequence number `after`.
+        """Up to `limit` events after the sequence number `after`; fewer where they are large, and none only where there
+        are none.
 
         Raises:
             NotFound
         """
-        recorded = await self._page(run_id, after, limit)
+        recorded, _ = await self._page(run_id, after, limit)
         if not recorded and not await self.exists(run_id):
             raise _absent(run_id)
         return recorded
@@ -250,7 +254,9 @@ class Journal:
     async def read_all(self, run_id: RunId) -> list[Recorded]:
         """The whole journal so far; nothing for a run that is not there."""
         recorded: list[Recorded] = []
-        while page := await self._page(run_id, recorded[-1].seq if recorded else 0, PAGE):
+        may_be_more = True
+        while may_be_more:
+            page, may_be_more = await self._page(run_id, recorded[-1].seq if recorded else 0, PAGE)
             recorded.extend(page)
         return recorded
 
@@ -280,21 +286,27 @@ class Journal:
             NotFound
         """
         with self._store.listen(self._events(run_id)) as hint:
-            page, looked_at = await self.read(run_id, after), anyio.current_time()
+            page, may_be_more = await self._page(run_id, after, FOLLOWED_AT_ONCE)
+            looked_at = anyio.current_time()
+            if not page and not await self.exists(run_id):
+                raise _absent(run_id)
             while True:
+                is_empty = not page
+                is_last = not is_empty and isinstance(page[-1].event, RunFinished)
+                after = after if is_empty else page[-1].seq
                 yield page
-                if page:
-                    after = page[-1].seq
-                    if isinstance(page[-1].event, RunFinished):
-                        return
-                if len(page) < PAGE:
-                    if not page and await self._is_over(run_id, after):
+                if is_last:
+                    return
+                page = []  # who waits for the next one holds nothing of this one
+                if not may_be_more:
+                    if is_empty and await self._is_over(run_id, after):
                         return
                     has_rung = await hint.wait(at_most_s=min(patience_s, FOLLOWERS_LOOK_AGAIN_AFTER_S))
                     while not has_rung and anyio.current_time() < looked_at + FOLLOWERS_LOOK_AGAIN_AFTER_S:
                         yield []
                         has_rung = await hint.wait(at_most_s=patience_s)
-                page, looked_at = await self._page(run_id, after, PAGE), anyio.current_time()
+                page, may_be_more = await self._page(run_id, after, FOLLOWED_AT_ONCE)
+                looked_at = anyio.current_time()
 
     async def list_runs(self, limit: int = 100, before: RunId | None = None) -> list[RunId]:
         """Runs, newest first, beginning below `before`."""
@@ -406,7 +418,8 @@ class Journal:
         """Whether the run is there to note it beside."""
         return await self._store.run(_NOTE, [self._run(run_id)], [field, value], is_idempotent=True) == 1
 
-    async def _page(self, run_id: RunId, after: int, limit: int) -> list[Recorded]:
+    async def _page(self, run_id: RunId, after: int, limit: int) -> tuple[list[Recorded], bool]:
+        """Some events, up to `PAGE_BYTES` of them and one more, and whether there may be others behind them."""
         found: list[tuple[int, bytes]] = []
         while len(found) < limit:
             at = found[-1][0] if found else after
@@ -421,7 +434,15 @@ class Journal:
             if not sealed or sealed[0][0] != at + 1:
                 raise StoreFailed(f"the journal of run {run_id} has a gap behind {at}; restore the store")
             found += sealed
-        return [await self._recorded(seq, value) for seq, value in found]
+        recorded: list[Recorded] = []
+        size_bytes = 0
+        for seq, value in found:
+            line = await self._bodies.unpack(value)
+            recorded.append(Recorded(seq=seq, event=decode(line)))
+            size_bytes += len(line)
+            if size_bytes > PAGE_BYTES:
+                return recorded, True
+        return recorded, len(found) >= limit
 
     async def _recorded(self, seq: int, value: bytes) -> Recorded:
         return Recorded(seq=seq, event=decode(await self._bodies.unpack(value)))

@@ -6,7 +6,7 @@ with the run's last event, or when this replica is about to leave: the client th
 with `Last-Event-ID`.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -24,7 +24,7 @@ PIECE_BYTES = 64 << 10
 """Small events are sent together up to this size."""
 
 
-async def follow(journal: Journal, run_id: RunId, after: int, drain: Drain) -> AsyncIterator[bytes]:
+async def follow(journal: Journal, run_id: RunId, after: int, drain: Drain) -> AsyncGenerator[bytes, None]:
     """The run's events behind `after` as a stream. The run is known to exist."""
     yield format_sse_event(comment=f"events of {run_id}", retry=RECONNECT_AFTER_MS)
     async with aclosing(journal.pages(run_id, after, patience_s=PING_S)) as pages:
@@ -33,6 +33,10 @@ async def follow(journal: Journal, run_id: RunId, after: int, drain: Drain) -> A
                 yield KEEPALIVE_COMMENT
             for piece in _pieces(page):
                 yield piece
+            # An idle stream holds nothing of what it has told, and with this piece neither does who sends it.
+            page.clear()
+            piece = b""
+            yield piece
             if drain.has_begun:
                 return
 

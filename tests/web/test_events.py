@@ -1,14 +1,25 @@
 """Events of a run: a stream that can be taken up again, and pages."""
 
+import gc
 import json
+import tracemalloc
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.abc
 import httpx
 import pytest
 
+from service.journal.redis_journal import Journal
+from service.loop.events import SandboxLost
 from service.web import event_streams
+from service.web.event_streams import follow
+from service.web.rooms import Drain
+from tests.journal.runs import submitted
 from tests.runs.playing import repl
+from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 from tests.web.serving import Served, served
 
 pytestmark = pytest.mark.anyio
@@ -128,3 +139,45 @@ async def test_the_events_of_a_run_that_there_is_not_are_not_found(it: Served) -
     for headers in (STREAM, {}):
         reply: httpx.Response = await it.client.get(url, headers=headers)
         assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_followers_hold_little_however_much_they_have_been_told(
+    stored: Stored,  # noqa: F811
+    is_slow: bool,
+) -> None:
+    """Of a run with megabytes of events: idle ones next to nothing, and those that read nothing more no more than some
+    events at a time."""
+    journal, run = Journal(stored.store, stored.blobs, stored.tenant), submitted()
+    epoch, events, at_once = await journal.open_run(run), 200, 12
+    for _ in range(events):
+        await journal.append(run.run_id, epoch, SandboxLost(at=1.0, message="x" * 12_000))
+
+    async def follow_one(was_told: anyio.Event) -> None:
+        async with aclosing(follow(journal, run.run_id, 0, Drain(lambda: None))) as pieces:
+            seen = 0
+            async for piece in pieces:
+                seen += piece.count(b"event: SandboxLost")
+                if seen == events or (is_slow and seen):
+                    was_told.set()
+                if is_slow and seen:
+                    await anyio.sleep_forever()
+                del piece
+
+    async def held_with_more(followers: anyio.abc.TaskGroup) -> int:
+        for was_told in [anyio.Event() for _ in range(at_once)]:
+            followers.start_soon(follow_one, was_told)
+            await was_told.wait()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as followers:
+                before = await held_with_more(followers)  # connections to the store have their buffers now
+                held = (await held_with_more(followers) - before) / at_once
+                followers.cancel_scope.cancel()
+    finally:
+        tracemalloc.stop()
+    assert held < (2_000_000 if is_slow else 100_000), held

@@ -213,6 +213,7 @@ class Answering:
                 for recorded in page:
                     if thought := thought_of(recorded.event):
                         yield Thought(thought)
+                page.clear()  # who waits for the next one holds nothing of this one
         view = await self._runs.show(run_id)
         if (complaint := await self._complaint_about(view)) is not None:
             raise no_answer(view, complaint)

@@ -357,13 +357,13 @@ def play(directory: Path, *, examples: int) -> None:
 def test_nothing_that_is_needed_is_collected(store_directory: Path) -> None:
     """In any history of putting, referring, dropping, dying and looking, what is referred to or was just put is there,
     and in the end nothing else is."""
-    play(store_directory, examples=10)
+    play(store_directory, examples=6)
 
 
 @pytest.mark.takes_long
 def test_nothing_that_is_needed_is_collected_for_long(store_directory: Path) -> None:
     """The same, in many more histories."""
-    play(store_directory, examples=150)
+    play(store_directory, examples=30)
 
 
 async def test_what_a_run_needs_stays_and_goes_with_it(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ async def _import_as(target: RunId, rooms: RunsRooms, chunks: AsyncIterator[byte
         for number, event in enumerate(read.events[1:], 1)
         if not isinstance(event, _ONLY_THERE)
     ]
+    if await rooms.blobs.touch((ref.sha256, ref.size_bytes) for ref in read.kept.values()):
+        raise StoreFailed("the export took so long to come that some of it is not stored any more: import it again")
     await _keep_session(rooms, first, read, [renaming.record(record) for record in read.cells])
     await rooms.journal.open_run(first, events)
 

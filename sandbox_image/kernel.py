@@ -132,7 +132,6 @@ class Kernel:
         self._stdout, self._stderr = _open_stream(1), _open_stream(2)
         self._input = builtins.input = _refuse_input
         self._restore_process()
-        _rehearse()
 
     def begin(self, confined: list[str], support: Support) -> bool:
         """Stand by until the sandbox is claimed, then put in force what was wanted; False when it never is."""
@@ -317,8 +316,9 @@ def _prepare_interpreter(birth: KernelBirth) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (for this process's life)
 
 
-def _rehearse() -> None:
-    """What the first bindings and the first cell would make and load, done while nobody waits for it."""
+def rehearse() -> None:
+    """What the first bindings and the first cell would make and load, done while nobody waits for it, and once for all
+    kernels that are forked afterwards."""
     learn_shape(BindRequest)
     runner = CellRunner({})
     runner.run_cell(runner.compile_cell("0 if None else None"))

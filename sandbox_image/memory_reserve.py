@@ -34,7 +34,6 @@ class MemoryReserve:
         self._space_bytes = 0
         self._counts_mapped_files = not _data_is_limited()
         self._limited = resource.RLIMIT_AS if self._counts_mapped_files else resource.RLIMIT_DATA
-        self._load()
 
     def limit(self, memory_bytes: int) -> None:
         """Where RLIMIT_DATA limits, sets its hard limit, for good."""

@@ -1,4 +1,4 @@
-"""From the command line to a serving supervisor, in the only safe order: confine, fork the zygote, dial.
+"""From the command line to a serving supervisor, in the only safe order: confine, import, fork the zygote, dial.
 
 --session-directory DIR     holds sandbox.sock, gateway.sock and contexts/; only read
 --tmp DIR                   the one place where code may write (default /tmp)
@@ -22,7 +22,7 @@ from .files import WorkingFiles
 from .operations import KernelOperations, Station
 from .protocol import CONTEXTS_DIRECTORY, GATEWAY_SOCKET, SANDBOX_SOCKET
 from .supervisor import EXIT_ZYGOTE_LOST, Supervisor
-from .zygote import ZygoteLost, start_zygote
+from .zygote import ZygoteLost, prepare, start_zygote
 
 EXIT_USAGE = 64
 EXIT_NOT_CONFINED = 77
@@ -91,6 +91,7 @@ def _confine(line: CommandLine) -> list[str]:
 
 def _serve(line: CommandLine, in_force: list[str], tasks_beside: int | None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    prepare()  # before the fork: what is imported once is in memory once
     gc.freeze()  # a collection writes to what it looks at, and pages that nobody writes to are shared with the zygote
     zygote = start_zygote(confined=not line.unconfined)
     gc.enable()  # `__main__` turned it off for the imports

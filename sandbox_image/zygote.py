@@ -1,4 +1,4 @@
-"""The prepared process: it has the imports done, and only ever forks kernels, signals them and reaps them.
+"""The process that only ever forks kernels, signals them and reaps them.
 
 Forked from the supervisor before the first connection, so there is no credential in its memory for a kernel to
 inherit. One kernel at a time. Signals go through here because only a parent can send them to a pid that cannot
@@ -134,8 +134,7 @@ class _ZygoteProcess:
 
     def serve(self) -> None:
         """Until the supervisor is gone."""
-        _prepare()
-        from .kernel import run_kernel  # noqa: PLC0415  (the supervisor shall not import what only a kernel needs)
+        from .kernel import run_kernel  # noqa: PLC0415  (not before `prepare`)
         from .shared_text import find_support, this_interpreter  # noqa: PLC0415  (likewise)
 
         support = find_support(this_interpreter())
@@ -200,7 +199,9 @@ class _ZygoteProcess:
         self._channel.send(json.dumps(note).encode("ascii"))
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Import what a kernel is made of and what models import most, for all kernels to come; in the process that is to
+    fork the zygote, so that the two share it."""
     # asyncio does without TLS where Python has none, and here is no network to speak it on. A cell may still import it.
     sys.modules["ssl"] = None  # type: ignore[assignment]
     import asyncio  # noqa: F401, PLC0415  (see above)
@@ -214,3 +215,6 @@ def _prepare() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != package_parent]
     sys.path_importer_cache.pop(package_parent, None)
     sys.argv[:] = [""]
+    from .kernel import rehearse  # noqa: PLC0415  (asyncio comes first, see above)
+
+    rehearse()

@@ -50,6 +50,8 @@ RETURN_DEADLINE_S = 30.0
 _RETURN_PAUSE_S = 0.2
 READY_DEADLINE_S = 30.0
 _LONGEST_LOG_LINE = 4096
+_LAST_LINES_S = 2.0
+"""For what a child logged last to be read."""
 _STOP_DEADLINE_S = 40.0
 
 _IMPORTED_FROM = str(Path(service.__file__).resolve().parents[1])
@@ -274,6 +276,8 @@ class _Child:
         self._words = words
         self._process: anyio.abc.Process | None = None
         self._stopping = False
+        self._said_all = anyio.Event()
+        """Its log has come to an end."""
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Until it says that it listens."""
@@ -289,7 +293,8 @@ class _Child:
         self._process = process
         assert process.stdout is not None
         assert process.stderr is not None
-        tasks.start_soon(_forward, process.stderr)
+        self._said_all = anyio.Event()
+        tasks.start_soon(_forward, process.stderr, self._said_all)
         try:
             with anyio.fail_after(READY_DEADLINE_S):
                 await process.stdout.receive()
@@ -305,6 +310,9 @@ class _Child:
             status = await self._process.wait()
             if self._stopping:
                 return
+            with anyio.move_on_after(_LAST_LINES_S):
+                await self._said_all.wait()
+            await self._process.aclose()
             _log.warning("launcher_ended", exit_status=status)
             await anyio.sleep(_RETURN_PAUSE_S)
             try:
@@ -329,12 +337,13 @@ class _Child:
             await process.aclose()
 
 
-async def _forward(stderr: anyio.abc.ByteReceiveStream) -> None:
+async def _forward(stderr: anyio.abc.ByteReceiveStream, said_all: anyio.Event) -> None:
     """What the child logs, a line at a time, into our log."""
     lines = BufferedByteReceiveStream(stderr)
     while True:
         try:
             line = await lines.receive_until(b"\n", _LONGEST_LOG_LINE)
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.ClosedResourceError):
+            said_all.set()
             return
         _log.info("launcher_says", line=line.decode(errors="replace"))

@@ -16,7 +16,8 @@ from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, CellStatus, ContextBinding, Limits
 from service.runs.sessions.bindings import BindsContexts, Wanted
 from service.runs.values import RunRequest
-from service.sandboxes.sandbox import Beginning, Sandbox
+from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.values import Beginning
 from service.settings import read_settings
 from service.wiring.service import Service, open_service
 

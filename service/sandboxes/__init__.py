@@ -19,6 +19,7 @@
     stream              one connected unix stream
     dialled_stream      such a stream under HTTP, and what must not reach a parser
     link                speaks HTTP to the sandbox over those streams
+    exchanges           all that is asked of one sandbox, each within its time (patience); refusals: its error answers
     cell_watch          the host's own bound on a cell's active time, measured from outside
     replies             believes nothing that comes back: checks it and turns it into our values
     sandbox             the REPL client, the same for every provider

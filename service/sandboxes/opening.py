@@ -11,8 +11,9 @@ from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import create_session_directory
 from service.sandboxes.link import Link
 from service.sandboxes.listener import Listener, open_listener
+from service.sandboxes.patience import DEFAULT_PATIENCE, Patience
 from service.sandboxes.port import Process, Provider, SandboxStartFailed, Template
-from service.sandboxes.sandbox import DEFAULT_PATIENCE, Patience, Sandbox, SandboxParts
+from service.sandboxes.sandbox import Sandbox, SandboxParts
 
 DIAL_DEADLINE_S = 30.0
 """From the start of the process to both lanes dialled; cold, on a busy machine."""

@@ -5,13 +5,11 @@ half-trusted state. What the model's code does wrong is a `CellResult`.
 """
 
 import hashlib
-import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal
 from urllib.parse import quote
 
 import anyio
@@ -20,9 +18,7 @@ import structlog
 
 from sandbox_image.protocol import (
     DIGEST_HEADER,
-    GENERATION_HEADER,
     MAX_CODE_BYTES,
-    MAX_CONTROL_BODY_BYTES,
     MAX_VARIABLES_REPORTED,
     TYPE_HEADER,
     Binding,
@@ -42,49 +38,26 @@ from service.sandboxes import replies
 from service.sandboxes.cell_watch import Allowance, never_waits, watch_cell
 from service.sandboxes.dialled_stream import ProtocolBroken
 from service.sandboxes.directory import SessionDirectory
+from service.sandboxes.exchanges import Exchanges
 from service.sandboxes.files import SandboxFiles, SpeaksOfFiles
-from service.sandboxes.link import Answer, Exchange, Link
-from service.sandboxes.listener import Lane, Listener
+from service.sandboxes.link import Answer, Link
+from service.sandboxes.listener import Listener
 from service.sandboxes.output import CellOutput, OutputOffsets, output_of
+from service.sandboxes.patience import Patience
 from service.sandboxes.port import (
     Isolation,
     Measured,
     Process,
     SandboxGone,
-    SandboxRefused,
-    SandboxStartFailed,
     Template,
 )
-from service.sandboxes.refusals import Refused
+from service.sandboxes.refusals import Refused, bind_error, value_error
 from service.sandboxes.values import (
-    BindRefused,
+    Beginning,
     SandboxBusy,
     SandboxStats,
-    ValueMissing,
     ValueStream,
-    ValueTooLarge,
-    ValueUnserialisable,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the host waits for a sandbox before it counts as stuck."""
-
-    control_s: float = 10.0
-    fork_s: float = 30.0
-    """For what forks a kernel (claim, restart), on a machine that may be busy."""
-    margin_s: float = 5.0
-    """What a supervisor may be late beyond a cell's own limits."""
-    slowest_bytes_per_s: int = 4 << 20
-    """Of values read out and contexts read in."""
-    sample_s: float = 1.0
-    """How often a running cell is measured from outside."""
-    measure_s: float = 2.0
-    """For one measurement, which no caller is to be kept waiting by."""
-
-
-DEFAULT_PATIENCE = Patience()
 
 _log = structlog.get_logger(__name__)
 
@@ -97,15 +70,6 @@ class SandboxParts:
     listener: Listener
     link: Link
     process: Process
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """What a namespace begins with; see `Sandbox.bind`."""
-
-    bindings: Sequence[Binding]
-    files: Mapping[str, Path]
-    starts_run: bool = False
 
 
 class Sandbox:
@@ -128,19 +92,12 @@ class Sandbox:
         """The PYTHONHASHSEED it was started with: a rebuilt namespace needs the same."""
         self._parts = parts
         self._patience = patience
-        self._generation: int | None = None
+        self._exchanges = Exchanges(parts.link, parts.process, patience)
         self._confinement: tuple[str, ...] = ()
         self._unacknowledged: CellId | None = None
         self._one_cell = anyio.Lock()
         """At most one cell is in flight; the next acknowledges its result."""
         self._one_kill = anyio.Lock()
-        self._in_use = 0
-        """Exchanges begun and not ended."""
-        self._used_s = time.monotonic()
-        """When the last of them ended."""
-        self._is_paused = False
-        self._one_pause = anyio.Lock()
-        """What is begun while it is paused or unpaused waits for that."""
         self._ending = False
         self._overrun: str | None = None
         """Why the host ended it, where it measured so."""
@@ -151,10 +108,10 @@ class Sandbox:
         self.files = SandboxFiles(
             parts.directory,
             SpeaksOfFiles(
-                ask=self._ask,
-                exchange=self._exchange,
+                ask=self._exchanges.ask,
+                exchange=self._exchanges.exchange,
                 guarded=self._killed_when_broken,
-                deadline_for=self._deadline_for,
+                deadline_for=self._exchanges.deadline_for,
             ),
             limit_bytes=min(template.file_bytes, template.tmp_bytes),
         )
@@ -163,7 +120,7 @@ class Sandbox:
     @property
     def generation(self) -> int | None:
         """The life count of the session it was claimed for; None before the claim."""
-        return self._generation
+        return self._exchanges.generation
 
     @property
     def confinement(self) -> tuple[str, ...]:
@@ -186,34 +143,15 @@ class Sandbox:
 
     @property
     def is_paused(self) -> bool:
-        return self._is_paused
+        return self._exchanges.is_paused
 
     def idle_s(self, now_s: float) -> float:
-        """For how long nothing has been asked of it, on the clock of `time.monotonic`; 0 while something is."""
-        return 0.0 if self._in_use else max(0.0, now_s - self._used_s)
+        """See `Exchanges.idle_s`."""
+        return self._exchanges.idle_s(now_s)
 
     async def pause(self) -> None:
-        """Stop it until something is asked of it, where its provider can and nothing is being asked. Never raises."""
-        async with self._one_pause:
-            if not self._in_use and not self._is_paused and self.is_running:
-                self._is_paused = await self._parts.process.pause()
-
-    @asynccontextmanager
-    async def _awake(self) -> AsyncIterator[None]:
-        """Inside it is not paused. Raises `ProtocolBroken` where it cannot be woken."""
-        self._in_use += 1
-        try:
-            async with self._one_pause:
-                if self._is_paused:
-                    try:
-                        await self._parts.process.unpause()
-                    except (SandboxRefused, SandboxStartFailed) as exc:
-                        raise ProtocolBroken("it could not be unpaused") from exc
-                    self._is_paused = False
-            yield
-        finally:
-            self._in_use -= 1
-            self._used_s = time.monotonic()
+        """See `Exchanges.pause`."""
+        await self._exchanges.pause(lambda: self.is_running)
 
     async def claim(
         self, *, generation: int, grant: str, random_seed: int, beginning: Beginning | None = None
@@ -229,7 +167,7 @@ class Sandbox:
         if beginning is not None:
             await anyio.to_thread.run_sync(self._parts.directory.link_contexts, dict(beginning.files))
             bind = BindRequest(bindings=list(beginning.bindings), starts_run=beginning.starts_run)
-            deadline_s = self._deadline_for(_size_of(beginning.bindings))
+            deadline_s = self._exchanges.deadline_for(_size_of(beginning.bindings))
         request = ClaimRequest(
             generation=generation,
             grant=grant,
@@ -241,14 +179,14 @@ class Sandbox:
         )
         async with self._killed_when_broken("was claimed"):
             reply = replies.parse(
-                replies.CLAIM, await self._ask("POST", "/claim", asdict(request), deadline_s=deadline_s)
+                replies.CLAIM, await self._exchanges.ask("POST", "/claim", asdict(request), deadline_s=deadline_s)
             )
             self._confinement = replies.confinement(reply)
-            self._generation = generation
+            self._exchanges.generation = generation
             if bind is None:
                 return []
             if reply.refused is not None:
-                raise _bind_error(Refused(reply.refused.code, reply.refused.message))
+                raise bind_error(Refused(reply.refused.code, reply.refused.message))
             if reply.bound is None:
                 raise ProtocolBroken("a claim without what it was to begin with")
             return replies.variables(reply.bound.variables, replies.MAX_BOUND_VARIABLES)
@@ -256,7 +194,7 @@ class Sandbox:
     async def replace_grant(self, grant: str) -> None:
         """Put the grant of a session's next run in place of the last. Idempotent. Raises `SandboxGone`."""
         async with self._killed_when_broken("received a grant"):
-            await self._ask("POST", "/grant", asdict(GrantRequest(grant=grant)))
+            await self._exchanges.ask("POST", "/grant", asdict(GrantRequest(grant=grant)))
 
     async def bind(
         self,
@@ -281,9 +219,11 @@ class Sandbox:
         request = asdict(BindRequest(bindings=list(bindings), starts_run=starts_run, as_variables=as_variables))
         async with self._killed_when_broken("bound contexts"):
             try:
-                body = await self._ask("POST", "/bind", request, deadline_s=self._deadline_for(_size_of(bindings)))
+                body = await self._exchanges.ask(
+                    "POST", "/bind", request, deadline_s=self._exchanges.deadline_for(_size_of(bindings))
+                )
             except Refused as exc:
-                raise _bind_error(exc) from exc
+                raise bind_error(exc) from exc
             return replies.variables(replies.parse(replies.BIND, body).variables, replies.MAX_BOUND_VARIABLES)
 
     async def run_cell(
@@ -329,7 +269,7 @@ class Sandbox:
         target = f"/cells/{quote(cell_id, safe='')}/output?stdout={after.stdout}&stderr={after.stderr}"
         async with self._killed_when_broken("told what a cell printed"):
             try:
-                return output_of(replies.parse(replies.OUTPUT, await self._ask("GET", target)), after)
+                return output_of(replies.parse(replies.OUTPUT, await self._exchanges.ask("GET", target)), after)
             except Refused as exc:
                 if exc.code is ErrorCode.NOT_FOUND:
                     return None
@@ -338,23 +278,23 @@ class Sandbox:
     async def interrupt(self, cell_id: CellId) -> None:
         """Raise `KeyboardInterrupt` in the cell, if it is running. Idempotent. Raises `SandboxGone`."""
         async with self._killed_when_broken("was interrupted"):
-            await self._ask("POST", "/interrupt", asdict(InterruptRequest(cell_id=cell_id)))
+            await self._exchanges.ask("POST", "/interrupt", asdict(InterruptRequest(cell_id=cell_id)))
 
     async def restart(self) -> None:
         """A fresh kernel with an empty namespace. Raises `SandboxGone`."""
         async with self._killed_when_broken("restarted its kernel"):
-            await self._ask("POST", "/restart", {}, deadline_s=self._patience.fork_s)
+            await self._exchanges.ask("POST", "/restart", {}, deadline_s=self._patience.fork_s)
 
     async def variables(self) -> list[Variable]:
         """What the namespace holds besides its own names, bounded. Raises `SandboxGone`, `SandboxBusy`."""
         async with self._killed_when_broken("listed its variables"):
-            body = await self._ask("GET", "/variables")
+            body = await self._exchanges.ask("GET", "/variables")
             return replies.variables(replies.parse(replies.VARIABLES, body).variables, MAX_VARIABLES_REPORTED)
 
     async def stats(self) -> SandboxStats:
         """What the sandbox says of itself. Raises `SandboxGone`."""
         async with self._killed_when_broken("told its stats"):
-            return replies.stats(replies.parse(replies.STATS, await self._ask("GET", "/stats")))
+            return replies.stats(replies.parse(replies.STATS, await self._exchanges.ask("GET", "/stats")))
 
     @asynccontextmanager
     async def read_value(
@@ -371,17 +311,17 @@ class Sandbox:
             SandboxGone: the sandbox died or broke the protocol, also while iterating.
         """
         target = f"/values/{quote(name, safe='')}?as={as_}&limit={limit_bytes}"
-        deadline_s = self._deadline_for(limit_bytes)
+        deadline_s = self._exchanges.deadline_for(limit_bytes)
         async with self._killed_when_broken("was read from"):
             try:
-                async with self._exchange("GET", target, deadline_s=deadline_s) as answer:
+                async with self._exchanges.exchange("GET", target, deadline_s=deadline_s) as answer:
                     stream = self._value_stream(answer, limit_bytes)
                     async with aclosing(stream.chunks):
                         yield stream
                         async for _ in stream.chunks:
                             pass
             except Refused as exc:
-                raise _value_error(exc, name, limit_bytes) from exc
+                raise value_error(exc, name, limit_bytes) from exc
 
     async def kill(self) -> None:
         """End it with everything in it and remove its directory; waits until that is done. Idempotent."""
@@ -462,7 +402,7 @@ class Sandbox:
         deadline_s = request.wall_limit_s + request.grace_s + self._patience.margin_s
         target = f"/cells/{quote(cell_id, safe='')}"
         async with self._killed_when_broken(f"ran cell {cell_id}", may_be_busy=False):
-            body = await self._ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
+            body = await self._exchanges.ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
             reply: CellReply = replies.parse(replies.CELL, body)
             result = replies.cell_result(reply, cell_id)
             self._unacknowledged = cell_id
@@ -479,41 +419,6 @@ class Sandbox:
         if not done.is_set():
             self._log.warning("sandbox_killed", reason="a cancelled cell went on", cell_id=cell_id)
             await self.kill()
-
-    def _deadline_for(self, size_bytes: int) -> float:
-        return self._patience.fork_s + size_bytes / self._patience.slowest_bytes_per_s
-
-    async def _ask(
-        self,
-        method: str,
-        target: str,
-        message: Mapping[str, object] | None = None,
-        *,
-        lane: Lane = "control",
-        deadline_s: float | None = None,
-    ) -> bytes:
-        """One exchange of JSON."""
-        deadline_s = self._patience.control_s if deadline_s is None else deadline_s
-        body = b"" if message is None else json.dumps(message).encode()
-        if len(body) > MAX_CONTROL_BODY_BYTES:
-            raise BadRequest(f"a request to a sandbox may have {MAX_CONTROL_BODY_BYTES} bytes, found {len(body)}")
-        async with self._exchange(method, target, body=body, lane=lane, deadline_s=deadline_s) as answer:
-            return await answer.read(MAX_CONTROL_BODY_BYTES)
-
-    @asynccontextmanager
-    async def _exchange(
-        self, method: str, target: str, *, deadline_s: float, body: bytes = b"", lane: Lane = "control"
-    ) -> AsyncIterator[Answer]:
-        headers = {} if self._generation is None else {GENERATION_HEADER: str(self._generation)}
-        exchange = Exchange(lane=lane, method=method, target=target, deadline_s=deadline_s, body=body, headers=headers)
-        async with self._awake(), self._parts.link.exchange(exchange) as answer:
-            if answer.status == 200:
-                yield answer
-            elif 400 <= answer.status < 600:
-                error = replies.parse(replies.ERROR, await answer.read(MAX_CONTROL_BODY_BYTES))
-                raise Refused(error.code, error.message)
-            else:
-                raise ProtocolBroken(f"an answer of status {answer.status}")
 
     def _value_stream(self, answer: Answer, limit_bytes: int) -> ValueStream:
         sha256 = replies.digest(answer.header(DIGEST_HEADER))
@@ -558,41 +463,9 @@ class Sandbox:
 
     def __repr__(self) -> str:
         state = "ended" if self._ended.is_set() else "ending" if self._ending else "running"
-        claimed = "warm" if self._generation is None else f"generation {self._generation}"
+        claimed = "warm" if self._exchanges.generation is None else f"generation {self._exchanges.generation}"
         return f"<Sandbox {self.sandbox_id} {self.isolation.level} {state}, {claimed}, {self._parts.link!r}>"
 
 
 def _size_of(bindings: Sequence[Binding]) -> int:
     return sum(file.size_bytes for binding in bindings for file in binding.files)
-
-
-def _bind_error(refused: Refused) -> BindRefused | Refused:
-    if refused.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE, ErrorCode.KERNEL_LOST, ErrorCode.NOT_FOUND):
-        return BindRefused(f"the sandbox could not bind what it was given: {refused.message}")
-    return refused
-
-
-def _value_error(refused: Refused, name: str, limit_bytes: int) -> RlmServiceError | Refused:
-    shown = replies.shown_to_people(name)[:80]
-    match refused.code:
-        case ErrorCode.NOT_FOUND:
-            return ValueMissing(f"the namespace has no variable named {shown!r}")
-        case ErrorCode.TOO_LARGE:
-            return ValueTooLarge(f"the value of {shown!r} is larger than the {limit_bytes} bytes asked for")
-        case ErrorCode.UNSERIALISABLE:
-            return ValueUnserialisable(f"the value of {shown!r} cannot be written in the form asked for")
-        case (
-            ErrorCode.BAD_REQUEST
-            | ErrorCode.NOT_CLAIMED
-            | ErrorCode.ALREADY_CLAIMED
-            | ErrorCode.STALE_GENERATION
-            | ErrorCode.BUSY
-            | ErrorCode.KERNEL_LOST
-            | ErrorCode.NOT_A_FILE
-            | ErrorCode.CHANGED
-            | ErrorCode.NO_ROOM
-            | ErrorCode.INTERNAL
-        ):
-            return refused
-        case _:
-            assert_never(refused.code)

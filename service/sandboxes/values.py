@@ -1,9 +1,20 @@
-"""What callers get back from a sandbox besides cell results, and what may go wrong with one value."""
+"""What callers give a sandbox and get back from it besides cells, and what may go wrong with one value."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from sandbox_image.protocol import Binding
 from service.errors import Fault, RlmServiceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What a namespace begins with; see `Sandbox.bind`."""
+
+    bindings: Sequence[Binding]
+    files: Mapping[str, Path]
+    starts_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

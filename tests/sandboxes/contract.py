@@ -17,8 +17,8 @@ from service.loop.values import CellResult, CellStatus
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, SandboxGone, Template
 from service.sandboxes.processes import descendants, identify
-from service.sandboxes.sandbox import Beginning, Sandbox
-from service.sandboxes.values import BindRefused, ValueMissing, ValueTooLarge, ValueUnserialisable
+from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.values import Beginning, BindRefused, ValueMissing, ValueTooLarge, ValueUnserialisable
 
 SMALL = Template(memory_bytes=512 << 20, tmp_bytes=32 << 20, processes=32, file_bytes=16 << 20)
 

@@ -12,9 +12,17 @@ import pytest
 
 from service.ids import CellId
 from service.sandboxes.opening import open_sandbox
+from service.sandboxes.patience import Patience
 from service.sandboxes.port import Measured, SandboxGone, Template
-from service.sandboxes.sandbox import Beginning, Patience, Sandbox
-from service.sandboxes.values import BindRefused, SandboxBusy, ValueMissing, ValueTooLarge, ValueUnserialisable
+from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.values import (
+    Beginning,
+    BindRefused,
+    SandboxBusy,
+    ValueMissing,
+    ValueTooLarge,
+    ValueUnserialisable,
+)
 from tests.sandboxes.scripted import (
     CAPTURED,
     Request,

@@ -18,11 +18,12 @@ from service.loop.values import CellStatus
 from service.sandboxes.bubblewrap import TELLING_FILES, Profile, bubblewrap_arguments
 from service.sandboxes.levels import LevelName
 from service.sandboxes.opening import open_sandbox
+from service.sandboxes.patience import Patience
 from service.sandboxes.pool import open_pool
 from service.sandboxes.port import Provider, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.sandboxes.process_provider import ProcessProvider, check_platform, sandbox_uids
 from service.sandboxes.processes import Identity, descendants, identify, send
-from service.sandboxes.sandbox import Patience, Sandbox
+from service.sandboxes.sandbox import Sandbox
 from service.sandboxes.tree_removal import remove_tree
 from tests.machine import READABLE_PYTHON
 from tests.sandboxes.contract import SMALL, SandboxContract, bind, fails_with, printed, run

@@ -44,8 +44,8 @@ from service.runs.sessions.sandbox_uses import SandboxUses
 from service.sandboxes.files import FileMissing, FileTooLarge, NotAFile
 from service.sandboxes.pool import Pool
 from service.sandboxes.port import SandboxGone, Template
-from service.sandboxes.sandbox import Beginning, Sandbox
-from service.sandboxes.values import BindRefused
+from service.sandboxes.sandbox import Sandbox
+from service.sandboxes.values import Beginning, BindRefused
 from service.store.blobs import Blobs
 from service.store.fences import NO_FENCE, Fence
 

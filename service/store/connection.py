@@ -16,28 +16,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
 from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-)
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import BadRequest
 from service.store.embedded import embedded_server
-from service.store.errors import StoreFailed, TenantErased
+from service.store.errors import StoreFailed
 from service.store.exchanges import Command as Command  # noqa: PLC0414  # callers know it from here
 from service.store.exchanges import Exchanges
 from service.store.exchanges import Part as Part  # noqa: PLC0414  # callers know it from here
@@ -45,6 +35,7 @@ from service.store.exchanges import Reply as Reply  # noqa: PLC0414  # callers k
 from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL, Hint, Hints
 from service.store.scripts import Script, load_script
+from service.store.translation import ScriptUnknown, place_of, translated
 
 CONNECTIONS = 32
 CONNECT_TIMEOUT_S = 5.0
@@ -66,7 +57,7 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
     """
     if redis_url is not None:
         pools = _pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1)
-        async with _connected(*pools, _nothing, _place(redis_url)) as store:
+        async with _connected(*pools, _nothing, place_of(redis_url)) as store:
             yield store
     else:
         async with (
@@ -175,7 +166,7 @@ class Store:
         assert isinstance(executed, list)
         for reply in executed:
             if isinstance(reply, RedisError):
-                raise _translated(reply, self._place) from reply
+                raise translated(reply, self._place, timeout_s=COMMAND_TIMEOUT_S) from reply
         return executed
 
     async def leave(self, *commands: Command) -> list[Reply]:
@@ -212,7 +203,7 @@ class Store:
         commands = [call.command() for call in calls]
         try:
             return await self._execute(commands, is_idempotent=is_idempotent)
-        except _ScriptUnknown:
+        except ScriptUnknown:
             bodies = {call.script.body for call in calls}
             await self._execute([("SCRIPT", "LOAD", body) for body in bodies], is_idempotent=True)
             return await self._execute(commands, is_idempotent=is_idempotent)
@@ -267,7 +258,7 @@ class Store:
                             raise
                         return await self._attempt(commands)
                 except (RedisError, OSError) as error:
-                    raise _translated(error, self._place, last_words) from error
+                    raise translated(error, self._place, timeout_s=COMMAND_TIMEOUT_S, last_words=last_words) from error
         raise AssertionError("a shielded scope does not swallow its body")
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
@@ -294,42 +285,3 @@ class ScriptCall:
             keys = [*(key for key, _ in self.fence.epochs), *keys]
             arguments = [len(self.fence.epochs), *(epoch for _, epoch in self.fence.epochs), *arguments]
         return ("EVALSHA", self.script.sha1, len(keys), *keys, *arguments)
-
-
-class _ScriptUnknown(StoreFailed):
-    """The server does not know the digest (it restarted): send the script and try again."""
-
-
-def _place(url: str) -> str:
-    """The server at a URL, without the credentials in it."""
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return f"the server at {shown} (RLM_REDIS_URL)"
-
-
-def _translated(error: RedisError | OSError, place: str, last_words: str = "") -> StoreFailed:
-    match error:
-        case NoScriptError():
-            return _ScriptUnknown("the server does not know a script")
-        case AuthenticationError() | AuthorizationError():
-            message = "the server refused the credentials in RLM_REDIS_URL"
-        case BusyLoadingError():
-            message = "the server is still loading its data; try again shortly"
-        case OutOfMemoryError():
-            message = "the server is out of memory; raise its maxmemory or delete old runs"
-        case ReadOnlyError():
-            message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
-        case RedisTimeoutError():
-            message = f"{place} did not answer within {COMMAND_TIMEOUT_S:.0f} s; check that it is not overloaded"
-        case RedisConnectionError() | OSError() if last_words:
-            message = f"its server ended and was started again; it had said: {last_words}"
-        case RedisConnectionError() | OSError():
-            message = f"{place} cannot be reached; check that it runs"
-        case _ if str(error).startswith("ERASED"):
-            return TenantErased("the tenant is erased: nothing can be kept for it any more")
-        case _ if str(error).startswith("MISCONF"):
-            message = "the server cannot write to its disk; check free space there"
-        case _:
-            # A server's error text names commands and keys, never values.
-            message = f"the server refused a command: {str(error)[:200]}"
-    return StoreFailed(f"the store failed: {message}")

@@ -120,7 +120,7 @@ class _Column:
     async def _seen_from_outside(self, pool: Pool, neighbour: Sandbox) -> list[Row]:
         sandbox = await self._acquire(pool)
         try:
-            return outside.rows(self._backend, TEMPLATE, sandbox, neighbour)
+            return outside.rows(self._backend, TEMPLATE, sandbox, neighbour, self._grants)
         finally:
             await pool.release(sandbox)
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from service.sandboxes.docker_profile import OVERHEAD_BYTES, PROCESSES_BESIDE_KERNEL, SESSION, SHM_BYTES
-from service.sandboxes.docker_provider import ContainerProcess
+from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.local_process import LocalProcess
 from service.sandboxes.port import Template
 from service.sandboxes.processes import descendants
@@ -48,8 +50,10 @@ class _Seen:
         return self.pids[-1]
 
 
-def rows(backend: Backend, template: Template, sandbox: Sandbox, neighbour: Sandbox) -> list[Row]:
-    """Two claimed sandboxes of one template, looked at."""
+def rows(
+    backend: Backend, template: Template, sandbox: Sandbox, neighbour: Sandbox, grants: Sequence[str]
+) -> list[Row]:
+    """Two claimed sandboxes of one template, looked at. Their `grants` are known to their supervisors alone."""
     if os.geteuid() != 0:
         return []
     ours, theirs = _seen(backend.name, sandbox), _seen(backend.name, neighbour)
@@ -61,6 +65,7 @@ def rows(backend: Backend, template: Template, sandbox: Sandbox, neighbour: Sand
         found.append(_row("mounts", _mount_faults(backend.name, template, ours.kernel)))
     if backend.name in (RUNC, RUNSC):
         found.append(_row("what the engine was told", _engine_faults(backend, template, sandbox)))
+        found.append(_row("no secret in what the engine knows", _secrets_told(backend, sandbox, grants)))
     return found
 
 
@@ -190,13 +195,9 @@ def _mounts(pid: int) -> Iterator[tuple[str, frozenset[str], str]]:
 
 def _engine_faults(backend: Backend, template: Template, sandbox: Sandbox) -> list[str]:
     with engine() as client:
-        (container,) = [
-            each
-            for each in containers_of(client, backend.directory)
-            if each["Labels"]["rlm.sandbox"] == sandbox.sandbox_id
-        ]
-        found: dict[str, Any] = client.inspect_container(container["Id"])
-        stats: dict[str, Any] = client.stats(container["Id"], stream=False, one_shot=True)
+        container_id = _container_of(client, backend, sandbox)
+        found: dict[str, Any] = client.inspect_container(container_id)
+        stats: dict[str, Any] = client.stats(container_id, stream=False, one_shot=True)
     host = found["HostConfig"]
     memory_bytes = template.memory_bytes + template.tmp_bytes + SHM_BYTES + OVERHEAD_BYTES
     told = {
@@ -223,3 +224,23 @@ def _engine_faults(backend: Backend, template: Template, sandbox: Sandbox) -> li
         "nobody attached": not any(found["Config"][name] for name in ("AttachStdin", "OpenStdin", "Tty")),
     }
     return [name for name, is_so in told.items() if not is_so]
+
+
+def _secrets_told(backend: Backend, sandbox: Sandbox, grants: Sequence[str]) -> list[str]:
+    """By what the engine keeps of a container, by its processes and by what it changed in its root."""
+    assert isinstance(backend.provider, DockerProvider)
+    secrets = {"the owner's key": backend.provider._launcher.owner_key}
+    secrets |= {f"grant {number}": grant for number, grant in enumerate(grants)}
+    with engine() as client:
+        container_id = _container_of(client, backend, sandbox)
+        told = repr((client.inspect_container(container_id), client.top(container_id), client.diff(container_id)))
+    return [f"{name} is told" for name, secret in secrets.items() if secret in told]
+
+
+def _container_of(client: docker.APIClient, backend: Backend, sandbox: Sandbox) -> str:
+    (found,) = [
+        str(each["Id"])
+        for each in containers_of(client, backend.directory)
+        if each["Labels"]["rlm.sandbox"] == sandbox.sandbox_id
+    ]
+    return found

@@ -10,9 +10,9 @@ and taken over after a crash, and a bug report is a list of events.
 
     cli · main        the command line; ASGI factories
     wiring            settings → adapters → use cases; owns every lifetime
+    settings          the environment, read once
     configuration     the operator's file: models, profiles, prompt packs
-    web · console · gateway
-                      the public API; pages (to come); the only door from a sandbox to a model
+    web · gateway     the public API; the only door from a sandbox to a model
     webhooks          tenants are told that their runs have ended
     runs              submit, drive, follow, cancel, take over, fork; sessions; the one metered call
     sandboxes · models · contexts · journal · ledger · tenants · metrics
@@ -20,7 +20,7 @@ and taken over after a crash, and a bug report is a list of events.
                       what Prometheus reads
     store             the Redis/Valkey connection, the embedded server, blobs
     loop              the RLM itself: events, commands, state machine, reply grammar, observations, prompt packs
-    ids · money · errors · settings
+    ids · money · errors
                       values that everybody may use
 
 Each room imports only from rooms below it, never from its siblings (import-linter keeps it so). What runs inside a

@@ -13,9 +13,9 @@ from pathlib import Path
 import anyio.to_thread
 
 from service.cli import exit_codes
-from service.cli.ask import AskOptions, check, limits_of
-from service.cli.asking import ask_service
+from service.cli.ask_command import ask_service
 from service.cli.exit_codes import ExitCode
+from service.cli.question import AskOptions, check, limits_of
 from service.cli.streams import flush_out, write_out
 from service.cli.visible import visible_text
 from service.configuration.file import read_configuration

@@ -116,8 +116,8 @@ def ask(
 
     The answer goes to stdout and nothing else does; progress goes to stderr.
     """
-    from service.cli.ask import AskOptions, check
     from service.cli.boundary import run_command, wants_colour
+    from service.cli.question import AskOptions, check
 
     options = AskOptions(
         question=question,
@@ -148,7 +148,7 @@ def ask(
     async def run() -> "ExitCode":
         question = check(options)
         # Takes a second, for which a mistyped path need not wait.
-        from service.cli.asking import ask_and_deliver
+        from service.cli.ask_command import ask_and_deliver
 
         return await ask_and_deliver(question, options)
 

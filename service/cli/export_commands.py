@@ -5,8 +5,8 @@ from pathlib import Path
 
 import anyio
 
-from service.cli.answers import print_answer, save_answer
 from service.cli.boundary import without_warm_sandboxes
+from service.cli.delivery import print_chunks, save_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
 from service.cli.streams import write_out
@@ -27,9 +27,9 @@ async def export_run(text: str, *, out: Path | None, inline_bytes: int) -> ExitC
         rooms = service.runs.rooms
         lines = export_lines(rooms, await find_export(rooms, run_id), inline_bytes=inline_bytes)
         if out is None:
-            await print_answer(lines)
+            await print_chunks(lines)
         else:
-            await save_answer(lines, out)
+            await save_chunks(lines, out)
     return ExitCode.ANSWERED
 
 

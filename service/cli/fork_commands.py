@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from service.cli.answers import print_answer
 from service.cli.boundary import without_warm_sandboxes
+from service.cli.delivery import print_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
 from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
@@ -56,7 +56,7 @@ async def fork_run(options: ForkOptions) -> ExitCode:
             service.leave_at_once()
         elif finished.answer is not None:
             with delivering(run_id):
-                await print_answer(runs.answer_chunks(run_id))
+                await print_chunks(runs.answer_chunks(run_id))
         return code_of(finished)
 
 

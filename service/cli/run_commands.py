@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
-from service.cli.answers import inline_answer, print_answer
 from service.cli.boundary import without_warm_sandboxes
+from service.cli.delivery import inline_answer, print_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_ends import code_of
 from service.cli.screen import open_listing
@@ -39,7 +39,7 @@ async def show_run(text: str, *, as_json: bool, answer_only: bool) -> ExitCode:
             blob = None if view.answer is None else service.blobs.path(view.answer.sha256)
             print_json(describe_run(view) | await inline_answer(view.answer, service.runs.answer_chunks(run_id), blob))
         elif answer_only:
-            await print_answer(service.runs.answer_chunks(run_id))
+            await print_chunks(service.runs.answer_chunks(run_id))
         elif as_json:
             print_json(describe_run(view))
         else:

@@ -42,7 +42,7 @@ READ_BYTES = 4 << 20
 READS_AT_ONCE = 8
 """Reads between two looks at whether the caller has given up."""
 
-Source = Path | AsyncIterator[bytes] | Document | Recoded
+Payload = Path | AsyncIterator[bytes] | Document | Recoded
 """Bytes as they are, in a file or as they come; or what becomes UTF-8 text only while it is taken in."""
 
 _CREATE = load_script("service.contexts", "create.lua", leaves_keys=True)
@@ -77,7 +77,7 @@ class Contexts:
         """
         return await self.put(name or path.name, kind_of(path), path)
 
-    async def put(self, name: str, kind: FileKind, source: Source) -> Context:
+    async def put(self, name: str, kind: FileKind, payload: Payload) -> Context:
         """Keep a payload as what it is said to be.
 
         Raises:
@@ -85,34 +85,34 @@ class Contexts:
         """
         match kind:
             case "text":
-                return await self.put_text(name, source)
+                return await self.put_text(name, payload)
             case "json":
-                return await self.put_json(name, source)
+                return await self.put_json(name, payload)
             case "json_lines":
-                return await self.put_json_lines(name, source)
+                return await self.put_json_lines(name, payload)
             case _:
                 assert_never(kind)
 
-    async def put_text(self, name: str, source: Source, *, life: Life = Life.KEPT) -> Context:
+    async def put_text(self, name: str, payload: Payload, *, life: Life = Life.KEPT) -> Context:
         """Keep a text, byte-exactly.
 
         Raises:
             BadRequest: not UTF-8, with a NUL in it, or empty.
         """
-        part, facts = await self._text(name, source)
+        part, facts = await self._text(name, payload)
         return await self._keep(name, "text", [part], facts, life=life)
 
-    async def put_json_lines(self, name: str, source: Source) -> Context:
+    async def put_json_lines(self, name: str, payload: Payload) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
-        ref, facts = await self._scanned(name, source, JsonLinesScan(name), "json")
+        ref, facts = await self._scanned(name, payload, JsonLinesScan(name), "json")
         return await self._keep(name, "json_lines", [_part(name, ref)], facts)
 
-    async def put_json(self, name: str, source: Source, *, life: Life = Life.KEPT) -> Context:
+    async def put_json(self, name: str, payload: Payload, *, life: Life = Life.KEPT) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
         preview = Preview()
         with self._blobs.writer(LARGEST_JSON_BYTES) as writer, self._blobs.writer() as image:
             try:
-                await self._pour(name, source, writer, preview)
+                await self._pour(name, payload, writer, preview)
             except BlobTooLarge as error:
                 raise BadRequest(
                     f"{name}: a JSON document may have {LARGEST_JSON_BYTES} bytes; split it, or store it as JSON lines"
@@ -132,7 +132,7 @@ class Contexts:
     async def put_named_texts(
         self,
         name: str,
-        parts: Sequence[tuple[str, Source]],
+        parts: Sequence[tuple[str, Payload]],
         *,
         leave_out: Callable[[BadRequest], None] | None = None,
         progress: Callable[[int, int], None] = lambda _done, _of: None,
@@ -156,10 +156,10 @@ class Contexts:
         kept: list[Part] = []
         preview: dict[str, str] = {}
         with self._blobs.batch() as batch:
-            for done, (part, source) in enumerate(parts):
+            for done, (part, payload) in enumerate(parts):
                 progress(done, len(parts))
                 try:
-                    stored, text = await self._part_of_many(part, source, batch)
+                    stored, text = await self._part_of_many(part, payload, batch)
                 except BadRequest as error:
                     if leave_out is None:
                         raise
@@ -171,13 +171,13 @@ class Contexts:
             await self._blobs.in_thread(batch.commit)
         return await self._keep(name, "named_texts", kept, _dict_facts(preview, len(kept)))
 
-    async def take_part(self, name: str, source: Source) -> tuple[Part, str]:
+    async def take_part(self, name: str, payload: Payload) -> tuple[Part, str]:
         """Keep the payload of a part of a context that is yet to be; the part, and its first characters.
 
         Raises:
             BadRequest: it is not UTF-8 text.
         """
-        part, facts = await self._text(name, source, may_be_empty=True)
+        part, facts = await self._text(name, payload, may_be_empty=True)
         return part, facts.preview
 
     async def keep_parts(self, context_id: ContextId, name: str, parts: Sequence[tuple[Part, str]]) -> Context:
@@ -275,12 +275,12 @@ class Contexts:
                     return
         raise StoreFailed(f"blob {part.sha256} is no longer the list that was stored; restore it")
 
-    async def _part_of_many(self, name: str, source: Source, batch: BlobBatch) -> tuple[Part, Facts]:
+    async def _part_of_many(self, name: str, payload: Payload, batch: BlobBatch) -> tuple[Part, Facts]:
         """A small file waits in the batch, with one look and in one thread; whatever else is kept at once."""
-        if isinstance(source, Path):
+        if isinstance(payload, Path):
 
             def take() -> tuple[Part, Facts] | None:
-                data = _read_small(source, name)
+                data = _read_small(payload, name)
                 if data is None:
                     return None
                 scan = TextScan(name)
@@ -291,44 +291,44 @@ class Contexts:
             taken = await self._blobs.in_thread(take)
             if taken is not None:
                 return taken
-        return await self._text(name, source, may_be_empty=True)
+        return await self._text(name, payload, may_be_empty=True)
 
-    async def _text(self, name: str, source: Source, *, may_be_empty: bool = False) -> tuple[Part, Facts]:
+    async def _text(self, name: str, payload: Payload, *, may_be_empty: bool = False) -> tuple[Part, Facts]:
         scan = TextScan(name)
-        ref, facts = await self._scanned(name, source, scan, "text", may_be_empty=may_be_empty)
+        ref, facts = await self._scanned(name, payload, scan, "text", may_be_empty=may_be_empty)
         image = await self._images.of(ref, facts.length, scan.encoding)
         return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes, image=image), facts
 
     async def _scanned(
-        self, name: str, source: Source, scan: Scan, media: Media, *, may_be_empty: bool = False
+        self, name: str, payload: Payload, scan: Scan, media: Media, *, may_be_empty: bool = False
     ) -> tuple[BlobRef, Facts]:
         with self._blobs.writer() as writer:
-            await self._pour(name, source, writer, scan)
+            await self._pour(name, payload, writer, scan)
             facts = await self._blobs.in_thread(scan.finish)
             if facts.length == 0 and not may_be_empty:
                 raise _empty(name)
             return await self._blobs.in_thread(lambda: writer.commit(media)), facts
 
-    async def _pour(self, name: str, source: Source, writer: BlobWriter, scan: Scan | Preview) -> None:
-        """Lead the source past the scan into the blob, a few pieces at a time."""
+    async def _pour(self, name: str, payload: Payload, writer: BlobWriter, scan: Scan | Preview) -> None:
+        """Lead the payload past the scan into the blob, a few pieces at a time."""
         check_name(name)
 
         def take(chunk: bytes) -> None:
             scan.feed(chunk)
             writer.write(chunk)
 
-        if isinstance(source, Path):
-            file = await self._blobs.in_thread(lambda: _open(source, name))
+        if isinstance(payload, Path):
+            file = await self._blobs.in_thread(lambda: _open(payload, name))
             try:
                 while await self._blobs.in_thread(lambda: _take_some(file, take)):
                     pass
             finally:
                 file.close()
-        elif isinstance(source, Document | Recoded):
-            async with source.opened(name) as chunks:
+        elif isinstance(payload, Document | Recoded):
+            async with payload.opened(name) as chunks:
                 await self._pour(name, chunks, writer, scan)
         else:
-            async for gathered in gather(source):
+            async for gathered in gather(payload):
                 await self._blobs.in_thread(partial(take, gathered))
 
     async def _keep(

@@ -412,13 +412,13 @@ def test_the_demo_finds_its_number(command_line: CommandLine, tmp_path: Path) ->
 
 ON_A_TERMINAL = """
 import anyio
-from service.cli.answers import print_answer
+from service.cli.delivery import print_chunks
 
 async def chunks():
     yield b"one \\x1b[2Jtwo \\xf0\\x9f"
     yield b"\\x8e\\x89 three\\nfour"
 
-anyio.run(print_answer, chunks())
+anyio.run(print_chunks, chunks())
 """
 
 

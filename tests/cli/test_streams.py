@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from service.cli.answer_file import check_target
+from service.cli.out_file import check_target
 from service.errors import BadRequest
 from tests.cli.conftest import PROGRAM, CommandLine, Done
 from tests.cli.test_commands import QUESTION, SCRIPTED, read_terminal
@@ -130,13 +130,13 @@ def test_a_full_disk_is_told(command_line: CommandLine, tmp_path: Path) -> None:
 
 ENDS_WITH_A_NEWLINE = """
 import anyio
-from service.cli.answers import print_answer
+from service.cli.delivery import print_chunks
 
 async def chunks():
     yield b"one"
     yield b"\\n"
 
-anyio.run(print_answer, chunks())
+anyio.run(print_chunks, chunks())
 """
 
 

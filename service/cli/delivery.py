@@ -1,4 +1,4 @@
-"""Getting an answer of any size out: to stdout as it is, to a file, or into one JSON object."""
+"""Getting an answer or an export of any size out: to stdout as it is, to a file, or an answer into one JSON object."""
 
 import codecs
 import json
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from service.cli.answer_file import check_target
+from service.cli.out_file import check_target
 from service.cli.streams import OutputLost, flush_out, is_terminal, write_out, write_out_bytes
 from service.cli.visible import visible_text
 from service.loop.values import BlobRef
@@ -20,7 +20,7 @@ INLINE_BYTES = 1 << 20
 """A larger answer stands in the JSON object as the path of its blob."""
 
 
-async def print_answer(chunks: AsyncIterator[bytes]) -> None:
+async def print_chunks(chunks: AsyncIterator[bytes]) -> None:
     """To stdout: byte for byte into a pipe or a file, made safe to look at on a terminal, whose line it ends there.
 
     Raises:
@@ -37,12 +37,12 @@ async def print_answer(chunks: AsyncIterator[bytes]) -> None:
     await _blocking(flush_out)
 
 
-async def save_answer(chunks: AsyncIterator[bytes], given: Path) -> None:
-    """To a file, which is either the whole answer or as it was before.
+async def save_chunks(chunks: AsyncIterator[bytes], given: Path) -> None:
+    """To a file, which is either the whole of it or as it was before.
 
     Raises:
         BadRequest: the file cannot be written any more.
-        OutputLost: it did not take the answer.
+        OutputLost: it did not take it.
     """
     target = check_target(given)
     try:

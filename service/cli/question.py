@@ -1,6 +1,6 @@
 """`ask`: everything that can be wrong with what was typed, found before anything is started.
 
-Nothing heavy is imported here, so that a mistyped path is answered at once; `asking` goes on from there.
+Nothing heavy is imported here, so that a mistyped path is answered at once; `ask_command` goes on from there.
 """
 
 import json
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from service.cli.answer_file import check_target
 from service.cli.inputs import Found, Reading, find_sources
+from service.cli.out_file import check_target
 from service.configuration.file import read_configuration
 from service.contexts.encodings import given_encoding
 from service.errors import BadRequest

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from service.cli.answers import inline_answer, print_answer, save_answer
-from service.cli.ask import AskOptions, Question
+from service.cli.delivery import inline_answer, print_chunks, save_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, StoredContext
 from service.cli.progress import Line, Style
+from service.cli.question import AskOptions, Question
 from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
 from service.cli.screen import open_screen
 from service.cli.storing import Telling, store_sources
@@ -82,7 +82,7 @@ async def _check_before_storing(service: Service, question: Question) -> None:
 
 async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, options: AskOptions) -> None:
     if answer is not None and options.out is not None:
-        await save_answer(service.runs.answer_chunks(asked.run_id), options.out)
+        await save_chunks(service.runs.answer_chunks(asked.run_id), options.out)
     if options.as_json:
         described = describe_run(await service.runs.show(asked.run_id))
         blob = None if answer is None else service.blobs.path(answer.sha256)
@@ -92,4 +92,4 @@ async def _deliver(service: Service, asked: Asked, answer: BlobRef | None, optio
         print_json(described | inline)
         flush_out()
     elif answer is not None and options.out is None:
-        await print_answer(service.runs.answer_chunks(asked.run_id))
+        await print_chunks(service.runs.answer_chunks(asked.run_id))

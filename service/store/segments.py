@@ -20,10 +20,10 @@ from service.store.scripts import load_fenced_script
 
 OPEN_BYTES = 8 << 20
 """Values in the store itself; what is beyond is sealed."""
-SEGMENT_BYTES = 4 << 20
-"""About as much is moved at once."""
+SEGMENT_BYTES = 512 << 10
+"""About as much is moved at once. Whoever reads some entries of a segment reads it whole."""
 LARGEST_SEGMENT_BYTES = 64 << 20
-ENTRIES_AT_ONCE = 500
+ENTRIES_AT_ONCE = 100
 SEALED = ":sealed"
 
 _SEAL = load_fenced_script("service.store", "seal.lua")

@@ -124,9 +124,7 @@ class AuditLog:
             try:
                 body = _BODY.validate_json(text)
             except ValidationError as error:
-                raise StoreFailed(
-                    "an audit record has an unknown form: `rlm-service audit verify` says more"
-                ) from error
+                raise StoreFailed("an audit record has an unknown form: verify the log to see which") from error
             found.append(AuditRecord(number=body.number, at=body.at, deed=body.deed, digest=digest))
         return found
 

@@ -18,15 +18,8 @@ from service.web.openapi.payloads import streamed_too
 from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
 from service.web.preferences import wants_events
-from service.web.sessions.shapes import (
-    CellGiven,
-    ElsewhereShown,
-    PrintedShown,
-    ShownCell,
-    ShownSession,
-    shown_cell,
-    shown_session,
-)
+from service.web.sessions.cell_shapes import CellGiven, ElsewhereShown, PrintedShown, ShownCell, shown_cell
+from service.web.sessions.shapes import ShownSession, shown_session
 from service.web.sessions.uses import SessionUses, SessionUsesOfCaller
 
 router = open_router(Scope.SESSIONS, tag="sessions")

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
+from service.contexts.json_counts import MOST_VALUES, count_values
 from service.errors import BadRequest, Fault, RlmServiceError
-from service.web.json_counts import MOST_VALUES, count_values
 
 AnyShape = TypeVar("AnyShape", bound=BaseModel)
 

@@ -6,9 +6,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from service.contexts.json_counts import MOST_VALUES
 from service.web import bodies
 from service.web.bodies import NATIVE_BODY_BYTES, Inbound, ReplicaBusy
-from service.web.json_counts import MOST_VALUES
 from tests.web.serving import Served
 from tests.web.test_callers import exchange
 

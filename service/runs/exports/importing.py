@@ -188,13 +188,13 @@ async def _lines(chunks: AsyncIterator[bytes], read: _Read) -> AsyncIterator[tup
         rest = bytearray(last)
         for text in whole:
             number += 1
-            line = read_line(bytes(text), number)
+            line = await read_line(bytes(text), number)
             read.held_bytes += 0 if isinstance(line, PieceLine) else len(text)
             if read.held_bytes > MOST_HELD_BYTES:
                 raise BadRequest(f"an export may have {MOST_HELD_BYTES} bytes besides its payloads")
             yield number, line
     if rest.strip():
-        yield number + 1, read_line(bytes(rest), number + 1)
+        yield number + 1, await read_line(bytes(rest), number + 1)
 
 
 def _take(read: _Read, line: Line, number: int) -> None:

@@ -12,9 +12,11 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from service.contexts.json_counts import MOST_VALUES, count_values
 from service.errors import BadRequest
 from service.journal.codec import encode
 from service.journal.values import CellRecord
@@ -24,6 +26,8 @@ FORMAT: Literal["rlm-run/1"] = "rlm-run/1"
 PIECE_BYTES = 1 << 20
 MOST_HELD_BYTES = 64 << 20
 """Of all lines but pieces, which whoever reads an export holds; so no line is longer."""
+READ_INLINE_BYTES = 64 << 10
+"""A longer line is read in a thread."""
 MOST_PARTS = 10_000
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -101,8 +105,16 @@ def written_event(event: Event) -> bytes:
     return b'{"line":"event","event":%s}\n' % encode(event)
 
 
-def read_line(text: bytes, number: int) -> Line:
-    """Raises `BadRequest` naming the line that is none."""
+async def read_line(text: bytes, number: int) -> Line:
+    """A long one is read in a thread. Raises `BadRequest` naming the line that is none."""
+    if len(text) <= READ_INLINE_BYTES:
+        return _read_line(text, number)
+    return await anyio.to_thread.run_sync(_read_line, text, number)
+
+
+def _read_line(text: bytes, number: int) -> Line:
+    if count_values(text, MOST_VALUES) > MOST_VALUES:
+        raise BadRequest(f"line {number} of the export has more than {MOST_VALUES} values")
     try:
         return _LINE.validate_python(from_json(text, allow_inf_nan=False))
     except ValidationError as error:

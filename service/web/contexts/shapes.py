@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from service.contexts.json_counts import MOST_VALUES
 from service.contexts.open_contexts import OpenContext
 from service.contexts.values import Context, Part
-from service.web.json_counts import MOST_VALUES
 from service.web.shapes import MAX_NAME_CHARS, Shape, Shown, example
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS)]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from service.contexts.json_counts import MOST_VALUES
 from service.contexts.values import Context
 from service.errors import BadRequest
 from service.ids import KeyId, RunId, new_id
 from service.journal.values import RunAlreadyFinished
 from service.runs.exports.exporting import export_lines, find_export
 from service.runs.exports.importing import Importer, import_run
+from service.runs.exports.lines import read_line
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
 from service.runs.replay.replaying import replay
@@ -210,3 +212,11 @@ async def test_only_what_stands_for_itself_is_exported(tmp_path: Path) -> None:
         second = await on.play(await on.request("four", session_id=session_id))
         with pytest.raises(BadRequest, match="others had left"):
             await find_export(on.service.runs.rooms, second.run_id)
+
+
+async def test_a_line_of_too_many_values_is_refused_before_it_is_decoded() -> None:
+    """Each would be an object in memory, and a line may have 64 MB."""
+    with pytest.raises(BadRequest, match=f"line 7 of the export has more than {MOST_VALUES} values"):
+        await read_line(b'{"line":"event","event":[' + b"[]," * MOST_VALUES + b"0]}", 7)
+    with pytest.raises(BadRequest, match="line 7 of the export is none of"):
+        await read_line(b'{"line":"event","event":"' + b"[]," * MOST_VALUES + b'"}', 7)

@@ -1,4 +1,4 @@
-"""How many values a JSON body has, told before it is decoded.
+"""How many values a JSON text has, told before it is decoded.
 
 The decoder makes an object of each value, however small, and holds the interpreter's lock until it has made all of
 them: 64 MB of `[],[],[],…` would be 20 million lists, gigabytes of memory, and seconds in which nobody else is
@@ -7,7 +7,8 @@ answered. Counting is done in small pieces and makes nothing that stays.
 
 PIECE_BYTES = 64 << 10
 MOST_VALUES = 100_000
-"""Of a body: strings, numbers, lists, objects. What is more is stored as JSON lines, which are read one by one."""
+"""Of a body, or of a line of an export: strings, numbers, lists, objects. What is more is stored as JSON lines, which
+are read one by one."""
 
 
 def count_values(payload: bytes, most: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-from service.store.embedded import find_server
+from service.store.server_program import find_server
 
 READY_DEADLINE_S = 60
 LOOK_EVERY_S = 0.01

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store.embedded import find_server
+from service.store.server_program import find_server
 from tests.cli.conftest import PROGRAM, CommandLine
 
 SCRIPTED = ("--model", "scripted/root", "--sub-model", "scripted/sub")

@@ -17,8 +17,9 @@ import pytest
 
 from service.errors import BadRequest
 from service.store.connection import Store, open_store
-from service.store.embedded import SOCKET, find_server
+from service.store.embedded import SOCKET
 from service.store.errors import StoreFailed
+from service.store.server_program import find_server
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,9 @@ from service.ids import SandboxId, new_id
 from service.sandboxes.directory import create_session_directory
 from service.sandboxes.docker_launcher import Launcher, Lease
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.containers import Containers, Refused
+from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import CALLS_AT_ONCE, Engine
+from service.sandboxes.launcher.held import Refused
 from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     CapabilitiesRequest,

@@ -33,8 +33,9 @@ from service.sandboxes.directory import create_session_directory
 from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.containers import Containers, Refused
+from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import Engine
+from service.sandboxes.launcher.held import Refused
 from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     MAX_LINE_BYTES,

@@ -8,10 +8,10 @@ as a child of the service on the embedded default.
     protocol     the requests and replies, strict; both sides import it
     wire         one JSON object a line, bounded, on a deadline
     server       who may speak, which request does what, and the lease a caller holds on a sandbox
-    containers   the sandboxes there are, by id: start, end, reconcile
+    containers   the sandboxes there are: start, end, reconcile; held: those that are known, by id
     bounds       what the operator lets the client have
     staging      session directories, safe from a client that swaps them while the engine mounts
-    reconciling  which containers must go, as a pure function
+    reconciling  which containers must go, as a pure function; orphans: whose owner is dead
     owners       whose a sandbox is
     uids         a uid of its own for each sandbox
     turns        of one client only so many requests at once, so that another finds the engine free

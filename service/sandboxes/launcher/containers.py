@@ -4,53 +4,25 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import structlog
 
-from service.ids import is_id
-from service.sandboxes.directory import is_disowned, orphaned
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, FoundImage, Usage
+from service.sandboxes.launcher.held import Held, HeldSandboxes, Refused
+from service.sandboxes.launcher.orphans import orphans_among
 from service.sandboxes.launcher.owners import is_same_owner, owner_of
 from service.sandboxes.launcher.protocol import StartRequest
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
 from service.sandboxes.launcher.staging import PLACE, NotStaged, Stage, check_seen, opened_session
-from service.sandboxes.launcher.uids import Uids
+from service.sandboxes.launcher.uids import MAPPED_UIDS, OWN_UIDS, Uids
 
 RECONCILE_INTERVAL_S = 30.0
-OWN_UIDS = range(910_000_000, 910_000_000 + (1 << 20))
-MAPPED_UIDS = range(20_000, 60_000)
-"""Inside a user namespace around all containers, which is at least 65,536 wide."""
-
 _log = structlog.get_logger(__name__)
-
-
-class Refused(Exception):
-    """The request cannot be granted; the message says why and what to do."""
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A sandbox whose container is known."""
-
-    sandbox_id: str
-    container_id: str
-    pid: int
-    uid: int | None
-    deadline_s: int
-    owner: str
-    """`owners.owner_of` its key."""
-    is_ours: bool
-    """Leased from this launcher. Another one may serve the same directory, and what it leased is only known here."""
-    exit_status: int | None = None
-    leases: int = 0
-    """Connections that hold it."""
-    ended: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Containers:
@@ -76,13 +48,12 @@ class Containers:
         """One of our own uid may do all that we may: nothing is to be kept from it."""
         self._now = now
         self._has_reconciled = False
-        self._held: dict[str, Held] = {}
+        self._held = HeldSandboxes(now=now, on_end=self._release_uid)
         self._starting: set[str] = set()
         self._locks: dict[str, anyio.Lock] = {}
         """One of start and kill at a time for a sandbox, so that a kill leaves nothing that was about to start."""
         self._one_reconciling = anyio.Lock()
         """A sandbox is taken up once."""
-        self._deadlines_changed = anyio.Event()
         self._uids: Uids | None = None
 
     @property
@@ -123,26 +94,23 @@ class Containers:
             held = self._held.get(sandbox_id)
             is_leased = held is not None and held.leases > 0
             if is_leased or not await anyio.to_thread.run_sync(
-                _orphans, self._sessions, [sandbox_id], self._client_uid
+                orphans_among, self._sessions, [sandbox_id], self._client_uid
             ):
                 raise Refused(f"sandbox {sandbox_id} is not reaped: its owner lives")
             await self._end(sandbox_id, None)
 
     async def pause(self, sandbox_id: str, owner: str) -> None:
-        await self._engine.pause(self.held(sandbox_id, owner).container_id)
+        await self._engine.pause(self._held.of(sandbox_id, owner).container_id)
 
     async def unpause(self, sandbox_id: str, owner: str) -> None:
-        await self._engine.unpause(self.held(sandbox_id, owner).container_id)
+        await self._engine.unpause(self._held.of(sandbox_id, owner).container_id)
 
     async def usage(self, sandbox_id: str, owner: str) -> Usage:
-        return await self._engine.usage(self.held(sandbox_id, owner).container_id)
+        return await self._engine.usage(self._held.of(sandbox_id, owner).container_id)
 
     def held(self, sandbox_id: str, owner: str) -> Held:
-        """The owner's. Raises `Refused`, with the same words for another's as for none."""
-        held = self._held.get(sandbox_id)
-        if held is None or not is_same_owner(held.owner, owner):
-            raise Refused(f"no sandbox {sandbox_id} runs")
-        return held
+        """See `HeldSandboxes.of`."""
+        return self._held.of(sandbox_id, owner)
 
     @contextmanager
     def leased(self, held: Held) -> Iterator[None]:
@@ -167,15 +135,15 @@ class Containers:
             await anyio.sleep(pause_s(failures))
             if not failures:
                 with anyio.move_on_after(RECONCILE_INTERVAL_S):
-                    await self._wait_for_deadline()
+                    await self._held.wait_for_deadline()
 
     async def reconcile(self) -> None:
         """Take up what runs and is not known yet, remove what must go. Raises `EngineFailed`."""
         async with self._one_reconciling:
-            known = list(self._held.values())  # before the engine is asked: what starts meanwhile is not missing
+            known = list(self._held)  # before the engine is asked: what starts meanwhile is not missing
             found = await self._engine.found(self.label)
             ids = [container.sandbox_id for container in found]
-            orphans = await anyio.to_thread.run_sync(_orphans, self._sessions, ids, self._client_uid)
+            orphans = await anyio.to_thread.run_sync(orphans_among, self._sessions, ids, self._client_uid)
             doomed = to_remove(found, starting=frozenset(self._starting), orphans=orphans, now_s=self._now())
             for container in found:
                 try:
@@ -188,14 +156,14 @@ class Containers:
             there = {container.container_id for container in found}
             for held in known:
                 if held.container_id not in there:
-                    self._forget(held, exit_status=255)
+                    self._held.forget(held, exit_status=255)
             self._has_reconciled = True
 
     async def attach(self, sandbox_id: str, owner: str) -> Held:
         """The owner's that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
         if sandbox_id not in self._held:
             await self.reconcile()
-        held = self.held(sandbox_id, owner)
+        held = self._held.of(sandbox_id, owner)
         held.is_ours = True
         return held
 
@@ -207,9 +175,9 @@ class Containers:
                 if ending is None:
                     await self.reconcile()
                     continue
-                held = next((held for held in self._held.values() if held.container_id == ending.container_id), None)
+                held = next((held for held in self._held if held.container_id == ending.container_id), None)
                 if held is not None:
-                    self._forget(held, exit_status=ending.exit_status)
+                    self._held.forget(held, exit_status=ending.exit_status)
                     await self._engine.remove(held.container_id)
             except anyio.EndOfStream:
                 return
@@ -223,7 +191,7 @@ class Containers:
 
     async def kill_ours(self) -> None:
         """All that was leased here; what fails is left to the next launcher."""
-        for held in list(self._held.values()):
+        for held in list(self._held):
             if not held.is_ours:
                 continue
             try:
@@ -237,7 +205,7 @@ class Containers:
         if held is not None:
             if owner is None or is_same_owner(held.owner, owner):
                 await self._engine.remove(held.container_id)
-                self._forget(held, exit_status=137)
+                self._held.forget(held, exit_status=137)
             return
         # Unknown here, but perhaps there: the launcher may have been started anew in between.
         for container in await self._engine.found(self.label):
@@ -245,7 +213,7 @@ class Containers:
                 await self._engine.remove(container.container_id)
 
     def _check_bounds(self, request: StartRequest) -> None:
-        refusal = self._bounds.refusal(request, sandboxes=len(self._held.keys() | self._starting))
+        refusal = self._bounds.refusal(request, sandboxes=len(self._held.ids | self._starting))
         if refusal is not None:
             raise Refused(refusal)
 
@@ -260,7 +228,7 @@ class Containers:
             except NotStaged:
                 with anyio.CancelScope(shield=True):
                     await self._engine.remove(held.container_id)
-                    self._forget(held, exit_status=255)
+                    self._held.forget(held, exit_status=255)
                 raise
             return held
 
@@ -296,38 +264,30 @@ class Containers:
             owner=owner,
             is_ours=True,
         )
-        self._held[request.sandbox_id] = held
-        self._deadlines_changed.set()
-        self._deadlines_changed = anyio.Event()
+        self._held.add(held)
         try:
             held.pid = await self._engine.start(container_id)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove(container_id)
-                self._forget(held, exit_status=255)
+                self._held.forget(held, exit_status=255)
             raise
         _log.info("sandbox_started", sandbox_id=request.sandbox_id, runtime=request.runtime, uid=uid)
         return held
-
-    async def _wait_for_deadline(self) -> None:
-        """Until the first deadline there is, also one that comes while this waits."""
-        while True:
-            changed = self._deadlines_changed
-            deadlines = [held.deadline_s for held in self._held.values()]
-            with anyio.move_on_after(min(deadlines) - self._now() if deadlines else None) as until_first:
-                await changed.wait()
-            if until_first.cancelled_caught:
-                return
 
     async def _usable_uids(self) -> Uids:
         if self._uids is None:
             facts = await self._engine.facts()
             if self._uids is None:
                 self._uids = Uids(OWN_UIDS if facts.own_uids else MAPPED_UIDS)
-                for held in self._held.values():
+                for held in self._held:
                     if held.uid is not None:
                         self._uids.hold(held.uid)
         return self._uids
+
+    def _release_uid(self, held: Held) -> None:
+        if self._uids is not None and held.uid is not None:
+            self._uids.release(held.uid)
 
     async def _take_up(self, container: FoundContainer) -> None:
         """One that an earlier launcher started; its owner lives and will attach."""
@@ -337,14 +297,16 @@ class Containers:
         pid = await self._engine.pid(container.container_id)
         if container.uid is not None:
             uids.hold(container.uid)
-        self._held[container.sandbox_id] = Held(
-            sandbox_id=container.sandbox_id,
-            container_id=container.container_id,
-            pid=pid,
-            uid=container.uid,
-            deadline_s=container.deadline_s,
-            owner=container.owner,
-            is_ours=False,
+        self._held.add(
+            Held(
+                sandbox_id=container.sandbox_id,
+                container_id=container.container_id,
+                pid=pid,
+                uid=container.uid,
+                deadline_s=container.deadline_s,
+                owner=container.owner,
+                is_ours=False,
+            )
         )
         _log.info("sandbox_taken_up", sandbox_id=container.sandbox_id)
 
@@ -352,18 +314,8 @@ class Containers:
         await self._engine.remove(container.container_id)
         held = self._held.get(container.sandbox_id)
         if held is not None and held.container_id == container.container_id:
-            self._forget(held, exit_status=137)
+            self._held.forget(held, exit_status=137)
         _log.info("sandbox_container_removed", sandbox_id=container.sandbox_id, ran=container.runs)
-
-    def _forget(self, held: Held, *, exit_status: int) -> None:
-        """It has ended. Idempotent."""
-        if self._held.get(held.sandbox_id) is held:
-            del self._held[held.sandbox_id]
-        if not held.ended.is_set():
-            held.exit_status = exit_status
-            held.ended.set()
-            if self._uids is not None and held.uid is not None:
-                self._uids.release(held.uid)
 
     def _lock(self, sandbox_id: str) -> anyio.Lock:
         idle = [name for name, lock in self._locks.items() if not lock.statistics().locked and name != sandbox_id]
@@ -373,19 +325,3 @@ class Containers:
 
     def __repr__(self) -> str:
         return f"<Containers of {self._sessions}: {len(self._held)} held, {len(self._starting)} starting>"
-
-
-def _orphans(sessions: Path, sandbox_ids: list[str], client_uid: int) -> frozenset[str]:
-    found: set[str] = set()
-    for sandbox_id in sandbox_ids:
-        session = sessions / sandbox_id
-        if not is_id(sandbox_id, "sbx") or not os.path.lexists(session):
-            found.add(sandbox_id)  # a label that is no id of ours, which anybody may write, names no file either
-            continue
-        if is_disowned(session):
-            found.add(sandbox_id)
-            continue
-        with orphaned(session, owner_uid=client_uid) as is_orphan:
-            if is_orphan:
-                found.add(sandbox_id)
-    return frozenset(found)

@@ -20,8 +20,9 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from service.sandboxes.directory import short_path
-from service.sandboxes.launcher.containers import Containers, Held, Refused
+from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import CALLS_AT_ONCE, EngineFailed
+from service.sandboxes.launcher.held import Held, Refused
 from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     REQUEST,

@@ -2,6 +2,10 @@
 
 import random
 
+OWN_UIDS = range(910_000_000, 910_000_000 + (1 << 20))
+MAPPED_UIDS = range(20_000, 60_000)
+"""Inside a user namespace around all containers, which is at least 65,536 wide."""
+
 
 class Uids:
     """Hands out the uids of a range, each to one holder at a time. It starts anywhere, so that two launchers of one

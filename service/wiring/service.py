@@ -20,7 +20,6 @@ from service.gateway.listener import serve_gateway
 from service.ids import EMBEDDED_TENANT, new_id
 from service.journal.redis_journal import RUNS_LET_GO
 from service.journal.tenants_at_work import TenantsAtWork, tenants_with_runs
-from service.ledger.redis_ledger import Ledger
 from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
 from service.runs.answering.profiles import Profiles
@@ -59,14 +58,13 @@ from service.wiring.tenant_rooms import SharedRooms
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """Everything a face of the service works with. The command line acts as the tenant `default`, whose `runs`,
-    `blobs`, `contexts` and `ledger` these are; the web reaches every tenant's through `tenancy`."""
+    `blobs` and `contexts` these are; the web reaches every tenant's through `tenancy`."""
 
     settings: Settings
     store: Store
     registry: Registry
     blobs: Blobs
     contexts: Contexts
-    ledger: Ledger
     catalog: Catalog
     provider: Provider
     pool: Pool
@@ -130,7 +128,6 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 registry=shared.registry,
                 blobs=runs.rooms.blobs,
                 contexts=runs.rooms.contexts,
-                ledger=runs.rooms.ledger,
                 catalog=shared.catalog,
                 provider=shared.provider,
                 pool=shared.pool,

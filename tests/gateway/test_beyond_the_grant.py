@@ -119,7 +119,7 @@ async def test_what_else_is_asked_for_is_not_passed_on(tmp_path: Path) -> None:
         assert "tools" not in sent.body
         (entry,) = [
             each
-            for each in await it.on.service.ledger.entries(it.run_id)
+            for each in await it.on.service.runs.rooms.ledger.entries(it.run_id)
             if each.purpose == "sub_call" and "/7/" in each.call_id
         ]
         assert entry.run_id == it.run_id
@@ -165,7 +165,7 @@ async def test_a_grant_ends_with_its_run(tmp_path: Path) -> None:
         spent = (await it.finished()).spent
         reply = await it.ask(prompts=["x"], model=None, schema=None)
         assert reply.status_code in (401, 409)
-        assert sum(each.nano_usd for each in await it.on.service.ledger.entries(it.run_id)) == spent
+        assert sum(each.nano_usd for each in await it.on.service.runs.rooms.ledger.entries(it.run_id)) == spent
 
 
 @pytest.mark.takes_long
@@ -188,6 +188,6 @@ async def test_a_thousand_calls_at_the_budgets_edge_never_overspend(tmp_path: Pa
         assert len(kinds) == 1000
         assert set(kinds) == {"paid", "budget"}
         assert (await it.finished()).spent <= cost
-        entries = await it.on.service.ledger.entries(it.run_id)
+        entries = await it.on.service.runs.rooms.ledger.entries(it.run_id)
         assert sum(each.nano_usd for each in entries) <= cost
         assert sum(prompt in json.dumps(call.body) for call in it.on.server.calls) == kinds.count("paid")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 async def hold_all(on: Stage, nano_usd: int, key: KeyId) -> None:
     """Another call of the key has this much under way."""
-    ledger = on.service.ledger
+    ledger = on.service.runs.rooms.ledger
     accounts = accounts_of(ledger, RUN, key=key)
     await ledger.reserve([charge("other", nano_usd)], accounts, expires_at=on.service.runs.rooms.now() + 3600)
 
@@ -33,7 +33,7 @@ async def test_a_run_that_its_key_cannot_pay_is_refused_before_it_exists(tmp_pat
         with pytest.raises(BudgetInFlight) as in_flight:
             await on.service.runs.submit(request)
         assert in_flight.value.may_be_retried
-        await on.service.ledger.settle(charge("other", parse_usd("1")))
+        await on.service.runs.rooms.ledger.settle(charge("other", parse_usd("1")))
         with pytest.raises(BudgetExceeded) as exceeded:
             await on.service.runs.submit(request)
         data = exceeded.value.data
@@ -67,7 +67,7 @@ async def test_a_run_ends_with_an_answer_when_its_key_runs_dry(tmp_path: Path) -
         played = await on.play(asked_by(await on.request("x" * 5_000, Limits(turns=200)), caller))
         assert played.finished.stop_reason is StopReason.BUDGET
         assert played.finished.answer_source in (AnswerSource.EXTRACTED, AnswerSource.PARTIAL)
-        (balance,) = await on.service.ledger.balances([day_of(caller)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([day_of(caller)])
         assert (balance.spent, balance.held) == (played.finished.spent, 0)
         assert balance.spent <= 20_000_000
 
@@ -78,11 +78,11 @@ async def test_a_key_gains_nothing_by_making_keys(tmp_path: Path) -> None:
         maker = await on.caller(CallerLimits(nano_usd_per_day=20_000_000))
         first, second = [await on.caller(by=maker) for _ in range(2)]
         await on.play(asked_by(await on.request("x", Limits(turns=200)), first))
-        spent_by_maker, spent_by_first = await on.service.ledger.balances([day_of(maker), day_of(first)])
+        spent_by_maker, spent_by_first = await on.service.runs.rooms.ledger.balances([day_of(maker), day_of(first)])
         assert 0 < spent_by_maker.spent == spent_by_first.spent <= 20_000_000
         with pytest.raises(BudgetExceeded):
             await on.play(asked_by(await on.request("x" * 50_000, Limits(turns=200)), second))
-        assert (await on.service.ledger.balances([day_of(maker)]))[0].spent <= 20_000_000
+        assert (await on.service.runs.rooms.ledger.balances([day_of(maker)]))[0].spent <= 20_000_000
 
 
 async def test_a_limit_that_is_changed_holds_for_runs_under_way(tmp_path: Path) -> None:

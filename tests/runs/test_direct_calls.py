@@ -58,12 +58,12 @@ async def test_a_direct_call_is_a_run_that_is_listed_and_charged(tmp_path: Path)
         (view,) = await on.service.runs.ls(10)
         assert (view.run_id, view.stop_reason, view.spent) == (answer.run_id, StopReason.ANSWERED, answer.spent)
         assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(answer.run_id)]) == b"hello"
-        for balance in await on.service.ledger.balances([run_account(answer.run_id), KEY_DAY]):
+        for balance in await on.service.runs.rooms.ledger.balances([run_account(answer.run_id), KEY_DAY]):
             assert (balance.spent, balance.held) == (answer.spent, 0)
         events = [entry.event for entry in await on.service.runs.rooms.events_of(answer.run_id)]
         assert [type(event) for event in events] == [RunSubmitted, CallFinished, RunFinished]
         assert answer.spent > 0
-        (entry,) = await on.service.ledger.entries(answer.run_id)
+        (entry,) = await on.service.runs.rooms.ledger.entries(answer.run_id)
         assert (entry.purpose, entry.nano_usd) == ("direct", answer.spent)
 
 
@@ -99,7 +99,7 @@ async def test_racing_direct_calls_stay_within_their_key(tmp_path: Path) -> None
         async with anyio.create_task_group() as group:
             for index in range(100):
                 group.start_soon(one, index)
-        (balance,) = await on.service.ledger.balances([day_of(caller)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([day_of(caller)])
         assert (balance.spent, balance.held) == (sum(spent), 0)
         assert 0 < sum(spent) <= 2_000_000
 
@@ -137,7 +137,7 @@ async def test_a_cancelled_direct_call_is_charged_and_over(tmp_path: Path) -> No
             await asked.wait()
             group.cancel_scope.cancel()
         view = await on.service.runs.show(run_id)
-        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
         assert view.stop_reason is StopReason.CANCELLED
         assert (balance.spent, balance.held) == (view.spent, 0)
         assert view.spent > 0
@@ -159,11 +159,11 @@ async def test_a_second_call_of_one_id_takes_nothing_from_the_first(tmp_path: Pa
             await asked.wait()
             with pytest.raises(RunIdTaken):
                 await direct_calls(on).complete(request_of("hello"), None, run_id)
-            (balance,) = await on.service.ledger.balances([run_account(run_id)])
+            (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
             assert balance.held > 0
             may_answer.set()
         view = await on.service.runs.show(run_id)
-        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
         assert view.spent > 0
         assert (balance.spent, balance.held) == (view.spent, 0)
 
@@ -216,7 +216,7 @@ async def test_a_reply_that_could_not_be_journalled_is_no_answer(tmp_path: Path)
         await journal.let_go(run_id, 1)
         on.service.runs.start(run_id)
         finished = [entry.event async for entry in on.service.runs.follow(run_id)][-1]
-        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
         assert isinstance(finished, RunFinished)
         assert finished.stop_reason is StopReason.MODEL_FAILED
         assert (balance.spent, balance.held) == (finished.spent, 0)

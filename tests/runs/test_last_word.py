@@ -29,7 +29,7 @@ def stopped_clock() -> float:
 
 async def held(on: Stage, run_id: RunId, call_id: CallId) -> None:
     """A call of the run was begun, and its end could not be journalled."""
-    await on.service.ledger.reserve(
+    await on.service.runs.rooms.ledger.reserve(
         [charge(call_id, 7, run=run_id, model=SUB)], [run_account(run_id)], expires_at=on.service.runs.rooms.now() + 600
     )
 
@@ -61,7 +61,7 @@ async def test_a_call_whose_end_was_not_journalled_is_charged_before_the_last_wo
     """It may have been billed: it stands in the journal as cancelled, in the ledger as uncertain, and in what the run
     says that it has spent; what was held for a wrap-up that nobody asked for is given back."""
     async with stage(tmp_path, repl("FINAL(1)")) as on:
-        runs, ledger = on.service.runs, on.service.ledger
+        runs, ledger = on.service.runs, on.service.runs.rooms.ledger
         run_id = await runs.submit(await on.request("x"))
         call_id = CallId(f"{run_id}/e1/turn1.1/a0")
         await held(on, run_id, call_id)

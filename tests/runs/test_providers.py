@@ -28,7 +28,7 @@ async def test_a_run_over_anthropics_protocol_reads_its_history_from_the_cache(t
         assert cached[0] == 0
         assert cached == sorted(set(cached))
         assert all(turn.usage.cache_write_tokens for turn in turns)
-        entries = await on.service.ledger.entries(played.run_id)
+        entries = await on.service.runs.rooms.ledger.entries(played.run_id)
         assert sum(entry.cached_input_tokens for entry in entries) == sum(cached)
         assert sum(entry.nano_usd for entry in entries) == sum(turn.cost for turn in turns)
 

@@ -83,7 +83,7 @@ async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: P
         assert (await forget_runs(rooms, before=born)).forgotten == 0
         forked = await fork(on.service.runs, played.run_id, ForkRequest(from_turn=2))
         assert await keys_of(on, "run", played.run_id)
-        spent = sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id))
+        spent = sum(entry.nano_usd for entry in await on.service.runs.rooms.ledger.entries(played.run_id))
         look = await forget_runs(rooms, before=FOR_EVER)
         assert (look.forgotten, look.after) == (1, None)
         with pytest.raises(NotFound):
@@ -93,7 +93,7 @@ async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: P
             assert await keys_of(on, kind, name) == []
         assert await keys_of(on, "context", given.bindings[0].context_id) == []
         assert len(await rooms.contexts.list()) == 1, "what the run itself was about stays"
-        assert sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id)) == spent > 0
+        assert sum(entry.nano_usd for entry in await on.service.runs.rooms.ledger.entries(played.run_id)) == spent > 0
         on.service.runs.start(forked)
         events = [entry.event async for entry in on.service.runs.follow(forked)]
         assert isinstance(events[-1], RunFinished)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 async def spent_in_ledger(on: Stage, run_id: RunId) -> tuple[int, int]:
     """What the run's account says is spent and held."""
-    (balance,) = await on.service.ledger.balances([run_account(run_id)])
+    (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
     return balance.spent, balance.held
 
 
@@ -56,7 +56,7 @@ async def test_every_cent_is_in_the_ledger(tmp_path: Path) -> None:
     async with stage(tmp_path, repl("print(1)"), repl(code)) as on:
         played = await on.play(await on.request("x", Limits(cost=parse_usd("1"))))
         journal = sum(event.cost for event in played.events if isinstance(event, CallFinished))
-        entries = sum(entry.nano_usd for entry in await on.service.ledger.entries(played.run_id))
+        entries = sum(entry.nano_usd for entry in await on.service.runs.rooms.ledger.entries(played.run_id))
         assert await spent_in_ledger(on, played.run_id) == (journal, 0)
         assert journal == entries == played.finished.spent > 0
         view = await on.service.runs.show(played.run_id)
@@ -434,7 +434,7 @@ async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> No
 
         rooms = on.service.runs.rooms
         metered = MeteredCalls(
-            on.service.ledger,
+            on.service.runs.rooms.ledger,
             clock_that_breaks,
             ProviderHealth(),
             rooms.dispatch,

@@ -119,7 +119,7 @@ async def test_sub_calls_of_a_cell_are_charged(tmp_path: Path) -> None:
         assert done.result is not None
         assert done.result.stdout.head == "hello\n"
         assert done.spent > 0
-        assert sum(entry.nano_usd for entry in await on.service.ledger.entries(done.run_id)) == done.spent
+        assert sum(entry.nano_usd for entry in await on.service.runs.rooms.ledger.entries(done.run_id)) == done.spent
         poor = await desk.run(session_id, "r = llm_query('x' * 10_000); print(r.ok)", cost=parse_usd("0.000000001"))
         assert poor.result is not None
         assert poor.result.stdout.head == "False\n"

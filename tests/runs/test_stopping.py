@@ -26,7 +26,7 @@ async def finished(on: Stage, run_id: RunId) -> RunFinished:
 
 
 async def held(on: Stage, run_id: RunId) -> int:
-    (balance,) = await on.service.ledger.balances([run_account(run_id)])
+    (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
     return balance.held
 
 

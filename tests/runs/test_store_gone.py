@@ -44,5 +44,5 @@ async def test_a_run_without_its_store_stops_and_keeps_what_was_written(tmp_path
         view = await on.service.runs.show(run_id)
         assert (view.turns, view.cells, view.stop_reason) == (2, 1, None)
         # The sub-call was reserved and never journalled: its hold is still there, to be settled as uncertain.
-        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
         assert balance.held > 0

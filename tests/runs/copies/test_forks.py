@@ -51,7 +51,7 @@ async def test_a_fork_goes_on_from_a_turn_and_pays_for_nothing_before_it(tmp_pat
         assert len(inherited) == 2
         assert sum(call.cost for call in inherited) == 0
         assert forked.finished.spent == own[0].cost > 0
-        (balance,) = await on.service.ledger.balances([run_account(run_id)])
+        (balance,) = await on.service.runs.rooms.ledger.balances([run_account(run_id)])
         assert (balance.spent, balance.held) == (own[0].cost, 0)
         first = forked.events[0]
         assert isinstance(first, RunSubmitted)

@@ -17,7 +17,8 @@ from service.cli.visible import visible_line
 from service.contexts.detection import DocumentFile, TextFile
 from service.contexts.documents.conversion import Document
 from service.contexts.encodings import UTF8, Recoded
-from service.contexts.redis_contexts import Contexts, Payload
+from service.contexts.intake import Payload
+from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
 from service.errors import BadRequest
 from service.loop.values import ContextBinding

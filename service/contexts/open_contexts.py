@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from service.contexts.redis_contexts import MOST_PARTS, Contexts, check_name
+from service.contexts.intake import check_name
+from service.contexts.redis_contexts import MOST_PARTS, Contexts
 from service.contexts.values import Context, Part
 from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId, TenantId, new_id

@@ -7,27 +7,25 @@ fingerprint of name and content to the id, so that the same file put twice is on
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO, assert_never
+from typing import assert_never
 
 from pydantic import TypeAdapter
 
 from service.contexts.detection import FileKind, kind_of
-from service.contexts.documents.conversion import Document
-from service.contexts.encodings import Recoded
-from service.contexts.images import LEAST_MAPPED_BYTES, Images, image_bytes
+from service.contexts.images import Images
+from service.contexts.intake import Intake, Payload, check_name, empty, part_of
 from service.contexts.json_parsing import facts_of
 from service.contexts.lives import ContextLives
-from service.contexts.scans import Facts, JsonLinesScan, Preview, Scan, TextScan
+from service.contexts.mending import mend_images, payloads_of
+from service.contexts.scans import Facts, JsonLinesScan, Preview
 from service.contexts.values import Context, ContextAbsent, ContextKind, Life, LinkedPart, Part, TextListImage
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
-from service.loop.values import PREVIEW_CHARS, BlobRef
-from service.store.blob_batches import BlobBatch
-from service.store.blobs import Blobs, BlobWriter, Media, gather
+from service.loop.values import PREVIEW_CHARS
+from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Store
 from service.store.errors import BlobTooLarge, StoreFailed
@@ -37,14 +35,6 @@ from service.store.scripts import load_script
 LARGEST_JSON_BYTES = 1 << 30
 """Of one JSON document, because it is parsed whole, here and in the sandbox. Text and JSON lines have no such bound."""
 MOST_PARTS = 10_000
-LONGEST_NAME = 1000
-READ_BYTES = 4 << 20
-READS_AT_ONCE = 8
-"""Reads between two looks at whether the caller has given up."""
-
-Payload = Path | AsyncIterator[bytes] | Document | Recoded
-"""Bytes as they are, in a file or as they come; or what becomes UTF-8 text only while it is taken in."""
-
 _CREATE = load_script("service.contexts", "create.lua", leaves_keys=True)
 _DELETE = load_script("service.contexts", "delete.lua", leaves_keys=True)
 _RECORD = TypeAdapter(Context)
@@ -66,6 +56,7 @@ class Contexts:
         self._bodies = Bodies(blobs)
         self._keys = Keys(tenant)
         self._images = Images(store, blobs, self._keys)
+        self._intake = Intake(blobs, self._images)
         self.lives = ContextLives(store, tenant)
         """How long they stay."""
 
@@ -99,20 +90,20 @@ class Contexts:
         Raises:
             BadRequest: not UTF-8, with a NUL in it, or empty.
         """
-        part, facts = await self._text(name, payload)
+        part, facts = await self._intake.text(name, payload)
         return await self._keep(name, "text", [part], facts, life=life)
 
     async def put_json_lines(self, name: str, payload: Payload) -> Context:
         """Keep JSON lines; they become a list. Raises `BadRequest` naming the line that is not JSON."""
-        ref, facts = await self._scanned(name, payload, JsonLinesScan(name), "json")
-        return await self._keep(name, "json_lines", [_part(name, ref)], facts)
+        ref, facts = await self._intake.scanned(name, payload, JsonLinesScan(name), "json")
+        return await self._keep(name, "json_lines", [part_of(name, ref)], facts)
 
     async def put_json(self, name: str, payload: Payload, *, life: Life = Life.KEPT) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
         preview = Preview()
         with self._blobs.writer(LARGEST_JSON_BYTES) as writer, self._blobs.writer() as image:
             try:
-                await self._pour(name, payload, writer, preview)
+                await self._intake.pour(name, payload, writer, preview)
             except BlobTooLarge as error:
                 raise BadRequest(
                     f"{name}: a JSON document may have {LARGEST_JSON_BYTES} bytes; split it, or store it as JSON lines"
@@ -121,7 +112,7 @@ class Contexts:
             found = await facts_of(path, writer.size_bytes, self._blobs, image)
             if found.problem:
                 raise BadRequest(f"{name}: {found.problem}", data={"name": name})
-            part = _part(name, await self._blobs.in_thread(lambda: writer.commit("json")))
+            part = part_of(name, await self._blobs.in_thread(lambda: writer.commit("json")))
             if found.image_bytes:
                 kept = await self._blobs.in_thread(lambda: image.commit("text"))
                 texts = TextListImage(sha256=kept.sha256, size_bytes=kept.size_bytes, count=found.length)
@@ -159,7 +150,7 @@ class Contexts:
             for done, (part, payload) in enumerate(parts):
                 progress(done, len(parts))
                 try:
-                    stored, text = await self._part_of_many(part, payload, batch)
+                    stored, text = await self._intake.part_of_many(part, payload, batch)
                 except BadRequest as error:
                     if leave_out is None:
                         raise
@@ -177,7 +168,7 @@ class Contexts:
         Raises:
             BadRequest: it is not UTF-8 text.
         """
-        part, facts = await self._text(name, payload, may_be_empty=True)
+        part, facts = await self._intake.text(name, payload, may_be_empty=True)
         return part, facts.preview
 
     async def keep_parts(self, context_id: ContextId, name: str, parts: Sequence[tuple[Part, str]]) -> Context:
@@ -257,79 +248,7 @@ class Contexts:
         Raises:
             StoreFailed: one cannot be written, or a text is no longer the one that was stored.
         """
-        originals = {part.sha256 for part in context.parts}
-        images = [payload for payload in _payloads(context.parts) if payload[0] not in originals]
-        missing = set(await self._blobs.touch(images)) if images else set[str]()
-        for part in context.parts:
-            if part.image is not None and part.image.sha256 in missing:
-                await self._images.mend(BlobRef(sha256=part.sha256, size_bytes=part.size_bytes), part.image)
-            if part.list_image is not None and part.list_image.sha256 in missing:
-                await self._mend_list(part, part.list_image)
-
-    async def _mend_list(self, part: Part, wanted: TextListImage) -> None:
-        with self._blobs.writer() as image:
-            found = await facts_of(self._blobs.path(part.sha256), part.size_bytes, self._blobs, image)
-            if not found.problem and found.image_bytes:
-                kept = await self._blobs.in_thread(lambda: image.commit("text"))
-                if kept.sha256 == wanted.sha256:
-                    return
-        raise StoreFailed(f"blob {part.sha256} is no longer the list that was stored; restore it")
-
-    async def _part_of_many(self, name: str, payload: Payload, batch: BlobBatch) -> tuple[Part, Facts]:
-        """A small file waits in the batch, with one look and in one thread; whatever else is kept at once."""
-        if isinstance(payload, Path):
-
-            def take() -> tuple[Part, Facts] | None:
-                data = _read_small(payload, name)
-                if data is None:
-                    return None
-                scan = TextScan(name)
-                scan.feed(data)
-                facts = scan.finish()
-                return _part(name, batch.add(data)), facts
-
-            taken = await self._blobs.in_thread(take)
-            if taken is not None:
-                return taken
-        return await self._text(name, payload, may_be_empty=True)
-
-    async def _text(self, name: str, payload: Payload, *, may_be_empty: bool = False) -> tuple[Part, Facts]:
-        scan = TextScan(name)
-        ref, facts = await self._scanned(name, payload, scan, "text", may_be_empty=may_be_empty)
-        image = await self._images.of(ref, facts.length, scan.encoding)
-        return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes, image=image), facts
-
-    async def _scanned(
-        self, name: str, payload: Payload, scan: Scan, media: Media, *, may_be_empty: bool = False
-    ) -> tuple[BlobRef, Facts]:
-        with self._blobs.writer() as writer:
-            await self._pour(name, payload, writer, scan)
-            facts = await self._blobs.in_thread(scan.finish)
-            if facts.length == 0 and not may_be_empty:
-                raise _empty(name)
-            return await self._blobs.in_thread(lambda: writer.commit(media)), facts
-
-    async def _pour(self, name: str, payload: Payload, writer: BlobWriter, scan: Scan | Preview) -> None:
-        """Lead the payload past the scan into the blob, a few pieces at a time."""
-        check_name(name)
-
-        def take(chunk: bytes) -> None:
-            scan.feed(chunk)
-            writer.write(chunk)
-
-        if isinstance(payload, Path):
-            file = await self._blobs.in_thread(lambda: _open(payload, name))
-            try:
-                while await self._blobs.in_thread(lambda: _take_some(file, take)):
-                    pass
-            finally:
-                file.close()
-        elif isinstance(payload, Document | Recoded):
-            async with payload.opened(name) as chunks:
-                await self._pour(name, chunks, writer, scan)
-        else:
-            async for gathered in gather(payload):
-                await self._blobs.in_thread(partial(take, gathered))
+        await mend_images(self._blobs, self._images, context)
 
     async def _keep(
         self,
@@ -344,8 +263,8 @@ class Contexts:
         """Under the id that was given out before, or under that of the same content, or a new one."""
         size_bytes = sum(part.size_bytes for part in parts)
         if size_bytes == 0:
-            raise _empty(name)
-        if await self._blobs.touch(_payloads(parts)):
+            raise empty(name)
+        if await self._blobs.touch(payloads_of(parts)):
             # It took so long to store the others that this one was collected.
             raise StoreFailed(f"{name}: a part of it is not stored any more; store it again")
         context = Context(
@@ -392,44 +311,6 @@ class Contexts:
         return self._keys("context", context_id)
 
 
-def _take_some(file: BinaryIO, take: Callable[[bytes], None]) -> bool:
-    """Lead some of the file past; whether there may be more."""
-    for _ in range(READS_AT_ONCE):
-        chunk = file.read(READ_BYTES)
-        if not chunk:
-            return False
-        take(chunk)
-    return True
-
-
-def _open(path: Path, name: str) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise BadRequest(f"{name}: expected a file that can be read, found none ({error.strerror})") from error
-
-
-def _read_small(path: Path, name: str) -> bytes | None:
-    """The whole of a file that is too small for an image; None for a larger one."""
-    with _open(path, name) as file:
-        data = file.read(LEAST_MAPPED_BYTES)
-    return data if len(data) < LEAST_MAPPED_BYTES else None
-
-
-def _part(name: str, ref: BlobRef) -> Part:
-    return Part(name=name, sha256=ref.sha256, size_bytes=ref.size_bytes)
-
-
-def _payloads(parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
-    """All that a context of these parts refers to."""
-    for part in parts:
-        yield part.sha256, part.size_bytes
-        if part.image is not None and part.image.sha256 != part.sha256:
-            yield part.image.sha256, image_bytes(part.image)
-        if part.list_image is not None:
-            yield part.list_image.sha256, part.list_image.size_bytes
-
-
 def _dict_facts(preview: dict[str, str], length: int) -> Facts:
     shown = json.dumps(preview, ensure_ascii=False)[:PREVIEW_CHARS]
     return Facts(type_name="dict", length=length, unit="keys", preview=shown)
@@ -438,16 +319,6 @@ def _dict_facts(preview: dict[str, str], length: int) -> Facts:
 def _fingerprint(context: Context) -> str:
     content = [context.kind, context.name, [[part.name, part.sha256] for part in context.parts]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def check_name(name: str) -> None:
-    """Raises `BadRequest` for what cannot name a context or a part."""
-    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-        raise BadRequest(f"a context's or part's name must be 1 to {LONGEST_NAME} printable characters")
-
-
-def _empty(name: str) -> BadRequest:
-    return BadRequest(f"{name}: expected some content, found none; a context must not be empty")
 
 
 def _absent(context_id: ContextId) -> ContextAbsent:

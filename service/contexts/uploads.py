@@ -23,7 +23,8 @@ import anyio
 from pydantic import TypeAdapter
 
 from service.contexts.detection import FileKind
-from service.contexts.redis_contexts import Contexts, check_name
+from service.contexts.intake import check_name
+from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context, DigestMismatch
 from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId, KeyId, TenantId, UploadId, is_id, new_id

@@ -17,7 +17,7 @@ from functools import partial
 import anyio
 from pydantic import ValidationError
 
-from service.contexts.redis_contexts import check_name
+from service.contexts.intake import check_name
 from service.contexts.values import Context
 from service.errors import BadRequest
 from service.ids import CallId, CellId, ContextId, KeyId, RunId, SessionId, new_id

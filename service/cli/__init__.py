@@ -1,6 +1,6 @@
 """The command line: reads what a person typed, asks `runs` to do it, and shows what happens.
 
-    entry · tenancy_entry · blob_entry     the commands and their options, as people type them
+    entry · …_entry · options              the commands and their options, as people type them
     …_command(s)                           what a command does
     question · inputs · storing            what is asked, which files become contexts, and their way into the store
     watching · progress · screen           how a run's events become lines (`progress`, pure) on a terminal

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import blob_entry, tenancy_entry
-from service.cli.options import AsJson, Traceback
+from service.cli import blob_entry, context_entry, run_entry, tenancy_entry
+from service.cli.options import AsJson, Encoding, NoConvert, ShowCode, Traceback
 
 if TYPE_CHECKING:
     from service.cli.exit_codes import ExitCode
@@ -27,27 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-runs = typer.Typer(help="Look at runs and cancel them.", no_args_is_help=True, rich_markup_mode=None)
-contexts = typer.Typer(help="Store contexts and list them.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(runs, name="runs")
-app.add_typer(contexts, name="contexts")
+app.add_typer(run_entry.runs, name="runs")
+app.add_typer(context_entry.contexts, name="contexts")
 app.add_typer(tenancy_entry.tenants, name="tenants")
 app.add_typer(tenancy_entry.keys, name="keys")
 app.add_typer(tenancy_entry.provider_keys, name="provider-keys")
 app.add_typer(tenancy_entry.audit, name="audit")
 app.add_typer(blob_entry.blobs, name="blobs")
 
-ShowCode = Annotated[bool, typer.Option("--show-code/--no-show-code", help="Show code and what it printed.")]
-RunIdArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, as `runs ls` prints it.")]
 MaxCost = Annotated[str, typer.Option("--max-cost", metavar="USD", help="The most that the run may spend.")]
-Encoding = Annotated[
-    str | None,
-    typer.Option("--encoding", metavar="NAME", help="The encoding of the text, such as windows-1252."),
-]
-NoConvert = Annotated[
-    bool, typer.Option("--no-convert", help="Take HTML, notebooks and e-mail as the text that they are.")
-]
-Newest = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")]
 
 
 def _print_version(wanted: bool) -> None:  # as typer calls it
@@ -196,162 +184,6 @@ def doctor(as_json: AsJson = False, traceback: Traceback = False) -> None:
     from service.cli.doctor import doctor as run
 
     run_command(lambda: run(as_json=as_json), show_traceback=traceback)
-
-
-@runs.command("ls")
-def list_runs(limit: Newest = 20, as_json: AsJson = False, traceback: Traceback = False) -> None:
-    """List runs."""
-    from service.cli import run_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: run_commands.list_runs(limit=limit, as_json=as_json), show_traceback=traceback)
-
-
-@runs.command("show")
-def show_run(
-    run: RunIdArgument,
-    answer: Annotated[bool, typer.Option("--answer", help="Print the answer; with --json, within the rest.")] = False,
-    as_json: AsJson = False,
-    traceback: Traceback = False,
-) -> None:
-    """Show one run, or its answer."""
-    from service.cli import run_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: run_commands.show_run(run, as_json=as_json, answer_only=answer), show_traceback=traceback)
-
-
-@runs.command("tail")
-def tail_run(
-    run: RunIdArgument, as_json: AsJson = False, show_code: ShowCode = True, traceback: Traceback = False
-) -> None:
-    """Follow a run from its first event to its last. With --json, one event per line."""
-    from service.cli import run_commands
-    from service.cli.boundary import run_command, wants_colour
-
-    run_command(
-        lambda: run_commands.tail_run(run, as_json=as_json, show_code=show_code, colour=wants_colour()),
-        show_traceback=traceback,
-    )
-
-
-@runs.command("cancel")
-def cancel_run(run: RunIdArgument, traceback: Traceback = False) -> None:
-    """End a run; it keeps what it has."""
-    from service.cli import run_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: run_commands.cancel_run(run), show_traceback=traceback)
-
-
-@runs.command("fork")
-def fork_run(
-    run: RunIdArgument,
-    from_turn: Annotated[int, typer.Option(min=1, metavar="K", help="The first turn that is the fork's own.")],
-    model: Annotated[str | None, typer.Option(help="Another root LM.")] = None,
-    sub_model: Annotated[str | None, typer.Option(help="Another model of sub-calls.")] = None,
-    prompt_pack: Annotated[str | None, typer.Option(metavar="NAME", help="Another prompt pack.")] = None,
-    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="Another budget.")] = None,
-    max_turns: Annotated[int | None, typer.Option(help="Another turn limit, inherited turns included.")] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Other seconds for the fork.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")] = False,
-    show_code: ShowCode = True,
-    traceback: Traceback = False,
-) -> None:
-    """Go on from one of a run's turns as a new run; the turns before it cost nothing."""
-    from service.cli.boundary import run_command, wants_colour
-    from service.cli.fork_commands import ForkOptions
-    from service.cli.fork_commands import fork_run as fork
-
-    options = ForkOptions(
-        run=run,
-        from_turn=from_turn,
-        model=model,
-        sub_model=sub_model,
-        prompt_pack=prompt_pack,
-        max_cost=max_cost,
-        max_turns=max_turns,
-        timeout_s=timeout,
-        show_code=show_code,
-        quiet=quiet,
-        colour=wants_colour(),
-    )
-    run_command(lambda: fork(options), show_traceback=traceback)
-
-
-@runs.command("replay")
-def replay_run(
-    run: RunIdArgument,
-    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Seconds after which to stop comparing.")] = 600,
-    as_json: AsJson = False,
-    traceback: Traceback = False,
-) -> None:
-    """Run a finished run's code again without any model, and compare."""
-    from service.cli import fork_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: fork_commands.replay_run(run, timeout_s=timeout, as_json=as_json), show_traceback=traceback)
-
-
-@runs.command("export")
-def export_run(
-    run: RunIdArgument,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")] = None,
-    inline: Annotated[
-        int, typer.Option(min=0, metavar="BYTES", help="Leave out payloads beyond this; they are named.")
-    ] = 64 << 20,
-    traceback: Traceback = False,
-) -> None:
-    """Write a finished run, with its contexts, to a file that another installation imports."""
-    from service.cli import export_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: export_commands.export_run(run, out=out, inline_bytes=inline), show_traceback=traceback)
-
-
-@runs.command("import")
-def import_run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `runs export` has written.")],
-    traceback: Traceback = False,
-) -> None:
-    """Make a run of an export and print its id; nothing is run and nothing is paid."""
-    from service.cli import export_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: export_commands.import_run_from(file), show_traceback=traceback)
-
-
-@contexts.command("put")
-def put_contexts(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, directories, globs, or - for stdin.")],
-    encoding: Encoding = None,
-    no_convert: NoConvert = False,
-    as_json: AsJson = False,
-    traceback: Traceback = False,
-) -> None:
-    """Store each path as a context and print its id."""
-    from service.cli import context_commands
-    from service.cli.boundary import run_command, wants_colour
-
-    run_command(
-        lambda: context_commands.put_contexts(
-            tuple(paths),
-            as_json=as_json,
-            encoding=encoding,
-            documents_as_they_are=no_convert,
-            colour=wants_colour(),
-        ),
-        show_traceback=traceback,
-    )
-
-
-@contexts.command("ls")
-def list_contexts(limit: Newest = 20, as_json: AsJson = False, traceback: Traceback = False) -> None:
-    """List stored contexts."""
-    from service.cli import context_commands
-    from service.cli.boundary import run_command
-
-    run_command(lambda: context_commands.list_contexts(limit=limit, as_json=as_json), show_traceback=traceback)
 
 
 def main() -> None:

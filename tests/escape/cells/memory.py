@@ -1,6 +1,8 @@
 """Memory, by every road there is. The limit is the template's; past it an attack gets an error or loses its kernel."""
 
-from tests.escape.case import LANDLOCK, BackendName, Case, Harm, words
+from collections.abc import Mapping
+
+from tests.escape.case import LANDLOCK, RUNSC, BackendName, Case, Harm, words
 
 _HELD = words(
     "MemoryError",
@@ -19,11 +21,19 @@ _HELD = words(
 )
 
 
-def _bomb(name: str, code: str, *, is_heavy: bool = True, absent: frozenset[BackendName] = frozenset()) -> Case:
+def _bomb(
+    name: str,
+    code: str,
+    *,
+    is_heavy: bool = True,
+    absent: frozenset[BackendName] = frozenset(),
+    but: Mapping[BackendName, frozenset[str]] | None = None,
+) -> Case:
     return Case(
         name=name,
         code=code,
         held=_HELD,
+        but=but or {},
         then="say('answers')",
         harm=Harm.KERNEL,
         is_heavy=is_heavy,
@@ -139,10 +149,11 @@ say('bounded' if held < 1_000 else f'held:{held}')
 import mmap
 held = []
 def grow():
-    while len(held) < 1_000_000: held.append(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=1 + len(held) % 2 * 2))
-found = attempt(grow); size = len(held); held.clear()
-say(found if size < 200_000 else f'held:{size}')
+    while len(held) < 200_000: held.append(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=1 + len(held) % 2 * 2))
+found = attempt(grow); held.clear(); say(found)
 """,
+        # gVisor's guest has no limit on their number, only on the memory that its container gives them.
+        but={RUNSC: _HELD | {"done", "timed_out"}},
     ),
     Case(
         name="larger stacks",

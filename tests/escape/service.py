@@ -3,7 +3,7 @@ that they run with it too; here each is a row.
 
     a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_hostile_files.py, test_hostile_neighbour.py,
                                  test_listener.py, test_stream.py
-    a hostile launcher client    tests/sandboxes/test_hostile_client.py, test_launcher.py, test_launcher_directory.py
+    a hostile launcher client    tests/sandboxes/test_hostile_client.py, test_launcher*.py
     at the gateway               tests/gateway
     through the API              tests/web: strangers' ids on every route, bodies and heads, floods, limits, repeated
                                  requests, paths of files, contexts in pieces, the dialects, and that nothing secret
@@ -27,6 +27,8 @@ MODULES = (
     "tests/sandboxes/test_listener.py",
     "tests/sandboxes/test_stream.py",
     "tests/sandboxes/test_launcher.py",
+    "tests/sandboxes/test_launcher_left_behind.py",
+    "tests/sandboxes/test_launcher_requests.py",
     "tests/sandboxes/test_launcher_directory.py",
     "tests/gateway",
     "tests/web/test_strangers.py",

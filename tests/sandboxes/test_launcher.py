@@ -1,37 +1,26 @@
-"""The launcher: what it refuses without asking Docker, and what it leaves running and what not."""
+"""The launcher without an engine: what it refuses, and that it goes on."""
 
 import contextlib
 import json
 import os
 import resource
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
-from typing import Any, get_args
 
 import anyio
 import anyio.abc
 import anyio.to_thread
-import docker
-import docker.errors
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from service.ids import SandboxId, new_id
+from service.ids import SandboxId
 from service.sandboxes.directory import create_session_directory
 from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
-from service.sandboxes.docker_provider import ContainerProcess, DockerProvider
 from service.sandboxes.launcher.bounds import Bounds
 from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import Engine
@@ -39,189 +28,22 @@ from service.sandboxes.launcher.held import Refused
 from service.sandboxes.launcher.owners import owner_of
 from service.sandboxes.launcher.protocol import (
     MAX_LINE_BYTES,
-    REQUEST,
-    AttachRequest,
     KillRequest,
-    PauseRequest,
-    ReapRequest,
-    Request,
     StartedReply,
     StartRequest,
-    StatsRequest,
-    UnpauseRequest,
 )
-from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
-from service.sandboxes.launcher.server import MAX_CONNECTIONS, OTHER_FILES, most_connections
-from service.sandboxes.launcher.uids import Uids
 from service.sandboxes.launcher.wire import receive_line, send_message
-from service.sandboxes.pool import open_pool
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
-from service.sandboxes.reaper import reap_orphans
-from tests.machine import DOCKER_HOST, ROOT, SANDBOX_IMAGE
-from tests.sandboxes.contract import SMALL, printed
-from tests.sandboxes.docker_machine import build_image, containers_of, engine, launcher_process
-
-GOOD: dict[str, Any] = {
-    "op": "start",
-    "sandbox_id": "sbx_" + "0" * 32,
-    "owner_key": "0" * 64,
-    "image": "rlm-sandbox",
-    "runtime": "runc",
-    "memory_bytes": 512 << 20,
-    "tmp_bytes": 32 << 20,
-    "processes": 32,
-    "open_files": 256,
-    "file_bytes": 1 << 20,
-    "hash_seed": 0,
-    "life_s": 60,
-}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sandbox_id": "sbx_" + "0" * 31 + "/"},
-        {"sandbox_id": "../../etc"},
-        {"sandbox_id": "sbx_" + "0" * 32 + "\n"},
-        {"owner_key": ""},
-        {"owner_key": "0" * 63 + "G"},
-        {"image": "-v/:/host"},
-        {"image": "a b"},
-        {"runtime": "kata"},
-        {"runtime": "io.containerd.runc.v2"},
-        {"memory_bytes": 0},
-        {"memory_bytes": "1073741824"},
-        {"memory_bytes": True},
-        {"processes": -1},
-        {"processes": 10**9},
-        {"life_s": 10**9},
-        {"privileged": True},
-        {"mounts": ["/:/host"]},
-        {"HostConfig": {"Privileged": True}},
-    ],
-)
-def test_a_template_is_closed(change: dict[str, Any]) -> None:
-    """Unknown fields, other types, strange names and values out of range are no request."""
-    REQUEST.validate_json(json.dumps(GOOD))
-    with pytest.raises(ValidationError):
-        REQUEST.validate_json(json.dumps(GOOD | change))
-
-
-def test_what_may_be_asked_is_pinned() -> None:
-    """Every field that a client may send, request by request; one more would be a way around the profile."""
-    of_one = {"sandbox_id", "owner_key"}
-    limits = {"memory_bytes", "tmp_bytes", "processes", "open_files", "file_bytes", "hash_seed", "life_s"}
-    requests = get_args(get_args(Request)[0])
-    assert {each.model_fields["op"].default: each.model_fields.keys() - {"op"} for each in requests} == {
-        "start": of_one | {"image", "runtime"} | limits,
-        **dict.fromkeys(("attach", "kill", "pause", "unpause", "stats"), of_one),
-        "reap": {"sandbox_id"},
-        "capabilities": set(),
-    }
-    for each in requests:
-        assert (each.model_config["extra"], each.model_config["strict"]) == ("forbid", True)
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
-def test_nothing_else_is_a_request(value: Any) -> None:
-    """Of all JSON values, none that was not written for the launcher is taken for a request."""
-    with pytest.raises(ValidationError):
-        REQUEST.validate_json(json.dumps(value))
-
-
-containers = st.builds(
-    FoundContainer,
-    container_id=st.uuids().map(str),
-    sandbox_id=st.sampled_from("abcd"),
-    uid=st.none(),
-    owner=st.just(""),
-    runs=st.booleans(),
-    deadline_s=st.integers(0, 100),
-)
-
-
-@given(
-    st.lists(containers),
-    st.frozensets(st.sampled_from("abcd")),
-    st.frozensets(st.sampled_from("abcd")),
-    st.integers(0, 100),
-)
-def test_what_must_go(found: list[FoundContainer], starting: frozenset[str], orphans: frozenset[str], now: int) -> None:
-    """A container stays exactly when it is being started, or runs, has time left and an owner."""
-    removed = to_remove(found, starting=starting, orphans=orphans, now_s=now)
-    for container in found:
-        stays = container.runs and container.deadline_s > now and container.sandbox_id not in orphans
-        assert (container in removed) == (not stays and container.sandbox_id not in starting)
-
-
-@given(st.integers(1, 1 << 40))
-def test_connections_leave_files_for_everything_else(open_files: int) -> None:
-    """However few files may be open, some connections are served, and not all files are spent on them."""
-    most = most_connections(open_files)
-    assert 1 <= most <= MAX_CONNECTIONS
-    assert most < open_files or open_files == 1
-    assert most <= open_files // 2 or most <= open_files - OTHER_FILES or open_files == 1
-
-
-@given(st.integers(0, 10_000))
-def test_an_engine_that_fails_is_left_alone_longer_and_longer(failures: int) -> None:
-    """There is always a pause of at least a second, never one of more than half a minute, and none is shorter than the
-    one before."""
-    assert 1.0 <= pause_s(failures) <= pause_s(failures + 1) <= 30.0
-
-
-@pytest.mark.parametrize(
-    ("bounds", "says"),
-    [
-        ({"images": ("other",)}, "may start other"),
-        ({"runtimes": ("runsc",)}, "more --runtime"),
-        ({"memory_bytes": 511 << 20}, "--max-memory-mb is 511, found a request for 512 MB"),
-        ({"tmp_bytes": 31 << 20}, "--max-tmp-mb"),
-        ({"sandboxes": 3}, "--max-sandboxes"),
-    ],
-)
-def test_the_operators_bounds_hold_whatever_the_client_asks(bounds: dict[str, Any], says: str) -> None:
-    """What is past a bound is refused by a sentence that names the bound; what just meets it is not."""
-    request = StartRequest(**GOOD)
-    meets = Bounds(images=("rlm-sandbox",), memory_bytes=512 << 20, tmp_bytes=32 << 20, sandboxes=4)
-    assert meets.refusal(request, sandboxes=3) is None
-    refusal = Bounds(**{"images": ("rlm-sandbox",)} | bounds).refusal(request, sandboxes=3)
-    assert refusal is not None
-    assert says in refusal
-
-
-@given(st.lists(st.booleans(), max_size=60))
-def test_no_two_sandboxes_hold_one_uid(takes: list[bool]) -> None:
-    """Whatever is taken and released in whatever order, a uid has one holder, and only a full range is refused."""
-    uids, held = Uids(range(100, 108)), set[int]()
-    for take in takes:
-        if take and len(held) == 8:
-            with pytest.raises(LookupError):
-                uids.take()
-        elif take:
-            uid = uids.take()
-            assert uid not in held
-            held.add(uid)
-        elif held:
-            uids.release(held.pop())
+from tests.machine import ROOT, SANDBOX_IMAGE
+from tests.sandboxes.docker_machine import launcher_process
+from tests.sandboxes.launcher_clients import ask, children, place_for_launcher, told_by_proc
+from tests.sandboxes.test_launcher_requests import GOOD
 
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rlm-launcher-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, onerror=_unless_gone)  # a launcher that outlives a test takes its socket away meanwhile
-
-
-def _unless_gone(_call: object, _path: str, failure: tuple[type, BaseException, object]) -> None:
-    if not isinstance(failure[1], FileNotFoundError):
-        raise failure[1]
+    with place_for_launcher() as path:
+        yield path
 
 
 @pytest.fixture
@@ -229,21 +51,6 @@ def idle(data: Path) -> Iterator[Path]:
     """A launcher whose engine does not exist: what it answers, it answers by itself."""
     with launcher_process(data, docker_host=f"unix://{data}/no-engine.sock"):
         yield data
-
-
-def ask(path: Path, line: bytes) -> bytes:
-    """One line to the launcher, and all that comes back."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
-        connection.connect(str(path))
-        try:
-            connection.sendall(line)
-            answer = b""
-            while piece := connection.recv(65536):
-                answer += piece
-        except ConnectionError:
-            return b""
-        return answer
 
 
 @pytest.mark.anyio
@@ -458,215 +265,3 @@ async def test_a_container_that_vanishes_keeps_no_other_from_being_taken_up(data
     for sandbox_id, owner in ((GOOD["sandbox_id"], "0" * 64), ("sbx_" + "1" * 32, "1" * 64)):
         with pytest.raises(Refused):
             containers.held(sandbox_id, owner_of(owner))
-
-
-@contextlib.contextmanager
-def owned_directory(sessions: Path, sandbox_id: str) -> Iterator[None]:
-    """A session directory with a living owner."""
-    directory = create_session_directory(sessions, SandboxId(sandbox_id))
-    try:
-        yield
-    finally:
-        directory.remove()
-
-
-def told_by_proc(pid: int, name: str) -> bytes:
-    return Path(f"/proc/{pid}/{name}").read_bytes()
-
-
-def children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed]
-
-
-def made_by_hand(
-    client: docker.APIClient, data: Path, sandbox_id: str, deadline_s: int, sessions: str | None = None
-) -> str:
-    """A container like the launcher's, that waits."""
-    labels = {"rlm.sandbox": sandbox_id, "rlm.sessions": sessions or str((data / "sessions").resolve())}
-    labels["rlm.deadline"] = str(deadline_s)
-    command = ["-S", "-c", "import signal; signal.pause()"]
-    made = client.create_container(
-        SANDBOX_IMAGE,
-        entrypoint=["/rlm/python"],
-        command=command,
-        labels=labels,
-        network_disabled=True,
-        name=f"rlm-{sandbox_id}-{data.name}",
-    )
-    client.start(made["Id"])
-    return str(made["Id"])
-
-
-@pytest.fixture(scope="module")
-def image() -> None:
-    build_image()
-
-
-@pytest.mark.needs_docker
-@pytest.mark.usefixtures("image")
-class TestLeftBehind:
-    """What a launcher that is started anew, or whose callers die, does about what runs."""
-
-    def test_a_start_reconciles(self, data: Path) -> None:
-        """What is past its deadline or has no living owner goes; a living owner's and a stranger's stay."""
-        alive, dead, late, foreign = (SandboxId(new_id("sbx")) for _ in range(4))
-        (data / "sessions").mkdir()
-        owned = [create_session_directory(data / "sessions", each) for each in (alive, late)]
-        create_session_directory(
-            data / "sessions", dead
-        )._owner_lock = None  # closed below, as the death of its owner would
-        for descriptor in os.listdir("/proc/self/fd"):
-            if os.path.realpath(f"/proc/self/fd/{descriptor}") == str((data / "sessions").resolve() / f"{dead}.owner"):
-                os.close(int(descriptor))
-        later, before = int(time.time()) + 3600, int(time.time()) - 1
-        with engine() as client:
-            ids = {
-                alive: made_by_hand(client, data, alive, later),
-                dead: made_by_hand(client, data, dead, later),
-                late: made_by_hand(client, data, late, before),
-                foreign: made_by_hand(client, data, foreign, before, "/somebody/else"),
-            }
-            try:
-                with launcher_process(data):
-                    for gone in (dead, late):
-                        wait_until_removed(client, ids[gone])
-                    assert client.inspect_container(ids[alive])["State"]["Running"]
-                    assert client.inspect_container(ids[foreign])["State"]["Running"]
-                # It ends with its stdin, and so does what it leased; this one may be another launcher's.
-                assert client.inspect_container(ids[alive])["State"]["Running"]
-            finally:
-                for left in client.containers(all=True, filters={"name": data.name}):
-                    client.remove_container(left["Id"], force=True)
-        for directory in owned:
-            directory.remove()
-
-    def test_no_container_outlives_a_killed_service(self, data: Path) -> None:
-        """kill -9 of the service ends its launcher and its containers."""
-        done = subprocess.run(
-            [sys.executable, "-c", _HOST, str(data), SANDBOX_IMAGE, DOCKER_HOST],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-            cwd=ROOT,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert "up" in done.stdout
-        with engine() as client:
-            for container in containers_of(client, data):
-                wait_until_removed(client, container["Id"])
-            assert containers_of(client, data) == []
-
-    @pytest.mark.anyio
-    async def test_what_a_dead_owner_left_is_reaped(self, data: Path) -> None:
-        """Whoever finds a session's owner dead can have its container ended, though it is not his."""
-        dead, later = SandboxId(new_id("sbx")), int(time.time()) + 3600
-        provider = DockerProvider(
-            Launcher(data / "launcher.sock"), sessions=data / "sessions", image=SANDBOX_IMAGE, runtime="runc"
-        )
-        with launcher_process(data), engine() as client:
-            owned = create_session_directory(data / "sessions", dead)
-            container_id = made_by_hand(client, data, dead, later)
-            assert await reap_orphans(provider, data / "sessions") == 0
-            assert owned._owner_lock is not None
-            os.close(owned._owner_lock)  # as the death of its owner would
-            owned._owner_lock = None
-            assert await reap_orphans(provider, data / "sessions") == 1
-            wait_until_removed(client, container_id)
-            assert containers_of(client, data) == []
-
-    @pytest.mark.anyio
-    async def test_what_another_owner_started_is_not_there(self, data: Path) -> None:
-        """Another client of a launcher can neither measure, pause, attach, end nor reap a sandbox, and is answered as
-        for one that never was, also after the launcher was started anew; its owner can all the while."""
-        path, sessions = data / "launcher.sock", data / "sessions"
-        owner, other = Launcher(path), Launcher(path)
-        provider = DockerProvider(owner, sessions=sessions, image=SANDBOX_IMAGE, runtime="runc")
-        absent = new_id("sbx")
-
-        async def answers(sandbox_id: str) -> list[str]:
-            requests = [
-                request(sandbox_id=sandbox_id, owner_key=other.owner_key).model_dump_json()
-                for request in (StatsRequest, PauseRequest, UnpauseRequest, AttachRequest, KillRequest)
-            ]
-            requests.append(ReapRequest(sandbox_id=sandbox_id).model_dump_json())
-            said = [await anyio.to_thread.run_sync(ask, path, f"{request}\n".encode()) for request in requests]
-            return [line.decode().replace(sandbox_id, "ID") for line in said]
-
-        with launcher_process(data) as process:
-            async with open_pool(
-                provider, sessions=sessions, gateway_socket=None, slots=1, warm=0, template=SMALL
-            ) as pool:
-                sandbox = await pool.acquire()
-                await sandbox.claim(generation=1, grant="g", random_seed=1)
-                with owned_directory(sessions, absent):
-                    assert await answers(sandbox.sandbox_id) == await answers(absent)
-                    process.kill()
-                    process.wait()
-                    with launcher_process(data):
-                        assert await answers(sandbox.sandbox_id) == await answers(absent)
-                        stream = await owner.attached(sandbox.sandbox_id)
-                        assert stream is not None
-                        assert (await owner.stats(sandbox.sandbox_id)).processes >= 3
-                        assert await printed(sandbox, "print(1 + 1)") == "2\n"
-                        await pool.release(sandbox)
-                        await stream.aclose()
-
-    @pytest.mark.anyio
-    async def test_sandboxes_outlive_their_launcher(self, data: Path) -> None:
-        """kill -9 of the launcher costs no variable; the next one is asked for the lease, and can kill."""
-        async with open_launcher(
-            socket_path=data / "launcher.sock", sessions=data / "sessions", image=SANDBOX_IMAGE, docker_host=DOCKER_HOST
-        ) as launcher:
-            provider = DockerProvider(launcher, sessions=data / "sessions", image=SANDBOX_IMAGE, runtime="runc")
-            async with open_pool(
-                provider, sessions=data / "sessions", gateway_socket=None, slots=1, warm=1, template=SMALL
-            ) as pool:
-                sandbox = await pool.acquire()
-                await sandbox.claim(generation=1, grant="g", random_seed=1)
-                await printed(sandbox, "kept = 7; print(kept)")
-                process = sandbox._parts.process
-                assert isinstance(process, ContainerProcess)
-                for child in children():
-                    if b"service.sandboxes.launcher" in told_by_proc(child, "cmdline"):
-                        os.kill(child, signal.SIGKILL)
-                assert await printed(sandbox, "kept") == "7\n"
-                stream = await launcher.attached(sandbox.sandbox_id)  # as a lease does when its launcher is gone
-                assert stream is not None
-                assert (await process.stats()).processes >= 3
-                assert sandbox.is_running
-                await pool.release(sandbox)
-                await stream.aclose()
-            with engine() as client:
-                assert containers_of(client, data) == []
-
-
-def wait_until_removed(client: docker.APIClient, container_id: str) -> None:
-    """On the engine's word, not on the clock."""
-    with contextlib.suppress(docker.errors.NotFound):
-        client.wait(container_id, timeout=60, condition="removed")
-
-
-_HOST = """
-import os, sys
-from pathlib import Path
-import anyio
-from service.sandboxes.docker_launcher import open_launcher
-from service.sandboxes.docker_provider import DockerProvider
-from service.sandboxes.pool import open_pool
-from tests.sandboxes.contract import SMALL
-
-async def main(data, image, docker_host):
-    sessions = data / "sessions"
-    where = {"socket_path": data / "l.sock", "sessions": sessions}
-    async with open_launcher(**where, image=image, docker_host=docker_host) as launcher:
-        provider = DockerProvider(launcher, sessions=sessions, image=image, runtime="runc")
-        async with open_pool(provider, sessions=sessions, gateway_socket=None, slots=2, warm=0, template=SMALL) as pool:
-            await pool.acquire()
-            await pool.acquire()
-            print("up", flush=True)
-            os.kill(os.getpid(), 9)
-
-anyio.run(main, Path(sys.argv[1]), sys.argv[2], sys.argv[3])
-"""

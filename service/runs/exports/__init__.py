@@ -2,5 +2,7 @@
 
 lines        what stands in such a file, line by line
 exporting    a run → its lines
-importing    lines → a run of this tenant's own; everything in them is hostile
+reading      lines, as they come, under bounds; everything in them is hostile
+checking     whether what was read is a finished run that stands for itself
+importing    that → a run of this tenant's own
 """

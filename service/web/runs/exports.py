@@ -8,8 +8,9 @@ from fastapi.responses import StreamingResponse
 
 from service.contexts.values import Context
 from service.runs.exports.exporting import export_lines, find_export
-from service.runs.exports.importing import LARGEST_EXPORT_BYTES, Importer, import_run
+from service.runs.exports.importing import Importer, import_run
 from service.runs.exports.lines import MOST_HELD_BYTES
+from service.runs.exports.reading import LARGEST_EXPORT_BYTES
 from service.tenants.values import Scope
 from service.web.bodies import UnsupportedMediaType, body_chunks
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from service.cli.delivery import inline_answer, print_chunks, save_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, StoredContext
-from service.cli.progress import Line, Style
+from service.cli.lines import Line, Style
 from service.cli.question import AskOptions, Question
 from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
 from service.cli.screen import open_screen

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from service.cli.boundary import without_warm_sandboxes
 from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Reading, Source, find_sources
-from service.cli.progress import Line, Style
+from service.cli.lines import Line, Style
 from service.cli.screen import open_screen
 from service.cli.storing import Telling, store_source
 from service.cli.streams import write_out

@@ -6,13 +6,13 @@ line that a terminal keeps updating underneath. Everything a model or a file wro
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import assert_never
 
+from service.cli.cell_lines import lines_of
 from service.cli.counts import counted as _count
 from service.cli.counts import refused_text
+from service.cli.lines import Line, Style, bounded, short
 from service.cli.visible import visible_line
-from service.ids import CellId
 from service.loop import reply
 from service.loop.events import (
     CallFinished,
@@ -35,9 +35,7 @@ from service.loop.events import (
 from service.loop.values import (
     AnswerSource,
     CallOutcome,
-    CapturedText,
     CellResult,
-    CellStatus,
     Limits,
     Purpose,
     StopReason,
@@ -46,33 +44,12 @@ from service.money import NanoUSD, format_usd
 from service.runs.views import refused_sub_calls
 
 MAX_CODE_LINES = 60
-MAX_OUTPUT_LINES = 8
 MAX_PROSE_LINES = 4
-LINE_WIDTH = 160
 SUB_CALLS_PER_LINE = 100
 """Where nothing can be updated in place, one line per this many sub-calls shows that the run is alive."""
 
 
 _NOTHING = NanoUSD(0)
-
-
-class Style(StrEnum):
-    """What a line is, for whoever chooses colours."""
-
-    HEADING = "heading"
-    PLAIN = "plain"
-    CODE = "code"
-    OUTPUT = "output"
-    GOOD = "good"
-    WARNING = "warning"
-    PULSE = "pulse"
-    """Only to show life where the status line cannot be updated in place."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    text: str
-    style: Style = Style.PLAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +100,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
             return progress, ()
         case RootUnavailable():
             what = _PURPOSE[event.purpose]
-            return progress, (Line(f"{what} failed ({event.outcome}): {_short(event.message)}", Style.WARNING),)
+            return progress, (Line(f"{what} failed ({event.outcome}): {short(event.message)}", Style.WARNING),)
         case HostCallAnswered():
             return _host_call_answered(progress, event), ()
         case ChildRunFinished():
@@ -133,7 +110,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
         case ValueRead():
             return _value_read(progress, event)
         case NamespaceRebuilt():
-            lost = f"; lost: {_short(', '.join(event.missing))}" if event.missing else ""
+            lost = f"; lost: {short(', '.join(event.missing))}" if event.missing else ""
             return progress, (Line(f"namespace rebuilt from {_count(event.cells, 'cell')}{lost}", Style.WARNING),)
         case RunTakenOver():
             uncertain = (
@@ -141,7 +118,7 @@ def advance(progress: Progress, event: Event) -> tuple[Progress, tuple[Line, ...
             )
             return progress, (Line(f"taken over by another replica{uncertain}", Style.WARNING),)
         case SandboxLost():
-            return progress, (Line(f"sandbox lost: {_short(event.message)}", Style.WARNING),)
+            return progress, (Line(f"sandbox lost: {short(event.message)}", Style.WARNING),)
         case DeadlineNeared():
             seen = replace(progress, phase="wrapping up")
             return seen, (Line("the deadline is near: wrapping up", Style.WARNING),)
@@ -181,7 +158,7 @@ def _root_call_finished(progress: Progress, event: CallFinished) -> tuple[Progre
     if event.outcome is CallOutcome.CANCELLED:
         return seen, ()  # the end of the run says it
     if event.outcome is not CallOutcome.OK:
-        return seen, (Line(f"{what}: {event.outcome}: {_short(event.text)}", Style.WARNING),)
+        return seen, (Line(f"{what}: {event.outcome}: {short(event.text)}", Style.WARNING),)
     bill = f"{event.usage.input_tokens:,} tokens in, {event.usage.output_tokens:,} out, {format_usd(event.cost)}"
     if event.purpose is not Purpose.TURN:
         return seen, (Line(f"{what} · {bill}", Style.HEADING),)
@@ -192,9 +169,9 @@ def _root_call_finished(progress: Progress, event: CallFinished) -> tuple[Progre
     if not progress.show_code and not read.blocks:
         lines.append(Line("no code in the reply"))
     if progress.show_code:
-        lines += _bounded([line for line in read.prose.splitlines() if line.strip()], MAX_PROSE_LINES, Style.OUTPUT, "")
+        lines += bounded([line for line in read.prose.splitlines() if line.strip()], MAX_PROSE_LINES, Style.OUTPUT, "")
         for block in read.blocks:
-            lines += _bounded(block.strip("\n").splitlines(), MAX_CODE_LINES, Style.CODE, "│ ")
+            lines += bounded(block.strip("\n").splitlines(), MAX_CODE_LINES, Style.CODE, "│ ")
     return seen, tuple(lines)
 
 
@@ -238,44 +215,7 @@ def _cell_finished(progress: Progress, result: CellResult) -> tuple[Progress, tu
     lines: list[Line] = []
     if progress.sub_calls != progress.sub_calls_told or progress.refused != progress.refused_told:
         lines.append(Line(f"{_sub_calls(progress)} · {_money(progress)}", Style.PULSE))
-    style = Style.GOOD if result.status is CellStatus.OK else Style.WARNING
-    lines.append(Line(_cell_summary(result), style))
-    if progress.show_code:
-        lines += _captured(result.stdout)
-        lines += _captured(result.stderr)
-    return seen, tuple(lines)
-
-
-def _cell_summary(result: CellResult) -> str:
-    parts = [f"cell {_cell_place(result.cell_id)} {result.status}"]
-    if result.raised is not None:
-        message = _short(result.raised.message)
-        parts.append(visible_line(result.raised.type_name, 60) + (f": {message}" if message.strip() else ""))
-    if result.detail:
-        parts.append(_short(result.detail))
-    if result.namespace_lost:
-        parts.append("variables lost")
-    parts.append(f"{result.wall_s:.1f} s")
-    if result.stdout.size_bytes:
-        parts.append(f"printed {_count(result.stdout.size_bytes, 'byte')}")
-    if result.answer is not None and result.answer.ready:
-        parts.append(f"answer submitted ({_count(result.answer.size_bytes, 'byte')})")
-    return " · ".join(parts)
-
-
-def _cell_place(cell: CellId) -> str:
-    """`run_….t3.b0` is cell 3.1 to people; cells of the loop's own making keep their name."""
-    place = cell.partition(".")[2]
-    turn, _, block = place.partition(".b")
-    if turn.startswith("t") and turn[1:].isdecimal() and block.isdecimal():
-        return f"{turn[1:]}.{int(block) + 1}"
-    return visible_line(place or cell, 40)
-
-
-def _captured(captured: CapturedText) -> list[Line]:
-    shown = captured.head.strip("\n").splitlines()
-    lines = _bounded(shown, MAX_OUTPUT_LINES, Style.OUTPUT, "  ", or_more=bool(captured.tail))
-    return lines if any(line.text.strip() for line in lines) else []
+    return seen, (*lines, *lines_of(result, with_output=progress.show_code))
 
 
 def _value_read(progress: Progress, event: ValueRead) -> tuple[Progress, tuple[Line, ...]]:
@@ -283,7 +223,7 @@ def _value_read(progress: Progress, event: ValueRead) -> tuple[Progress, tuple[L
     if event.outcome == "read":
         size = event.blob.size_bytes if event.blob is not None else 0
         return progress, (Line(f"read {name}: {_count(size, 'byte')}", Style.OUTPUT),)
-    reason = f": {_short(event.message)}" if event.message else ""
+    reason = f": {short(event.message)}" if event.message else ""
     return progress, (Line(f"could not read {name}: {event.outcome.replace('_', ' ')}{reason}", Style.WARNING),)
 
 
@@ -302,21 +242,8 @@ def _run_finished(progress: Progress, event: RunFinished) -> tuple[Progress, tup
         Line(f"{', '.join(counted)} · {_money(seen)}"),
     ]
     if event.message:
-        lines.insert(1, Line(_short(event.message), Style.PLAIN if style is Style.GOOD else Style.WARNING))
+        lines.insert(1, Line(short(event.message), Style.PLAIN if style is Style.GOOD else Style.WARNING))
     return seen, tuple(lines)
-
-
-def _bounded(shown: list[str], most: int, style: Style, prefix: str, *, or_more: bool = False) -> list[Line]:
-    lines = [Line(prefix + visible_line(text, LINE_WIDTH), style) for text in shown[:most]]
-    if len(shown) > most:
-        lines.append(Line(f"{prefix}… {_count(len(shown) - most, 'more line', 'more lines')}", style))
-    elif or_more:
-        lines.append(Line(f"{prefix}…", style))
-    return lines
-
-
-def _short(text: str) -> str:
-    return visible_line(text, 2 * LINE_WIDTH)
 
 
 def _sub_calls(progress: Progress) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from service.cli.progress import Line, Style
+from service.cli.lines import Line, Style
 from service.cli.streams import flush_out, is_terminal, write_out
 
 STYLES: dict[Style, str] = {

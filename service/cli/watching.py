@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from service.cli.progress import Line, Progress, Style, advance, status_line
+from service.cli.lines import Line, Style
+from service.cli.progress import Progress, advance, status_line
 from service.cli.screen import Screen
 from service.ids import RunId
 from service.loop.events import RunFinished

@@ -8,7 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.cli.progress import Line, Progress, Style, advance, status_line
+from service.cli.lines import Line, Style
+from service.cli.progress import Progress, advance, status_line
 from service.ids import CallId, CellId, RunId, SandboxId, SessionId, cell_id
 from service.loop.events import (
     CallFinished,

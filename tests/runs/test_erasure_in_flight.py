@@ -28,6 +28,7 @@ from service.runs.values import RunRequest
 from service.store.erasing import erase_keys, tombstone
 from service.store.errors import TenantErased
 from service.store.keys import Keys
+from service.tenants.audit import deed
 from service.tenants.key_files import KeyFile
 from service.tenants.quotas import Counted
 from service.tenants.registry import open_registry
@@ -105,13 +106,14 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
         "a limit": lambda: Ledger(store, tenant, lambda: AT).set_limit(account, Unit.NANO_USD, 5),
         "bytes": lambda: registry.storage_of(tenant).hold("ctx_a", {"d": 1}, levels),
         "a place": lambda: registry.quotas_of(tenant).acquire(Counted.OPEN_CONTEXTS, "ctx_a", levels, lapses_at=None),
+        "a deed": lambda: registry.logs.of(tenant).record(deed("test.done", tenant, OPERATOR)),
         "a provider's key": lambda: registry.provider_keys_of(tenant).put("openai", "sk-bait-0123456789", by=OPERATOR),
     }
 
 
 WRITES = (
     *("a run", "a session", "a cell", "a request", "a context", "an open context", "an upload", "a limit"),
-    *("bytes", "a place", "a provider's key"),
+    *("bytes", "a place", "a deed", "a provider's key"),
 )
 
 

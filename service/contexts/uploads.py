@@ -10,23 +10,26 @@ Keys: `upload:{id}` the record, with its end as the key's own; `uploads` the ids
 those that an API key, or one below it, began: so one key does not take the places of all.
 """
 
-import fcntl
-import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import anyio
 from pydantic import TypeAdapter
 
-from service.contexts.detection import FileKind
 from service.contexts.intake import check_name
 from service.contexts.redis_contexts import Contexts
+from service.contexts.upload_files import append, digest_of, length_on_disk, written
+from service.contexts.upload_values import (
+    TooManyUploads,
+    Upload,
+    UploadDigestMismatch,
+    UploadOffsetMismatch,
+    UploadPlan,
+)
 from service.contexts.values import Context, DigestMismatch
-from service.errors import BadRequest, Fault, NotFound, RlmServiceError
+from service.errors import BadRequest, NotFound
 from service.ids import ContextId, KeyId, TenantId, UploadId, is_id, new_id
 from service.store.blobs import Blobs, gather
 from service.store.connection import Command, Store
@@ -39,52 +42,11 @@ MOST_OPEN = 400
 MOST_OPEN_OF_KEY = 100
 """Of one API key, those of the keys below it included."""
 LARGEST_BYTES = 64 << 30
-_HASHED_AT_ONCE = 4 << 20
 
 Uncount = Callable[[str], Awaitable[object]]
 """Called with the id of an upload that needs no room any more; idempotent."""
 
 _OPEN = load_script("service.contexts", "open_upload.lua", leaves_keys=True)
-
-
-class UploadOffsetMismatch(RlmServiceError):
-    """The upload stands elsewhere than where these bytes would go; `data["offset"]` says where."""
-
-    code = "upload_offset_mismatch"
-    fault = Fault.CALLER
-
-
-class UploadBusy(RlmServiceError):
-    """Another request is writing to this upload."""
-
-    code = "upload_busy"
-    fault = Fault.CALLER
-    may_be_retried = True
-
-
-class TooManyUploads(RlmServiceError):
-    """The key or its tenant has as many open uploads as it may have."""
-
-    code = "too_many_uploads"
-    fault = Fault.POLICY
-
-
-class UploadDigestMismatch(RlmServiceError):
-    """All bytes came, and are not what was announced; the upload is gone."""
-
-    code = "upload_digest_mismatch"
-    fault = Fault.CALLER
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadPlan:
-    """What is to come."""
-
-    name: str
-    kind: FileKind
-    size_bytes: int
-    sha256: str | None = None
-    """Of the whole; None where the client does not know it beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,18 +56,6 @@ class _Record:
     """Who began it: the key, then those that it descends from."""
     context_id: ContextId | None = None
     """Once all bytes came."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """An upload as it stands."""
-
-    upload_id: UploadId
-    plan: UploadPlan
-    offset: int
-    """Bytes that have come, and are on disk."""
-    context_id: ContextId | None
-    """What it became; None until all bytes came."""
 
 
 _RECORD = TypeAdapter(_Record)
@@ -175,7 +125,7 @@ class Uploads:
     async def get(self, upload_id: UploadId) -> Upload:
         """How far it has come. Raises `NotFound`."""
         record = await self._get(upload_id)
-        offset = await self._blobs.in_thread(lambda: _length_on_disk(self._path(upload_id)))
+        offset = await self._blobs.in_thread(lambda: length_on_disk(self._path(upload_id)))
         return self._shown(upload_id, record, offset)
 
     async def add(self, upload_id: UploadId, offset: int, chunks: AsyncIterator[bytes]) -> Upload:
@@ -196,7 +146,7 @@ class Uploads:
             self._check_offset(offset, record.plan.size_bytes)
             return self._shown(upload_id, record, record.plan.size_bytes)
         path = self._path(upload_id)
-        async with self._written(path) as descriptor:
+        async with written(self._blobs, path) as descriptor:
             self._check_offset(offset, os.fstat(descriptor).st_size)
             try:
                 await self._write(descriptor, record.plan.size_bytes - offset, chunks)
@@ -229,12 +179,12 @@ class Uploads:
             room -= len(gathered)
             if room < 0:
                 raise BadRequest("more bytes came than the upload was announced to have: nothing of them was kept")
-            await self._blobs.in_thread(partial(_append, descriptor, gathered))
+            await self._blobs.in_thread(partial(append, descriptor, gathered))
 
     async def _complete(self, upload_id: UploadId, record: _Record, path: Path) -> _Record:
         try:
             wanted = record.plan.sha256
-            if wanted is not None and await self._blobs.in_thread(lambda: _digest_of(path)) != wanted:
+            if wanted is not None and await self._blobs.in_thread(lambda: digest_of(path)) != wanted:
                 raise UploadDigestMismatch(f"upload {upload_id} does not have the announced sha256: begin it again")
             return await self._become(upload_id, record, path)
         except (BadRequest, UploadDigestMismatch):
@@ -274,19 +224,6 @@ class Uploads:
             raise NotFound(f"there is no upload {upload_id}: it was never begun, was deleted, or has expired")
         return _RECORD.validate_json(value)
 
-    @asynccontextmanager
-    async def _written(self, path: Path) -> AsyncIterator[int]:
-        """The upload's file, for one writer at a time; forced to disk when the block is left, whatever ends it."""
-        descriptor = await self._blobs.in_thread(lambda: _locked(path))
-        try:
-            yield descriptor
-        finally:
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._blobs.in_thread(lambda: os.fsync(descriptor))
-                finally:
-                    os.close(descriptor)
-
     def _check_offset(self, offset: int, stands_at: int) -> None:
         if offset != stands_at:
             raise UploadOffsetMismatch(
@@ -317,39 +254,3 @@ class Uploads:
 
 def _too_many(most: int, whose: str) -> TooManyUploads:
     return TooManyUploads(f"at most {most} uploads of {whose} can be open at once: end or delete some first")
-
-
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UploadBusy("another request is writing to this upload: wait for its end") from None
-    return descriptor
-
-
-def _append(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def _length_on_disk(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # it has become a context, or a crash came between its record and its file
-        return 0
-    try:
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
-
-
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASHED_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()

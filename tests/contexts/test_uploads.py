@@ -9,15 +9,8 @@ import pytest
 
 from service.contexts.redis_contexts import Contexts
 from service.contexts.upload_sweeping import keep_sweeping
-from service.contexts.uploads import (
-    MOST_OPEN,
-    MOST_OPEN_OF_KEY,
-    OPEN_FOR_S,
-    TooManyUploads,
-    UploadBusy,
-    UploadPlan,
-    Uploads,
-)
+from service.contexts.upload_values import TooManyUploads, UploadBusy, UploadPlan
+from service.contexts.uploads import MOST_OPEN, MOST_OPEN_OF_KEY, OPEN_FOR_S, Uploads
 from service.errors import NotFound
 from service.ids import KeyId, UploadId
 from service.store.keys import Keys

@@ -10,7 +10,8 @@ import pytest
 
 from service.contexts.open_contexts import OpenContexts
 from service.contexts.redis_contexts import Contexts
-from service.contexts.uploads import UploadPlan, Uploads
+from service.contexts.upload_values import UploadPlan
+from service.contexts.uploads import Uploads
 from service.errors import BadRequest
 from service.ids import EMBEDDED_TENANT, CellId, SessionId, TenantId, new_id
 from service.journal.cell_log import CellLog

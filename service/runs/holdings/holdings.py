@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 
 from sandbox_image.protocol import ImageEncoding
-from service.contexts.uploads import Upload
+from service.contexts.upload_values import Upload
 from service.contexts.values import Context, Part
 from service.ids import ContextId, RunId, SessionId
 from service.loop.events import RunSubmitted

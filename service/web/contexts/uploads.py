@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from fastapi import Header, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 
-from service.contexts.uploads import LARGEST_BYTES, Upload, UploadPlan
+from service.contexts.upload_values import Upload, UploadPlan
+from service.contexts.uploads import LARGEST_BYTES
 from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded

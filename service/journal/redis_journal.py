@@ -5,37 +5,31 @@ stream, `run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (root 
 kept, by the server's clock). A child run has no lease of its own: it is kept with its root.
 Events over `INLINE_BYTES` stand as blobs, and so does the older part of a long journal (`store.segments`): one run
 takes some `OPEN_BYTES` of the store's memory at most.
-
-Appends to one run that are asked for concurrently travel in one script call, in the order they were asked for. An
-append may be retried by the connection, because its batch carries a token that the script recognises.
 """
 
 import hashlib
-import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 
 import anyio
 import structlog
 
 from service.errors import RlmServiceError
 from service.ids import RunId, TenantId
+from service.journal.appending import Append, Appending
 from service.journal.codec import decode, encode
-from service.journal.ended import ENDED_TOPIC, MOST_ENDED, ended_key, watched_key
-from service.journal.tenants_at_work import NOTED_FOR_S, forget_tenant, note_at_work, unfinished_key
-from service.journal.values import Claimed, Recorded, RunAbsent, RunAlreadyFinished, RunIdTaken, RunKept
+from service.journal.refusals import absent, already_finished, refusal, taken_over
+from service.journal.run_keys import RunKeys
+from service.journal.tenants_at_work import NOTED_FOR_S, forget_tenant, note_at_work
+from service.journal.values import Claimed, Recorded, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
-from service.store.batching import Batch
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
 from service.store.connection import Part, Reply, ScriptCall, Store
-from service.store.errors import StaleEpoch, StoreFailed, TenantErased
+from service.store.errors import StoreFailed, TenantErased
 from service.store.fences import NO_FENCE, STALE, Fence
-from service.store.hints import CHANNEL
-from service.store.keys import Keys
-from service.store.riders import AppendMark, Rider, boarding
+from service.store.riders import Rider
 from service.store.scripts import load_fenced_script, load_script
 from service.store.segments import OPEN_BYTES, SealedStream, entries_in, sealed_key
 
@@ -50,16 +44,12 @@ LOOK_AGAIN_AFTER_S = 2.0
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 """The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
 
-MOST_OPEN_BYTES = 4 * OPEN_BYTES
-"""Of a run whose journal cannot be sealed: then it stops growing."""
-
 LEAST_SEALED_BYTES = 16_384
 """Of a run that has ended: smaller journals stay where they are."""
 
 log = structlog.get_logger(__name__)
 
 _OPEN = load_fenced_script("service.journal", "open.lua", leaves_keys=True)
-_APPEND = load_fenced_script("service.journal", "append.lua")
 _CLAIM = load_script("service.journal", "claim.lua")
 _TAKE_OVER = load_fenced_script("service.journal", "take_over.lua")
 _LEASE = load_script("service.journal", "lease.lua")
@@ -82,13 +72,13 @@ class Journal:
         self._on_kept = on_kept
         self._blobs = blobs
         self._bodies = Bodies(blobs)
-        self._keys = Keys(tenant)
+        self._keys = RunKeys.of(tenant)
+        self._appending = Appending(store, blobs, self._keys, on_kept)
         self._noted_until = 0.0
         """Until when everybody knows that the tenant is at work."""
-        self._lanes: dict[tuple[RunId, int, Fence], _Lane] = {}
 
     def __repr__(self) -> str:
-        return f"<Journal {self._keys.tenant} appending_to={len(self._lanes)}>"
+        return f"<Journal {self._keys.tenant} appending_to={self._appending.under_way}>"
 
     @property
     def tenant(self) -> TenantId:
@@ -120,8 +110,8 @@ class Journal:
         run_id = submitted.run_id
         line = encode(submitted)
         parent = submitted.parent_run_id
-        index = self._keys("runs") if parent is None else self._children(parent)
-        keys = [self._run(run_id), self._events(run_id), index, self._unfinished]
+        index = self._keys.all if parent is None else self._keys.children(parent)
+        keys = [self._keys.run(run_id), self._keys.events(run_id), index, self._keys.unfinished]
         digest = hashlib.sha256(line).hexdigest()
         lease = "" if parent is not None else _seconds(for_s)
         packed = [await self._bodies.pack(line), *await self._bodies.pack_many([encode(each) for each in inherited])]
@@ -140,12 +130,12 @@ class Journal:
             case b"taken":
                 raise RunIdTaken(f"run {run_id} exists and was submitted differently; use another id")
             case b"stale":
-                raise _stale(run_id)
+                raise taken_over(run_id)
             case reply:
                 if reply == b"opened":
                     self._on_kept(submitted)
                 if (open_bytes := sum(len(part) for part in packed)) > OPEN_BYTES:
-                    await self._seal(run_id, 1, open_bytes, within)
+                    await self._appending.seal(run_id, 1, open_bytes, within)
                 return 1
 
     async def claim(self, run_id: RunId, keeper: str, *, for_s: float) -> Claimed:
@@ -159,7 +149,10 @@ class Journal:
             NotFound, RunAlreadyFinished
         """
         reply = await self._store.run(
-            _CLAIM, [self._run(run_id), self._unfinished], [run_id, keeper, _seconds(for_s)], is_idempotent=True
+            _CLAIM,
+            [self._keys.run(run_id), self._keys.unfinished],
+            [run_id, keeper, _seconds(for_s)],
+            is_idempotent=True,
         )
         match reply:
             case [b"claimed", int(epoch), int(again)]:
@@ -167,7 +160,7 @@ class Journal:
             case [b"kept", *_]:
                 raise RunKept(f"run {run_id} is driven by another replica")
             case [word, *_]:
-                raise _refusal(word, run_id)
+                raise refusal(word, run_id)
         raise AssertionError("claim.lua replies three values")
 
     async def take_over(self, run_id: RunId, *, within: Fence = NO_FENCE) -> int:
@@ -179,12 +172,12 @@ class Journal:
             NotFound, RunAlreadyFinished
             StaleEpoch: the fence does not stand.
         """
-        epoch = await self._store.run(_TAKE_OVER, [self._run(run_id)], [], is_idempotent=True, fence=within)
+        epoch = await self._store.run(_TAKE_OVER, [self._keys.run(run_id)], [], is_idempotent=True, fence=within)
         if epoch == STALE:
-            raise _stale(run_id)
+            raise taken_over(run_id)
         assert isinstance(epoch, int)
         if epoch < 0:
-            raise _absent(run_id) if epoch == -1 else _finished(run_id)
+            raise absent(run_id) if epoch == -1 else already_finished(run_id)
         return epoch
 
     async def keep(self, leases: Sequence[tuple[RunId, int]], *, for_s: float) -> list[RunId]:
@@ -202,15 +195,15 @@ class Journal:
 
     async def abandoned(self, limit: int = PAGE) -> list[RunId]:
         """The unfinished root runs that nobody keeps now, longest abandoned first: candidates for `claim`."""
-        return _run_ids(await self._store.run(_ABANDONED, [self._unfinished], [limit], is_idempotent=True))
+        return _run_ids(await self._store.run(_ABANDONED, [self._keys.unfinished], [limit], is_idempotent=True))
 
     async def unfinished(self, limit: int = PAGE) -> list[RunId]:
         """Unfinished root runs, whoever keeps them."""
-        return _run_ids(await self._store.read("ZRANGE", self._unfinished, 0, limit - 1))
+        return _run_ids(await self._store.read("ZRANGE", self._keys.unfinished, 0, limit - 1))
 
     def fence(self, run_id: RunId, epoch: int) -> Fence:
         """What a write is given that is only to happen while this epoch of the run stands."""
-        return Fence(((self._run(run_id), epoch),))
+        return self._keys.fence(run_id, epoch)
 
     async def append(
         self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
@@ -226,15 +219,14 @@ class Journal:
         Raises:
             NotFound, StaleEpoch, RunAlreadyFinished
         """
-        with self._lane(run_id, epoch, within) as lane:
-            return await lane.batch.put(_Append(event, rider))
+        return await self._appending.append(run_id, epoch, Append(event, rider), within)
 
     async def append_last(
         self, run_id: RunId, epoch: int, event: Event, finished: RunFinished, rider: Rider | None = None
     ) -> None:
         """Append the event, with its rider, and the end of the run behind it, in one flush. Else like `append`."""
         with anyio.CancelScope(shield=True):
-            outcomes = await self.flush(run_id, epoch, [_Append(event, rider), _Append(finished, None)])
+            outcomes = await self._appending.flush(run_id, epoch, [Append(event, rider), Append(finished, None)])
         for outcome in outcomes:
             if isinstance(outcome, RlmServiceError):
                 raise outcome
@@ -248,7 +240,7 @@ class Journal:
         """
         recorded, _ = await self._page(run_id, after, limit)
         if not recorded and not await self.exists(run_id):
-            raise _absent(run_id)
+            raise absent(run_id)
         return recorded
 
     async def read_all(self, run_id: RunId) -> list[Recorded]:
@@ -262,7 +254,7 @@ class Journal:
 
     async def wait_until_finished(self, run_id: RunId) -> None:
         """Return when the run has finished, or is not there (any more); until then wait, without bound."""
-        with self._store.listen(self._events(run_id)) as hint:
+        with self._store.listen(self._keys.events(run_id)) as hint:
             while await self._is_unfinished(run_id):
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
 
@@ -285,11 +277,11 @@ class Journal:
         Raises:
             NotFound
         """
-        with self._store.listen(self._events(run_id)) as hint:
+        with self._store.listen(self._keys.events(run_id)) as hint:
             page, may_be_more = await self._page(run_id, after, FOLLOWED_AT_ONCE)
             looked_at = anyio.current_time()
             if not page and not await self.exists(run_id):
-                raise _absent(run_id)
+                raise absent(run_id)
             while True:
                 is_empty = not page
                 is_last = not is_empty and isinstance(page[-1].event, RunFinished)
@@ -311,18 +303,16 @@ class Journal:
     async def list_runs(self, limit: int = 100, before: RunId | None = None) -> list[RunId]:
         """Runs, newest first, beginning below `before`."""
         start = f"({before}" if before is not None else "+"
-        return _run_ids(
-            await self._store.read("ZRANGE", self._keys("runs"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
-        )
+        return _run_ids(await self._store.read("ZRANGE", self._keys.all, start, "-", "BYLEX", "REV", "LIMIT", 0, limit))
 
     async def oldest_runs(self, limit: int, after: RunId | None = None) -> list[RunId]:
         """Root runs, oldest first, beginning behind `after`."""
         start = f"({after}" if after is not None else "-"
-        return _run_ids(await self._store.read("ZRANGE", self._keys("runs"), start, "+", "BYLEX", "LIMIT", 0, limit))
+        return _run_ids(await self._store.read("ZRANGE", self._keys.all, start, "+", "BYLEX", "LIMIT", 0, limit))
 
     async def ends_of(self, run_id: RunId) -> tuple[RunSubmitted, Event] | None:
         """The run's first and its last event so far; None for one that is not there (any more)."""
-        events = self._events(run_id)
+        events = self._keys.events(run_id)
         first, last = await self._store.read_many(
             [("XRANGE", events, "-", "+", "COUNT", 1), ("XREVRANGE", events, "+", "-", "COUNT", 1)]
         )
@@ -343,20 +333,20 @@ class Journal:
             return False
         fence = self.fence(run_id, int(epoch))
         is_sealed = False
-        while await self._stream(run_id).seal_oldest(self._run(run_id), fence):
+        while await self._stream(run_id).seal_oldest(self._keys.run(run_id), fence):
             is_sealed = True
         return is_sealed
 
     async def forget(self, run_id: RunId) -> None:
         """Delete a run that has finished, but for what it spent. Its child runs are the caller's. Idempotent."""
-        events = self._events(run_id)
-        keys = [events, sealed_key(events), self._children(run_id), self._run(run_id)]
+        events = self._keys.events(run_id)
+        keys = [events, sealed_key(events), self._keys.children(run_id), self._keys.run(run_id)]
         await self._store.write("UNLINK", *keys)
-        await self._store.write("ZREM", self._keys("runs"), run_id)
+        await self._store.write("ZREM", self._keys.all, run_id)
 
     async def children_of(self, run_id: RunId) -> list[RunId]:
         """The child runs that were opened, oldest first."""
-        return _run_ids(await self._store.read("ZRANGE", self._children(run_id), 0, -1))
+        return _run_ids(await self._store.read("ZRANGE", self._keys.children(run_id), 0, -1))
 
     async def keep_summary(self, run_id: RunId, summary: bytes) -> None:
         """Keep, beside a finished run, what its events come to, so that nobody need read them all for it again.
@@ -367,7 +357,7 @@ class Journal:
         """What was kept of each run; None for one of which nothing was."""
         if not run_ids:
             return []
-        replies = await self._store.read_many([("HGET", self._run(run_id), "summary") for run_id in run_ids])
+        replies = await self._store.read_many([("HGET", self._keys.run(run_id), "summary") for run_id in run_ids])
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     async def note_listener(self, run_id: RunId, replica: str) -> None:
@@ -376,7 +366,7 @@ class Journal:
 
     async def last_listener(self, run_id: RunId) -> str | None:
         """At which replica somebody began to listen last."""
-        kept = await self._store.read("HGET", self._run(run_id), "listener")
+        kept = await self._store.read("HGET", self._keys.run(run_id), "listener")
         return kept.decode() if isinstance(kept, bytes) else None
 
     async def keep_asked(self, run_id: RunId, asked: bytes) -> None:
@@ -385,15 +375,15 @@ class Journal:
 
     async def asked(self, run_id: RunId) -> bytes | None:
         """How a run was asked for, where that was kept."""
-        kept = await self._store.read("HGET", self._run(run_id), "asked")
+        kept = await self._store.read("HGET", self._keys.run(run_id), "asked")
         return await self._bodies.unpack(kept) if isinstance(kept, bytes) else None
 
     async def forget_asked(self, run_id: RunId) -> None:
         """Idempotent."""
-        await self._store.write("HDEL", self._run(run_id), "asked")
+        await self._store.write("HDEL", self._keys.run(run_id), "asked")
 
     async def exists(self, run_id: RunId) -> bool:
-        return await self._store.read("EXISTS", self._run(run_id)) == 1
+        return await self._store.read("EXISTS", self._keys.run(run_id)) == 1
 
     async def request_cancel(self, run_id: RunId) -> None:
         """Leave word that the run is to be cancelled, for whoever drives it. Idempotent; without effect once it ended.
@@ -402,29 +392,30 @@ class Journal:
             NotFound
         """
         if not await self._note(run_id, "cancel", "1"):
-            raise _absent(run_id)
-        await self._store.hint(self._run(run_id))
+            raise absent(run_id)
+        await self._store.hint(self._keys.run(run_id))
 
     async def cancel_requested(self, run_id: RunId) -> bool:
-        return await self._store.read("HGET", self._run(run_id), "cancel") is not None
+        return await self._store.read("HGET", self._keys.run(run_id), "cancel") is not None
 
     async def wait_for_cancel(self, run_id: RunId) -> None:
         """Return when the run's cancellation has been requested; until then wait, without bound."""
-        with self._store.listen(self._run(run_id)) as hint:
+        with self._store.listen(self._keys.run(run_id)) as hint:
             while not await self.cancel_requested(run_id):
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
 
     async def _note(self, run_id: RunId, field: str, value: Part) -> bool:
         """Whether the run is there to note it beside."""
-        return await self._store.run(_NOTE, [self._run(run_id)], [field, value], is_idempotent=True) == 1
+        return await self._store.run(_NOTE, [self._keys.run(run_id)], [field, value], is_idempotent=True) == 1
 
     async def _page(self, run_id: RunId, after: int, limit: int) -> tuple[list[Recorded], bool]:
         """Some events, up to `PAGE_BYTES` of them and one more, and whether there may be others behind them."""
         found: list[tuple[int, bytes]] = []
+        events = self._keys.events(run_id)
         while len(found) < limit:
             at = found[-1][0] if found else after
             start, count = f"{at + 1}-0", limit - len(found)
-            entries = entries_in(await self._store.read("XRANGE", self._events(run_id), start, "+", "COUNT", count))
+            entries = entries_in(await self._store.read("XRANGE", events, start, "+", "COUNT", count))
             if not entries or entries[0][0] == at + 1:
                 found += entries
                 break
@@ -447,17 +438,20 @@ class Journal:
     async def _recorded(self, seq: int, value: bytes) -> Recorded:
         return Recorded(seq=seq, event=decode(await self._bodies.unpack(value)))
 
+    def _stream(self, run_id: RunId) -> SealedStream:
+        return SealedStream(self._store, self._blobs, self._keys.events(run_id))
+
     async def last_seq(self, run_id: RunId) -> tuple[int, bool]:
         """Where the journal stands, and whether the run has finished; one cheap read.
 
         Raises:
             NotFound
         """
-        reply = await self._store.read("HMGET", self._run(run_id), "seq", "finished")
+        reply = await self._store.read("HMGET", self._keys.run(run_id), "seq", "finished")
         assert isinstance(reply, list)
         seq, finished = reply
         if not isinstance(seq, bytes):
-            raise _absent(run_id)
+            raise absent(run_id)
         return int(seq), finished is not None
 
     async def wait_for_end(self, run_id: RunId, *, at_most_s: float, unless: Callable[[], bool]) -> bool:
@@ -466,7 +460,7 @@ class Journal:
         Raises:
             NotFound
         """
-        with self._store.listen(self._events(run_id)) as hint, anyio.move_on_after(at_most_s):
+        with self._store.listen(self._keys.events(run_id)) as hint, anyio.move_on_after(at_most_s):
             while not (await self.last_seq(run_id))[1] and not unless():
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
         return (await self.last_seq(run_id))[1]
@@ -477,142 +471,25 @@ class Journal:
 
     async def _facts(self, run_id: RunId, *names: str) -> list[bytes | None]:
         """Fields of the run's hash; None for each that is not there."""
-        reply = await self._store.read("HMGET", self._run(run_id), *names)
+        reply = await self._store.read("HMGET", self._keys.run(run_id), *names)
         assert isinstance(reply, list)
         return [each if isinstance(each, bytes) else None for each in reply]
 
     async def _is_over(self, run_id: RunId, after: int) -> bool:
         """Whether a reader who stands at `after` has `RunFinished` behind it already."""
-        reply = await self._store.read("HMGET", self._run(run_id), "finished", "seq")
+        reply = await self._store.read("HMGET", self._keys.run(run_id), "finished", "seq")
         assert isinstance(reply, list)
         finished, seq = reply
         return finished is not None and isinstance(seq, bytes) and int(seq) <= after
 
-    @contextmanager
-    def _lane(self, run_id: RunId, epoch: int, within: Fence) -> Iterator["_Lane"]:
-        lane = self._lanes.setdefault((run_id, epoch, within), _Lane(self, run_id, epoch, within))
-        lane.users += 1
-        try:
-            yield lane
-        finally:
-            lane.users -= 1
-            if not lane.users:
-                del self._lanes[run_id, epoch, within]
-
-    async def flush(
-        self, run_id: RunId, epoch: int, appends: "Sequence[_Append]", within: Fence = NO_FENCE
-    ) -> list[int | RlmServiceError]:
-        """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
-        ends = next((at for at, each in enumerate(appends, 1) if isinstance(each.event, RunFinished)), None)
-        written = appends[:ends]
-        values = await self._bodies.pack_many([encode(each.event) for each in written])
-        token = os.urandom(12).hex()
-        riders = [each.rider for each in written if each.rider is not None]
-        append = ScriptCall(
-            script=_APPEND,
-            keys=[
-                *(self._run(run_id), self._events(run_id), self._unfinished),
-                *(watched_key(self._keys.tenant), ended_key(self._keys.tenant)),
-            ],
-            arguments=[
-                *(epoch, token, run_id, CHANNEL, self._events(run_id), "finish" if ends else ""),
-                *(MOST_ENDED, ENDED_TOPIC),
-                *values,
-            ],
-            fence=within,
-        )
-        # append.lua leaves its token behind when it has appended: that is what the riders' scripts look for.
-        boarded = boarding(riders, AppendMark(key=self._run(run_id), field="token", value=token))
-        reply, *landings = await self._store.run_many([append, *(each.script_call for each in boarded)])
-        match reply:
-            case b"stale":
-                raise _stale(run_id)
-            case [b"appended", int(first), int(open_bytes)]:
-                for each, landing in zip(boarded, landings, strict=True):
-                    each.land(landing)
-                for kept in written:
-                    self._on_kept(kept.event)
-                if open_bytes > OPEN_BYTES:
-                    await self._seal(run_id, epoch, open_bytes, within)
-                refused = [_finished(run_id) for _ in appends[len(values) :]]
-                return [*range(first, first + len(values)), *refused]
-            case [word, _, _]:
-                raise _refusal(word, run_id)
-        raise AssertionError("append.lua replies three values")
-
-    async def _seal(self, run_id: RunId, epoch: int, open_bytes: int, within: Fence) -> None:
-        """Move the oldest events out of the store's memory. A journal that cannot be sealed now is sealed at the next
-        append, unless it is much too long already."""
-        fence = Fence((*within.epochs, *self.fence(run_id, epoch).epochs))
-        left = open_bytes
-        try:
-            while left > OPEN_BYTES and (moved := await self._stream(run_id).seal_oldest(self._run(run_id), fence)):
-                left -= moved
-        except StoreFailed as exc:
-            if left > MOST_OPEN_BYTES:
-                raise
-            log.warning("journal_not_sealed", run_id=run_id, error=str(exc))
-
     def _lease(self, run_id: RunId, epoch: int, for_s: float) -> ScriptCall:
-        keys = [self._run(run_id), self._unfinished]
+        keys = [self._keys.run(run_id), self._keys.unfinished]
         return ScriptCall(script=_LEASE, keys=keys, arguments=[epoch, run_id, _seconds(for_s)])
-
-    @property
-    def _unfinished(self) -> str:
-        return unfinished_key(self._keys.tenant)
-
-    def _run(self, run_id: RunId) -> str:
-        return self._keys("run", run_id)
-
-    def _events(self, run_id: RunId) -> str:
-        return self._keys("run", run_id, "events")
-
-    def _stream(self, run_id: RunId) -> SealedStream:
-        return SealedStream(self._store, self._blobs, self._events(run_id))
-
-    def _children(self, run_id: RunId) -> str:
-        return self._keys("run", run_id, "children")
-
-
-class _Lane:
-    """The appends to one run under one epoch that are under way."""
-
-    def __init__(self, journal: Journal, run_id: RunId, epoch: int, within: Fence) -> None:
-        self.users = 0
-        self.batch: Batch[_Append, int] = Batch(lambda appends: journal.flush(run_id, epoch, appends, within))
-
-
-@dataclass(frozen=True, slots=True)
-class _Append:
-    event: Event
-    rider: Rider | None
 
 
 def _run_ids(reply: Reply) -> list[RunId]:
     assert isinstance(reply, list)
     return [RunId(member.decode()) for member in reply if isinstance(member, bytes)]
-
-
-def _absent(run_id: RunId) -> RunAbsent:
-    return RunAbsent(f"there is no run {run_id}")
-
-
-def _finished(run_id: RunId) -> RunAlreadyFinished:
-    return RunAlreadyFinished(f"run {run_id} is finished; submit a new one")
-
-
-def _refusal(word: Reply, run_id: RunId) -> RlmServiceError:
-    match word:
-        case b"unknown":
-            return _absent(run_id)
-        case b"finished":
-            return _finished(run_id)
-        case _:
-            return _stale(run_id)
-
-
-def _stale(run_id: RunId) -> StaleEpoch:
-    return StaleEpoch(f"run {run_id} has been taken over by another replica; stop driving it")
 
 
 def _seconds(for_s: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import NotFound
 from service.ids import RunId, TenantId, new_id
-from service.journal import redis_journal
+from service.journal import appending, redis_journal
 from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.loop.events import Event, RootUnavailable, RunFinished
@@ -34,7 +34,8 @@ EVENT_CHARS = 4_000
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Journals are long sooner here."""
     monkeypatch.setattr(redis_journal, "OPEN_BYTES", OPEN_BYTES)
-    monkeypatch.setattr(redis_journal, "MOST_OPEN_BYTES", 4 * OPEN_BYTES)
+    monkeypatch.setattr(appending, "OPEN_BYTES", OPEN_BYTES)
+    monkeypatch.setattr(appending, "MOST_OPEN_BYTES", 4 * OPEN_BYTES)
     monkeypatch.setattr(segments, "SEGMENT_BYTES", OPEN_BYTES // 2)
     monkeypatch.setattr(segments, "ENTRIES_AT_ONCE", 7)
 

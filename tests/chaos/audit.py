@@ -4,7 +4,7 @@ Each finding is a sentence under one of the four figures.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,12 @@ class Books:
         return [event for events in self.events.values() for event in events if isinstance(event, CallFinished)]
 
     @property
+    def rests_on_lost_children(self) -> bool:
+        """Whether a child run ended because its sandbox was lost: its parent may have worked with what that one had."""
+        ends = [events[-1] for run_id, events in self.events.items() if run_id != self.run_id and events]
+        return any(isinstance(end, RunFinished) and end.stop_reason is StopReason.SANDBOX_LOST for end in ends)
+
+    @property
     def uncertain(self) -> int:
         """Calls that were in flight when their replica was lost."""
         return sum(call.outcome is CallOutcome.CANCELLED for call in self.calls)
@@ -123,15 +129,18 @@ class Auditor:
         return found
 
 
-def check_clients(seen: Sequence[Seen], struck: frozenset[str], findings: Findings) -> None:
-    """Every run has ended as if undisturbed, or as a fault explains. `struck` are the first words of what did."""
+def check_clients(
+    seen: Sequence[Seen], struck: frozenset[str], rest_on_lost: Collection[str], findings: Findings
+) -> None:
+    """Every run has ended as if undisturbed, or as a fault explains. `struck` are the first words of what did;
+    `rest_on_lost` are runs whose children lost their sandboxes."""
     sandboxes_were_struck = bool(struck & IN_SANDBOXES)
     for each in seen:
         findings.counts[each.stop_reason or "none"] += 1
         if each.complaint:
             findings.lost.append(f"{each.play.tag} ({each.run_id}): {each.complaint}")
         elif each.stop_reason == StopReason.ANSWERED:
-            if each.answer != each.play.answer:
+            if each.answer != each.play.answer and not (each.run_id in rest_on_lost and sandboxes_were_struck):
                 findings.lost.append(
                     f"{each.play.tag} ({each.run_id}) answered {each.answer!r}, not {each.play.answer!r}"
                 )

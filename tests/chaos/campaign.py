@@ -144,7 +144,6 @@ async def campaign(
         async with open_store(data_directory=directory, redis_url=opened.store_url) as store:
             auditor = Auditor(store, directory / "data")
             await until_quiet(auditor, looks=min(_LOOKS, round(size.patience_s / _BETWEEN_LOOKS_S)))
-            check_clients(played.seen, frozenset(name.partition(" ")[0] for name in played.struck), findings)
             findings.lost += [f"{run_id} is unfinished" for run_id in await auditor.unfinished()]
             findings.leaked += await auditor.leaked_keys()
             await _check_descriptors(opened, findings)
@@ -152,12 +151,18 @@ async def campaign(
                 if await opened.terminate(name, within_s=min(END_WITHIN_S, size.patience_s)) is None:
                     findings.leaked.append(f"replica {name} did not end when it was told to")
             findings.leaked += [f"container of {each}" for each in await until_gone(opened)]
+            rest_on_lost: set[str] = set()
             for each in played.seen:
                 if each.run_id is not None:
                     run_id = RunId(each.run_id)
                     arrived = [asked for asked in opened.upstream.asked if asked.tag == each.play.tag]
                     spent, held = await auditor.spent_and_held(run_id)
-                    check_books(await auditor.books(run_id), arrived, spent, held, findings)
+                    books = await auditor.books(run_id)
+                    check_books(books, arrived, spent, held, findings)
+                    if books.rests_on_lost_children:
+                        rest_on_lost.add(run_id)
+            struck = frozenset(name.partition(" ")[0] for name in played.struck)
+            check_clients(played.seen, struck, rest_on_lost, findings)
         check_left_behind(directory / "data", findings)
     return played, findings
 

@@ -1,7 +1,7 @@
 """The metered call against a real ledger: what is held bounds what is spent, whatever happens to the call."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Account, Balance, Level, Period, Unit
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Limits, Usage
+from service.models.breaker import FIRST_OPEN_S
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
@@ -27,6 +28,7 @@ from service.runs.dispatch.dispatch import Dispatch, Lines
 from service.runs.standing import Standing
 from service.store.connection import Store, open_store
 from service.tenants.errors import TenantSuspended
+from tests.clock import Clock
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, rules, standing_of, with_fallbacks
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +49,7 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
+    now: Callable[[], float]
     store: Store
     ledger: Ledger
     metered: MeteredCalls
@@ -56,7 +59,7 @@ class Bench:
 
     async def standing(self, model: StandInModel, limits: Limits) -> Standing:
         standing = standing_of(
-            RunId(new_id("run")), model, ledger=self.ledger, limits=limits, deadline_at=time.time() + 60
+            RunId(new_id("run")), model, ledger=self.ledger, limits=limits, deadline_at=self.now() + 60
         )
         await standing.purse.set_limits()
         return standing
@@ -74,16 +77,22 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(directory: Path) -> AsyncIterator[Bench]:
+async def bench(directory: Path, now: Callable[[], float] = time.time) -> AsyncIterator[Bench]:
     async with open_store(data_directory=directory, redis_url=None) as store:
-        ledger = Ledger(store, TenantId(new_id("ten")), time.time)
+        ledger = Ledger(store, TenantId(new_id("ten")), now)
         health = ProviderHealth()
         suspension = Suspension()
         tenant_rules = rules(store, ledger.tenant, suspension.require_active)
-        dispatch = Dispatch(tenant_rules, Lines(calls_each_provider=256), ledger, time.time)
-        metered = MeteredCalls(ledger, time.time, health, dispatch)
+        dispatch = Dispatch(tenant_rules, Lines(calls_each_provider=256), ledger, now)
+        metered = MeteredCalls(ledger, now, health, dispatch)
         yield Bench(
-            store=store, ledger=ledger, metered=metered, health=health, journalled=Journalled(), suspension=suspension
+            now=now,
+            store=store,
+            ledger=ledger,
+            metered=metered,
+            health=health,
+            journalled=Journalled(),
+            suspension=suspension,
         )
 
 
@@ -414,7 +423,7 @@ async def test_a_fallback_that_the_budget_cannot_pay_is_not_asked(tmp_path: Path
 
 async def test_a_provider_that_keeps_failing_is_not_asked_and_holds_no_money(tmp_path: Path) -> None:
     """Once shut off a provider gets no calls; the fallback is reserved and asked at once, also through `reserve`."""
-    async with bench(tmp_path) as b:
+    async with bench(tmp_path, Clock()) as b:
         first, second = StandInModel(down), StandInModel()
         standing = await b.standing(first, Limits(cost=NanoUSD(100_000_000)))
         for index in range(2):
@@ -433,7 +442,7 @@ async def test_a_provider_that_keeps_failing_is_not_asked_and_holds_no_money(tmp
 
 async def test_a_hold_on_a_provider_that_is_shut_off_is_given_back(tmp_path: Path) -> None:
     """A call whose provider was shut off after its money was held releases it and goes to the fallback."""
-    async with bench(tmp_path) as b:
+    async with bench(tmp_path, Clock()) as b:
         first, second = StandInModel(down), StandInModel()
         standing = await b.standing(first, Limits(cost=NanoUSD(100_000_000)))
         held_call = with_fallbacks(call_of(standing, "early", "hello"), route_to(second, "other"))
@@ -466,16 +475,16 @@ async def test_a_short_outage_costs_waiting(tmp_path: Path) -> None:
 
 async def test_a_long_outage_is_told_without_asking(tmp_path: Path) -> None:
     """Where no wait within the deadline helps, the call is refused: nothing is reserved, sent or recorded."""
-    async with bench(tmp_path) as b:
+    async with bench(tmp_path, Clock()) as b:
         model = StandInModel(down)
         standing = await b.standing(model, Limits(cost=NanoUSD(100_000_000)))
         for index in range(2):
-            hurried = replace(call_of(standing, f"c{index}", "hello"), deadline_at=time.time() + 0.9)
+            hurried = replace(call_of(standing, f"c{index}", "hello"), deadline_at=b.now() + 0.9)
             last = await b.metered.call(hurried, standing.purse, b.journalled.append)
         asked, recorded = len(model.requests), len(b.journalled.calls)
         assert asked == 5
         assert last.outcome is CallOutcome.UNAVAILABLE
-        hurried = replace(call_of(standing, "late", "hello"), deadline_at=time.time() + 0.05)
+        hurried = replace(call_of(standing, "late", "hello"), deadline_at=b.now() + 0.05)
         for refused in (
             await b.metered.call(hurried, standing.purse, b.journalled.append),
             await b.metered.reserve(hurried, standing.purse),
@@ -489,7 +498,7 @@ async def test_a_long_outage_is_told_without_asking(tmp_path: Path) -> None:
 
 async def test_a_call_cancelled_while_its_provider_is_shut_off_costs_nothing(tmp_path: Path) -> None:
     """The hold that was made before the breaker opened is given back, whatever cancels the wait."""
-    async with bench(tmp_path) as b:
+    async with bench(tmp_path, Clock()) as b:
 
         async def down(request: ModelRequest) -> ModelReply:
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, "down", retry_after_s=0.0, may_be_billed=False)
@@ -499,7 +508,7 @@ async def test_a_call_cancelled_while_its_provider_is_shut_off_costs_nothing(tmp
         hold = await b.metered.reserve(call, standing.purse)
         assert not isinstance(hold, Refused)
         for number in range(3):
-            hurried = replace(call_of(standing, f"c{number}", "x"), deadline_at=time.time() + 0.9)
+            hurried = replace(call_of(standing, f"c{number}", "x"), deadline_at=b.now() + 0.9)
             await b.metered.call(hurried, standing.purse, b.journalled.append)
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -510,14 +519,16 @@ async def test_a_call_cancelled_while_its_provider_is_shut_off_costs_nothing(tmp
 
 async def test_a_call_that_found_no_money_proves_nothing_about_its_provider(tmp_path: Path) -> None:
     """A provider that was shut off stays so until somebody really asked it: a refused reservation is no probe."""
-    async with bench(tmp_path) as b:
+    clock = Clock()
+    async with bench(tmp_path, clock) as b:
         model = StandInModel(down)
         rich = await b.standing(model, Limits(cost=NanoUSD(100_000_000)))
         poor = await b.standing(model, Limits(cost=NanoUSD(1)))
         for index in range(2):
-            hurried = replace(call_of(rich, f"c{index}", "hello"), deadline_at=time.time() + 0.9)
+            hurried = replace(call_of(rich, f"c{index}", "hello"), deadline_at=b.now() + 0.9)
             await b.metered.call(hurried, rich.purse, b.journalled.append)
         asked = len(model.requests)
+        clock.at += FIRST_OPEN_S
         refused = await b.metered.call(call_of(poor, "poor", "hello"), poor.purse, b.journalled.append)
         assert refused.outcome is CallOutcome.BUDGET
         assert "half_open" not in repr(b.health.breakers)

@@ -8,19 +8,10 @@ from service.tenants.audit import AuditLogs
 from service.tenants.key_files import KeyFile
 from service.tenants.tenants import Tenants
 from service.tenants.values import OPERATOR, Tenant
+from tests.clock import Clock
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 
 PEPPER = KeyFile(b"a pepper for tests, and no secret")
-
-
-@dataclass
-class Clock:
-    """A clock that tests turn."""
-
-    at: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,9 @@ from service.tenants.key_plans import LONGEST_LIFE_S, KeyRequest
 from service.tenants.key_secrets import new_secret, parse_secret
 from service.tenants.tenants import Tenants
 from service.tenants.values import OPERATOR, Caller, CallerLimits, Scope
+from tests.clock import Clock
 from tests.store_fixture import Stored
-from tests.tenants.conftest import PEPPER, Clock, Rooms
+from tests.tenants.conftest import PEPPER, Rooms
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,9 @@ from service.errors import BadRequest
 from service.store.connection import open_store
 from service.tenants.audit import AuditLog, Deed
 from service.tenants.key_files import KeyFile
+from tests.clock import Clock
 from tests.store_fixture import Stored
-from tests.tenants.conftest import PEPPER, Clock
+from tests.tenants.conftest import PEPPER
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,9 @@ from service.tenants.errors import QuotaExceeded
 from service.tenants.key_files import KeyFile
 from service.tenants.provider_keys import REMEMBERED_S, ProviderKeys
 from service.tenants.values import OPERATOR
+from tests.clock import Clock
 from tests.store_fixture import Stored
-from tests.tenants.conftest import PEPPER, Clock
+from tests.tenants.conftest import PEPPER
 
 pytestmark = pytest.mark.anyio
 

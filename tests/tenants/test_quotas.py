@@ -16,8 +16,8 @@ from service.tenants.errors import ConcurrencyLimited, QuotaExceeded
 from service.tenants.quotas import Counted, Quotas
 from service.tenants.storage import Storage
 from service.tenants.values import CallerLimits, Level
+from tests.clock import Clock
 from tests.store_fixture import Stored, open_stored
-from tests.tenants.conftest import Clock
 
 pytestmark = pytest.mark.anyio
 

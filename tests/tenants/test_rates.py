@@ -16,8 +16,8 @@ from service.store.connection import open_store
 from service.tenants.errors import RateLimited
 from service.tenants.rates import Rate, RateReport, Rates
 from service.tenants.values import CallerLimits, Level
+from tests.clock import Clock
 from tests.store_fixture import Stored, open_stored
-from tests.tenants.conftest import Clock
 
 pytestmark = pytest.mark.anyio
 

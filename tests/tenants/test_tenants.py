@@ -14,7 +14,8 @@ from service.tenants.key_files import open_key_file
 from service.tenants.key_plans import KeyRequest
 from service.tenants.recent import Recent
 from service.tenants.values import OPERATOR, CallerLimits, Scope
-from tests.tenants.conftest import Clock, Rooms
+from tests.clock import Clock
+from tests.tenants.conftest import Rooms
 
 pytestmark = pytest.mark.anyio
 

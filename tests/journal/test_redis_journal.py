@@ -1,5 +1,6 @@
 """The journal: a run is the list of its events, written by one driver at a time."""
 
+from collections.abc import Awaitable
 from pathlib import Path
 
 import anyio
@@ -288,9 +289,17 @@ async def test_a_child_is_fenced_by_its_root(journal: Journal) -> None:
     assert not await journal.exists(further)
 
 
+async def goes_on_waiting(waiting: Awaitable[object]) -> bool:
+    """Whether it does for a moment. On a slow machine one that does not may pass for one that does, not vice versa."""
+    with anyio.move_on_after(0.2) as moment:
+        await waiting
+    return moment.cancelled_caught
+
+
 async def test_waiting_for_a_run_ends_with_it(journal: Journal) -> None:
     """Whoever waits for a run of another replica goes on once it has finished; for one that is not there, at once."""
     run_id = await opened(journal)
+    assert await goes_on_waiting(journal.wait_until_finished(run_id))
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(journal.wait_until_finished, run_id)
@@ -302,6 +311,7 @@ async def test_a_cancel_reaches_whoever_waits_for_it(journal: Journal) -> None:
     """Asking to cancel wakes the driver, however often it is asked, and is remembered for a later one."""
     run_id = await opened(journal)
     assert not await journal.cancel_requested(run_id)
+    assert await goes_on_waiting(journal.wait_for_cancel(run_id))
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(journal.wait_for_cancel, run_id)

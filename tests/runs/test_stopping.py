@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from service.ids import RunId
-from service.loop.events import CallFinished, ChildRunFinished, RunFinished
+from service.loop.events import CallFinished, ChildRunFinished, HostCallAnswered, RunFinished
 from service.loop.values import CallOutcome, Limits, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.money import parse_usd
@@ -115,6 +115,9 @@ async def test_a_cancelled_batch_keeps_what_was_paid_for(tmp_path: Path) -> None
             answered += isinstance(event, CallFinished) and event.origin is not None
             if answered == 2 and isinstance(event, CallFinished):
                 await on.service.runs.cancel(run_id)
+        events = [entry.event async for entry in on.service.runs.follow(run_id)]
+        (record,) = [event for event in events if isinstance(event, HostCallAnswered)]
+        assert (record.items, len(record.failures)) == (5, 3)
         view = await on.service.runs.show(run_id)
         assert view.sub_calls == 2
         assert view.stop_reason is StopReason.CANCELLED

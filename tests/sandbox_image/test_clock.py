@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from sandbox_image.clock import Act, ActiveClock, Ladder, Limits, climb, next_look_s
 
-TIMES = st.floats(0, 100, allow_nan=False)
-
 
 @given(
     looks=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3), st.booleans()), max_size=40),

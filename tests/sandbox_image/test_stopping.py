@@ -4,13 +4,14 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox_image.protocol import ErrorCode
-from tests.sandbox_image.host import Host, SandboxEnded, children, start_host
+from tests.sandbox_image.host import PATIENCE_S, Host, SandboxEnded, children, start_host
 
 SHORT: dict[str, Any] = {"active_limit_s": 0.3, "grace_s": 1.0}
 
@@ -98,16 +99,16 @@ def test_an_interrupt_from_outside_is_an_exception(host: Host) -> None:
 
 def test_an_interrupt_that_comes_early_is_not_lost(host: Host) -> None:
     """An interrupt sent right behind the cell stops it, even before its first line, long before the grace is over."""
+    endless = dict.fromkeys(("active_limit_s", "wall_limit_s", "grace_s"), 10 * PATIENCE_S)  # no reply would come
     for attempt in range(20):
         cell_id = f"early{attempt}"
         host.stream("control")
-        host.send("cells", "PUT", f"/cells/{cell_id}", host.cell_body("while True: pass", grace_s=40.0))
+        host.send("cells", "PUT", f"/cells/{cell_id}", host.cell_body("while True: pass", **endless))
         while host.request("GET", "/stats").json["running_cell"] != cell_id:
             pass
         host.request("POST", "/interrupt", {"cell_id": cell_id})
         reply = host.receive("cells").json
         assert reply["raised"]["type_name"] == "KeyboardInterrupt"
-        assert reply["wall_s"] < 20.0
 
 
 def test_an_interrupt_that_is_ignored_kills_after_the_grace(host: Host) -> None:
@@ -478,7 +479,7 @@ def test_a_lost_zygote_ends_the_sandbox_with_its_own_code(host: Host) -> None:
 
 
 def test_descriptors_do_not_leak_with_kernels(host: Host) -> None:
-    """Fifty kernels later the supervisor has as many descriptors open as at the start."""
+    """Twenty kernels later the supervisor has no more descriptors open than at the start."""
 
     def count() -> int:
         return len(os.listdir(f"/proc/{host.process.pid}/fd"))
@@ -487,7 +488,10 @@ def test_descriptors_do_not_leak_with_kernels(host: Host) -> None:
     before = count()
     for _ in range(20):
         assert host.run("import os; os._exit(1)")["status"] == "killed"
-    assert count() <= before + 2
+    deadline = time.monotonic() + 60
+    while count() > before:  # the last one's are closed behind its reply
+        assert time.monotonic() < deadline, f"{before} descriptors became {count()}"
+        host.request("GET", "/stats")
 
 
 def test_a_sandbox_without_a_host_ends_itself() -> None:

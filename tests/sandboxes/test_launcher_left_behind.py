@@ -201,9 +201,9 @@ class TestLeftBehind:
                 await printed(sandbox, "kept = 7; print(kept)")
                 process = sandbox._parts.process
                 assert isinstance(process, ContainerProcess)
-                for child in children():
-                    if b"service.sandboxes.launcher" in told_by_proc(child, "cmdline"):
-                        os.kill(child, signal.SIGKILL)
+                launchers = [pid for pid in children() if b"service.sandboxes.launcher" in told_by_proc(pid, "cmdline")]
+                assert len(launchers) == 1
+                os.kill(launchers[0], signal.SIGKILL)
                 assert await printed(sandbox, "kept") == "7\n"
                 stream = await launcher.attached(sandbox.sandbox_id)  # as a lease does when its launcher is gone
                 assert stream is not None

@@ -34,5 +34,5 @@ runs, models or money. Imported by `runs`, `wiring` and the layers above; siblin
 Everything that comes out of a sandbox is hostile input: bounded before it is read, on a total deadline, checked
 against a closed schema. A sandbox that breaks the protocol is killed.
 
-macOS (Seatbelt) and Windows are not served by the process provider: it refuses there and says so.
+macOS and Windows are not served by the process provider: it refuses there and says so (docs/decisions/0010).
 """

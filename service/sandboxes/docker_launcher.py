@@ -119,19 +119,21 @@ class Launcher:
         self._socket = socket_path
         self.owner_key = secrets.token_hex(32)
         """Kept in this process only: who has it can do with our sandboxes what we can."""
+        self._has_answered = False
 
     async def capabilities(self) -> CapabilitiesReply:
         """Raises `SandboxRefused` when no launcher or no engine answers."""
         return await self._asked(CapabilitiesRequest(), CapabilitiesReply)
 
     async def start(self, request: StartRequest) -> Lease:
-        """Start a sandbox. Cancelling it leaves nothing behind.
+        """Start a sandbox. Cancelling it leaves nothing behind. A launcher that has answered before and went away is
+        waited for.
 
         Raises:
             SandboxRefused, SandboxStartFailed: as the port says.
         """
         try:
-            stream = await self._connected()
+            stream = await self._returned()
         except LauncherGone as exc:
             raise SandboxRefused(str(exc)) from exc
         try:
@@ -210,15 +212,27 @@ class Launcher:
             return reply
         raise _failure(reply)
 
+    async def _returned(self) -> anyio.abc.SocketStream:
+        if self._has_answered:
+            with anyio.move_on_after(RETURN_DEADLINE_S):
+                while True:
+                    try:
+                        return await self._connected()
+                    except LauncherGone:
+                        await anyio.sleep(_RETURN_PAUSE_S)
+        return await self._connected()
+
     async def _connected(self) -> anyio.abc.SocketStream:
         try:
             with anyio.fail_after(CONNECT_DEADLINE_S), short_path(self._socket.parent, self._socket.name) as path:
-                return await anyio.connect_unix(path)
+                stream = await anyio.connect_unix(path)
         except (OSError, TimeoutError) as exc:
             raise LauncherGone(
                 f"no launcher answers at {self._socket} ({type(exc).__name__}): start one with "
                 "`python -m service.sandboxes.launcher`, or unset RLM_LAUNCHER_SOCKET"
             ) from exc
+        self._has_answered = True
+        return stream
 
     def __repr__(self) -> str:
         return f"<Launcher at {self._socket}>"

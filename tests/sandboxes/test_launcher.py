@@ -92,6 +92,27 @@ class TestWithoutAnEngine:
         with pytest.raises(SandboxStartFailed, match="may start"):
             await launcher.start(request.model_copy(update={"image": "other"}))
 
+    async def test_a_launcher_that_went_away_is_waited_for(self, data: Path) -> None:
+        """A sandbox that is asked for meanwhile is answered by the next launcher; without one ever, at once."""
+        launcher, request = Launcher(data / "launcher.sock"), StartRequest(**GOOD | {"image": SANDBOX_IMAGE})
+        no_engine = f"unix://{data}/no-engine.sock"
+        with pytest.raises(SandboxRefused, match="no launcher answers"):
+            await launcher.start(request)
+        with launcher_process(data, docker_host=no_engine), pytest.raises(SandboxStartFailed):
+            await launcher.start(request)
+        answered = anyio.Event()
+
+        async def start() -> None:
+            with pytest.raises(SandboxStartFailed, match="session directory"):
+                await launcher.start(request)
+            answered.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(start)
+            await anyio.wait_all_tasks_blocked()
+            with launcher_process(data, docker_host=no_engine), anyio.fail_after(60):
+                await answered.wait()
+
     @pytest.mark.needs_root
     def test_only_the_client_may_speak(self, data: Path) -> None:
         """The socket is the client's, mode 0600; another uid cannot connect, and root, who can, is not listened to."""

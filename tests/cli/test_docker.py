@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import socketserver
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +89,28 @@ def test_doctor_tells_what_docker_has_and_lacks(with_docker: CommandLine) -> Non
     chosen = found({"RLM_DOCKER_IMAGE": "nobody/has:this", "RLM_SANDBOX": "docker"})
     assert chosen["sandbox"]["state"] == "broken"
     assert "make_sandbox_image.sh nobody/has:this" in chosen["sandbox"]["text"]
+
+
+class OfAnotherRelease(socketserver.StreamRequestHandler):
+    """A launcher that speaks otherwise."""
+
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(b'{"kind": "of another release"}\n')
+
+
+def test_a_launcher_that_cannot_be_understood_breaks_nothing_else(command_line: CommandLine) -> None:
+    """Where sandboxes are processes, a launcher of another release is missing like none at all."""
+    path = command_line.directory / "other.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), OfAnotherRelease) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            done = replace(command_line, settings={"RLM_LAUNCHER_SOCKET": str(path)}).run("doctor", "--json")
+        finally:
+            server.shutdown()
+    (docker,) = [each for each in json.loads(done.out) if each["subject"] == "docker"]
+    assert (docker["state"], done.code) == ("missing", 0)
+    assert "the same release" in docker["text"]
 
 
 def test_without_docker_it_is_said(command_line: CommandLine) -> None:

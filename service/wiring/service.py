@@ -24,7 +24,7 @@ from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
 from service.runs.answering.profiles import Profiles
 from service.runs.calls.expiry import keep_settling
-from service.runs.calls.metered_call import ProviderHealth
+from service.runs.calls.health import ProviderHealth
 from service.runs.dispatch.counts import keep_renewing
 from service.runs.dispatch.dispatch import Lines
 from service.runs.erasure.erasure import Erasure

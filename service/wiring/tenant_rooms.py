@@ -18,7 +18,8 @@ from service.loop.prompts import PromptPack
 from service.loop.values import DivergencePolicy
 from service.metrics.replica import ReplicaMetrics
 from service.models.catalog import Catalog
-from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.calls.health import ProviderHealth
+from service.runs.calls.metered_call import MeteredCalls
 from service.runs.dispatch.dispatch import Dispatch, Lines
 from service.runs.dispatch.tenant_rules import TenantRules
 from service.runs.host_calls.grants import Grants

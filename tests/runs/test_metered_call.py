@@ -21,7 +21,8 @@ from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.models.prices import Price
 from service.money import NanoUSD
 from service.runs.calls.charges import OUTPUT_TOKENS_FLOOR, bound_of
-from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.calls.health import ProviderHealth
+from service.runs.calls.metered_call import MeteredCalls
 from service.runs.calls.purse import run_account
 from service.runs.calls.values import Hold, Refused
 from service.runs.dispatch.dispatch import Dispatch, Lines

@@ -16,7 +16,8 @@ from service.loop.events import CallFinished, CellFinished, ChildRunFinished, Na
 from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
-from service.runs.calls.metered_call import MeteredCalls, ProviderHealth
+from service.runs.calls.health import ProviderHealth
+from service.runs.calls.metered_call import MeteredCalls
 from service.runs.calls.purse import run_account
 from service.runs.driving.kept_sessions import KeptSessions
 from service.runs.runs import Runs

@@ -17,58 +17,38 @@ they will use) in the purse's line, for as long as the account is the run's own,
 shrink the output limit down to a floor; then refuse.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
-import structlog
 
-from service.errors import RlmServiceError
-from service.ids import CallId, RunId
-from service.ledger.redis_ledger import Ledger, Settlement
+from service.ids import CallId
+from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Level, Refusal
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Purpose
-from service.models.breaker import Breakers
-from service.models.port import ModelCallFailed, ModelRequest
 from service.runs.calls.attempts import Course, after_attempt, after_refusal, pause_after
 from service.runs.calls.charges import (
     bound_of,
-    finished_event,
     fitting_output_tokens,
     held_charge,
     on_route,
     refused_by,
-    settled_charge,
 )
+from service.runs.calls.health import ProviderHealth
+from service.runs.calls.paid_attempts import CLEAN_UP_S, Append, PaidAttempts
 from service.runs.calls.purse import Purse
-from service.runs.calls.values import CallFact, Hold, MeteredCall, Refused
+from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.dispatch.call_admission import CallAsked
 from service.runs.dispatch.dispatch import Dispatch
-from service.store.riders import Rider
 from service.tenants.errors import ConcurrencyLimited, RateLimited, TenantSuspended
 
 HOLD_MARGIN_S = 120.0
 """A hold outlives its call's deadline by this much before it counts as lost."""
-CLEAN_UP_S = 10.0
 OTHERS_PATIENCE_S = 10.0
 """How long a call waits for money that other runs of its session, key or tenant hold: some of it until they end."""
-
-log = structlog.get_logger(__name__)
-
-Append = Callable[[CallFinished, Rider], Awaitable[None]]
-"""Journals the event, with the rider behind it; when it returns, the call counts as paid."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderHealth:
-    """What the calls of all tenants of this replica have shown of the providers that they share."""
-
-    breakers: Breakers = field(default_factory=Breakers)
-    overbilling: set[str] = field(default_factory=set)
-    """Models that billed beyond their bound: refused until an operator raises it (a restart re-reads prices)."""
 
 
 class MeteredCalls:
@@ -84,8 +64,9 @@ class MeteredCalls:
         self._ledger = ledger
         self._dispatch = dispatch
         self._now = now
-        self._breakers = health.breakers
-        self._overbilling = health.overbilling
+        self._health = health
+        self._attempts = PaidAttempts(ledger, now, health, dispatch)
+        self.settle = self._attempts.settle
 
     async def call(
         self, call: MeteredCall, purse: Purse, append: Append, *, hold: Hold | None = None
@@ -105,7 +86,7 @@ class MeteredCalls:
         course = _course_of(call, route=0 if hold is None else hold.route)
         while True:
             here = on_route(call, course.route)
-            wait_s = self._shut_s(here)
+            wait_s = self._health.shut_s(here.route.provider, self._now())
             if wait_s is None and hold is None:
                 held = await self._reserve_on(here, purse, course)
                 if isinstance(held, Refused):
@@ -120,12 +101,12 @@ class MeteredCalls:
                     await purse.gate.wait_until_open()
                 # Asked again, because reserving takes its time; and only who is about to call may be a shut provider's
                 # probe. Between this and the attempt nothing is awaited.
-                wait_s = self._admit(here)
+                wait_s = self._health.admit(here.route.provider, self._now())
             if wait_s is None:
                 assert hold is not None, "no provider is asked without a reservation"
                 attempt, hold = hold, None
                 with purse.gate.passed():
-                    last, retry_after_s = await self._attempt(here, attempt, purse, append)
+                    last, retry_after_s = await self._attempts.make(here, attempt, purse, append)
                 if last.outcome is CallOutcome.OK:
                     return last
                 course = replace(course, tries=course.tries + 1, attempts=course.attempts + 1)
@@ -152,7 +133,7 @@ class MeteredCalls:
         course = _course_of(call)
         while True:
             here = on_route(call, course.route)
-            wait_s = self._shut_s(here)
+            wait_s = self._health.shut_s(here.route.provider, self._now())
             if wait_s is None:
                 return await self._reserve_on(here, purse, course)
             onward = after_refusal(course, wait_s, call.deadline_at - self._now())
@@ -214,7 +195,8 @@ class MeteredCalls:
         middle.
         """
         await purse.gate.wait_until_open()
-        if any(self._refused_beforehand(call) is not None or self._shut_s(call) is not None for call in calls):
+        shut = (self._health.shut_s(call.route.provider, self._now()) for call in calls)
+        if any(self._refused_beforehand(call) for call in calls) or any(wait_s is not None for wait_s in shut):
             return []
         admitted = await self._dispatch.calls.admit_now([_asked(call, purse, attempt=0) for call in calls])
         if not admitted:
@@ -263,7 +245,7 @@ class MeteredCalls:
         return refused
 
     def _refused_beforehand(self, call: MeteredCall) -> Refused | None:
-        if call.route.name in self._overbilling:
+        if call.route.name in self._health.overbilling:
             return Refused(
                 outcome=CallOutcome.REFUSED,
                 message=f"{call.route.name} billed more than its price allows; an operator must correct its price",
@@ -271,17 +253,6 @@ class MeteredCalls:
         if self._now() >= call.deadline_at:
             return Refused(outcome=CallOutcome.TIMED_OUT, message="the run's deadline has passed")
         return None
-
-    def _shut_s(self, call: MeteredCall) -> float | None:
-        """How long the call's provider is not asked any more; None when it may be."""
-        return self._until(self._breakers.retry_at(call.route.provider, self._now()))
-
-    def _admit(self, call: MeteredCall) -> float | None:
-        """Let the call through to its provider, or say how long not."""
-        return self._until(self._breakers.admit(call.route.provider, self._now()))
-
-    def _until(self, retry_at: float | None) -> float | None:
-        return None if retry_at is None else max(retry_at - self._now(), 0.0)
 
     async def release(self, holds: Sequence[Hold], purse: Purse) -> None:
         """Give back holds whose calls were never made. Shielded: what nobody resolves is charged when it expires."""
@@ -292,11 +263,6 @@ class MeteredCalls:
                 for hold in holds:
                     await self._dispatch.calls.dismiss(hold.call_id, used_tokens=0)
         purse.announce_resolved()
-
-    async def settle(self, finished: CallFinished, run_id: RunId) -> None:
-        """Book a journalled call of the run. Idempotent: also used by whoever takes the run over."""
-        if not await self._ledger.settle(settled_charge(finished, run_id)):
-            log.info("already_settled", call_id=finished.call_id)
 
     async def _give_back_if_cancelled(self, hold: Hold, purse: Purse) -> None:
         """Before anything is sent: a call that is cancelled here cost nothing."""
@@ -311,63 +277,6 @@ class MeteredCalls:
         if refusal.account.level is not Level.RUN and self._now() >= others_until:
             return False
         return refusal.held > purse.standing.of(refusal.unit)
-
-    async def _attempt(
-        self, call: MeteredCall, hold: Hold, purse: Purse, append: Append
-    ) -> tuple[CallFinished, float | None]:
-        started = self._now()
-        request = ModelRequest(
-            model=call.route.upstream_model,
-            messages=call.messages,
-            max_output_tokens=hold.max_output_tokens,
-            schema=call.schema,
-            cache_key=call.cache_key,
-            is_continued=call.purpose is Purpose.TURN,
-            timeout_s=max(1.0, min(600.0, call.deadline_at - started)),
-            on_text=None if call.listener is None else call.listener.tell,
-        )
-        retry_after_s: float | None = None
-        cancelled = True
-        fact = CallFact(outcome=CallOutcome.CANCELLED, text="cancelled while it ran", reply=None, may_be_billed=True)
-        try:
-            reply = await call.route.adapter.complete(request)
-            cancelled = False
-            fact = CallFact(outcome=CallOutcome.OK, text=reply.text, reply=reply, may_be_billed=True)
-        except ModelCallFailed as exc:
-            cancelled = False
-            retry_after_s = exc.retry_after_s
-            fact = CallFact(outcome=exc.outcome, text=exc.message, reply=None, may_be_billed=exc.may_be_billed)
-        except Exception as exc:
-            # How far it came nobody knows, so it may be billed.
-            fact = replace(fact, text=f"a defect of the service ended it ({type(exc).__name__})")
-            raise
-        finally:
-            finished = finished_event(call, hold, fact, at=self._now(), started=started)
-            self._breakers.record(call.route.provider, fact.outcome, started=started, now=finished.at)
-            # What was spent is written down even when this task is being cancelled: the provider has been asked.
-            with anyio.move_on_after(CLEAN_UP_S if cancelled else None, shield=True):
-                try:
-                    await self._write_down(finished, call.lineage[0], append)
-                finally:
-                    used_tokens = finished.usage.input_tokens + finished.usage.output_tokens
-                    await self._dispatch.calls.dismiss(hold.call_id, used_tokens=used_tokens)
-                purse.announce_resolved()
-        if finished.cost > hold.amount.nano_usd:
-            self._overbilling.add(call.route.name)
-        return finished, retry_after_s
-
-    async def _write_down(self, finished: CallFinished, run_id: RunId, append: Append) -> None:
-        """Journal the call and settle it, in this order."""
-        settlement = Settlement(settled_charge(finished, run_id))
-        await append(finished, self._ledger.riding(settlement))
-        match settlement.outcome:
-            case None:  # the append did not take it along
-                await self.settle(finished, run_id)
-            case False:
-                # A settled call that is settled again (after a take-over) is fine; a fresh one is a hold that expired.
-                log.info("already_settled", call_id=finished.call_id)
-            case RlmServiceError() as error:
-                raise error
 
 
 def _asked(call: MeteredCall, purse: Purse, *, attempt: int) -> CallAsked:

@@ -18,7 +18,8 @@ from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
 from service.runs.calls.counting import count_input_tokens
-from service.runs.calls.metered_call import Append, MeteredCalls
+from service.runs.calls.metered_call import MeteredCalls
+from service.runs.calls.paid_attempts import Append
 from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing

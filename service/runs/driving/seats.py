@@ -25,7 +25,7 @@ from service.sandboxes.slots import Chain, Slots
 from service.store.fences import Fence
 from service.tenants.quotas import Counted
 
-LEAVES_WITHIN_S = 10.0
+LEAVES_WITHIN_S = 30.0
 """A run that has ended is out of its session within this time, unless the machine stands still."""
 
 

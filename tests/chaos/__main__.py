@@ -22,7 +22,7 @@ from tests.machine import why_no_docker
 from tests.sandboxes.docker_machine import build_image
 
 WHOLE = Size(runs=310, most_s=900, restarts=8)
-WHOLE_IN_CONTAINERS = Size(runs=60, most_s=300)
+WHOLE_IN_CONTAINERS = Size(runs=80, most_s=300)
 SHORT = Size(runs=24, most_s=40, restarts=2)
 MUTANT = Size(runs=12, most_s=30, patience_s=45)
 _ZERO = ("lost", "paid_twice", "ledger_off_nano_usd", "leaked")

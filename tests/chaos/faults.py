@@ -228,21 +228,21 @@ async def pause_launcher(cluster: Cluster, draw: random.Random) -> bool:
 
 EVERYWHERE: Mapping[str, Fault] = {
     "orchestrator killed": kill_orchestrator,
-    "orchestrator paused past its lease": pause_orchestrator,
     "orchestrator paused with a call in it": pause_caller,
-    "orchestrator told to end": restart_orchestrator,
     "gateway killed with a call in it": kill_gateway,
     "store killed": kill_store,
-    "store paused": pause_store,
-    "store slow": slow_store,
-    "store full": fill_store,
-    "store stormed": storm_store,
     "kernel killed": killing("kernel"),
-    "kernel paused": pausing("kernel", 3.0),
 }
 FAULTS: Mapping[Sandboxes, Mapping[str, Fault]] = {
     "process": {
         **EVERYWHERE,
+        "orchestrator paused past its lease": pause_orchestrator,
+        "orchestrator told to end": restart_orchestrator,
+        "store paused": pause_store,
+        "store slow": slow_store,
+        "store full": fill_store,
+        "store stormed": storm_store,
+        "kernel paused": pausing("kernel", 3.0),
         "supervisor killed": killing("supervisor"),
         "supervisor paused": pausing("supervisor", 8.0),
         "sandbox killed": killing("sandbox"),
@@ -255,6 +255,7 @@ FAULTS: Mapping[Sandboxes, Mapping[str, Fault]] = {
         "launcher paused": pause_launcher,
     },
 }
-"""What may be struck, by what the sandboxes are. In a container the supervisor is its first process."""
+"""What may be struck, by what the sandboxes are; each comes before any comes again, so containers, which are slow, have
+fewer of those that do not concern them. In a container the supervisor is its first process."""
 IN_SANDBOXES = frozenset({"kernel", "supervisor", "sandbox", "container", "launcher"})
 """First words of faults after which a run may end as `sandbox_lost`."""

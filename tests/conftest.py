@@ -38,6 +38,12 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """For the whole session, so that a module may share what is opened on its event loop."""
+    return "asyncio"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, why_missing in COMPONENTS.items():
         if item.get_closest_marker(marker) is None:

@@ -15,11 +15,6 @@ from service.wiring.keys import open_registry_alone
 pytestmark = [pytest.mark.anyio, pytest.mark.needs_bwrap]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def settings(data: Path, **more: str) -> Settings:
     return read_settings({"RLM_DATA_DIR": str(data), "RLM_PORT": "0", "RLM_WARM_SANDBOXES": "0", **more})
 

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 LONG_AGO = 1_000_000.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def old_blob(blobs: Blobs, content: bytes) -> BlobRef:
     ref = await blobs.put(content)
     os.utime(blobs.path(ref.sha256), (LONG_AGO, LONG_AGO))

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.anyio
 WANTED = WantedKey(tenant="default", name="k", scopes=(), models=None, limits=(), expires_in=None)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Terminal:
     """Runs a command's work in this process and reads what it printed."""
 

@@ -23,12 +23,6 @@ PROVIDERS = ["openai", "azure", "anthropic", "mistral", "gemini", "groq", "ollam
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """One event loop for the module: its process is started once, because its import takes seconds."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def process() -> AsyncIterator[LiteLLMProcess]:
     process = LiteLLMProcess({})
     await process.started()

@@ -9,11 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def data() -> Iterator[Path]:
     """A data directory that a sandbox of another uid can pass through; pytest's own is closed to others."""
     path = Path(tempfile.mkdtemp(prefix="rlm-sandboxes-"))

@@ -126,11 +126,6 @@ async def placed(data: Path) -> AsyncIterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 async def place(anyio_backend: str) -> AsyncIterator[Place]:
     """One for all tests here: what misbehaves must not spoil it for the next."""
     with tempfile.TemporaryDirectory(prefix="rlm-client-") as directory:

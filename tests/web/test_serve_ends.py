@@ -18,11 +18,6 @@ from tests.web.alone import Alone, serve_alone
 pytestmark = [pytest.mark.anyio, pytest.mark.takes_long]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def follow(client: httpx.AsyncClient, run_id: str, seen: list[tuple[int, str]]) -> None:
     """Take in the events behind those that were seen, until the stream ends in good order."""
     headers = {"accept": "text/event-stream", "last-event-id": str(seen[-1][0] if seen else 0)}

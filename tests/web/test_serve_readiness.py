@@ -20,11 +20,6 @@ from tests.web.alone import alone, serve_alone
 pytestmark = [pytest.mark.anyio]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def told_ready(client: httpx.AsyncClient, status: int) -> str | None:
     """The reason, once `/readyz` answers with this status."""
     while True:

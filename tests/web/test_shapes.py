@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.web import app
+from service.web.openapi.document import with_nulls
 from service.web.shapes import Shape, Shown
 
 assert app.ROUTERS, "every shape is imported with its routes"
@@ -21,7 +22,7 @@ def examples(kind: type[BaseModel]) -> list[object]:
     more = kind.model_config.get("json_schema_extra")
     found = more.get("examples", []) if isinstance(more, dict) else []
     assert isinstance(found, list)
-    return [*found]
+    return [with_nulls(each) for each in found]
 
 
 SHAPES = [each for kind in (Shape, Shown) for each in shapes(kind)]

@@ -21,7 +21,7 @@ Amounts are exact: a decimal string in USD and whole nano-USD. Times are Unix se
 def document_of(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of the application."""
     made = get_openapi(title=app.title, version=version("rlm-service"), description=app.description, routes=app.routes)
-    document: dict[str, Any] = _with_nulls(made)
+    document: dict[str, Any] = with_nulls(made)
     document["components"]["securitySchemes"] = {
         "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key (`rlm_…`); also as `x-api-key`."}
     }
@@ -35,11 +35,12 @@ def document_of(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _with_nulls(value: Any) -> Any:
+def with_nulls(value: Any) -> Any:
+    """The same with null wherever an example has what stands for it."""
     match value:
         case dict():
-            return {name: _with_nulls(each) for name, each in value.items()}
+            return {name: with_nulls(each) for name, each in value.items()}
         case list():
-            return [_with_nulls(each) for each in value]
+            return [with_nulls(each) for each in value]
         case _:
             return None if value == NULL else value

@@ -24,10 +24,12 @@ OPERATORS_KEY, TENANTS_KEY = "sk-canary7f3a-of-the-operator", "sk-canary7f3a-of-
 
 _SEARCH = r"""
 import ctypes, os, re
-sought = re.compile(rb"sk-c[a]nary7f3a|rlm_[a-z]*_[0-9A-Za-z]{20}|wh[s]ec_")
-found = set()
-def look(where, data):
-    for match in sought.finditer(data): found.add(where + ":" + match[0][:12].decode("latin-1"))
+control = bytes([115]) + b"k-canary7f3a-control"  # that the search finds what is there
+sought = re.compile(rb"sk-c[a]nary7f3a[-a-z]*|rlm_[a-z]*_[0-9A-Za-z]{20}|wh[s]ec_")
+found = set(); libc = ctypes.CDLL(None); way_out, way_in = os.pipe(); os.set_blocking(way_in, False)
+def look(where, data, is_last=True):
+    for match in sought.finditer(data + b"\0" * is_last):
+        if match.end() < len(data) + is_last: found.add(where + ":" + match[0][:30].decode("latin-1"))
 look("environment", repr(os.environ).encode())
 for pid in filter(str.isdigit, os.listdir("/proc")):
     for name in ("environ", "cmdline", "comm", "status", "mountinfo"):
@@ -41,8 +43,12 @@ for root, _, names in os.walk("/rlm/session"):
 for line in open("/proc/self/maps").read().splitlines():
     first, rights = line.split()[:2]
     start, end = (int(word, 16) for word in first.split("-"))
-    if rights.startswith("r") and "[v" not in line and end - start < 64 << 20:
-        look("memory", ctypes.string_at(start, end - start))
+    if not rights.startswith("r") or "[v" in line or end - start > 64 << 20: continue
+    while start < end:  # through a pipe: what is not mapped any more is an error and no crash
+        size = libc.write(way_in, ctypes.c_void_p(start), ctypes.c_size_t(min(1 << 16, end - start)))
+        if size <= 0: break
+        look("memory", os.read(way_out, size), start + size == end)  # what is cut here is whole in the next piece
+        start += size if start + size == end else max(size - 64, 64)
 """
 ASKS = repl(_SEARCH + "reply = llm_query('What is it?')\nprint('inside:', sorted(found))")
 ANSWERS = repl("answer['content'] = repr(vars())\nanswer['ready'] = True")
@@ -143,7 +149,7 @@ async def test_no_credential_shows_anywhere(
     }
     assert grants, "the run had a grant"
     assert used == {f"Bearer {TENANTS_KEY}"}
-    assert b"inside: []" in everything["told"], "the search inside found something, or did not come to its end"
+    assert b"inside: ['memory:sk-canary7f3a-control']" in everything["told"], "the search inside found more, or nothing"
     for credential in (OPERATORS_KEY, TENANTS_KEY, secret, secret.rpartition("_")[2], *signing, *grants):
         where = [name for name, content in everything.items() if credential.encode() in content]
         assert where == [], (where, credential[:8])

@@ -22,7 +22,7 @@ import structlog
 from service.errors import RlmServiceError
 from service.ids import SandboxId
 from service.sandboxes.opening import open_sandbox
-from service.sandboxes.port import NoSandboxSlot, Provider, Template
+from service.sandboxes.port import NoSandboxSlot, Provider, SandboxStartFailed, Template
 from service.sandboxes.sandbox import Sandbox
 
 STARTS_AT_ONCE = 2
@@ -173,14 +173,15 @@ class Pool:
                 await changed.wait()
 
     async def close(self) -> None:
-        """Kill everything there is."""
+        """Kill everything there is, and what comes up meanwhile."""
         self._closed = True
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as kills:
-                for sandbox in [*self._warm.values(), *self._acquired.values()]:
-                    kills.start_soon(sandbox.kill)
-        self._warm.clear()
-        self._acquired.clear()
+            while leaving := [*self._warm.values(), *self._acquired.values()]:
+                self._warm.clear()
+                self._acquired.clear()
+                async with anyio.create_task_group() as kills:
+                    for sandbox in leaving:
+                        kills.start_soon(sandbox.kill)
 
     async def _warm_one(self, template: Template) -> Sandbox | None:
         """A warm sandbox that runs, or the next one to come up if it is promised to nobody else."""
@@ -251,7 +252,7 @@ class Pool:
         self._nudge()
 
     async def _open(self, template: Template, hash_seed: int) -> Sandbox:
-        return await open_sandbox(
+        sandbox = await open_sandbox(
             self._tasks,
             self._provider,
             template,
@@ -259,6 +260,10 @@ class Pool:
             gateway_socket=self._gateway_socket,
             hash_seed=hash_seed,
         )
+        if self._closed:  # whoever closed it looks after nothing that comes up later
+            await sandbox.kill()
+            raise SandboxStartFailed("a sandbox came up when its pool was closed already")
+        return sandbox
 
     async def _kill_warm(self, sandbox_id: SandboxId) -> None:
         if (sandbox := self._warm.get(sandbox_id)) is not None:

@@ -172,3 +172,58 @@ async def test_closing_kills_what_was_given_out_too(data: Path) -> None:
         sandbox = await pool.acquire()
     assert not sandbox.is_running
     assert not sandbox.directory.exists()
+
+
+class LeavingSlowly(ScriptedProcess):
+    """Ends when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked_to_end, self.may_end = anyio.Event(), anyio.Event()
+
+    async def kill(self) -> None:
+        self.is_asked_to_end.set()
+        await self.may_end.wait()
+        await super().kill()
+
+
+class OneByOne(ScriptedProvider):
+    """Its first sandbox leaves slowly; later ones come up while it does."""
+
+    async def start(
+        self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int
+    ) -> ScriptedProcess:
+        if self.processes:
+            await leaving(self).is_asked_to_end.wait()
+        process = ScriptedProcess() if self.processes else LeavingSlowly()
+        self.processes.append(process)
+        self.tasks.start_soon(self._live, process, directory)
+        return process
+
+
+def leaving(provider: ScriptedProvider) -> LeavingSlowly:
+    first = provider.processes[0]
+    assert isinstance(first, LeavingSlowly)
+    return first
+
+
+@pytest.mark.anyio
+async def test_what_comes_up_while_the_pool_is_closed_is_killed_too(data: Path) -> None:
+    """A start that was under way when closing began leaves nothing behind, however long the others take to end."""
+
+    async def let_go(pool: Pool, provider: ScriptedProvider) -> None:
+        await leaving(provider).is_asked_to_end.wait()
+        with anyio.fail_after(60):
+            while len(provider.processes) < 2 or (len(pool.state.warm) < 2 and provider.processes[1].is_running):
+                await anyio.lowlevel.checkpoint()
+        leaving(provider).may_end.set()
+
+    async with (
+        anyio.create_task_group() as tasks,
+        pool_of(data, slots=2, warm=2, provider=OneByOne(tasks=tasks)) as (pool, provider),
+    ):
+        await until_warm(pool, 1)
+        tasks.start_soon(let_go, pool, provider)
+        with anyio.fail_after(60):
+            while not pool.state.starting:
+                await anyio.lowlevel.checkpoint()

@@ -100,8 +100,10 @@ class SandboxMachine(RuleBasedStateMachine):
         cell_id = self.host.next_cell_id()
         code = "sum(range(10**14))" if swallows else "while True: pass"
         reply = self.host.run(code, cell_id=cell_id, active_limit_s=0.05, grace_s=0.05 if swallows else 5.0)
-        assert (reply["status"], reply["namespace_lost"]) == ("timed_out", swallows)
-        if swallows:
+        assert reply["status"] == "timed_out"
+        # On a slow machine the first interrupt may come before the call that swallows it.
+        assert swallows or not reply["namespace_lost"]
+        if reply["namespace_lost"]:
             self.lose({cell_id: reply})
         else:
             self.results[cell_id] = reply
@@ -150,7 +152,9 @@ class SandboxMachine(RuleBasedStateMachine):
 
     def lose(self, kept: dict[str, Any]) -> None:
         self.variables, self.results = {}, kept
-        self.lives = self.host.request("GET", "/stats").json["kernel_lives"]
+        lives = self.host.request("GET", "/stats").json["kernel_lives"]
+        assert lives > self.lives  # by two when a restart met a cell, whose end brought a kernel of its own
+        self.lives = lives
 
     @invariant()
     def nothing_ends_the_supervisor(self) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import httpx
 import pytest
 
 from tests.machine import ROOT
@@ -14,12 +13,13 @@ from tests.runs.playing import ROOT as ROOT_MODEL
 from tests.runs.playing import SUB
 from tests.serve_process import PATIENCE_S
 from tests.web.alone import alone, serve_alone
+from tests.web.documented import DOCS, reader, try_examples
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
 
 README = Path(ROOT) / "README.md"
-PAGE = Path(ROOT) / "docs" / "http-api.md"
+PAGE = DOCS / "http-api.md"
 
 
 @pytest.mark.takes_long
@@ -40,15 +40,5 @@ async def test_a_newcomer_comes_from_the_key_to_the_answer(tmp_path: Path) -> No
 
 async def test_the_examples_of_the_page_hold(it: Served) -> None:
     """Every block of docs/http-api.md runs after the one before it, and what it asserts is so."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 4
-    key = await it.secret()
-
-    def read_along() -> None:
-        headers = {"authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=it.address, headers=headers, timeout=60, trust_env=False) as client:
-            names: dict[str, object] = {"client": client, "ROOT_MODEL": ROOT_MODEL, "SUB_MODEL": SUB}
-            for block in blocks:
-                exec(compile(block, str(PAGE), "exec"), names)
-
-    await anyio.to_thread.run_sync(read_along)
+    with reader(it, await it.secret()) as client:
+        await try_examples(PAGE, least=4, names={"client": client, "ROOT_MODEL": ROOT_MODEL, "SUB_MODEL": SUB})

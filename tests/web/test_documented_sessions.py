@@ -1,31 +1,16 @@
 """The examples of docs/contexts-and-sessions.md, run in order as a reader would."""
 
-import re
-from pathlib import Path
-
-import anyio.to_thread
-import httpx
 import pytest
 
-from tests.machine import ROOT
+from tests.web.documented import DOCS, reader, try_examples
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
 
-PAGE = Path(ROOT) / "docs" / "contexts-and-sessions.md"
+PAGE = DOCS / "contexts-and-sessions.md"
 
 
 async def test_the_examples_of_the_page_hold(it: Served) -> None:
     """Every block runs after the one before it, and what it asserts is so."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 8
-    key = await it.secret()
-
-    def read_along() -> None:
-        headers = {"authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=it.address, headers=headers, timeout=60, trust_env=False) as client:
-            names: dict[str, object] = {"client": client}
-            for block in blocks:
-                exec(compile(block, str(PAGE), "exec"), names)
-
-    await anyio.to_thread.run_sync(read_along)
+    with reader(it, await it.secret()) as client:
+        await try_examples(PAGE, least=8, names={"client": client})

@@ -46,7 +46,7 @@ matrix: ## Let other people's clients (SDKs of OpenAI, Anthropic, LangChain, Lit
 	@sh deploy/setup_environment.sh dev
 	@.venv/bin/python -P -m tests.matrix $(MATRIX)
 
-bench: ## Measure this service beside the reference library and the machine (a quarter of an hour; docs/performance.md)
+bench: ## Measure this service beside the reference library and the machine (some 25 minutes; docs/performance.md)
 	@sh deploy/setup_environment.sh run
 	@.venv/bin/python -m benchmarks
 

@@ -207,5 +207,6 @@ def test_reading_takes_time_in_proportion_to_the_size(kind: str) -> None:
         parse(reply)
         return time.process_time() - started
 
-    small, large = min(work(60_000) for _ in range(3)), work(480_000)
-    assert large < 30 * max(small, 0.01)
+    small = min(work(60_000) for _ in range(3))
+    # A busy machine's caches cost processor time too: one measurement that was not disturbed is enough.
+    assert any(work(480_000) < 30 * max(small, 0.01) for _ in range(3))

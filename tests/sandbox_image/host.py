@@ -226,6 +226,11 @@ def _read_json_line(connection: socket.socket) -> dict[str, Any]:
     return preface
 
 
+def alive(host: Host) -> None:
+    """The sandbox runs cells."""
+    assert host.run("print('alive')")["stdout"]["head"] == "alive\n"
+
+
 def children(pid: int) -> list[int]:
     """The pids of a process's children."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")

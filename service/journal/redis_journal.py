@@ -369,6 +369,14 @@ class Journal:
         kept = await self._store.read("HGET", self._keys.run(run_id), "listener")
         return kept.decode() if isinstance(kept, bytes) else None
 
+    async def note_left(self, run_id: RunId) -> None:
+        """Whoever waited for the run has gone without its answer. Nothing happens when it is gone. Idempotent."""
+        await self._note(run_id, "left", "1")
+
+    async def take_left(self, run_id: RunId) -> bool:
+        """Whether the run was left and nobody has taken it since. The caller has now, and nobody else is told so."""
+        return await self._store.write("HDEL", self._keys.run(run_id), "left") == 1
+
     async def keep_asked(self, run_id: RunId, asked: bytes) -> None:
         """Keep, beside a run that exists, how it was asked for; it goes when the run goes. Idempotent."""
         await self._note(run_id, "asked", await self._bodies.pack(asked))

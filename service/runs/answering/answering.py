@@ -42,7 +42,7 @@ LARGEST_INLINE_BYTES = 8 << 20
 PIECE_CHARS = 1 << 20
 LOOKED_THROUGH_CHARS = 64 << 10
 """A conversation that is longer is looked through in a thread."""
-STANDS_S = {Try.FIRST: 0.0, Try.AGAIN: 3600.0, Try.UNKNOWN: 120.0}
+STANDS_S = {Try.FIRST: 120.0, Try.AGAIN: 3600.0, Try.UNKNOWN: 120.0}
 """How long after its end an answer still stands for the same request sent again, by what the client says of it."""
 
 
@@ -171,16 +171,22 @@ class Answering:
                 raise
 
     async def still_stands(self, run_id: RunId, which: Try) -> bool:
-        """Whether a run may answer the same request again: it is live, or has just ended with an answer."""
+        """Whether a run may answer the same request again: it is live, or has just ended with an answer. For a first
+        try only one that was left (`note_left`), and only for the first that asks."""
         if not await self._rooms.journal.exists(run_id):
             return False
         view = await self._runs.show(run_id)
         if view.finished_at is None:
-            return not await self._rooms.journal.cancel_requested(run_id)
-        has_answer = view.stop_reason is StopReason.ANSWERED or view.answer is not None
-        if not has_answer or await self._complaint_about(view) is not None:
-            return False
-        return self._rooms.now() < view.finished_at + STANDS_S[which]
+            stands = not await self._rooms.journal.cancel_requested(run_id)
+        else:
+            has_answer = view.stop_reason is StopReason.ANSWERED or view.answer is not None
+            stands = has_answer and await self._complaint_about(view) is None
+            stands = stands and self._rooms.now() < view.finished_at + STANDS_S[which]
+        return stands and (which is not Try.FIRST or await self._rooms.journal.take_left(run_id))
+
+    async def note_left(self, run_id: RunId) -> None:
+        """The client that waited for the run has gone away without its answer, and is expected back."""
+        await self._rooms.journal.note_left(run_id)
 
     async def has_ended(self, run_id: RunId) -> bool:
         """Raises `NotFound`."""

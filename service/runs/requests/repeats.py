@@ -2,7 +2,9 @@
 
 Such clients are many (the SDKs of OpenAI and Anthropic after ten minutes, LiteLLM, DSPy), and a second run of the same
 question costs the same money again. So the second request is given the first one's run, while that is live or has just
-ended. A client that counts its tries says which request is its first; that one always gets a run of its own.
+ended. A client that counts its tries says which request is its first: it may ask the same twice on purpose, so that one
+gets a run of its own, unless the earlier client has left without an answer. LiteLLM (DSPy too) retries above the SDK
+that counts, so each of its tries calls itself the first.
 """
 
 from collections.abc import Awaitable, Callable
@@ -41,17 +43,17 @@ async def attach_or_act(
     Args:
         requests: the tenant's.
         sent: what makes it the same request.
-        which: a first try gets a run of its own, and is what later tries attach to.
+        which: what the client says of it. Later tries attach to what this one is given.
         new_target: makes the id of a run.
         act: see `once`.
-        still_stands: whether a later try may have this run; asked of runs that exist or existed.
+        still_stands: whether such a try may have this run; asked of runs that exist or existed.
 
     Raises:
         RequestInProgress: an earlier try is being begun for an unreasonable time.
     """
     claim = await _claim(requests, sent, new_target())
     while not claim.is_ours:
-        if which is not Try.FIRST and await still_stands(RunId(claim.target), which):
+        if await still_stands(RunId(claim.target), which):
             return Done(target=claim.target, was_done_before=True)
         claim = await _claim(requests, sent, new_target(), instead_of=claim.target)
     await act_under(requests, claim, act)

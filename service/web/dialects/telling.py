@@ -4,8 +4,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import anyio
 import structlog
+from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +20,8 @@ from service.web.dialects.asking import Asked
 PING = KEEPALIVE_COMMENT
 LARGEST_WHOLE_CHARS = 64 << 20
 """Of an answer that goes into one JSON body."""
+NOTED_WITHIN_S = 5.0
+"""For the store to take a note that a client has gone."""
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +78,37 @@ async def whole_answer(answering: Answering, run_id: RunId) -> Whole:
                     case Thought():
                         pass
     raise AssertionError("following ends with an outcome or raises")
+
+
+async def awaited_answer(answering: Answering, run_id: RunId, request: Request) -> Whole:
+    """`whole_answer` for the client of a request. That it goes away is noted: what it sends next may be given this run.
+
+    Raises:
+        ClientDisconnect: it went away.
+        AnswerTooLong, NoAnswer, RunBudgetSpent, AnswerCancelled: see `whole_answer`.
+    """
+    whole: Whole | None = None
+    failure: RlmServiceError | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            with anyio.move_on_after(NOTED_WITHIN_S, shield=True):
+                await answering.note_left(run_id)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            whole = await whole_answer(answering, run_id)
+        except RlmServiceError as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if whole is None:
+        raise ClientDisconnect
+    return whole
 
 
 class Teller:

@@ -90,9 +90,6 @@ def retry(name: str) -> str:
     return expect_once(lambda text: ask(text, name, timeout=GIVEN_UP_S, num_retries=RETRIES))
 
 
-NO_RETRIES = NoCall(
-    "each of DSPy's retries over LiteLLM calls itself a first try, so a call of its own (docs/dialects.md)"
-)
 NO_RESPONSES = NoCall("LiteLLM's responses want the package mcp, which DSPy does not bring")
 CALLS: dict[str, Callable[[], str] | NoCall] = {
     "plain": plain,
@@ -105,8 +102,8 @@ CALLS: dict[str, Callable[[], str] | NoCall] = {
     "error_404": lambda: refused("LMUnsupportedModelError", "nobody"),
     "error_429": error_429,
     "error_400": error_400,
-    "retry_run": NO_RETRIES if ENGINE == "litellm" else lambda: retry(RUN),
-    "retry_direct": NO_RETRIES if ENGINE == "litellm" else lambda: retry(DIRECT),
+    "retry_run": lambda: retry(RUN),
+    "retry_direct": lambda: retry(DIRECT),
     "responses": NO_RESPONSES if ENGINE == "litellm" else lambda: _said(ask(question(), model_type="responses")),
     "background_resume": NoCall("its model waits for its answers"),
     "files": NoCall("its model has no files"),

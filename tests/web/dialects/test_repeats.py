@@ -1,5 +1,6 @@
 """The same request again: a client that gave up waiting gets the run that it has paid for."""
 
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,15 @@ import httpx
 import pytest
 
 from service.contexts.values import Context
-from service.ids import KeyId, RunId, new_id
+from service.ids import EMBEDDED_TENANT, KeyId, RunId, new_id
 from service.models.port import ModelReply, ModelRequest
 from service.runs.answering.answering import Answering
 from service.runs.answering.conversation import Conversation
 from service.runs.calls.purse import run_account
+from service.web.app import create_app
 from tests.runs.doubles import usage_of
 from tests.runs.playing import SUB
-from tests.web.serving import served
+from tests.web.serving import Served, served
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +88,53 @@ async def test_a_first_try_gets_a_run_of_its_own(tmp_path: Path) -> None:
         one, two = [await run_of(it.client, {COUNT: "0"}) for _ in range(2)]
         assert one != two
         assert await run_of(it.client, {COUNT: "2"}) == two
+
+
+@pytest.mark.parametrize("answers_at_once", [False, True], ids=["before the answer", "behind it"])
+async def test_a_first_try_is_given_what_its_client_has_left(tmp_path: Path, answers_at_once: bool) -> None:
+    """A client that retries above an SDK calls each try its first: the one that comes back for a run that was left is
+    given it, one that comes besides gets a run of its own."""
+    slow = Slow()
+    async with served(tmp_path, sub=slow) as it, anyio.create_task_group() as tasks:
+        left = await leave(it, {COUNT: "0"}, when=slow.was_asked)
+        if answers_at_once:
+            slow.may_answer.set()
+            journal = it.rooms.tenancy.runs_of(EMBEDDED_TENANT).rooms.journal
+            assert await journal.wait_for_end(left, at_most_s=60, unless=lambda: False)
+        given: list[str] = []
+
+        async def again() -> None:
+            given.append(await run_of(it.client, {COUNT: "0"}))
+
+        tasks.start_soon(again)
+        tasks.start_soon(again)
+        slow.may_answer.set()
+    assert left in given
+    assert len(set(given)) == 2
+    assert slow.calls == 2
+
+
+async def leave(it: Served, headers: dict[str, str], *, when: anyio.Event) -> RunId:
+    """Ask, and close the connection then; the run that was left."""
+    sent = {"authorization": it.client.headers["authorization"], "content-type": "application/json"} | headers
+    bodies = [httpx.Request("POST", "http://x", json=BODY).content]  # the same bytes as of `ask`
+
+    async def receive() -> dict[str, Any]:
+        if bodies:
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+        await when.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        raise AssertionError("nobody is told anything")
+
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
+    scope |= {"method": "POST"}
+    scope |= {"path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+    scope |= {"headers": [(name.encode(), value.encode()) for name, value in sent.items()]}
+    await create_app(it.rooms)(scope, receive, send)
+    (run_id,) = [view.run_id for view in await it.stage.service.runs.ls(10)]
+    return run_id
 
 
 async def test_other_bodies_keys_and_routes_are_other_requests(tmp_path: Path) -> None:

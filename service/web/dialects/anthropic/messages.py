@@ -27,7 +27,7 @@ from service.web.dialects.anthropic.shapes import (
 from service.web.dialects.asking import Asked, AskerOfRequest
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
-from service.web.dialects.telling import Teller, streamed, whole_answer
+from service.web.dialects.telling import Teller, awaited_answer, streamed
 from service.web.doors import open_router
 from service.web.openapi.payloads import streamed_too
 from service.web.openapi.refusals import ASKING, refused_with
@@ -52,7 +52,7 @@ async def messages(body: MessageRequest, asker: AskerOfRequest) -> Response:
     asked = await asker.ask(await asker.conversation_of(body))
     if body.stream:
         return streamed(asked, MessageTeller(asked))
-    whole = await whole_answer(asked.answering, asked.run_id)
+    whole = await awaited_answer(asked.answering, asked.run_id, asker.request)
     answer = MessageAnswer(
         id=_answer_id(asked),
         model=asked.model,

@@ -14,7 +14,7 @@ from service.web.dialects.asking import Asked, AskerOfRequest
 from service.web.dialects.openai.chat_shapes import ChatCompletion, ChatCompletionRequest, chat_usage, completion
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
-from service.web.dialects.telling import Teller, streamed, whole_answer
+from service.web.dialects.telling import Teller, awaited_answer, streamed
 from service.web.doors import open_router
 from service.web.openapi.payloads import streamed_too
 from service.web.openapi.refusals import ASKING, refused_with
@@ -38,7 +38,7 @@ async def chat_completions(body: ChatCompletionRequest, asker: AskerOfRequest, r
     created = int(rooms.now())
     if body.stream:
         return streamed(asked, ChatTeller(asked, created))
-    whole = await whole_answer(asked.answering, asked.run_id)
+    whole = await awaited_answer(asked.answering, asked.run_id, asker.request)
     rlm = asked.report(whole.outcome)
     answer = completion(
         _answer_id(asked), created=created, model=asked.model, text=whole.text, outcome=whole.outcome, rlm=rlm

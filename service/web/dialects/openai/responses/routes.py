@@ -25,7 +25,7 @@ from service.web.dialects.openai.responses.shapes import (
 from service.web.dialects.openai.responses.showing import Subject, answered, failed, in_progress, message_item
 from service.web.dialects.parameters import DIALECT_BODY_BYTES
 from service.web.dialects.reports import saved_header
-from service.web.dialects.telling import followed, streamed, whole_answer
+from service.web.dialects.telling import awaited_answer, followed, streamed, whole_answer
 from service.web.doors import open_router
 from service.web.openapi.payloads import streamed_too
 from service.web.openapi.refusals import ASKING, refused_with
@@ -90,7 +90,7 @@ async def respond(
         return streamed(asked, ResponseTeller(subject), goes_on_alone=record.is_background)
     if record.is_background:
         return JSONResponse(in_progress(subject).model_dump(mode="json"), headers=asked.headers)
-    whole = await whole_answer(asked.answering, asked.run_id)
+    whole = await awaited_answer(asked.answering, asked.run_id, asker.request)
     shown = answered(subject, [message_item(asked.run_id, whole.text)], whole.outcome)
     return JSONResponse(shown.model_dump(mode="json"), headers=asked.headers | saved_header(whole.outcome))
 

@@ -86,4 +86,5 @@ def fork_request(source: RunSubmitted, asked: ForkRequest) -> RunRequest:
         prompt_pack=overrides.prompt_pack or source.prompt.pack.partition("@")[0],
         key_id=asked.key_id,
         key_ancestors=asked.key_ancestors,
+        on_divergence=source.on_divergence,
     )

@@ -11,7 +11,7 @@ from service.loop.events import CallFinished, CellFinished, HostCallAnswered, Ru
 from service.loop.values import Limits, Purpose, StopReason
 from service.money import parse_usd
 from service.runs.calls.purse import run_account
-from service.runs.forks.forking import fork
+from service.runs.forks.forking import fork, fork_request
 from service.runs.forks.inheritance import inherited_events
 from service.runs.forks.values import ForkRequest, Overrides
 from service.runs.replay.replaying import replay
@@ -83,6 +83,16 @@ async def test_a_fork_has_other_models_and_limits(tmp_path: Path) -> None:
         first = forked.events[0]
         assert isinstance(first, RunSubmitted)
         assert first.limits.turns == 5
+
+
+async def test_a_fork_treats_divergence_as_its_source_does(tmp_path: Path) -> None:
+    """What was asked for with the source holds for the fork, whatever the operator has set."""
+    async with stage(tmp_path, repl("FINAL(1)")) as on:
+        for policy in ("stop", "tell"):
+            request = replace(await on.request("four"), on_divergence=policy)
+            source = (await on.play(request)).events[0]
+            assert isinstance(source, RunSubmitted)
+            assert fork_request(source, ForkRequest(from_turn=1)).on_divergence == policy
 
 
 async def test_a_fork_of_a_run_in_a_session_leaves_the_session_alone(tmp_path: Path) -> None:

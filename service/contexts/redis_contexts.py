@@ -203,6 +203,10 @@ class Contexts:
         # A record that is gone was deleted between the two reads.
         return [_RECORD.validate_json(await self._bodies.unpack(value)) for value in values if isinstance(value, bytes)]
 
+    async def is_listed(self, context_id: ContextId) -> bool:
+        """Whether it stands in the tenant's list: it is the tenant's own, whoever else was given it."""
+        return await self._store.read("ZSCORE", self._keys("contexts"), context_id) is not None
+
     async def delete(self, context_id: ContextId) -> None:
         """Forget the context. Its blobs stay until nothing refers to them (`runs.retention`).
 

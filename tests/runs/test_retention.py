@@ -103,6 +103,22 @@ async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: P
         assert (await forget_runs(rooms, before=FOR_EVER)).forgotten == 0
 
 
+async def test_a_child_run_takes_no_context_of_the_tenants_own_with_it(tmp_path: Path) -> None:
+    """Earlier releases gave a child the tenant's context of the same content: that one stays after the child."""
+    parent = repl("found = rlm_query('inner question', context='stuff')")
+    async with stage(tmp_path, parent, repl("FINAL('inner')"), repl("FINAL(found)")) as on:
+        rooms = on.service.runs.rooms
+        played = await on.play(await on.request("four"))
+        (child,) = [event.child.run_id for event in played.events if isinstance(event, ChildRunFinished)]
+        ends = await rooms.journal.ends_of(child)
+        assert ends is not None
+        (given,) = ends[0].bindings
+        # As an earlier release left it: listed, because it is the tenant's.
+        await on.service.store.write("ZADD", "rlm:{default}:contexts", 0, given.context_id)
+        assert (await forget_runs(rooms, before=FOR_EVER)).forgotten == 1
+        assert (await rooms.contexts.get(given.context_id)).context_id == given.context_id
+
+
 async def test_runs_of_an_open_session_are_kept_until_it_is_closed(tmp_path: Path) -> None:
     """Their host calls bring its variables back; closed for long enough, the session goes with them."""
     async with stage(tmp_path, repl("x = llm_query('once')\nFINAL(x)")) as on:

@@ -133,8 +133,11 @@ async def _forget_family(rooms: RunsRooms, run_id: RunId) -> None:
 
 
 async def _forget_contexts(rooms: RunsRooms, child: RunSubmitted) -> None:
-    """What its parent's code gave to a child run, and nobody else has."""
+    """What its parent's code gave to a child run, and nobody else has. What stands in the tenant's list stays: children
+    of earlier releases were given a context of the tenant's own where it had the same content."""
     for binding in child.bindings:
+        if await rooms.contexts.is_listed(binding.context_id):
+            continue
         with suppress(NotFound):
             await rooms.contexts.delete(binding.context_id)
 

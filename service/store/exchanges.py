@@ -41,7 +41,9 @@ class Exchanges:
         connection = self._free.pop() if self._free else self._made()
         try:
             with anyio.move_on_after(self._timeout_s):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                # Opens it; one that waited is opened again if the server, or what stands between, has closed it since.
+                # That costs no round trip, and a write over it would fail though nothing is wrong.
+                await self._connections.ensure_connection(connection)
                 await connection.send_packed_command(packed(commands), check_health=False)
                 replies = [await _reply(connection) for _ in commands]
                 self._free.append(connection)

@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.store.exchanges import Exchanges, Part, packed
+from service.ids import new_id
+from service.store.exchanges import Exchanges, Part, Reply, packed
 
 PARTS = st.one_of(st.text(), st.binary(), st.integers())
 
@@ -86,6 +87,30 @@ async def test_when_one_connection_broke_none_that_waits_is_trusted(address: Pat
     assert repr(exchanges) == "<Exchanges free=0>"
     assert await exchanges.make([("ECHO", "again")]) == [b"again"]
     await exchanges.close()
+
+
+@pytest.mark.anyio
+async def test_connections_that_were_closed_while_they_waited_are_opened_again(address: Path) -> None:
+    """A server or a proxy that ends idle connections makes no write fail, though many are used again at once."""
+    exchanges, other, key = exchanges_at(address), exchanges_at(address), new_id("run")
+    numbers: set[Reply | ResponseError] = set()
+
+    async def learn_number() -> None:
+        numbers.update(await exchanges.make([("CLIENT", "ID")]))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(learn_number)
+    for number in numbers:
+        assert isinstance(number, int)
+        assert await other.make([("CLIENT", "KILL", "ID", number)]) == [1]
+    assert repr(exchanges) == f"<Exchanges free={len(numbers)}>"
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(exchanges.make, [("HINCRBY", key, "generation", 1)])
+    assert await other.make([("HGET", key, "generation"), ("DEL", key)]) == [b"8", 1]
+    await exchanges.close()
+    await other.close()
 
 
 @pytest.mark.anyio

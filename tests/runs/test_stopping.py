@@ -7,12 +7,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from service.ids import RunId
-from service.loop.events import CallFinished, ChildRunFinished, HostCallAnswered, RunFinished
+from service.ids import RunId, TenantId
+from service.journal.redis_journal import Journal
+from service.loop.events import CallFinished, ChildRunFinished, Event, HostCallAnswered, RunFinished, SandboxAcquired
 from service.loop.values import CallOutcome, Limits, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.money import parse_usd
 from service.runs.calls.purse import run_account
+from service.runs.driving.drives import Drives
+from service.store.blobs import Blobs
+from service.store.connection import Store
+from service.store.fences import NO_FENCE, Fence
+from service.store.riders import Rider
 from tests.runs.doubles import usage_of
 from tests.runs.playing import Stage, repl, stage
 
@@ -50,6 +56,44 @@ async def test_a_run_that_waits_for_its_slot_hears_a_cancel(tmp_path: Path) -> N
         assert await held(on, waiting) == 0
         await on.service.runs.cancel(first)
         await finished(on, first)
+
+
+class EndsFirst(Journal):
+    """A journal in which a run ends just before it would say that it has a sandbox."""
+
+    def __init__(self, store: Store, blobs: Blobs, tenant: TenantId) -> None:
+        super().__init__(store, blobs, tenant)
+        self._came_up = anyio.Event()
+        self._ended = anyio.Event()
+
+    async def append(
+        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+    ) -> int:
+        if isinstance(event, SandboxAcquired):
+            self._came_up.set()
+            await self._ended.wait()
+        if isinstance(event, RunFinished):
+            await self._came_up.wait()
+        seq = await super().append(run_id, epoch, event, rider, within=within)
+        if isinstance(event, RunFinished):
+            self._ended.set()
+        return seq
+
+
+async def test_a_run_that_ends_while_its_sandbox_comes_up_has_just_ended(tmp_path: Path) -> None:
+    """That there is a sandbox now is no failure of the run: it stays as it ended, and the sandbox is given back."""
+    async with stage(tmp_path, repl("FINAL(1)")) as on:
+        rooms, seats = on.service.runs.rooms, on.service.runs.seats
+        journal = EndsFirst(on.service.store, on.service.blobs, rooms.journal.tenant)
+        drives = Drives(replace(rooms, journal=journal), seats)
+        run_id = await on.service.runs.submit(await on.request("x"))
+        await on.service.runs.cancel(run_id)
+        before = repr(rooms.slots)
+        with anyio.fail_after(60):
+            await drives.drive_root(await drives.claim_root(run_id))
+        assert (await finished(on, run_id)).stop_reason is StopReason.CANCELLED
+        assert repr(rooms.slots) == before
+        assert await held(on, run_id) == 0
 
 
 async def test_a_run_that_waits_past_its_deadline_asks_nothing(tmp_path: Path) -> None:

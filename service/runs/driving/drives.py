@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, ExitStack
 import anyio
 import anyio.abc
 
-from service.ids import CellId, RunId
-from service.journal.values import Recorded
+from service.ids import CallId, CellId, RunId
+from service.journal.values import Recorded, RunAlreadyFinished
 from service.ledger.errors import ReservationConflict
 from service.loop.commands import RebuildNamespace
 from service.loop.events import (
@@ -18,12 +18,13 @@ from service.loop.events import (
     RunTakenOver,
     SandboxAcquired,
 )
-from service.loop.machine import decide, replay
+from service.loop.machine import decide
 from service.loop.values import HostCallKey
 from service.runs.calls.metered_call import HOLD_MARGIN_S
 from service.runs.calls.purse import Purse
 from service.runs.driving.child_runs import Begun, ChildRuns, Parent
 from service.runs.driving.driver import RunDriver
+from service.runs.driving.folding import folded
 from service.runs.driving.lost_direct import end_lost_direct
 from service.runs.driving.prepared_session import PreparedSession, rebuilt_event
 from service.runs.driving.recorder import Recorder
@@ -107,17 +108,17 @@ class Drives:
             RunStalled: it was taken over often enough without coming any further.
         """
         rooms, run_id = self._rooms, tenure.run_id
-        events = [entry.event for entry in recorded]
-        check_progress(events)
+        check_progress([entry.event for entry in recorded])
         settles = Settles(rooms.journal, rooms.ledger, rooms.metered)
-        wrap_up = frozenset({wrap_up_hold_id(run_id)})
-        lost = await settles.left_open(run_id, unused=wrap_up, at=rooms.now())
+        # A run that cannot be folded is ended for that by its driver, behind this: each take-over has to count.
+        state = folded(run_id, recorded)
+        may_be_made = state is not None and is_wrap_up(decide(state))
+        unused = frozenset[CallId]() if may_be_made else frozenset({wrap_up_hold_id(run_id)})
+        lost = await settles.left_open(run_id, unused=unused, at=rooms.now())
         uncertain = sum(not call.is_journalled for call in lost)
-        told = RunTakenOver(at=rooms.now(), epoch=tenure.epoch, uncertain_calls=uncertain)
-        # Before the run is folded: were it that which ends replicas, each take-over has to count.
-        await rooms.journal.append(run_id, tenure.epoch, told)
-        if is_wrap_up(decide(replay(events))):
-            lost = await settles.left_open(run_id, unused=frozenset(), at=rooms.now())
+        await rooms.journal.append(
+            run_id, tenure.epoch, RunTakenOver(at=rooms.now(), epoch=tenure.epoch, uncertain_calls=uncertain)
+        )
         await settles.settle(lost, run_id, tenure.epoch, tenure.fence)
         return await rooms.events_of(run_id)
 
@@ -167,16 +168,17 @@ class Drives:
                         standing.run_id, wanted, finished, new_grant, host_calls, fence=seat.fence
                     )
                     sandbox = session.opened
-                    await recorder.record(
-                        SandboxAcquired(
-                            at=self._rooms.now(),
-                            sandbox_id=sandbox.sandbox_id,
-                            generation=sandbox.generation or 0,
-                            isolation=f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
-                        )
+                    acquired = SandboxAcquired(
+                        at=self._rooms.now(),
+                        sandbox_id=sandbox.sandbox_id,
+                        generation=sandbox.generation or 0,
+                        isolation=f"{sandbox.isolation.provider}/{sandbox.isolation.level}",
                     )
-                    if rebuilt is not None and not isinstance(decide(recorder.state), RebuildNamespace):
-                        await recorder.record(rebuilt_event(rebuilt, at=self._rooms.now()))
+                    # A run that needed no sandbox has ended, perhaps, while it came up: the seat gives it back.
+                    with contextlib.suppress(RunAlreadyFinished):
+                        await recorder.record(acquired)
+                        if rebuilt is not None and not isinstance(decide(recorder.state), RebuildNamespace):
+                            await recorder.record(rebuilt_event(rebuilt, at=self._rooms.now()))
 
                 prepared = PreparedSession(seat.take, open_session)
                 tasks.start_soon(prepared.prepare)

@@ -8,14 +8,14 @@ import structlog
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import CallId, RunId
-from service.journal.values import Recorded, RunAlreadyFinished, RunKept
+from service.journal.values import RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
-from service.loop.machine import decide, replay
-from service.loop.state import RunState
+from service.loop.machine import decide
 from service.loop.values import AnswerSource, StopReason
 from service.money import NanoUSD
 from service.runs.calls.purse import run_account
+from service.runs.driving.folding import folded
 from service.runs.driving.wrap_up import is_wrap_up, wrap_up_hold_id
 from service.runs.holdings.holdings import count_answer
 from service.runs.recovery.settling import Settles
@@ -82,7 +82,7 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
         fence = rooms.journal.fence(run_id, epoch)
     else:
         epoch, fence = await rooms.journal.take_over(run_id, within=within), within
-    state = _folded(run_id, await rooms.events_of(run_id))
+    state = folded(run_id, await rooms.events_of(run_id))
     due = None if state is None else decide(state)
     await _resolve_holds(rooms, run_id, epoch, fence, wrap_up_is_unused=state is not None and not is_wrap_up(due))
     (balance,) = await rooms.ledger.balances([run_account(run_id)])
@@ -103,15 +103,6 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     if state is not None and finished.answer is not None:
         await count_answer(rooms, state.submitted, finished.answer)
     await rooms.journal.append(run_id, epoch, finished)
-
-
-def _folded(run_id: RunId, recorded: list[Recorded]) -> RunState | None:
-    """Where the run stands; None when that is what broke it off, which must not keep it from ending."""
-    try:
-        return replay(entry.event for entry in recorded)
-    except Exception:
-        log.exception("run_not_folded", run_id=run_id)
-        return None
 
 
 async def _resolve_holds(rooms: RunsRooms, run_id: RunId, epoch: int, fence: Fence, *, wrap_up_is_unused: bool) -> None:

@@ -12,15 +12,27 @@ import pytest
 from service.ids import RunId
 from service.journal.redis_journal import RUNS_LET_GO, Journal
 from service.ledger.values import Unit
-from service.loop.events import CallFinished, CellFinished, Event, NamespaceRebuilt, RunTakenOver, SandboxAcquired
-from service.loop.values import CallOutcome, StopReason
+from service.loop.events import (
+    CallFinished,
+    CellFinished,
+    Event,
+    NamespaceRebuilt,
+    RootUnavailable,
+    RunTakenOver,
+    SandboxAcquired,
+)
+from service.loop.machine import decide, replay
+from service.loop.values import CallOutcome, Purpose, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.runs.calls.purse import run_account
+from service.runs.driving.wrap_up import is_wrap_up, wrap_up_hold_id
 from service.runs.recovery.adopting import Attempts, keep_adopting, next_to_adopt
 from service.runs.recovery.progress import MOST_IN_VAIN, RunStalled, check_progress, take_overs_in_vain
 from service.store.errors import StaleEpoch
 from service.wiring.service import Service, open_service
+from tests.ledger.charges import charge
 from tests.runs.doubles import echo
+from tests.runs.playing import ROOT
 from tests.runs.recovery.crashing import ANSWER, World, end_of, world
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +91,29 @@ async def test_a_replica_that_was_paused_too_long_changes_nothing_any_more(tmp_p
         assert [call.estimated for call in lost] == [True]
         assert events.index(taken_over) < events.index(lost[0])
         assert len({e.sandbox_id for e in events if isinstance(e, SandboxAcquired)}) == 2
+
+
+async def test_a_wrap_up_that_was_in_flight_is_told_as_uncertain(tmp_path: Path) -> None:
+    """A replica that died over the run's last call may have paid for it: whoever takes over says so, and books it."""
+    async with world(tmp_path) as it:
+        async with open_service(it.settings) as first:
+            run_id = await submitted(it, first)
+        claimed = await it.journal.claim(run_id, first.runs.rooms.leases.replica, for_s=0)
+        spent = RootUnavailable(
+            at=first.runs.rooms.now(), purpose=Purpose.TURN, outcome=CallOutcome.BUDGET, message="spent"
+        )
+        await it.journal.append(run_id, claimed.epoch, spent)
+        assert is_wrap_up(decide(replay(await it.events(run_id))))
+        lost = charge(wrap_up_hold_id(run_id), 7, run=run_id, model=ROOT, purpose="wrap_up")
+        await it.ledger.reserve([lost], [run_account(run_id)], expires_at=first.runs.rooms.now() + 600)
+        await it.lapse(run_id)
+        async with open_service(it.settings, serves=True) as second:
+            await end_of(it, run_id)
+            await until_idle(second)
+        events = await it.events(run_id)
+        assert [event.uncertain_calls for event in events if isinstance(event, RunTakenOver)] == [1]
+        assert "uncertain" in (await it.ledger.entries(run_id))[0].flags
+        await it.check_books(run_id)
 
 
 async def test_a_renewal_tells_a_replica_that_it_lost_its_run(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from service.errors import BadRequest
 from service.settings import Settings, read_settings
+from service.tenants.registry import Registry
 from service.wiring.data_directory import make_data_directory
 from service.wiring.keys import ADMIN_KEY_FILE, make_first_key, open_registry_alone
 
@@ -80,13 +82,31 @@ async def test_a_first_key_that_cannot_be_kept_is_none(tmp_path: Path) -> None:
     """Where the file of the first admin key cannot be written no key is made, so that the next start makes one."""
     settings = settings_of(tmp_path / "data")
     async with open_registry_alone(settings) as registry:
-        in_the_way = settings.data_directory / f".{ADMIN_KEY_FILE}.{os.getpid()}"
-        in_the_way.symlink_to(tmp_path / "gone" / "file")
         with pytest.raises(BadRequest, match="keys create NAME --scope admin"):
-            await make_first_key(settings, registry.api_keys)
+            await make_first_key(settings_of(tmp_path / "gone"), registry.api_keys)
         path = await make_first_key(settings, registry.api_keys)
         assert path is not None
         assert path.stat().st_mode & 0o777 == 0o600
         assert (await registry.api_keys.authenticate(path.read_text().strip())).is_operator
         assert await make_first_key(settings, registry.api_keys) is None
         assert [each.name for each in settings.data_directory.glob("*admin*")] == ["admin-key"]
+
+
+@pytest.mark.anyio
+async def test_of_replicas_that_start_together_one_keeps_the_first_key(tmp_path: Path) -> None:
+    """They share the data directory and, in containers, their process ids: the key in the file is the one that works,
+    and no other is left lying about."""
+    settings = settings_of(tmp_path / "data")
+    paths: list[Path | None] = []
+
+    async def start(registry: Registry) -> None:
+        paths.append(await make_first_key(settings, registry.api_keys))
+
+    async with open_registry_alone(settings) as registry:
+        async with anyio.create_task_group() as replicas:
+            for _ in range(8):
+                replicas.start_soon(start, registry)
+        (path,) = [each for each in paths if each is not None]
+        assert (await registry.api_keys.authenticate(path.read_text().strip())).is_operator
+        assert [each.name for each in settings.data_directory.glob("*admin*")] == [ADMIN_KEY_FILE]
+        assert not list(settings.data_directory.glob(f".{ADMIN_KEY_FILE}*"))

@@ -57,7 +57,8 @@ async def make_first_key(settings: Settings, api_keys: ApiKeys) -> Path | None:
         BadRequest: the file cannot be written.
     """
     path = settings.data_directory / ADMIN_KEY_FILE
-    ahead = path.with_name(f".{path.name}.{os.getpid()}")
+    # Replicas that start together share the directory, and those in containers their process ids too.
+    ahead = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
 
     async def keep(issued: IssuedKey) -> None:
         await anyio.to_thread.run_sync(_write, ahead, issued.secret)
@@ -78,7 +79,7 @@ async def make_first_key(settings: Settings, api_keys: ApiKeys) -> Path | None:
 
 
 def _write(path: Path, secret: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret + "\n")
         file.flush()

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
 from service.store.connection import Part, Store
-from service.store.errors import TenantErased
+from service.store.errors import RecordUnreadable, TenantErased
 from service.store.scripts import load_script
 from service.tenants.audit import OPERATORS_CHAIN, AuditLogs, deed
 from service.tenants.errors import SoleTenantServed
@@ -28,6 +29,8 @@ MOST_LISTED = 1000
 
 _CREATE = load_script("service.tenants", "create_tenant.lua")
 _TENANT = TypeAdapter(Tenant)
+
+_log = structlog.get_logger(__name__)
 
 
 class Tenants:
@@ -87,11 +90,12 @@ class Tenants:
         return [parse_tenant(record) for record in records if isinstance(record, bytes)]
 
     async def that_stay(self) -> list[TenantId]:
-        """All but those that are being erased, whatever else they may do."""
+        """All but those that are being erased, whatever else they may do. One whose record cannot be read is left out,
+        and logged."""
         return [tenant.id for tenant in await self._all() if tenant.erasing_since is None]
 
     async def being_erased(self) -> list[TenantId]:
-        """Those whose erasure has begun and has not ended."""
+        """Those whose erasure has begun and has not ended. One whose record cannot be read is left out, and logged."""
         return [tenant.id for tenant in await self._all() if tenant.erasing_since is not None]
 
     async def _all(self) -> list[Tenant]:
@@ -102,7 +106,12 @@ class Tenants:
         for start in range(0, len(found), MOST_LISTED):
             some = found[start : start + MOST_LISTED]
             records = await self._store.read_many([("HGET", tenant_key(each), "record") for each in some])
-            tenants += [parse_tenant(record) for record in records if isinstance(record, bytes)]
+            for tenant_id, record in zip(some, records, strict=True):
+                try:
+                    if isinstance(record, bytes):
+                        tenants.append(parse_tenant(record))
+                except RecordUnreadable as exc:
+                    _log.error("tenant_unreadable", tenant_id=tenant_id, error=str(exc))
         return tenants
 
     async def update(
@@ -208,7 +217,11 @@ def default_tenant(now: float) -> Tenant:
 
 
 def parse_tenant(record: bytes) -> Tenant:
-    return _TENANT.validate_json(record)
+    """Raises `RecordUnreadable`."""
+    try:
+        return _TENANT.validate_json(record)
+    except ValidationError as exc:
+        raise RecordUnreadable(f"the record of a tenant cannot be read ({exc.error_count()} errors)") from exc
 
 
 def dump_tenant(tenant: Tenant) -> bytes:

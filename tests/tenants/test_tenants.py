@@ -9,12 +9,15 @@ import pytest
 
 from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId, new_id
+from service.store.errors import RecordUnreadable
 from service.tenants.errors import Unauthenticated
 from service.tenants.key_files import open_key_file
 from service.tenants.key_plans import KeyRequest
 from service.tenants.recent import Recent
+from service.tenants.records import tenant_key
 from service.tenants.values import OPERATOR, CallerLimits, Scope
 from tests.clock import Clock
+from tests.store_fixture import Stored
 from tests.tenants.conftest import Rooms
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +43,24 @@ async def test_a_page_goes_on_where_the_one_before_ended(rooms: Rooms) -> None:
         made.append(await rooms.tenants.create(name, by=OPERATOR))
     following = [each.id for each in await rooms.tenants.page(after=made[1].id, limit=1000)]
     assert [each.id in following for each in made] == [False, False, True]
+
+
+async def test_a_tenant_that_cannot_be_read_hides_no_other(rooms: Rooms, stored: Stored) -> None:
+    """Whoever looks after all tenants finds the others, and whoever asks for this one is told what is wrong with it."""
+    damaged, erased = [await rooms.tenants.create(name, by=OPERATOR) for name in ("damaged", "erased")]
+    await rooms.tenants.begin_erasure(erased.id, by=OPERATOR)
+    record = await stored.store.read("HGET", tenant_key(damaged.id), "record")
+    assert isinstance(record, bytes)
+    await stored.store.write("HSET", tenant_key(damaged.id), "record", '{"id": 1}')
+    try:
+        staying, erasing = await rooms.tenants.that_stay(), await rooms.tenants.being_erased()
+        with pytest.raises(RecordUnreadable, match="the record of a tenant cannot be read"):
+            await rooms.tenants.get(damaged.id)
+    finally:
+        await stored.store.write("HSET", tenant_key(damaged.id), "record", record)
+    assert rooms.tenant.id in staying
+    assert erased.id in erasing
+    assert damaged.id not in {*staying, *erasing}
 
 
 async def test_an_unknown_tenant_is_not_found(rooms: Rooms) -> None:

@@ -37,9 +37,13 @@ class EndedRuns:
         return [RunId(each.decode()) for each in reply if isinstance(each, bytes)]
 
     async def put_off(self, run_ids: Sequence[RunId]) -> None:
-        """They could not be told of yet: those noted after them have their turn first. Not idempotent, and harmless."""
+        """They could not be told of yet: those noted after them have their turn first. Not idempotent, and harmless.
+
+        Raises:
+            TenantErased: nothing is noted for the tenant any more.
+        """
         for run_id in run_ids:
-            await self._store.write_many([("LREM", self._key, 0, run_id), ("RPUSH", self._key, run_id)])
+            await self._store.leave(("LREM", self._key, 0, run_id), ("RPUSH", self._key, run_id))
 
     async def forget(self, run_ids: Sequence[RunId]) -> None:
         """They were told of. Idempotent."""

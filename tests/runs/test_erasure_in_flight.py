@@ -13,8 +13,9 @@ from service.contexts.redis_contexts import Contexts
 from service.contexts.upload_values import UploadPlan
 from service.contexts.uploads import Uploads
 from service.errors import BadRequest
-from service.ids import EMBEDDED_TENANT, CellId, SessionId, TenantId, new_id
+from service.ids import EMBEDDED_TENANT, CellId, RunId, SessionId, TenantId, new_id
 from service.journal.cell_log import CellLog
+from service.journal.ended import EndedRuns
 from service.journal.redis_journal import Journal
 from service.journal.requests import Requests
 from service.journal.sessions import Sessions
@@ -105,6 +106,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
         "an open context": lambda: OpenContexts(store, tenant, contexts).open("name"),
         "an upload": lambda: uploads.open(UploadPlan(name="n", kind="text", size_bytes=1)),
         "a limit": lambda: Ledger(store, tenant, lambda: AT).set_limit(account, Unit.NANO_USD, 5),
+        "an ended run": lambda: EndedRuns(store, tenant).put_off([RunId(new_id("run"))]),
         "bytes": lambda: registry.storage_of(tenant).hold("ctx_a", {"d": 1}, levels),
         "a place": lambda: registry.quotas_of(tenant).acquire(Counted.OPEN_CONTEXTS, "ctx_a", levels, lapses_at=None),
         "a deed": lambda: registry.logs.of(tenant).record(deed("test.done", tenant, OPERATOR)),
@@ -114,7 +116,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
 
 WRITES = (
     *("a run", "a session", "a cell", "a request", "a context", "an open context", "an upload", "a limit"),
-    *("bytes", "a place", "a deed", "a provider's key"),
+    *("an ended run", "bytes", "a place", "a deed", "a provider's key"),
 )
 
 

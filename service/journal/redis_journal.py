@@ -321,6 +321,8 @@ class Journal:
             return None
         if begins[0][0] != 1:
             begins = await self._stream(run_id).values(0, 1)
+            if not begins:
+                return None  # forgotten since its stream was read
         submitted = (await self._recorded(*begins[0])).event
         assert isinstance(submitted, RunSubmitted), "a journal begins with it"
         return submitted, (await self._recorded(*ends[0])).event

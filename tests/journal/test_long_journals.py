@@ -95,6 +95,21 @@ async def test_any_part_of_it_is_read(journal: Journal) -> None:
     assert (ends[0].run_id, ends[1]) == (run_id, note(EVENTS))
 
 
+async def test_a_run_that_is_forgotten_while_it_is_read_has_no_ends(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at its stream and one at its sealed part it may go: then it is not there any more."""
+    run_id = await grown(journal)
+    values = SealedStream.values
+
+    async def once_forgotten(self: SealedStream, after: int, limit: int) -> list[tuple[int, bytes]]:
+        await journal.forget(run_id)
+        return await values(self, after, limit)
+
+    monkeypatch.setattr(SealedStream, "values", once_forgotten)
+    assert await journal.ends_of(run_id) is None
+
+
 async def test_who_follows_while_it_is_sealed_misses_nothing(journal: Journal) -> None:
     """Followers from the beginning, and one that comes late, are given each event once, in order, to the end."""
     first = submitted()

@@ -23,7 +23,7 @@ from service.runs.driving.seats import Seats
 from service.runs.driving.tenure import Tenure
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import check_affordable, check_request, first_call_amount
-from service.runs.submitting import keep_session, new_session, submitted_event
+from service.runs.submitting import keep_named, keep_session, new_session, submitted_event
 from service.runs.summaries import Summaries
 from service.runs.values import RunRequest, RunView
 from service.store.errors import StoreFailed
@@ -95,18 +95,19 @@ class Runs:
             self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
         )
 
-        async def prepare_session() -> None:
+        async def prepare() -> None:
+            await keep_named(self.rooms, request)
             if session_id is None:
                 await keep_session(self.rooms, submitted.session_id)
 
-        await self.open(submitted, (), prepare_session)
+        await self.open(submitted, (), prepare)
         return submitted.run_id
 
     async def open(
-        self, submitted: RunSubmitted, inherited: Sequence[Event], prepare_session: Callable[[], Awaitable[None]]
+        self, submitted: RunSubmitted, inherited: Sequence[Event], prepare: Callable[[], Awaitable[None]]
     ) -> None:
         """Journal a run whose first event is made, with the events that it inherits, once it is known that it can be
-        paid; its session is prepared before. Like `submit` in everything else, and raises the same.
+        paid; what it needs is prepared right before. Like `submit` in everything else, and raises the same.
         """
         route = await self.rooms.route_to(submitted.root_model)
         least = first_call_amount(submitted, route, inherited)
@@ -118,7 +119,7 @@ class Runs:
         await purse.check_covers(least)
         await dispatch.place_of(submitted).enter(begins_at_once=self._seats.can_begin(submitted))
         try:
-            await prepare_session()
+            await prepare()
             await purse.set_limits()
             leases = self.rooms.leases
             await self.rooms.journal.open_run(submitted, inherited, keeper=leases.replica, for_s=leases.for_s)

@@ -14,17 +14,12 @@ from service.runs.values import RunRequest
 async def submitted_event(
     rooms: RunsRooms, request: RunRequest, session_id: SessionId, *, run_id: RunId, family: Family | None = None
 ) -> RunSubmitted:
-    """The first event of a new run. Nothing is written yet, but that contexts which came along with a conversation, and
-    that whoever asks for the run names, are kept from now on.
+    """The first event of a new run. Nothing is written.
 
     Raises:
         BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
     """
     contexts = tuple([await rooms.contexts.get(binding.context_id) for binding in request.contexts])
-    if request.keeps_contexts and family is None:
-        came_along = [context.context_id for context in contexts if context.came_along]
-        if came_along:
-            await rooms.contexts.lives.make_lasting(came_along)
     return first_event(
         request,
         Submission(
@@ -39,6 +34,13 @@ async def submitted_event(
             family=family,
         ),
     )
+
+
+async def keep_named(rooms: RunsRooms, request: RunRequest) -> None:
+    """Keep what came along with a conversation, and is named by whoever asks for a run himself, from now on.
+    Idempotent. For a run that can be and is about to be journalled: there is none without what it was to be about."""
+    if request.keeps_contexts and request.contexts:
+        await rooms.contexts.lives.make_lasting([binding.context_id for binding in request.contexts])
 
 
 async def new_session(rooms: RunsRooms) -> SessionId:

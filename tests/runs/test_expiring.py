@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -13,11 +13,14 @@ from service.contexts.open_contexts import OPEN_FOR_S
 from service.contexts.values import Context, Life
 from service.errors import NotFound
 from service.ids import ContextId
-from service.loop.values import ContextBinding
+from service.loop.values import ContextBinding, Limits
 from service.models.port import ModelReply, ModelRequest
+from service.money import NanoUSD
+from service.runs.estimates.estimating import estimate
 from service.runs.holdings.expiring import LOOK_EVERY_S, expire, keep_expiring
 from service.runs.holdings.holdings import Holdings
 from service.runs.rooms import RunsRooms
+from service.runs.submission.first_event import BudgetTooSmall
 from service.runs.values import RunRequest
 from service.store.connection import Store
 from service.store.errors import StoreFailed
@@ -112,6 +115,19 @@ async def test_what_somebody_stores_or_names_himself_stays(tmp_path: Path) -> No
         assert await expire(kept.rooms, now=time.time() + 9 * DAY_S, kept_s=DAY_S) == 0
         for context in (before, after, named):
             assert await kept.is_there(context.context_id)
+
+
+async def test_what_is_asked_without_a_run_coming_of_it_keeps_nothing(tmp_path: Path) -> None:
+    """An estimate, and a submission that is refused for its budget, name what came along and let it go all the same."""
+    async with keeping(tmp_path) as kept:
+        named = await kept.brought("named")
+        bindings = (ContextBinding(context_id=named.context_id),)
+        request = RunRequest(question="?", contexts=bindings, root_model=ROOT, sub_model=SUB)
+        await estimate(kept.rooms, request)
+        with pytest.raises(BudgetTooSmall):
+            await kept.on.service.runs.submit(replace(request, limits=Limits(cost=NanoUSD(1))))
+        assert await expire(kept.rooms, now=time.time() + 9 * DAY_S, kept_s=DAY_S) == 1
+        assert not await kept.is_there(named.context_id)
 
 
 async def test_what_a_run_under_way_is_about_stays_until_it_has_ended(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from service.runs.forks.inheritance import inherited_events
 from service.runs.forks.values import ForkRequest
 from service.runs.runs import Runs
 from service.runs.submission.first_event import check_request
-from service.runs.submitting import submitted_event
+from service.runs.submitting import keep_named, submitted_event
 from service.runs.values import RunRequest
 
 
@@ -47,7 +47,8 @@ async def fork(runs: Runs, source_id: RunId, asked: ForkRequest, run_id: RunId |
     cells = {event.result.cell_id for event in inherited if isinstance(event, CellFinished)}
     records = [renaming.record(record) for record in await rooms.session.cell_log.read(source.session_id)]
 
-    async def prepare_session() -> None:
+    async def prepare() -> None:
+        await keep_named(rooms, request)
         await copy_session(
             rooms.session,
             source.session_id,
@@ -57,7 +58,7 @@ async def fork(runs: Runs, source_id: RunId, asked: ForkRequest, run_id: RunId |
             name="",
         )
 
-    await runs.open(replace(submitted, forked_from=origin), inherited, prepare_session)
+    await runs.open(replace(submitted, forked_from=origin), inherited, prepare)
     return target
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from service.ids import TenantId
 from service.loop.values import BlobRef
@@ -35,12 +34,13 @@ from service.store.segments import LARGEST_SEGMENT_BYTES, SEALED, Segment, segme
 VALUES_AT_ONCE = 50
 """Keys that are read in one round trip, and items of a large one: at most some megabyte at a time."""
 READ_BYTES = 1 << 20
-LONGEST_REST_S = 0.1
 DIGEST_CHARS = 64
 MOST_REMEMBERED = 100_000
 """Bodies of which is known what they name."""
 MOST_NAMED = 32
 """Digests in one body that is remembered; those with more are read again each time."""
+MOST_NAMED_BY_SEGMENTS = 200_000
+"""Digests and bodies in all segments that are remembered; further segments are read again each time."""
 
 _HEXADECIMAL = re.compile(rb"[0-9a-f]{64,}")
 _KEY = re.compile(rb"rlm:\{([A-Za-z0-9_-]{1,64})\}:(.*)", re.DOTALL)
@@ -58,27 +58,29 @@ class Suspects:
 
 
 class References:
-    """Strikes out what is referenced. It remembers what bodies name, because these never change."""
+    """Strikes out what is referenced. It remembers what bodies and segments name, because these never change."""
 
     def __init__(self, store: Store, is_weak: Callable[[str], bool]) -> None:
         """`is_weak` is asked with the name of a key behind its tenant's tag."""
         self._store = store
         self._is_weak = is_weak
         self._bodies = _NamedByBodies()
+        self._segments = _NamedBySegments()
+        self._pace = _Pace()
 
     async def strike_out(self, suspects: Mapping[TenantId, Suspects]) -> None:
         """Take what is referenced out of the suspects. It reads every key of these tenants, a little at a time, and
-        rests as long as it works, so that it is in nobody's way.
+        rests after each little as long as that took, so that it is in nobody's way.
 
         Raises:
             StoreFailed: some may be referenced that are suspects still.
         """
+        self._pace.begin()
         async with aclosing(pages_of_keys(self._store, "rlm:{*")) as pages:
             async for names in pages:
-                began_at = anyio.current_time()
                 for tenant, keys in self._of_tenants(names, suspects).items():
                     await self._strike_out_of(suspects[tenant], keys)
-                await anyio.sleep(min(anyio.current_time() - began_at, LONGEST_REST_S))
+                await self._pace.rest()
 
     def _of_tenants(
         self, names: Iterable[bytes], suspects: Mapping[TenantId, Suspects]
@@ -109,6 +111,7 @@ class References:
                 async with aclosing(self._rest_of(name, kind, reply)) as more:
                     async for page in more:
                         await self._take(suspects, page, is_sealed=is_sealed)
+                        await self._pace.rest()
 
     async def _rest_of(self, name: bytes, kind: Reply, first: Reply) -> AsyncGenerator[Reply, None]:
         """What the first read of a key left out, a page at a time."""
@@ -130,13 +133,27 @@ class References:
 
     async def _take_segment(self, suspects: Suspects, segment: Segment) -> None:
         """What was a stream counts as if it were one still."""
-        try:
-            content = await suspects.blobs.read(segment.ref, LARGEST_SEGMENT_BYTES)
-        except BlobMissing:
-            return  # whoever wants to read it is told so
-        for some in _by(VALUES_AT_ONCE, values_of(content)):
-            await self._take(suspects, [*some])
-            await anyio.lowlevel.checkpoint()
+        named = await self._segments.of(segment, suspects.blobs)
+        suspects.digests.difference_update(named.digests)
+        for ref in named.bodies:
+            suspects.digests.difference_update(await self._bodies.of(ref, suspects))
+        await self._pace.rest()
+
+
+class _Pace:
+    """Of one who rests as long as he works."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """From now on it is work."""
+        self._since = anyio.current_time()
+
+    async def rest(self) -> None:
+        """As long as the work since the last rest took."""
+        await anyio.sleep(anyio.current_time() - self._since)
+        self.begin()
 
 
 class _NamedByBodies:
@@ -156,6 +173,43 @@ class _NamedByBodies:
         if is_all and len(self._known) < MOST_REMEMBERED:
             self._known[ref.sha256] = named
         return named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NamedBySegment:
+    digests: frozenset[bytes] = frozenset()
+    bodies: tuple[BlobRef, ...] = ()
+    """Values that stand as blobs, and name more."""
+
+
+class _NamedBySegments:
+    """What segments name: asked of the disk once for most of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _NamedBySegment] = {}
+        self._room = MOST_NAMED_BY_SEGMENTS
+
+    async def of(self, segment: Segment, blobs: Blobs) -> _NamedBySegment:
+        """Of one that is gone nothing is known: whoever wants to read it is told so."""
+        known = self._known.get(segment.ref.sha256)
+        if known is not None:
+            return known
+        try:
+            content = await blobs.read(segment.ref, LARGEST_SEGMENT_BYTES)
+        except BlobMissing:
+            return _NamedBySegment()
+        named = await blobs.in_thread(lambda: _named_in_segment(content))
+        taken = 1 + len(named.digests) + len(named.bodies)
+        if taken <= self._room:
+            self._room -= taken
+            self._known[segment.ref.sha256] = named
+        return named
+
+
+def _named_in_segment(content: bytes) -> _NamedBySegment:
+    values = values_of(content)
+    digests = frozenset(digest for value in values for digest in digests_in(value))
+    return _NamedBySegment(digests=digests, bodies=tuple(ref for ref in map(reference_in, values) if ref is not None))
 
 
 def digests_in(value: bytes) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from service.store.blobs import Blobs
 from service.store.bodies import INLINE_BYTES, Bodies
 from service.store.connection import Command
 from service.store.keys import Keys
+from service.store.segments import Segment, sealed_key
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +77,22 @@ async def test_a_large_body_keeps_itself_and_what_it_names(stored: Stored) -> No
         suspects.digests.add(bytes.fromhex(few.sha256))
         await references.strike_out({stored.tenant: suspects})
         assert suspects.digests == {bytes.fromhex(digest_of("other"))}
+
+
+async def test_what_a_segment_names_is_read_once(stored: Stored) -> None:
+    """Its values never change, so a second look has no need of its blob; bodies among them are followed as ever."""
+    body = await stored.blobs.put(json.dumps({"a": digest_of("in a body")}).encode(), "json")
+    values = [json.dumps({"a": digest_of("in a value")}).encode(), f"@{body.sha256}:{body.size_bytes}".encode()]
+    sealed = await stored.blobs.put(b"\n".join(values), "json")
+    line = Segment(first=1, last=len(values), ref=sealed).line()
+    await stored.store.write("RPUSH", sealed_key(Keys(stored.tenant)("stream")), line)
+    references = References(stored.store, lambda _: False)
+    for _ in range(2):
+        suspects = suspects_of(stored.blobs, "in a value", "in a body", "other")
+        suspects.digests.update(map(bytes.fromhex, (body.sha256, sealed.sha256)))
+        await references.strike_out({stored.tenant: suspects})
+        assert suspects.digests == {bytes.fromhex(digest_of("other"))}
+        stored.blobs.path(sealed.sha256).unlink(missing_ok=True)
 
 
 async def test_a_body_that_is_gone_names_nothing(stored: Stored) -> None:

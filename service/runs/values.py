@@ -31,6 +31,9 @@ LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
 }
 """From least to most, for each of `Limits` that is a plain number. Faces check early and say it in their own words."""
 
+NO_MODEL = "scripted/sub?fail_every=1&fail_with=refused"
+"""What cells name that have no model: sub-calls are refused before they are made, and it would answer none of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:

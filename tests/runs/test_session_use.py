@@ -125,6 +125,21 @@ async def test_sub_calls_of_a_cell_are_charged(tmp_path: Path) -> None:
         assert poor.result.stdout.head == "False\n"
 
 
+async def test_a_cell_without_a_model_is_refused_its_sub_calls(tmp_path: Path) -> None:
+    """No scripted model answers in place of one that nobody has named: the code gets a refusal that says what to do,
+    pays nothing, goes on, and gets the same again when the namespace is rebuilt."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        done = await desk.run(session_id, "r = llm_query('1 + 1'); s = rlm_query('1 + 1'); x = 3", cost=parse_usd("1"))
+        assert (done.stop_reason, done.spent) == (StopReason.CELL_DONE, 0)
+        assert await on.service.runs.rooms.ledger.entries(done.run_id) == []
+        await desk.lose_sandbox(session_id)
+        printed = await desk.printed(session_id, "print(r.ok, s.ok, x, r)")
+        assert printed.startswith("False False 3 ")
+        assert "this session has no sub_model" in printed
+
+
 async def test_a_lost_sandbox_brings_everything_back(tmp_path: Path) -> None:
     """Variables of cells, written variables, files that were put and contexts that were attached come back, without
     asking a model again; what was deleted does not."""

@@ -92,6 +92,32 @@ async def test_a_sub_call_of_a_cell_is_charged(it: Served) -> None:
     assert cell["spent"]["nano_usd"] > 0
 
 
+async def test_a_session_that_names_no_model_uses_the_operators(it: Served) -> None:
+    """Without a `sub_model` a cell's `llm_query` goes to the operator's default, and is paid."""
+    session = await opened(it)
+    cell = (await it.client.post(f"{session}/cells", json={"code": "print(llm_query('hello'))"})).json()
+    assert cell["stdout"]["head"] == "hello\n"
+    assert cell["spent"]["nano_usd"] > 0
+    assert (await it.client.get(f"/v1/runs/{cell['run_id']}")).json()["sub_model"] == SUB
+
+
+async def test_a_key_without_the_default_model_gets_no_sub_calls(it: Served) -> None:
+    """Where the key's allow-list lacks the operator's default, `llm_query` of a session that names no model is refused
+    with what to do, whatever model it asks for, nothing is asked or paid, and the cell goes on."""
+    asked = len(it.model.sub_requests)
+    async with it.client_with(await it.secret(models=("other/*",))) as client:
+        session = (await client.post("/v1/sessions", json={})).headers["location"]
+        code = (
+            "one = llm_query('hello')\nmany = llm_query_batched(['a', 'b'], model='scripted/sub')\n"
+            "print([a.ok for a in (one, *many)], one)"
+        )
+        cell = (await client.post(f"{session}/cells", json={"code": code})).json()
+    assert cell["stdout"]["head"].startswith("[False, False, False]"), cell
+    assert "this session has no sub_model: name one when you make it, or PATCH it" in cell["stdout"]["head"]
+    assert (cell["status"], cell["spent"]["nano_usd"]) == ("ok", 0)
+    assert len(it.model.sub_requests) == asked
+
+
 async def test_contexts_are_attached(it: Served) -> None:
     """A context given with a cell is there under its name, for later cells too."""
     session = await opened(it)

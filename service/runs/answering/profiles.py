@@ -37,6 +37,11 @@ class Profiles:
     """The operator's own models, which a list of models shows; any other that has a price may be named too."""
 
     @property
+    def default_sub_model(self) -> str | None:
+        """Of sub-calls that nobody has named a model for."""
+        return self.sub_model or self.root_model
+
+    @property
     def names(self) -> list[str]:
         """Everything that a list of models shows."""
         return [*sorted(self.named), *(f"{DIRECT_PREFIX}{model}" for model in self.direct_models)]

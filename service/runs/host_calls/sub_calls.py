@@ -24,12 +24,18 @@ from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema_aside, parse_checked
+from service.runs.values import NO_MODEL
 
 WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""
 
 _NOTHING_MORE = frozenset({CallOutcome.BUDGET, CallOutcome.TOKEN_LIMIT, CallOutcome.CALL_LIMIT, CallOutcome.SUSPENDED})
 """A batch ends where one of its calls comes to this."""
+
+_NO_MODEL_NAMED = HostCallItem(
+    failure=CallOutcome.REFUSED,
+    message="this session has no sub_model: name one when you make it, or PATCH it",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,9 @@ class SubCalls:
         """One item per prompt, in order."""
         prompts = _prompts(call.arguments)
         checked, schema = await _schema(call.arguments)
+        if self._standing.sub_route.name == NO_MODEL:
+            items.extend([_NO_MODEL_NAMED] * len(prompts))
+            return
         route = self._route(call.arguments.get("model"))
         batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, checked=checked)
         items.extend([NOT_STARTED] * len(prompts))

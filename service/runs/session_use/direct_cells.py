@@ -15,7 +15,7 @@ from service.runs.driving.kept_sessions import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
 from service.runs.session_use.sessions import SessionDesk
 from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, Silence
-from service.runs.values import RunRequest
+from service.runs.values import NO_MODEL, RunRequest
 from service.sandboxes.output import OutputOffsets, StreamPiece
 from service.sandboxes.port import SandboxGone
 
@@ -26,8 +26,6 @@ SILENCE_S = 10.0
 WAKE_S = 600.0
 """For a sandbox to come up with everything that was in it; a cell log may take as long as its cells took."""
 STOP_WITHIN_S = 60.0
-NO_MODEL = "scripted/sub"
-"""What cells of a session without a model would call: it costs nothing and says that it is scripted."""
 
 Heard = Printed | Silence | Elsewhere | CellDone
 """What whoever watches a cell is told, one after the other."""

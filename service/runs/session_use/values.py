@@ -51,7 +51,7 @@ class CellAsked:
     cost: NanoUSD | None = None
     """For the sub-calls it makes."""
     sub_model: str | None = None
-    """None: the session's."""
+    """None: the session's. Where it has none either, sub-calls of the cell are refused."""
     contexts: tuple[ContextBinding, ...] = ()
     """To be attached to the session before the cell runs, beside what it has."""
     key_id: KeyId | None = None

@@ -36,7 +36,9 @@ class CellGiven(Shape):
         float, Field(strict=False, ge=LIMIT_RANGES["cell_active_s"][0], le=LIMIT_RANGES["cell_active_s"][1])
     ] = Field(default=120.0, description="Seconds in which it waits for no model.")
     cost_usd: UsdText | None = Field(default="1.00", description="For the sub-calls it makes.")
-    sub_model: ModelName | None = Field(default=None, description="The session's if left out.")
+    sub_model: ModelName | None = Field(
+        default=None, description="The session's if left out, or else the operator's default."
+    )
     contexts: Annotated[list[GivenContext], Field(fail_fast=True, max_length=MAX_CONTEXTS)] = Field(
         default_factory=list, description="To be attached to the session first; they stay."
     )

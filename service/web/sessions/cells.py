@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from fastapi import Request, Response
@@ -9,9 +10,13 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.responses import JSONResponse
 
 from service.ids import RunId, SessionId, new_id
+from service.models.catalog import UnknownModel, UnpricedModel
+from service.models.providers import MissingApiKey
+from service.runs.runs import Runs
 from service.runs.session_use.values import CellDone, Elsewhere, Printed, Silence
-from service.tenants.values import Scope
-from service.web.callers import CallerOfRequest, RunsOfCaller
+from service.tenants.errors import ModelNotAllowed
+from service.tenants.values import Caller, Scope
+from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
 from service.web.doors import open_router
 from service.web.idempotency import REPLAYED, IdempotencyKey, once
 from service.web.openapi.payloads import streamed_too
@@ -43,6 +48,7 @@ async def run_cell(
     given: CellGiven,
     request: Request,
     caller: CallerOfRequest,
+    rooms: RoomsOfService,
     runs: RunsOfCaller,
     uses: SessionUsesOfCaller,
     idempotency_key: IdempotencyKey = None,
@@ -52,7 +58,9 @@ async def run_cell(
     model = given.sub_model or (await uses.desk.get(session_id)).sub_model
     if model is not None:
         caller.require_model(model)
-    asked = given.asked(caller)
+    else:
+        model = await _default_model(rooms.profiles.default_sub_model, caller, runs)
+    asked = replace(given.asked(caller), sub_model=model)
 
     async def act(target: str) -> None:
         await uses.cells.start(session_id, asked, RunId(target))
@@ -86,6 +94,18 @@ async def restart(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Sho
     """Ends the direct cell that runs. Variables are gone for good; files stay."""
     await uses.cells.restart(session_id)
     return shown_session(await uses.desk.get(session_id))
+
+
+async def _default_model(model: str | None, caller: Caller, runs: Runs) -> str | None:
+    """The operator's default, if there is one that this caller may use; a cell that asks no model needs none."""
+    if model is None:
+        return None
+    try:
+        caller.require_model(model)
+        await runs.rooms.route_to(model)
+    except (ModelNotAllowed, UnknownModel, UnpricedModel, MissingApiKey):
+        return None
+    return model
 
 
 async def _events(uses: SessionUses, session_id: SessionId, run_id: RunId) -> AsyncIterator[bytes]:

@@ -54,7 +54,9 @@ class SessionGiven(Shape):
     name: Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)] | None = None
     metadata: Metadata | None = Field(default=None, description="Replaces what there is, whole.")
     budget_usd: UsdText | None = Field(default=None, description="Decimal USD, for everything done in the session.")
-    sub_model: ModelName | None = Field(default=None, description="What `llm_query` in direct cells calls.")
+    sub_model: ModelName | None = Field(
+        default=None, description="What `llm_query` in direct cells calls; the operator's default where it has none."
+    )
 
     def change(self) -> SessionChange:
         """Raises `BadRequest` for an amount that cannot be one."""

@@ -8,7 +8,7 @@ from service.cli.findings import Finding, State, broken
 from service.configuration.file import Configuration, read_configuration
 from service.errors import RlmServiceError
 from service.models.catalog import Catalog, Route
-from service.models.litellm.process import LiteLLMProcess
+from service.models.litellm_bridge.process import LiteLLMProcess
 from service.models.port import ModelCallFailed
 from service.models.providers import ANTHROPIC_HOST, OPENAI_HOST
 from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX

@@ -1,8 +1,8 @@
 """Language models: what they cost, what they can take, and how they are called.
 
 Here live the port (`port`), its adapters (`openai_compatible` and `anthropic_messages` over one `provider_connection`;
-`litellm`, whose library runs in a process of its own; `scripted`, a deterministic model that is shipped for tests,
-demonstrations and load), which provider is where and gets which key (`providers`), the arithmetic of prices
+`litellm_bridge`, whose library runs in a process of its own; `scripted`, a deterministic model that is shipped for
+tests, demonstrations and load), which provider is where and gets which key (`providers`), the arithmetic of prices
 (`prices`), where prices come from (`price_book`: LiteLLM's published map and the operator's entries), the `breaker`,
 and the `catalog`, which turns a model's name into a `Route`: adapter, upstream name, card, price and fallbacks.
 

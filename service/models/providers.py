@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.models.anthropic_messages import AnthropicAdapter
 from service.models.entries import Api, ModelEntry
-from service.models.litellm.adapter import LiteLLMAdapter
-from service.models.litellm.keys import key_variables, wants_key
-from service.models.litellm.process import LiteLLMProcess
+from service.models.litellm_bridge.adapter import LiteLLMAdapter
+from service.models.litellm_bridge.keys import key_variables, wants_key
+from service.models.litellm_bridge.process import LiteLLMProcess
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter
 from service.models.tenant_clients import TenantClients

@@ -8,7 +8,7 @@ from service.errors import BadRequest, Fault, RlmServiceError
 from service.models.anthropic_messages import AnthropicAdapter
 from service.models.catalog import Catalog, UnknownModel, UnpricedModel
 from service.models.entries import Api, ModelEntry
-from service.models.litellm.adapter import LiteLLMAdapter
+from service.models.litellm_bridge.adapter import LiteLLMAdapter
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.prices import Price
 from service.models.providers import Access, MissingApiKey

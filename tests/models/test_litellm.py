@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.values import CallOutcome
-from service.models.litellm.adapter import LiteLLMAdapter
-from service.models.litellm.failures import classify_litellm
-from service.models.litellm.frames import LIMIT_BYTES, BrokenFrame, Decoder, encode
-from service.models.litellm.process import LiteLLMProcess, worker_environment
+from service.models.litellm_bridge.adapter import LiteLLMAdapter
+from service.models.litellm_bridge.failures import classify_litellm
+from service.models.litellm_bridge.frames import LIMIT_BYTES, BrokenFrame, Decoder, encode
+from service.models.litellm_bridge.process import LiteLLMProcess, worker_environment
 from service.models.port import ModelAdapter, ModelCallFailed
 from tests.models.contract import AdapterContract, gather, request
 from tests.models.modes import Mode
@@ -252,8 +252,8 @@ def test_importing_it_asks_no_network() -> None:
     """The process's import of LiteLLM opens no connection: run where every connection fails loudly, it is silent."""
     code = (
         "import os, socket\n"
-        "from service.models.litellm.frames import ENVIRONMENT\n"
-        "from service.models.litellm.worker import _import_litellm\n"
+        "from service.models.litellm_bridge.frames import ENVIRONMENT\n"
+        "from service.models.litellm_bridge.worker import _import_litellm\n"
         "os.environ.update(ENVIRONMENT)\n"
         "def refuse(*args, **kwargs):\n"
         "    raise SystemExit('the import wants to connect')\n"
@@ -269,7 +269,7 @@ def test_the_service_itself_does_not_import_litellm() -> None:
     """Neither the adapter nor the catalog loads it; the process does."""
     code = (
         "import sys\n"
-        "import service.models.catalog, service.models.litellm.adapter\n"
+        "import service.models.catalog, service.models.litellm_bridge.adapter\n"
         "assert 'litellm' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from service.models.catalog import Catalog
-from service.models.litellm.frames import ENVIRONMENT
-from service.models.litellm.keys import _WANT_KEYS, key_variables, wants_key
+from service.models.litellm_bridge.frames import ENVIRONMENT
+from service.models.litellm_bridge.keys import _WANT_KEYS, key_variables, wants_key
 from service.models.providers import Access, MissingApiKey
 
 _ASK_LITELLM = """

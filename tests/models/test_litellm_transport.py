@@ -11,9 +11,9 @@ import anyio.abc
 import pytest
 
 from service.loop.values import CallOutcome
-from service.models.litellm.adapter import LiteLLMAdapter
-from service.models.litellm.process import LiteLLMProcess
-from service.models.litellm.transport import is_link_local
+from service.models.litellm_bridge.adapter import LiteLLMAdapter
+from service.models.litellm_bridge.process import LiteLLMProcess
+from service.models.litellm_bridge.transport import is_link_local
 from service.models.port import ModelCallFailed
 from tests.models.contract import request
 

@@ -7,8 +7,8 @@ import anyio
 from service.loop.values import CallOutcome
 from service.models.chat_completions import CompletionReader
 from service.models.json_values import Malformed
-from service.models.litellm.failures import classify_litellm, is_unsent
-from service.models.litellm.process import LiteLLMProcess
+from service.models.litellm_bridge.failures import classify_litellm, is_unsent
+from service.models.litellm_bridge.process import LiteLLMProcess
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 
 

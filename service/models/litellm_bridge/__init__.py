@@ -12,5 +12,6 @@ In LiteLLM's own process, which imports nothing else of the service:
     worker      takes calls and makes them with LiteLLM
     transport   the one door out of that process: a single request for each call, and a true record of it
 
-In both: `frames`, how they talk. Only `providers` imports this package.
+In both: `frames`, how they talk. `providers` makes adapters of it; `rlm-service doctor` starts the process to see that
+it can.
 """

@@ -20,7 +20,7 @@ import anyio.abc
 import structlog
 
 from service.loop.values import CallOutcome
-from service.models.litellm.frames import ENVIRONMENT, BrokenFrame, Decoder, encode
+from service.models.litellm_bridge.frames import ENVIRONMENT, BrokenFrame, Decoder, encode
 from service.models.port import ModelCallFailed
 
 START_S = 60.0
@@ -124,7 +124,7 @@ class LiteLLMProcess:
 
     async def _start(self) -> "_Link":
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "service.models.litellm.worker", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "service.models.litellm_bridge.worker", str(theirs.fileno())]
         try:
             with theirs:
                 self._process = await anyio.open_process(

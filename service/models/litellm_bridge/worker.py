@@ -1,4 +1,4 @@
-"""The process that LiteLLM lives in: `python -m service.models.litellm.worker FD`.
+"""The process that LiteLLM lives in: `python -m service.models.litellm_bridge.worker FD`.
 
 LiteLLM takes seconds to import, 200 MB and milliseconds of processor time a call; here none of that stalls the
 service's event loop, and what it leaks, logs or crashes ends with this process. Nothing of the service is imported but
@@ -21,8 +21,8 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from service.models.litellm.frames import BrokenFrame, Decoder, encode
-from service.models.litellm.transport import Call, own_transports, recorded
+from service.models.litellm_bridge.frames import BrokenFrame, Decoder, encode
+from service.models.litellm_bridge.transport import Call, own_transports, recorded
 
 MEMORY_BYTES = 4 << 30
 """A provider that sends without end runs into this here and not in the service."""

@@ -171,8 +171,8 @@ def is_json(request: Request) -> bool:
 
 
 def refuse_form(request: Request) -> None:
-    """For a route whose body may be of any type: curl calls everything a form that it is not told a type of, so that
-    what was meant as JSON would be kept as data.
+    """For a route whose body may be of any type: curl calls everything a form that it is not told a type of, and its
+    `-d @file` leaves out the line ends, so that something else would be kept than what was meant.
 
     Raises:
         UnsupportedMediaType
@@ -180,8 +180,8 @@ def refuse_form(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
         raise UnsupportedMediaType(
-            f"a body of type {kind} is not taken: send JSON with content-type: application/json, or the content itself "
-            "with its own type, such as text/plain"
+            f"a body of type {kind} is not taken: send the content as it is (curl --data-binary @FILE) with its own "
+            "content-type, such as text/plain or application/octet-stream, and JSON with application/json"
         )
 
 

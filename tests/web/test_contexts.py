@@ -83,6 +83,32 @@ async def test_a_form_is_no_context(it: Served, kind: str) -> None:
         assert (await client.get("/v1/contexts")).json()["contexts"] == []
 
 
+async def test_a_form_is_nothing_that_is_kept(it: Served) -> None:
+    """`curl -d @file` strips line ends, so a part, a piece of an upload, a file and a variable of a session that come
+    as a form are refused like a whole context, and none is there afterwards; with another type each is taken."""
+    context = f"/v1/contexts/{(await it.client.post('/v1/contexts', json={'open': True})).json()['context_id']}"
+    upload = f"/v1/uploads/{(await it.client.post('/v1/uploads', json={'size_bytes': 8})).json()['upload_id']}"
+    session = (await it.client.post("/v1/sessions", json={})).headers["location"]
+    places = {
+        f"{context}/parts/p": ("PUT", 200),
+        upload: ("PATCH", 200),
+        f"{session}/files/f": ("PUT", 201),
+        f"{session}/variables/v": ("PUT", 204),
+    }
+    form = {"content-type": "application/x-www-form-urlencoded", "upload-offset": "0"}
+    for place, (method, _) in places.items():
+        reply = await it.client.request(method, place, content=b"one two ", headers=form)
+        assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type"), place
+        assert "--data-binary" in reply.json()["detail"]
+    assert (await it.client.get(context)).json()["length"] == 0
+    assert (await it.client.get(upload)).json()["offset"] == 0
+    assert (await it.client.get(f"{session}/files")).json()["files"] == []
+    assert (await it.client.get(f"{session}/variables")).json()["variables"] == []
+    for place, (method, status) in places.items():
+        reply = await it.client.request(method, place, content=b"one\ntwo\n", headers=form | TEXT)
+        assert reply.status_code == status, reply.text
+
+
 async def test_what_is_no_text_is_refused_with_the_place(it: Served) -> None:
     """Bytes that are not UTF-8, JSON lines that are none and an empty body say where, and nothing is kept."""
     async with it.as_other_tenant() as client:

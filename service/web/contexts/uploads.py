@@ -12,7 +12,7 @@ from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
-from service.web.bodies import body_chunks
+from service.web.bodies import body_chunks, refuse_form
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
@@ -107,6 +107,7 @@ async def go_on(
 ) -> ShownUpload:
     """What came before the connection broke is kept. With the last byte the upload becomes a context. With
     `content-digest` (of this request's bytes) they are kept only when they arrived as they were sent."""
+    refuse_form(request)
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_BYTES))
     since = time.time()
     upload = await runs.rooms.uploads.add(upload_id, upload_offset, chunks)

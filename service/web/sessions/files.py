@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 
 from sandbox_image.protocol import MAX_PATH_BYTES
 from service.tenants.values import Scope
-from service.web.bodies import body_chunks
+from service.web.bodies import body_chunks, refuse_form
 from service.web.byte_ranges import content_range, part_of
 from service.web.doors import open_router
 from service.web.openapi.payloads import answered_as, sent_as
@@ -83,6 +83,7 @@ async def put_file(
     uses: SessionUsesOfCaller,
 ) -> StoredFile:
     """In place of what bears its name. A rebuilt session has it again."""
+    refuse_form(request)
     stored = await uses.contents.put_file(session_id, path, body_chunks(request, limit_bytes=None))
     return StoredFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256)
 

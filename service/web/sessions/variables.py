@@ -6,7 +6,7 @@ from fastapi import Path, Query, Request, Response
 
 from service.runs.session_use.contents import MAX_VALUE_BYTES
 from service.tenants.values import Scope
-from service.web.bodies import body_chunks
+from service.web.bodies import body_chunks, refuse_form
 from service.web.byte_ranges import KeptFile
 from service.web.callers import RunsOfCaller
 from service.web.doors import open_router
@@ -69,6 +69,7 @@ async def write_variable(
     uses: SessionUsesOfCaller,
 ) -> None:
     """With `content-type: application/json` the body's value, else its text (UTF-8). A rebuilt session has it again."""
+    refuse_form(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: ValueForm = "json" if kind == "application/json" else "text"
     chunks = body_chunks(request, limit_bytes=MAX_VALUE_BYTES)

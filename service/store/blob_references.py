@@ -15,7 +15,7 @@ two scans that lie apart.
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -160,18 +160,21 @@ class _NamedByBodies:
     """What bodies name: asked of the disk once for most of them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, frozenset[bytes]] = {}
+        self._known: dict[Path, frozenset[bytes]] = {}
 
     async def of(self, ref: BlobRef, suspects: Suspects) -> frozenset[bytes]:
-        """The digests in a body; of one that names many, those that are suspects. Of one that is gone nothing is known:
-        whoever wants to read it is told so."""
-        known = self._known.get(ref.sha256)
+        """The digests in a body; of one that names many, those that are suspects. Of one that is gone nothing is known,
+        and nothing remembered: whoever wants to read it is told so, and it may be stored again."""
+        path = suspects.blobs.path(ref.sha256)
+        known = self._known.get(path)
         if known is not None:
             return known
-        path = suspects.blobs.path(ref.sha256)
-        named, is_all = await suspects.blobs.in_thread(lambda: _digests_of_file(path, suspects.digests))
+        found = await suspects.blobs.in_thread(lambda: _digests_of_file(path, suspects.digests))
+        if found is None:
+            return frozenset()
+        named, is_all = found
         if is_all and len(self._known) < MOST_REMEMBERED:
-            self._known[ref.sha256] = named
+            self._known[path] = named
         return named
 
 
@@ -222,12 +225,17 @@ def digests_in(value: bytes) -> Iterator[bytes]:
             yield bytes.fromhex(text[-DIGEST_CHARS:])
 
 
-def _digests_of_file(path: Path, suspects: AbstractSet[bytes]) -> tuple[frozenset[bytes], bool]:
-    """Those in a file, and whether they are all; if not, they are those that are suspects. Blocks."""
+def _digests_of_file(path: Path, suspects: AbstractSet[bytes]) -> tuple[frozenset[bytes], bool] | None:
+    """Those in a file, and whether they are all; if not, they are those that are suspects. None when there is no such
+    file. Blocks."""
     few: set[bytes] = set()
     suspected: set[bytes] = set()
     rest = b""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
         while piece := file.read(READ_BYTES):
             text = rest + piece
             for digest in digests_in(text):

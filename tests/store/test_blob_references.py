@@ -103,6 +103,24 @@ async def test_a_body_that_is_gone_names_nothing(stored: Stored) -> None:
     assert left(suspects, "gone", "other") == {"other"}
 
 
+async def test_a_body_that_is_stored_again_names_what_it_names(stored: Stored, tmp_path: Path) -> None:
+    """That it was gone at an earlier look, with this tenant or with another, is not remembered."""
+    body = json.dumps({"a": digest_of("x")}).encode()
+    ref = await stored.blobs.put(body)
+    stored.blobs.path(ref.sha256).unlink()
+    other, theirs = TenantId(new_id("ten")), Blobs(tmp_path)
+    for tenant in (stored.tenant, other):
+        await stored.store.write("SET", Keys(tenant)("a"), f"@{ref.sha256}:{ref.size_bytes}")
+    references = References(stored.store, lambda _: False)
+    for blobs, named in ((stored.blobs, set()), (stored.blobs, {"x"}), (theirs, set()), (theirs, {"x"})):
+        if named:
+            await blobs.put(body)
+        tenant = stored.tenant if blobs is stored.blobs else other
+        suspects = suspects_of(blobs, "x")
+        await references.strike_out({tenant: suspects})
+        assert left(suspects, "x") == {"x"} - named
+
+
 async def test_what_others_name_and_what_only_remembers_counts_for_nothing(stored: Stored, tmp_path: Path) -> None:
     """Not another tenant's key, not a key of no tenant, not a weak one."""
     other = TenantId(new_id("ten"))

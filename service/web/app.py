@@ -14,7 +14,6 @@ from service.web.admin import drain as admin_drain
 from service.web.admin import erasure as admin_erasure
 from service.web.admin import models as admin_models
 from service.web.admin import tenants, tenants_own
-from service.web.bodies import Inbound
 from service.web.boundary import Boundary
 from service.web.complaints import complaints
 from service.web.contexts import content as context_content
@@ -28,6 +27,7 @@ from service.web.dialects.openai import files as openai_files
 from service.web.dialects.openai import models as openai_models
 from service.web.dialects.openai.responses import routes as openai_responses
 from service.web.gone import told_of_retention
+from service.web.inbound import Inbound
 from service.web.openapi.document import DESCRIPTION, document_of
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of

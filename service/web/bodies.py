@@ -1,7 +1,6 @@
 """Request bodies: bounded in size and in time, and decoded where they hold up nobody else."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import anyio
@@ -13,6 +12,8 @@ from starlette.requests import Request
 
 from service.contexts.json_counts import MOST_VALUES, count_values
 from service.errors import BadRequest, Fault, RlmServiceError
+from service.web.callers import caller_of
+from service.web.inbound import InboundShare
 
 AnyShape = TypeVar("AnyShape", bound=BaseModel)
 
@@ -21,13 +22,10 @@ NATIVE_BODY_BYTES = 8 << 20
 LARGEST_UPLOAD_BYTES = 64 << 30
 """Of one stream. How much a tenant may keep in all is the tenant's limit."""
 PATIENCE_S = 30.0
-"""For the next piece of a body."""
+"""For the next `PATIENCE_S * LEAST_BYTES_PER_S` of a body, or for all the rest of it."""
 LEAST_BYTES_PER_S = 1024
-"""What a body must come at on average, after its first `PATIENCE_S`."""
 INLINE_BYTES = 64 << 10
 """Larger bodies are decoded in a thread, and checked there where the route does that itself."""
-DECODED_AT_ONCE_BYTES = 256 << 20
-"""Of the bodies that this replica holds decoded or is decoding: what is in them may take many times the memory."""
 
 UPLOADS = "PUT /v1/contexts/{context_id}/parts/{name}"
 """Where to take what is too large."""
@@ -62,51 +60,23 @@ class UnsupportedMediaType(RlmServiceError):
     fault = Fault.CALLER
 
 
-class ReplicaBusy(RlmServiceError):
-    """This replica holds as much as it may at once; it fits a moment later."""
+class Pace:
+    """How fast a body comes, by the time that is spent waiting for it: what came fast before buys no later rest."""
 
-    code = "replica_busy"
-    fault = Fault.PLATFORM
-    may_be_retried = True
+    def __init__(self) -> None:
+        self._begin()
 
+    def _begin(self) -> None:
+        self.patience_s = PATIENCE_S
+        """How long the next piece is waited for."""
+        self._owed_bytes = PATIENCE_S * LEAST_BYTES_PER_S
 
-class Inbound:
-    """How much of bodies this replica holds in memory, over all requests. One for each application."""
-
-    def __init__(self, limit_bytes: int = DECODED_AT_ONCE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self.held_bytes = 0
-
-    def __repr__(self) -> str:
-        return f"<Inbound {self.held_bytes} of {self._limit_bytes}>"
-
-    @contextmanager
-    def share(self) -> Iterator["InboundShare"]:
-        """For the time of one request; on leaving it, what it held is given back."""
-        share = InboundShare(self)
-        try:
-            yield share
-        finally:
-            self.held_bytes -= share.held_bytes
-
-    def hold(self, size_bytes: int) -> None:
-        """Called by `InboundShare` only. Raises `ReplicaBusy`."""
-        if self.held_bytes + size_bytes > self._limit_bytes:
-            raise ReplicaBusy("too many large requests at once: try again in a moment", data={"retry_after_s": 1})
-        self.held_bytes += size_bytes
-
-
-class InboundShare:
-    """What one request holds."""
-
-    def __init__(self, inbound: Inbound) -> None:
-        self._inbound = inbound
-        self.held_bytes = 0
-
-    def hold(self, size_bytes: int) -> None:
-        """Raises `ReplicaBusy`."""
-        self._inbound.hold(size_bytes)
-        self.held_bytes += size_bytes
+    def take(self, size_bytes: int, waited_s: float) -> None:
+        """A piece of this size came after so long a wait."""
+        self.patience_s -= waited_s
+        self._owed_bytes -= size_bytes
+        if self._owed_bytes <= 0:
+            self._begin()
 
 
 class ReadRequest(Request):
@@ -146,18 +116,18 @@ async def body_chunks(request: Request, *, limit_bytes: int | None) -> AsyncIter
     announced = request.headers.get("content-length", "")
     if limit_bytes is not None and announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
-    started, size_bytes = anyio.current_time(), 0
+    size_bytes, pace = 0, Pace()
     pieces = request.stream()
     while True:
-        now = anyio.current_time()
-        deadline = min(now + PATIENCE_S, started + PATIENCE_S + size_bytes / LEAST_BYTES_PER_S)
+        since = anyio.current_time()
         piece = None
-        with anyio.CancelScope(deadline=deadline) as scope:
+        with anyio.CancelScope(deadline=since + pace.patience_s) as scope:
             piece = await anext(pieces, b"")
         if scope.cancelled_caught or piece is None:
             raise RequestTimeout("the body did not come in time: send it faster, or in smaller requests")
         if not piece:
             return
+        pace.take(len(piece), anyio.current_time() - since)
         size_bytes += len(piece)
         if limit_bytes is not None and size_bytes > limit_bytes:
             raise _too_large(limit_bytes)
@@ -192,7 +162,7 @@ async def read_shape(request: Request, shape: type[AnyShape], *, limit_bytes: in
         RequestValidationError: it has another shape.
         BadRequest, TooManyValues, UnsupportedMediaType, RequestTooLarge, RequestTimeout, ReplicaBusy
     """
-    with request.app.state.inbound.share() as share:
+    with request.app.state.inbound.share(caller_of(request).tenant.id) as share:
         read = await read_json(request, share, limit_bytes=limit_bytes)
         value = await read.json()
         try:

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 
 from service.tenants.values import Caller, Scope
 from service.web.bodies import NATIVE_BODY_BYTES, ReadRequest, read_json
-from service.web.callers import credential_of, rooms_of
+from service.web.callers import caller_of, credential_of, rooms_of
 from service.web.problems import Problem
 from service.web.rate_headers import rate_headers
 
@@ -59,7 +59,7 @@ def open_router(
                     request.state.caller = replace(caller, request_id=request.state.request_id)
                 if not takes_json:
                     return await handle(request)
-                with request.app.state.inbound.share() as share:
+                with request.app.state.inbound.share(caller_of(request).tenant.id) as share:
                     read = await read_json(request, share, limit_bytes=body_limit_bytes)
                     return await handle(await self._checked(read) if read.is_large else read)
 

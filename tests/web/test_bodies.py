@@ -1,14 +1,17 @@
 """Request bodies: bounded in size, time and number."""
 
 import json
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from service.contexts.json_counts import MOST_VALUES
+from service.ids import TenantId
 from service.web import bodies
-from service.web.bodies import NATIVE_BODY_BYTES, Inbound, ReplicaBusy
+from service.web.bodies import NATIVE_BODY_BYTES, Pace
+from service.web.inbound import Inbound, ReplicaBusy
 from tests.web.serving import Served
 from tests.web.test_callers import exchange
 
@@ -78,15 +81,49 @@ async def test_a_large_body_is_decoded(it: Served) -> None:
     assert reply.json()["length"] == len(text)
 
 
-def test_a_replica_holds_so_much_at_once_and_no_more() -> None:
-    """Beyond it requests are told to come back; whatever was held is given back, however a request ends."""
-    inbound = Inbound(limit_bytes=10)
-    with inbound.share() as first, inbound.share() as second:
+def test_a_tenant_holds_no_more_than_it_leaves_to_the_others() -> None:
+    """Beyond it its requests are told to come back, and another's are not; whatever was held is given back."""
+    inbound = Inbound(limit_bytes=16)
+    with inbound.share(TenantId("one")) as first, inbound.share(TenantId("one")) as second:
         first.hold(6)
-        second.hold(4)
+        second.hold(2)
         with pytest.raises(ReplicaBusy):
             second.hold(1)
+        with inbound.share(TenantId("other")) as third:
+            third.hold(4)
+            with pytest.raises(ReplicaBusy):
+                third.hold(1)
     assert inbound.held_bytes == 0
+    with inbound.share(TenantId("one")) as again:
+        again.hold(8)
+
+
+def test_what_came_fast_buys_no_later_rest() -> None:
+    """However much came before, the next bytes have as long as the first had."""
+    pace = Pace()
+    pace.take(64 << 20, 1.0)
+    assert pace.patience_s == bodies.PATIENCE_S
+    for _ in range(4):
+        pace.take(1, bodies.PATIENCE_S / 4)
+    assert pace.patience_s == 0
+    pace.take(int(bodies.PATIENCE_S * bodies.LEAST_BYTES_PER_S), 0)
+    assert pace.patience_s == bodies.PATIENCE_S
+
+
+async def test_an_import_holds_what_came_of_it(it: Served) -> None:
+    """Heads of imports whose bodies never come keep nobody from sending theirs."""
+    secret = it.client.headers["authorization"].encode()
+    head = b"POST /v1/runs:import HTTP/1.1\r\nhost: x\r\nauthorization: %s\r\n" % secret
+    head += b"content-type: application/jsonl\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n"
+    host, _, port = it.address.removeprefix("http://").rpartition(":")
+    with anyio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                stream = await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+                await stream.send(head)
+                assert (await stream.receive()).startswith(b"HTTP/1.1 100 ")  # so its body is waited for
+            reply = await it.client.post("/v1/contexts", json={"text": "x" * (1 << 20)})
+    assert reply.status_code == 201, reply.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`/v1/runs/{run_id}/export` and `/v1/runs:import`: a run as one file, and from one."""
 
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -15,6 +16,7 @@ from service.tenants.values import Scope
 from service.web.bodies import UnsupportedMediaType, body_chunks
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.doors import open_router
+from service.web.inbound import InboundShare
 from service.web.openapi.payloads import JSON_LINES, in_lines
 from service.web.openapi.refusals import refused_with
 from service.web.paths import RunIdInPath
@@ -78,9 +80,15 @@ async def import_(
     importer = Importer(
         keep=keep, keep_run=holdings.keep_in_run, key_id=caller.key.id, key_ancestors=caller.key.ancestors
     )
-    with request.app.state.inbound.share() as share:
-        share.hold(MOST_HELD_BYTES)
-        chunks = body_chunks(request, limit_bytes=LARGEST_EXPORT_BYTES)
+    with request.app.state.inbound.share(caller.tenant.id) as share:
+        chunks = _held(share, body_chunks(request, limit_bytes=LARGEST_EXPORT_BYTES))
         run_id = await import_run(runs.rooms, chunks, importer)
     response.headers["location"] = f"/v1/runs/{run_id}"
     return await show_run(runs, run_id)
+
+
+async def _held(share: InboundShare, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks, held as they come, up to what reading an export holds at most. Raises `ReplicaBusy`."""
+    async for chunk in chunks:
+        share.hold(min(len(chunk), MOST_HELD_BYTES - share.held_bytes))
+        yield chunk

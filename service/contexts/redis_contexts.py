@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 from pydantic import TypeAdapter
 
@@ -100,6 +100,27 @@ class Contexts:
 
     async def put_json(self, name: str, payload: Payload, *, life: Life = Life.KEPT) -> Context:
         """Keep a JSON document of at most `LARGEST_JSON_BYTES`. Raises `BadRequest` where it is not JSON."""
+        part, facts = await self._take_json(name, payload)
+        return await self._keep(name, "json", [part], facts, life=life)
+
+    async def prepare(self, name: str, kind: Literal["text", "json"], payload: Payload) -> Context:
+        """An unlisted context as it will be: its payload is stored, and nothing refers to it before `keep_prepared`.
+
+        Raises:
+            BadRequest: it is not what it is said to be.
+        """
+        part, facts = await (self._intake.text(name, payload) if kind == "text" else self._take_json(name, payload))
+        return _context(ContextId(new_id("ctx")), name, kind, [part], facts=facts, life=Life.UNLISTED)
+
+    async def keep_prepared(self, context: Context) -> None:
+        """Keep what was prepared. Idempotent.
+
+        Raises:
+            StoreFailed: also when that was so long ago that its payload was collected.
+        """
+        await self._keep_as(context, Life.UNLISTED, known_by=context.context_id)
+
+    async def _take_json(self, name: str, payload: Payload) -> tuple[Part, Facts]:
         preview = Preview()
         with self._blobs.writer(LARGEST_JSON_BYTES) as writer, self._blobs.writer() as image:
             try:
@@ -117,8 +138,7 @@ class Contexts:
                 kept = await self._blobs.in_thread(lambda: image.commit("text"))
                 texts = TextListImage(sha256=kept.sha256, size_bytes=kept.size_bytes, count=found.length)
                 part = replace(part, list_image=texts)
-        facts = Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
-        return await self._keep(name, "json", [part], facts, life=life)
+        return part, Facts(type_name=found.type_name, length=found.length, unit=found.unit, preview=preview.text())
 
     async def put_named_texts(
         self,
@@ -265,31 +285,19 @@ class Contexts:
         context_id: ContextId | None = None,
     ) -> Context:
         """Under the id that was given out before, or under that of the same content, or a new one."""
-        size_bytes = sum(part.size_bytes for part in parts)
-        if size_bytes == 0:
-            raise empty(name)
-        if await self._blobs.touch(payloads_of(parts)):
+        context = _context(context_id or ContextId(new_id("ctx")), name, kind, parts, facts=facts, life=life)
+        return await self._keep_as(context, life, known_by=context_id or _fingerprint(context))
+
+    async def _keep_as(self, context: Context, life: Life, *, known_by: str) -> Context:
+        """What is kept under what it is known by: this one, or the one that was there before."""
+        if await self._blobs.touch(payloads_of(context.parts)):
             # It took so long to store the others that this one was collected.
-            raise StoreFailed(f"{name}: a part of it is not stored any more; store it again")
-        context = Context(
-            context_id=context_id or ContextId(new_id("ctx")),
-            name=name,
-            kind=kind,
-            parts=tuple(parts),
-            type_name=facts.type_name,
-            length=facts.length,
-            unit=facts.unit,
-            preview=facts.preview,
-            size_bytes=size_bytes,
-            created_at=time.time(),
-            came_along=life is Life.TRANSIENT,
-        )
+            raise StoreFailed(f"{context.name}: a part of it is not stored any more; store it again")
         keys = self._places_of(context.context_id)
         arguments: list[str | bytes | int] = [
             context.context_id,
             await self._bodies.pack(_RECORD.dump_json(context)),
-            # What a child run is given is its own, and goes with it.
-            _fingerprint(context) if context_id is None and life is not Life.UNLISTED else context.context_id,
+            known_by,
             self._keys("context", ""),
             life,
             repr(context.created_at),
@@ -313,6 +321,28 @@ class Contexts:
 
     def _record(self, context_id: ContextId) -> str:
         return self._keys("context", context_id)
+
+
+def _context(
+    context_id: ContextId, name: str, kind: ContextKind, parts: Sequence[Part], *, facts: Facts, life: Life
+) -> Context:
+    """Raises `BadRequest` when there is nothing in it."""
+    size_bytes = sum(part.size_bytes for part in parts)
+    if size_bytes == 0:
+        raise empty(name)
+    return Context(
+        context_id=context_id,
+        name=name,
+        kind=kind,
+        parts=tuple(parts),
+        type_name=facts.type_name,
+        length=facts.length,
+        unit=facts.unit,
+        preview=facts.preview,
+        size_bytes=size_bytes,
+        created_at=time.time(),
+        came_along=life is Life.TRANSIENT,
+    )
 
 
 def _dict_facts(preview: dict[str, str], length: int) -> Facts:

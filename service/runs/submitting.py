@@ -1,7 +1,9 @@
 """Submitting: looks up what a request names, and lets `submission` make the first event of it."""
 
 import secrets
+from collections.abc import Sequence
 
+from service.contexts.values import Context
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import SessionRecord
 from service.loop.events import RunSubmitted
@@ -12,14 +14,22 @@ from service.runs.values import RunRequest
 
 
 async def submitted_event(
-    rooms: RunsRooms, request: RunRequest, session_id: SessionId, *, run_id: RunId, family: Family | None = None
+    rooms: RunsRooms,
+    request: RunRequest,
+    session_id: SessionId,
+    *,
+    run_id: RunId,
+    family: Family | None = None,
+    prepared: Sequence[Context] = (),
 ) -> RunSubmitted:
-    """The first event of a new run. Nothing is written.
+    """The first event of a new run. Nothing is written. `prepared` are contexts of it that are not kept yet.
 
     Raises:
         BadRequest, NotFound, UnknownModel, UnpricedModel, MissingApiKey: what the request asks for cannot be.
     """
-    contexts = tuple([await rooms.contexts.get(binding.context_id) for binding in request.contexts])
+    known = {context.context_id: context for context in prepared}
+    named = [binding.context_id for binding in request.contexts]
+    contexts = tuple([known.get(each) or await rooms.contexts.get(each) for each in named])
     return first_event(
         request,
         Submission(

@@ -1,5 +1,6 @@
 """Retention: runs whose time is over are forgotten, and nothing else is."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.loop.values import AnswerSource, Limits, Message, StopReason
 from service.money import NanoUSD
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectRequest
+from service.runs.driving.drives import Drives
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
 from service.runs.holdings.holdings import Holdings
@@ -25,6 +27,7 @@ from service.runs.retention.forgetting_sessions import forget_sessions, is_sessi
 from service.runs.rooms import RunsRooms
 from service.store.blobs import Blobs
 from service.store.errors import BlobMissing
+from service.store.fences import NO_FENCE, Fence
 from service.tenants.quotas import Counted
 from service.tenants.values import CallerLimits, Level
 from tests.runs.doubles import submitted_run
@@ -129,6 +132,60 @@ async def test_runs_of_an_open_session_are_kept_until_it_is_closed(tmp_path: Pat
         await on.service.runs.close_session(session_id)
         assert (await forget_runs(rooms, before=FOR_EVER)).forgotten == 1
         assert await keys_of(on, "session", session_id) == []
+
+
+class Lost(BaseException):
+    """The replica is lost. No `except Exception` of it may notice."""
+
+
+class DiesBeginning(Journal):
+    """A journal that is lost when a child run is begun: before that, or right after."""
+
+    is_opened = False
+
+    async def open_run(
+        self,
+        submitted: RunSubmitted,
+        inherited: Sequence[Event] = (),
+        *,
+        keeper: str = "",
+        for_s: float = 0.0,
+        within: Fence = NO_FENCE,
+    ) -> int:
+        if self.is_opened:
+            await super().open_run(submitted, inherited, keeper=keeper, for_s=for_s, within=within)
+        raise Lost
+
+
+async def test_a_child_that_was_hardly_begun_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    """A replica that is lost before its child is journalled has kept nothing of it; if right after, whoever goes on
+    gives the child what it was to have; and with the run all of it is forgotten."""
+    parent = repl("found = rlm_query('inner question', context='stuff')")
+    async with stage(tmp_path, parent, repl("FINAL(context)"), repl("FINAL(found)")) as on:
+        runs, rooms = on.service.runs, on.service.runs.rooms
+        run_id = await runs.submit(await on.request("four"))
+        kept = {kind: await keys_of(on, kind, "") for kind in ("context", "session")}
+        for is_opened in (False, True):
+            journal = DiesBeginning(on.service.store, on.service.blobs, rooms.journal.tenant)
+            journal.is_opened = is_opened
+            drives = Drives(replace(rooms, journal=journal), runs.seats)
+            tenure = await drives.claim_root(run_id)
+            with anyio.fail_after(60), pytest.raises(BaseExceptionGroup):
+                await drives.drive_root(tenure)
+            assert len(await rooms.journal.children_of(run_id)) == int(is_opened)
+            assert await keys_of(on, "context", "") == kept["context"]
+            assert {key.split(":")[3] for key in await keys_of(on, "session", "")} == {
+                key.split(":")[3] for key in kept["session"]
+            }
+        runs.start(run_id)
+        with anyio.fail_after(60):
+            events = [entry.event async for entry in runs.follow(run_id)]
+        assert b"".join([chunk async for chunk in runs.answer_chunks(run_id)]) == b"stuff"
+        assert isinstance(events[-1], RunFinished)
+        assert len(await rooms.journal.children_of(run_id)) == 1
+        assert (await forget_runs(rooms, before=FOR_EVER)).forgotten == 1
+        assert await keys_of(on, "context", "") == kept["context"]
+        assert await keys_of(on, "session", "") == []
 
 
 class Unreadable(Journal):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import anyio
 
-from service.contexts.values import Life
-from service.errors import RlmServiceError, sole_failure
-from service.ids import ContextId, RunId, SessionId, new_id
+from service.contexts.values import Context, ContextAbsent
+from service.errors import sole_failure
+from service.ids import RunId, SessionId, new_id
 from service.journal.values import Recorded
 from service.ledger.values import Unit
 from service.loop.events import ChildRunFinished, RunSubmitted
@@ -72,9 +72,15 @@ class ChildRuns:
             return await self._answer(await self._tell(parent, key, known.run_id))
         # The slot comes first: a child that waits for one has no run, no session and no context yet.
         async with levels.slot(parent.standing.submitted.depth + 1):
-            child_id = await self._submit(parent.standing, key, request) if known is None else known.run_id
+            if known is None:
+                given = await self._prepared(request)
+                child_id = await self._submit(parent.standing, key, request, given)
+            else:
+                given, child_id = None, known.run_id
             try:
-                await self._drive(await self._begun(parent, levels, child_id))
+                begun = await self._begun(parent, levels, child_id)
+                await self._keep_given(begun.standing.submitted, request, given)
+                await self._drive(begun)
             except BaseException as exc:
                 is_told_to_end = not isinstance(exc, Exception) and parent.ends_child_when_cancelled()
                 if is_told_to_end or not parent.tenure.is_left_after(exc):
@@ -152,32 +158,42 @@ class ChildRuns:
         payload = await self._rooms.blobs.read(view.answer, limit_bytes=MAX_CHILD_ANSWER_BYTES)
         return ChildAnswer(stop_reason=view.stop_reason, text=payload.decode("utf-8", "replace"), message="")
 
-    async def _submit(self, parent: Standing, key: HostCallKey, request: ChildRequest) -> RunId:
-        if isinstance(request.context, str):
-            context = await self._rooms.contexts.put_text(
-                "context", _once(request.context.encode("utf-8", "backslashreplace")), life=Life.UNLISTED
-            )
-        else:
-            context = await self._rooms.contexts.put_json(
-                "context", _once(json.dumps(request.context).encode()), life=Life.UNLISTED
-            )
-        try:
-            submitted = await self._asked_for(parent, key, request, context.context_id)
-        except RlmServiceError:
-            # Where there is no run, nobody would forget what it was to be about.
-            await self._rooms.contexts.delete(context.context_id)
-            raise
-        await keep_session(self._rooms, submitted.session_id)
+    async def _submit(self, parent: Standing, key: HostCallKey, request: ChildRequest, given: Context) -> RunId:
+        """Journal the child, before anything that it is given is kept: what a replica leaves that is lost in between is
+        named by a journal, found by whoever goes on with the child, and forgotten with it."""
+        submitted = await self._asked_for(parent, key, request, given)
         await self._rooms.journal.open_run(submitted, within=parent.fence)
         return submitted.run_id
 
+    async def _keep_given(self, child: RunSubmitted, request: ChildRequest, given: Context | None) -> None:
+        """Keep the child's session, and its context: without one that was prepared, what the replica that began the
+        child did not come to any more. Idempotent."""
+        contexts = self._rooms.contexts
+        if given is not None:
+            await contexts.keep_prepared(given)
+        else:
+            for binding in child.bindings:
+                try:
+                    await contexts.get(binding.context_id)
+                except ContextAbsent:
+                    again = await self._prepared(request)
+                    await contexts.keep_prepared(replace(again, context_id=binding.context_id))
+        await keep_session(self._rooms, child.session_id)
+
+    async def _prepared(self, request: ChildRequest) -> Context:
+        given = request.context
+        if isinstance(given, str):
+            payload = given.encode("utf-8", "backslashreplace")
+            return await self._rooms.contexts.prepare("context", "text", _once(payload))
+        return await self._rooms.contexts.prepare("context", "json", _once(json.dumps(given).encode()))
+
     async def _asked_for(
-        self, parent: Standing, key: HostCallKey, request: ChildRequest, context_id: ContextId
+        self, parent: Standing, key: HostCallKey, request: ChildRequest, context: Context
     ) -> RunSubmitted:
         given = parent.submitted
         child_request = RunRequest(
             question=request.question,
-            contexts=(ContextBinding(context_id=context_id),),
+            contexts=(ContextBinding(context_id=context.context_id),),
             root_model=request.root_model,
             sub_model=given.sub_model,
             limits=given.limits,
@@ -190,7 +206,12 @@ class ChildRuns:
         check_request(child_request)
         family = Family(parent_run_id=given.run_id, depth=given.depth + 1, deadline_at=given.deadline_at, origin=key)
         submitted = await submitted_event(
-            self._rooms, child_request, SessionId(new_id("ses")), run_id=RunId(new_id("run")), family=family
+            self._rooms,
+            child_request,
+            SessionId(new_id("ses")),
+            run_id=RunId(new_id("run")),
+            family=family,
+            prepared=(context,),
         )
         await self._check_affordable(submitted, parent)
         return submitted

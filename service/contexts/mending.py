@@ -22,8 +22,8 @@ async def mend_images(blobs: Blobs, images: Images, context: Context) -> None:
             await _mend_list(blobs, part, part.list_image)
 
 
-def payloads_of(parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
-    """All that a context of these parts refers to."""
+def payloads_of(parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
+    """All that a context of these parts refers to, with sizes; an image that is the original itself comes once."""
     for part in parts:
         yield part.sha256, part.size_bytes
         if part.image is not None and part.image.sha256 != part.sha256:

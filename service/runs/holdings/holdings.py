@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from sandbox_image.protocol import ImageEncoding
+from service.contexts.mending import payloads_of
 from service.contexts.upload_values import Upload
 from service.contexts.values import Context, Part
 from service.ids import ContextId, RunId, SessionId
@@ -53,7 +53,7 @@ class Holdings:
 
     async def keep_parts(self, context_id: ContextId, parts: Sequence[Part]) -> None:
         """Count the bytes of parts, before the context refers to them. Idempotent. Raises `QuotaExceeded`."""
-        blobs = iter(dict(blob for part in parts for blob in _blobs(part)).items())
+        blobs = iter(dict(payloads_of(parts)).items())
         while some := dict(islice(blobs, MOST_BLOBS)):
             await self._storage.hold(context_id, some, self._levels)
 
@@ -113,19 +113,6 @@ async def count_answer(rooms: RunsRooms, submitted: RunSubmitted, answer: BlobRe
     Idempotent."""
     levels = [replace(level, limits=NO_LIMITS) for level in await rooms.dispatch.levels_of(submitted.key_line)]
     await rooms.storage.hold(submitted.run_id, {answer.sha256: answer.size_bytes}, levels)
-
-
-_WIDTH_OF: Mapping[ImageEncoding, int] = {"ascii": 1, "latin-1": 1, "utf-16-le": 2, "utf-32-le": 4}
-
-
-def _blobs(part: Part) -> list[tuple[str, int]]:
-    """The part's payloads, images included; where one is the original itself, it counts once."""
-    found = [(part.sha256, part.size_bytes)]
-    if part.image is not None and part.image.sha256 != part.sha256:
-        found.append((part.image.sha256, part.image.length * _WIDTH_OF[part.image.encoding]))
-    if part.list_image is not None:
-        found.append((part.list_image.sha256, part.list_image.size_bytes))
-    return found
 
 
 def _read_out_of(session_id: SessionId) -> str:

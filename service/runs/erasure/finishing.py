@@ -10,7 +10,7 @@ from service.store.hints import Hint
 from service.store.sole_lease import SoleLease
 from service.tenants.values import OPERATOR
 
-LEASE = "rlm:erasures"
+LEASE = "rlm:erasures_finisher"
 LEASE_S = 4 * STOP_WITHIN_S
 """Most erasures take less. Two replicas that erase the same tenant do no harm."""
 LOOK_EVERY_S = 60.0

@@ -31,10 +31,6 @@ class RequestPlaces:
     def __repr__(self) -> str:
         return f"<RequestPlaces {self._total} of {self._most} taken by {len(self._taken)} tenants>"
 
-    def taken_by(self, tenant: TenantId) -> int:
-        """How many requests of it are under way."""
-        return self._taken[tenant]
-
     @contextmanager
     def place(self, tenant: TenantId) -> Iterator[None]:
         """One place for the time of the block.

@@ -14,7 +14,7 @@ from typing import Literal, assert_never
 
 from pydantic import TypeAdapter
 
-from service.contexts.detection import FileKind, kind_of
+from service.contexts.detection import FileKind
 from service.contexts.images import Images
 from service.contexts.intake import Intake, Payload, check_name, empty, part_of
 from service.contexts.json_parsing import facts_of
@@ -59,14 +59,6 @@ class Contexts:
         self._intake = Intake(blobs, self._images)
         self.lives = ContextLives(store, tenant)
         """How long they stay."""
-
-    async def put_path(self, path: Path, name: str | None = None) -> Context:
-        """Keep a file as the kind its name says it is (`detection`).
-
-        Raises:
-            BadRequest: it cannot be read, or is not what it says.
-        """
-        return await self.put(name or path.name, kind_of(path), path)
 
     async def put(self, name: str, kind: FileKind, payload: Payload) -> Context:
         """Keep a payload as what it is said to be.

@@ -9,6 +9,7 @@ import pytest
 from service.contexts.redis_contexts import Contexts
 from service.store.errors import StoreFailed
 from tests.store_fixture import Stored
+from tests.stored_files import put_path
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +43,7 @@ async def test_a_missing_image_of_a_list_is_made_from_it(stored: Stored, tmp_pat
     source = tmp_path / "texts.json"
     source.write_text(json.dumps(["long text " * 100] * 1500))
     contexts = contexts_of(stored)
-    context = await contexts.put_path(source)
+    context = await put_path(contexts, source)
     (part,) = context.parts
     assert part.list_image is not None
     path = stored.blobs.path(part.list_image.sha256)

@@ -14,6 +14,7 @@ from service.errors import BadRequest, NotFound
 from service.ids import ContextId, TenantId, new_id
 from service.loop.values import PREVIEW_CHARS
 from tests.store_fixture import Stored
+from tests.stored_files import put_path
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
 async def test_a_text_is_kept_byte_for_byte(contexts: Contexts, tmp_path: Path) -> None:
     """A byte order mark, CRLF and every character come back exactly as they went in."""
     content = "\ufeffgröße\r\nend\r".encode()
-    context = await contexts.put_path(file(tmp_path, "notes.csv", content))
+    context = await put_path(contexts, file(tmp_path, "notes.csv", content))
     digest = hashlib.sha256(content).hexdigest()
     assert context.parts == (Part(name="notes.csv", sha256=digest, size_bytes=len(content)),)
     assert (context.kind, context.name, context.size_bytes) == ("text", "notes.csv", len(content))
@@ -70,7 +71,7 @@ async def test_json_is_shown_by_its_type_and_length(
     contexts: Contexts, tmp_path: Path, document: str, expected: tuple[str, int, str, str]
 ) -> None:
     """A JSON document is shown as the value it becomes."""
-    assert shown(await contexts.put_path(file(tmp_path, "d.json", document.encode()))) == expected
+    assert shown(await put_path(contexts, file(tmp_path, "d.json", document.encode()))) == expected
 
 
 async def test_large_json_is_parsed_elsewhere_with_the_same_result(contexts: Contexts, tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ async def test_large_json_is_parsed_elsewhere_with_the_same_result(contexts: Con
     values = [{"n": number} for number in range(200_000)]
     document = json.dumps(values).encode()
     assert len(document) > PARSED_IN_A_THREAD_BYTES
-    context = await contexts.put_path(file(tmp_path, "large.json", document))
+    context = await put_path(contexts, file(tmp_path, "large.json", document))
     assert shown(context) == ("list", 200_000, "items", document[:PREVIEW_CHARS].decode())
     with pytest.raises(BadRequest, match=r"broken\.json: is not JSON at line 1, column \d+"):
-        await contexts.put_path(file(tmp_path, "broken.json", document[:-1]))
+        await put_path(contexts, file(tmp_path, "broken.json", document[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ async def test_what_cannot_be_used_is_refused_in_one_sentence(
 ) -> None:
     """A bad payload is the caller's to change, is named, and leaves neither record nor blob."""
     with pytest.raises(BadRequest, match=f"^{sentence}"):
-        await contexts.put_path(file(tmp_path, name, content))
+        await put_path(contexts, file(tmp_path, name, content))
     assert await contexts.list() == []
     assert not await stored.blobs.has(hashlib.sha256(content).hexdigest())
 
@@ -117,9 +118,9 @@ async def test_what_cannot_be_used_is_refused_in_one_sentence(
 async def test_a_file_that_is_not_there_is_named(contexts: Contexts, tmp_path: Path) -> None:
     """A missing file or a directory is the caller's mistake, not the store's."""
     with pytest.raises(BadRequest, match=r"gone\.txt"):
-        await contexts.put_path(tmp_path / "gone.txt")
+        await put_path(contexts, tmp_path / "gone.txt")
     with pytest.raises(BadRequest):
-        await contexts.put_path(tmp_path)
+        await put_path(contexts, tmp_path)
 
 
 async def test_several_texts_become_one_context(contexts: Contexts, tmp_path: Path) -> None:
@@ -159,10 +160,10 @@ async def test_named_texts_must_be_told_apart_and_be_texts(contexts: Contexts, t
 async def test_the_same_file_put_twice_is_one_context(contexts: Contexts, tmp_path: Path) -> None:
     """Same name and content: the same context; another name or kind: another one, over the same blob."""
     path = file(tmp_path, "a.jsonl", b"1\n2\n")
-    first = await contexts.put_path(path)
-    assert await contexts.put_path(path) == first
+    first = await put_path(contexts, path)
+    assert await put_path(contexts, path) == first
     as_text = await contexts.put_text("a.jsonl", path)
-    renamed = await contexts.put_path(path, name="b")
+    renamed = await put_path(contexts, path, name="b")
     assert len({first.context_id, as_text.context_id, renamed.context_id}) == 3
     assert {context.parts[0].sha256 for context in (first, as_text, renamed)} == {first.parts[0].sha256}
 
@@ -187,12 +188,12 @@ async def test_contexts_are_listed_newest_first_and_forgotten_on_request(context
 async def test_tenants_do_not_see_each_others_contexts(contexts: Contexts, stored: Stored, tmp_path: Path) -> None:
     """Another tenant finds neither the record nor an echo of it: equal content gets an id of its own."""
     path = file(tmp_path, "t", b"text")
-    mine = await contexts.put_path(path)
+    mine = await put_path(contexts, path)
     other = Contexts(stored.store, stored.blobs, TenantId(new_id("ten")))
     with pytest.raises(NotFound):
         await other.get(mine.context_id)
     assert await other.list() == []
-    assert (await other.put_path(path)).context_id != mine.context_id
+    assert (await put_path(other, path)).context_id != mine.context_id
     with pytest.raises(NotFound):
         await contexts.get(ContextId("ctx_unknown"))
 

@@ -19,6 +19,7 @@ from service.tenants.values import NO_LIMITS, OPERATOR, Author, Caller, CallerLi
 from service.wiring.service import Service, open_service
 from tests.models.protocol_server import ProtocolServer, serving
 from tests.runs.doubles import Answer, echo, usage_of
+from tests.stored_files import put_path
 
 ROOT = "openai/gpt-4o-mini"
 SUB = "openai/gpt-4.1-nano"
@@ -86,7 +87,7 @@ class Stage:
     ) -> RunRequest:
         path = anyio.Path(self.directory / "context.txt")
         await path.write_bytes(context if isinstance(context, bytes) else context.encode())
-        stored = await self.service.contexts.put_path(Path(path))
+        stored = await put_path(self.service.contexts, Path(path))
         return RunRequest(
             question="What is it?",
             contexts=(ContextBinding(context_id=stored.context_id),),

@@ -41,6 +41,7 @@ from tests.journal.runs import submitted
 from tests.runs.doubles import echo
 from tests.runs.playing import ROOT, SUB, repl, stage
 from tests.store_fixture import Stored
+from tests.stored_files import put_path
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +64,7 @@ async def test_a_run_in_flight_leaves_nothing_behind(tmp_path: Path) -> None:
         runs = service.tenancy.runs_of(tenant)
         path = tmp_path / "notes.txt"
         path.write_text("notes")
-        context = await runs.rooms.contexts.put_path(path)
+        context = await put_path(runs.rooms.contexts, path)
         bound = (ContextBinding(context_id=context.context_id),)
         run_id = await runs.submit(RunRequest(question="?", contexts=bound, root_model=ROOT, sub_model=SUB))
         runs.start(run_id)
@@ -102,7 +103,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
         "a request": lambda: Requests(store, tenant, lambda: AT).claim(
             sender="s", route="r", key="k", body_sha256="b", target="t"
         ),
-        "a context": lambda: contexts.put_path(Path(__file__)),
+        "a context": lambda: put_path(contexts, Path(__file__)),
         "an open context": lambda: OpenContexts(store, tenant, contexts).open("name"),
         "an upload": lambda: uploads.open(UploadPlan(name="n", kind="text", size_bytes=1)),
         "a limit": lambda: Ledger(store, tenant, lambda: AT).set_limit(account, Unit.NANO_USD, 5),

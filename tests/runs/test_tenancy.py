@@ -10,6 +10,7 @@ from service.loop.values import ContextBinding, Limits
 from service.runs.values import RunRequest
 from service.tenants.values import OPERATOR
 from tests.runs.playing import ROOT, SUB, repl, stage
+from tests.stored_files import put_path
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +48,7 @@ async def test_an_idle_session_of_one_tenant_makes_way_for_the_run_of_another(tm
         other = on.service.tenancy.runs_of((await on.service.registry.tenants.create("other", by=OPERATOR)).id)
         path = tmp_path / "theirs.txt"
         path.write_text("eleven")
-        stored = await other.rooms.contexts.put_path(path)
+        stored = await put_path(other.rooms.contexts, path)
         run_id = await other.submit(
             RunRequest(
                 question="What is it?",

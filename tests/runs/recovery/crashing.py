@@ -32,6 +32,7 @@ from service.wiring.blobs import open_blobs
 from service.wiring.service import Service, open_service
 from tests.models.protocol_server import serving
 from tests.runs.playing import ROOT, SUB, PlayedModel, repl
+from tests.stored_files import put_path
 
 Side = Literal["before", "after"]
 
@@ -139,7 +140,7 @@ class World:
     async def request(self, service: Service, session_id: SessionId | None) -> RunRequest:
         path = anyio.Path(self.directory / "context.txt")
         await path.write_text("four")
-        stored = await service.contexts.put_path(Path(path))
+        stored = await put_path(service.contexts, Path(path))
         return RunRequest(
             question="What is it?",
             contexts=(ContextBinding(context_id=stored.context_id),),

@@ -27,8 +27,10 @@ LEAST_BYTES_PER_S = 1024
 INLINE_BYTES = 64 << 10
 """Larger bodies are decoded in a thread, and checked there where the route does that itself."""
 
-UPLOADS = "PUT /v1/contexts/{context_id}/parts/{name}"
-"""Where to take what is too large."""
+UPLOADS = "POST /v1/uploads"
+"""Where to take what is too large, and can go on when the connection breaks."""
+STREAMED = f"POST /v1/contexts?kind=json_lines with content-type: application/jsonl, or {UPLOADS}"
+"""How JSON comes that no body of JSON holds."""
 
 
 class RequestTooLarge(RlmServiceError):
@@ -134,9 +136,14 @@ async def body_chunks(request: Request, *, limit_bytes: int | None) -> AsyncIter
         yield piece
 
 
+def media_type(request: Request) -> str:
+    """What the body says that it is, in lower case and without parameters; empty if it says nothing."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def is_json(request: Request) -> bool:
     """Whether the body says that it is JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
@@ -147,7 +154,7 @@ def refuse_form(request: Request) -> None:
     Raises:
         UnsupportedMediaType
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
         raise UnsupportedMediaType(
             f"a body of type {kind} is not taken: send the content as it is (curl --data-binary @FILE) with its own "
@@ -201,7 +208,7 @@ def _decoded(payload: bytes) -> Any:
     if count_values(payload, MOST_VALUES) > MOST_VALUES:
         raise TooManyValues(
             f"a JSON body may have {MOST_VALUES} values (strings, numbers, lists, objects): join small texts, or store "
-            f"what is more as a context of JSON lines ({UPLOADS})",
+            f"what is more as a context of JSON lines ({STREAMED})",
             data={"limit": MOST_VALUES, "upload": UPLOADS},
         )
     try:
@@ -212,6 +219,7 @@ def _decoded(payload: bytes) -> Any:
 
 def _too_large(limit_bytes: int) -> RequestTooLarge:
     return RequestTooLarge(
-        f"a body of this route may have {limit_bytes} bytes: store what is larger as a context ({UPLOADS})",
+        f"a body of this route may have {limit_bytes} bytes: store what is larger as a context, as a stream "
+        f"(POST /v1/contexts with content-type: text/plain; {STREAMED})",
         data={"limit_bytes": limit_bytes, "upload": UPLOADS},
     )

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from service.web.bodies import NATIVE_BODY_BYTES
 from tests.runs.playing import ROOT
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
 
 TEXT = {"content-type": "text/plain"}
+JSON = {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,25 @@ async def test_a_form_is_no_context(it: Served, kind: str) -> None:
         assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type")
         assert "application/json" in reply.json()["detail"]
         assert (await client.get("/v1/contexts")).json()["contexts"] == []
+
+
+async def test_a_json_document_is_told_how_it_is_stored(it: Served) -> None:
+    """`kind` or `name` beside a JSON body is refused, not ignored, with what works: a stream of another type, which is
+    what the sentence says, and what takes more values than a body of JSON may have."""
+    documents = {"json": b'[{"id": 7}]', "json_lines": b'{"id": 7}\n'}
+    for kind, content in documents.items():
+        refused = await it.client.post(f"/v1/contexts?kind={kind}", content=content, headers=JSON)
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
+        assert "kind=json_lines with content-type: application/jsonl, or POST /v1/uploads" in refused.json()["detail"]
+        assert refused.json()["data"] == {"param": "kind"}
+    assert (await it.client.post("/v1/contexts?name=n", json={"text": "t"})).json()["data"] == {"param": "name"}
+    for kind, media in (("json", "application/octet-stream"), ("json_lines", "application/jsonl")):
+        headers = {"content-type": media}
+        taken = await it.client.post(f"/v1/contexts?kind={kind}", content=documents[kind], headers=headers)
+        assert (taken.status_code, taken.json()["type"], taken.json()["length"]) == (201, "list", 1)
+    large = await it.client.post("/v1/contexts", content=b"[" * (NATIVE_BODY_BYTES + 1), headers=JSON)
+    assert (large.status_code, large.json()["data"]["upload"]) == (413, "POST /v1/uploads")
+    assert "kind=json_lines" in large.json()["detail"]
 
 
 async def test_a_form_is_nothing_that_is_kept(it: Served) -> None:

@@ -8,11 +8,12 @@ import anyio.to_thread
 from fastapi import Query, Request, Response
 from pydantic_core import to_json
 
+from service.errors import BadRequest
 from service.runs.holdings.holdings import Holdings
 from service.runs.runs import Runs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
-from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, is_json, read_shape, refuse_form
+from service.web.bodies import LARGEST_UPLOAD_BYTES, STREAMED, body_chunks, is_json, read_shape, refuse_form
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
@@ -44,7 +45,8 @@ async def store(
     runs: RunsOfCaller,
     holdings: HoldingsOfCaller,
     name: Annotated[
-        str, Query(min_length=1, max_length=MAX_NAME_CHARS, description="For people. Of a stream; JSON has its own.")
+        str,
+        Query(min_length=1, max_length=MAX_NAME_CHARS, description="For people. Of a stream; JSON has its own."),
     ] = "context",
     kind: Annotated[
         Literal["text", "json", "json_lines"], Query(description="What the bytes of a stream are.")
@@ -54,6 +56,7 @@ async def store(
     form) the body *is* the context, of any size, and streams. Storing the same content under the same name again finds
     the context that is there."""
     if is_json(request):
+        _refuse_query(request)
         shown = await _store_given(runs, holdings, await read_shape(request, GivenContext))
     else:
         refuse_form(request)
@@ -63,6 +66,18 @@ async def store(
         shown = shown_context(await holdings.keep_context(context, since=since))
     response.headers["location"] = f"/v1/contexts/{shown.context_id}"
     return shown
+
+
+def _refuse_query(request: Request) -> None:
+    """Raises `BadRequest` for what only a stream has, so that nobody takes a JSON body for the context itself."""
+    given = next((name for name in ("kind", "name") if name in request.query_params), None)
+    if given is not None:
+        raise BadRequest(
+            f"{given} in the query is of a stream, and a body with content-type: application/json says itself what it "
+            'is: send {"name": …, "value": …}; or send the JSON as a stream ('
+            f"POST /v1/contexts?kind=json with content-type: application/octet-stream; {STREAMED})",
+            data={"param": given},
+        )
 
 
 async def _store_given(runs: Runs, holdings: Holdings, given: GivenContext) -> ShownContext:

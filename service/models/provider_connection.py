@@ -119,9 +119,10 @@ class ProviderConnection:
         Raises:
             ModelCallFailed: anything else than a complete reply.
         """
-        if self._closed:
-            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the connection pool is closed", may_be_billed=False)
+        self._require_open()
         async with self._slots:
+            # It may have been closed meanwhile, and nobody would close what is opened now.
+            self._require_open()
             with anyio.move_on_after(request.timeout_s):
                 return await self._attempt(request, body, reader)
             problem = f"no complete reply within {request.timeout_s:g} s"
@@ -133,6 +134,10 @@ class ProviderConnection:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ModelCallFailed(CallOutcome.UNAVAILABLE, "the connection pool is closed", may_be_billed=False)
 
     async def _attempt(self, request: ModelRequest, body: bytes, reader: ReplyReader) -> ModelReply:
         """aiohttp's exceptions end here."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from service.loop.values import CallOutcome, Message
@@ -218,3 +219,27 @@ async def test_a_certificate_that_nobody_vouches_for_is_named(tmp_path: Path, ki
             await adapter.complete(request())
         assert not failed.value.may_be_billed
         await adapter.aclose()
+
+
+async def test_a_call_that_waits_while_the_pool_is_closed_opens_nothing(kind: Kind) -> None:
+    """It is told that the pool is closed when its turn comes, and no server hears of it."""
+    async with against(kind, Mode.STREAM, concurrency=1) as (adapter, server):
+        server.plan.append(Mode.HELD)
+        failures: list[ModelCallFailed] = []
+
+        async def call() -> None:
+            try:
+                await adapter.complete(request())
+            except ModelCallFailed as failure:
+                failures.append(failure)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(call)
+                await server.until_in_flight(1)
+                calls.start_soon(call)
+                await anyio.lowlevel.checkpoint()
+                await adapter.aclose()
+        assert [failure.outcome for failure in failures] == [CallOutcome.UNAVAILABLE] * 2
+        assert "closed" in str(failures[1])
+        assert len(server.calls) == 1

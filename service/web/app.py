@@ -4,9 +4,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.errors import RlmServiceError
 from service.web.account import audit, keys, provider_keys, standing, usage
@@ -127,8 +129,18 @@ async def _not_routed(request: Request, exc: Exception) -> Response:
         404: "there is no such route: /openapi.json lists those there are",
         405: "this route has no such method: the header allow lists those it has",
     }.get(exc.status_code, str(exc.detail)[:300])
-    refusal = problem(code, exc.status_code, detail, request.state.request_id, headers=dict(exc.headers or {}))
+    headers = dict(exc.headers or {})
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    refusal = problem(code, exc.status_code, detail, request.state.request_id, headers=headers)
     return in_dialect(request.url.path, refusal)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that the path has: each of its methods is a route of its own, and the router names those of the first."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    of_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in of_path for method in route.methods or ()})
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

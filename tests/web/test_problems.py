@@ -1,5 +1,6 @@
 """How refusals look: one table, one body."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from service.errors import Fault, RlmServiceError
 from service.web.problems import STATUS_OF_CODE
 from tests.cli.test_exit_codes import every_error_class
-from tests.web.serving import served
+from tests.web.serving import Served, served
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +34,16 @@ def test_whose_fault_it_is_decides_between_4xx_and_5xx() -> None:
             assert 400 <= status < 500, error
         if error.fault is Fault.PLATFORM:
             assert status >= 500, error
+
+
+async def test_a_method_that_a_route_lacks_is_told_with_all_that_it_has(it: Served) -> None:
+    """On every path of the API, `allow` lists each of its methods, whichever route of it was declared first."""
+    paths = (await it.client.get("/openapi.json")).json()["paths"]
+    assert len(paths) > 50
+    for path, methods in paths.items():
+        reply = await it.client.request("TRACE", re.sub(r"\{[^}]*\}", "x", path))
+        assert reply.status_code == 405, path
+        assert reply.headers.get_list("allow") == [", ".join(sorted(method.upper() for method in methods))], path
 
 
 async def test_every_refusal_has_one_body_for_both_kinds_of_client(tmp_path: Path) -> None:

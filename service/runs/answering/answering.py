@@ -284,14 +284,14 @@ class Answering:
             model = conversation.model.removeprefix(DIRECT_PREFIX)
             return None, model, model
         profile = self._profiles.get(conversation.model)
-        root = conversation.root_model or profile.root or self._profiles.root_model
+        root = conversation.root_model or self._profiles.root_of(profile)
         if root is None:
             raise RootModelMissing(
                 f"no root LM is set for {conversation.model}: send rlm.root_model, or let the operator name one in the "
                 "profile or set RLM_ROOT_MODEL",
                 data={"param": "rlm.root_model"},
             )
-        return profile, root, conversation.sub_model or profile.sub or self._profiles.sub_model or root
+        return profile, root, conversation.sub_model or self._profiles.sub_of(profile, root)
 
     async def _run_request(self, prepared: Prepared) -> RunRequest:
         conversation, profile = prepared.conversation, prepared.profile

@@ -57,6 +57,14 @@ class Profiles:
             )
         return found
 
+    def root_of(self, profile: Profile) -> str | None:
+        """Its root LM; None where whoever uses it says."""
+        return profile.root or self.root_model
+
+    def sub_of(self, profile: Profile, root: str) -> str:
+        """The model of its sub-calls, beside this root LM."""
+        return profile.sub or self.sub_model or root
+
 
 class ProfileUnknown(NotFound):
     """The model that a client names is neither a profile nor a direct call."""

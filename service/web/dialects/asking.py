@@ -1,6 +1,5 @@
 """From a conversation to its run: whether it may be asked, whether it was asked before, and what headers say."""
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
@@ -14,10 +13,10 @@ from service.runs.answering.deciding import Decision
 from service.runs.answering.profiles import DIRECT_PREFIX
 from service.runs.requests.once import once
 from service.runs.requests.repeats import Try, attach_or_act
-from service.tenants.errors import ModelNotAllowed
 from service.tenants.values import Caller
 from service.web.bodies import INLINE_BYTES
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RoomsOfService, RunsOfCaller
+from service.web.dialects.allowing import require_name
 from service.web.dialects.reports import RlmReport, report
 from service.web.idempotency import REPLAYED, sent_by
 
@@ -144,14 +143,11 @@ def _which_try(request: Request) -> Try:
 
 
 def _check_models(caller: Caller, prepared: Prepared) -> None:
-    """An allow-list holds what clients name (`rlm/deep`, `direct/…`), or else every model that this stands for."""
+    """Raises `ModelNotAllowed`."""
     conversation = prepared.conversation
     for named in (conversation.root_model, conversation.sub_model):
         if named is not None:
             caller.require_model(named)
-    with contextlib.suppress(ModelNotAllowed):
-        caller.require_model(conversation.model)
-        return
-    if not conversation.model.startswith(DIRECT_PREFIX) and prepared.decision.way == "rlm":
-        caller.require_model(prepared.sub_model)
-    caller.require_model(prepared.root_model)
+    calls_sub_model = not conversation.model.startswith(DIRECT_PREFIX) and prepared.decision.way == "rlm"
+    stands_for = (prepared.sub_model, prepared.root_model) if calls_sub_model else (prepared.root_model,)
+    require_name(caller, conversation.model, stands_for)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.playing import SUB
+from tests.runs.playing import ROOT, SUB
 from tests.web.serving import served
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +23,23 @@ async def test_models_are_profiles_as_far_as_the_key_may_name_them(tmp_path: Pat
         async with it.client_with(await it.secret(models=("rlm/fast",))) as client:
             assert [each["id"] for each in (await client.get("/v1/models")).json()["data"]] == ["rlm/fast"]
             assert (await client.get("/v1/models/rlm/deep")).status_code == 404
+
+
+async def test_a_model_is_listed_for_a_key_that_allows_what_it_stands_for(tmp_path: Path) -> None:
+    """A name is shown by the rule by which it can be asked: it is on the key's list, or all models behind it are."""
+    async with served(tmp_path) as it:
+        async with it.client_with(await it.secret(models=("openai/*",))) as client:
+            listed = [each["id"] for each in (await client.get("/v1/models")).json()["data"]]
+            assert listed == ["rlm/auto", "rlm/deep", "rlm/default", "rlm/fast"]
+            for name in ("rlm/default", f"direct/{SUB}"):
+                assert (await client.get(f"/v1/models/{name}")).json()["id"] == name
+                body = {"model": name, "messages": [{"role": "user", "content": "How long?"}]}
+                assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        async with it.client_with(await it.secret(models=(ROOT,))) as client:
+            listed = [each["id"] for each in (await client.get("/v1/models")).json()["data"]]
+            assert listed == ["rlm/auto"], "small questions to it need no model of sub-calls"
+            body = {"model": "rlm/default", "messages": [{"role": "user", "content": "How long?"}]}
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 403
 
 
 async def test_a_file_is_a_context(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 
 from service.runs.answering.profiles import DIRECT_PREFIX, ProfileUnknown
-from service.tenants.errors import ModelNotAllowed
-from service.tenants.values import Caller, Scope
+from service.tenants.values import Scope
 from service.web.callers import CallerOfRequest, RoomsOfService, RunsOfCaller
+from service.web.dialects.allowing import may_name
 from service.web.doors import open_router
 from service.web.shapes import MAX_MODEL_CHARS, Shown, example
 
@@ -58,9 +58,9 @@ class ModelList(Shown):
 
 @router.get("/v1/models", summary="List models")
 async def list_models(caller: CallerOfRequest, rooms: RoomsOfService) -> ModelList:
-    """Profiles, and the operator's own models behind `direct/`, as far as the key may name them. Any other model that
-    has a price can be named too."""
-    names = [name for name in rooms.profiles.names if _is_allowed(caller, name)]
+    """Profiles, and the operator's own models behind `direct/`, as far as the key may name them or all that they stand
+    for. Any other model that has a price can be named too."""
+    names = [name for name in rooms.profiles.names if may_name(caller, name, rooms.profiles)]
     return ModelList(
         data=[shown_model(name) for name in names],
         first_id=names[0] if names else None,
@@ -80,18 +80,10 @@ async def show_model(
         await runs.rooms.route_to(model.removeprefix(DIRECT_PREFIX))
     else:
         rooms.profiles.get(model)
-    if not _is_allowed(caller, model):
+    if not may_name(caller, model, rooms.profiles):
         raise ProfileUnknown(f"there is no model {model!r} for this key", data={"param": "model"})
     return shown_model(model)
 
 
 def shown_model(name: str) -> ShownModel:
     return ShownModel(id=name, display_name=name, created=int(BORN.timestamp()), created_at=BORN.isoformat())
-
-
-def _is_allowed(caller: Caller, name: str) -> bool:
-    try:
-        caller.require_model(name)
-    except ModelNotAllowed:
-        return False
-    return True

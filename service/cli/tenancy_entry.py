@@ -128,7 +128,7 @@ def create_key(
         typer.Option(
             "--scope",
             metavar="SCOPE",
-            help="runs, contexts, sessions, usage, keys or admin; repeatable; the first four if left out.",
+            help="runs, contexts, sessions, usage, webhooks, keys or admin; repeatable; the first four if left out.",
         ),
     ] = None,
     model: Annotated[

@@ -141,6 +141,11 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def has_body(request: Request) -> bool:
+    """Whether anything is announced, be it of no known length."""
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
 def is_json(request: Request) -> bool:
     """Whether the body says that it is JSON."""
     kind = media_type(request)

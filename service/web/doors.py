@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from service.tenants.values import Caller, Scope
-from service.web.bodies import NATIVE_BODY_BYTES, ReadRequest, read_json
+from service.web.bodies import NATIVE_BODY_BYTES, ReadRequest, has_body, read_json
 from service.web.callers import caller_of, credential_of, rooms_of
 from service.web.problems import Problem
 from service.web.rate_headers import rate_headers
@@ -47,6 +47,7 @@ def open_router(
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
             takes_json = self.body_field is not None
+            needs_json = self.body_field is not None and self.body_field.field_info.is_required()
 
             async def guarded(request: Request) -> Response:
                 if scope is not None:
@@ -57,7 +58,7 @@ def open_router(
                         caller.require(scope)
                     # What the caller changes stands in the audit log with the request in which it did.
                     request.state.caller = replace(caller, request_id=request.state.request_id)
-                if not takes_json:
+                if not takes_json or not (needs_json or has_body(request)):
                     return await handle(request)
                 with request.app.state.inbound.share(caller_of(request).tenant.id) as share:
                     read = await read_json(request, share, limit_bytes=body_limit_bytes)

@@ -72,6 +72,20 @@ async def test_a_key_is_changed_rotated_and_revoked(it: Served) -> None:
             assert (await other.get("/v1/key")).status_code == 401
 
 
+async def test_a_key_is_rotated_and_a_session_opened_without_a_body(it: Served) -> None:
+    """Where every field may be left out the body may be too; one that is there is still looked at."""
+    async with it.client_with(await it.secret()) as client:
+        child = await made(client)
+        path = f"/v1/keys/{child['key_id']}/rotate"
+        rotated = await client.post(path)
+        assert rotated.status_code == 200, rotated.text
+        async with it.client_with(child["secret"]) as other:
+            assert (await other.get("/v1/key")).status_code == 401
+        assert (await client.post("/v1/sessions")).status_code == 201
+        assert (await client.post(path, content=b"{}")).status_code == 415
+        assert (await client.post(path, json={"overlap_s": "soon"})).status_code == 422
+
+
 async def test_keys_are_listed_in_pages(it: Served) -> None:
     """The oldest first, each once; a cursor of another list is refused."""
     async with tenant_of_its_own(it) as client:

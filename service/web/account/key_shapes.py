@@ -87,6 +87,9 @@ class Rotation(Shape):
     )
 
 
+AT_ONCE = Rotation()
+
+
 class ShownKey(Shown):
     """An API key, without its secret."""
 

@@ -6,6 +6,7 @@ from fastapi import Query, Response
 
 from service.tenants.values import Scope
 from service.web.account.key_shapes import (
+    AT_ONCE,
     GivenKey,
     KeyChange,
     KeyPage,
@@ -65,10 +66,10 @@ async def change(key_id: KeyIdInPath, given: KeyChange, caller: CallerOfRequest,
 
 @router.post("/v1/keys/{key_id}/rotate", summary="Give an API key a new secret")
 async def rotate(
-    key_id: KeyIdInPath, given: Rotation, caller: CallerOfRequest, rooms: RoomsOfService
+    key_id: KeyIdInPath, caller: CallerOfRequest, rooms: RoomsOfService, given: Rotation = AT_ONCE
 ) -> ShownIssuedKey:
     """The new secret is shown in this response and never again; the old one works for another `overlap_s`. Limits, and
-    what was spent of them, stay."""
+    what was spent of them, stay. Without a body the old secret ends at once."""
     issued = await rooms.registry.api_keys.rotate(key_id, overlap_s=given.overlap_s, by=caller)
     return shown_issued_key(issued, rooms.now())
 

@@ -12,7 +12,7 @@ from service.web.doors import open_router
 from service.web.openapi.refusals import refused_with
 from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
-from service.web.sessions.shapes import SessionGiven, SessionPage, ShownSession, shown_session
+from service.web.sessions.shapes import AS_USUAL, SessionGiven, SessionPage, ShownSession, shown_session
 from service.web.sessions.uses import SessionUsesOfCaller
 from service.web.shapes import MAX_CURSOR_CHARS
 
@@ -24,13 +24,13 @@ router = open_router(Scope.SESSIONS, tag="sessions")
 @router.post("/v1/sessions", status_code=201, summary="Open a session")
 async def open_session(
     *,
-    given: SessionGiven,
     caller: CallerOfRequest,
     uses: SessionUsesOfCaller,
     holdings: HoldingsOfCaller,
     response: Response,
+    given: SessionGiven = AS_USUAL,
 ) -> ShownSession:
-    """Its sandbox comes up with its first use."""
+    """Its sandbox comes up with its first use. The body may be left out."""
     _check_model(given, caller)
     session_id = SessionId(new_id("ses"))
     await holdings.begin_session(session_id)

@@ -68,6 +68,9 @@ class SessionGiven(Shape):
         )
 
 
+AS_USUAL = SessionGiven()
+
+
 class ShownSession(Shown):
     """A session as it stands."""
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.web.bodies import NATIVE_BODY_BYTES
+from service.web.bodies import NATIVE_BODY_BYTES, UnsupportedMediaType
+from service.web.documents import text_chunks
 from tests.runs.playing import ROOT
 from tests.web.serving import Served
 
@@ -102,6 +103,53 @@ async def test_a_json_document_is_told_how_it_is_stored(it: Served) -> None:
     large = await it.client.post("/v1/contexts", content=b"[" * (NATIVE_BODY_BYTES + 1), headers=JSON)
     assert (large.status_code, large.json()["data"]["upload"]) == (413, "POST /v1/uploads")
     assert "kind=json_lines" in large.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "media"),
+    [
+        (b"text", "application/pdf"),
+        (b"text", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        (b"%PDF-1.4 all of it ASCII", "application/octet-stream"),
+        (b"PK\x03\x04 all of it ASCII", "text/plain"),
+        (b"%PDF-", "text/plain"),
+    ],
+)
+async def test_a_document_is_no_text(it: Served, content: bytes, media: str) -> None:
+    """A PDF or an Office document, by what it says or how it begins, is refused with what to do, as a context, a part,
+    an upload and a file, and nothing of it is there."""
+    opened = f"/v1/contexts/{(await it.client.post('/v1/contexts', json={'open': True})).json()['context_id']}"
+    upload = (await it.client.post("/v1/uploads", json={"size_bytes": len(content)})).json()["upload_id"]
+    headers = {"content-type": media, "upload-offset": "0"}
+    before = (await it.client.get("/v1/contexts")).json()["contexts"]
+    for method, place in (
+        ("POST", "/v1/contexts"),
+        ("PUT", f"{opened}/parts/p"),
+        ("PATCH", f"/v1/uploads/{upload}"),
+    ):
+        reply = await it.client.request(method, place, content=content, headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type"), place
+        assert "extract the text first (`rlm-service contexts put` reads it)" in reply.json()["detail"]
+    if content != b"text":
+        as_file = await it.client.post("/v1/files", files={"file": ("a.txt", content)}, data={"purpose": "user_data"})
+        assert as_file.status_code == 415
+    assert (await it.client.get(opened)).json()["length"] == 0
+    assert (await it.client.get(f"/v1/uploads/{upload}")).json()["offset"] == 0
+    assert (await it.client.get("/v1/contexts")).json()["contexts"] == before
+
+
+async def test_what_only_begins_like_a_document_is_text() -> None:
+    """Whatever pieces it comes in, all of it is given on, and a document is known before anything is."""
+    for pieces in ((b"%PD", b"", b"F", b"!rest"), (b"%PDF",), (b"PK\x03", b"\x05"), (b"a",), ()):
+        assert b"".join([piece async for piece in text_chunks(_given(*pieces))]) == b"".join(pieces)
+    given = text_chunks(_given(b"P", b"K\x03", b"\x04"))
+    with pytest.raises(UnsupportedMediaType):
+        await anext(given)
+
+
+async def _given(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 async def test_a_form_is_nothing_that_is_kept(it: Served) -> None:

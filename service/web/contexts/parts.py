@@ -10,6 +10,7 @@ from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, refuse_form
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
+from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import sent_as
 from service.web.openapi.refusals import refused_with
@@ -36,7 +37,8 @@ async def put_part(
     """The body is the part: UTF-8 text of any size. A part of the same name is replaced. With `content-digest` it is
     kept only when it arrived as it was sent."""
     refuse_form(request)
-    chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+    refuse_document(request)
+    chunks = text_chunks(checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES)))
     keep = partial(holdings.keep_parts, context_id)
     return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks, keep))
 

@@ -17,6 +17,7 @@ from service.web.bodies import LARGEST_UPLOAD_BYTES, STREAMED, body_chunks, is_j
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
+from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import bodies
 from service.web.shapes import MAX_NAME_CHARS
@@ -60,7 +61,8 @@ async def store(
         shown = await _store_given(runs, holdings, await read_shape(request, GivenContext))
     else:
         refuse_form(request)
-        chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+        refuse_document(request)
+        chunks = text_chunks(checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES)))
         since = time.time()
         context = await runs.rooms.contexts.put(name, kind, chunks)
         shown = shown_context(await holdings.keep_context(context, since=since))

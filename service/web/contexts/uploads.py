@@ -16,6 +16,7 @@ from service.web.bodies import body_chunks, refuse_form
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
 from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
+from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import sent_as
 from service.web.openapi.refusals import refused_with
@@ -108,7 +109,10 @@ async def go_on(
     """What came before the connection broke is kept. With the last byte the upload becomes a context. With
     `content-digest` (of this request's bytes) they are kept only when they arrived as they were sent."""
     refuse_form(request)
+    refuse_document(request)
     chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_BYTES))
+    if upload_offset == 0:
+        chunks = text_chunks(chunks)
     since = time.time()
     upload = await runs.rooms.uploads.add(upload_id, upload_offset, chunks)
     if upload.context_id is not None:

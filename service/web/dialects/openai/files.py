@@ -16,6 +16,7 @@ from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks
 from service.web.byte_ranges import KeptFile
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.dialects.parameters import context_id
+from service.web.documents import text_chunks
 from service.web.doors import open_router
 from service.web.forms import boundary_of, form_parts
 from service.web.openapi.payloads import answered_as
@@ -124,7 +125,7 @@ async def store_file(request: Request, runs: RunsOfCaller, holdings: HoldingsOfC
         if part.name == "file" and stored is None:
             name = (PurePath(part.filename or DEFAULT_NAME).name or DEFAULT_NAME)[-LONGEST_NAME:]
             since = time.time()
-            stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), part.content)
+            stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), text_chunks(part.content))
             await holdings.keep_context(stored, since=since)
         elif part.name == "purpose":
             await part.text(PURPOSE_BYTES)

@@ -189,12 +189,13 @@ class _NamedBySegments:
     """What segments name: asked of the disk once for most of them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _NamedBySegment] = {}
+        self._known: dict[Path, _NamedBySegment] = {}
         self._room = MOST_NAMED_BY_SEGMENTS
 
     async def of(self, segment: Segment, blobs: Blobs) -> _NamedBySegment:
         """Of one that is gone nothing is known: whoever wants to read it is told so."""
-        known = self._known.get(segment.ref.sha256)
+        path = blobs.path(segment.ref.sha256)
+        known = self._known.get(path)
         if known is not None:
             return known
         try:
@@ -205,7 +206,7 @@ class _NamedBySegments:
         taken = 1 + len(named.digests) + len(named.bodies)
         if taken <= self._room:
             self._room -= taken
-            self._known[segment.ref.sha256] = named
+            self._known[path] = named
         return named
 
 

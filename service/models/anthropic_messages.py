@@ -25,6 +25,7 @@ class AnthropicAdapter:
         if api_key is not None:
             headers["x-api-key"] = api_key
         self._connection = ProviderConnection(
+            provider="anthropic",
             url=f"{base_url.rstrip('/').removesuffix('/v1')}/v1/messages",
             headers=headers,
             api_key=api_key,

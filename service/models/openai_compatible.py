@@ -18,6 +18,7 @@ class OpenAICompatibleAdapter:
         response_limit_bytes: int = RESPONSE_LIMIT_BYTES,
     ) -> None:
         self._connection = ProviderConnection(
+            provider="openai",
             url=f"{base_url.rstrip('/')}/chat/completions",
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             api_key=api_key,

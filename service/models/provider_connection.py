@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
+import structlog
 
 from service.loop.values import CallOutcome
 from service.models.failures import classify, classify_streamed
@@ -34,6 +35,10 @@ KEEP_ALIVE_S = 15.0
 """Short: a connection that the server closed while idle costs a call whose fate is unknown."""
 
 CONNECT_WITHIN_S = 30.0
+
+_FOR_OPERATOR = "whoever runs the service finds the address in its log, and can check"
+
+log = structlog.get_logger(__name__)
 
 _COMMON_HEADERS = {
     "Content-Type": "application/json",
@@ -86,6 +91,7 @@ class ProviderConnection:
     def __init__(
         self,
         *,
+        provider: str,
         url: str,
         headers: Mapping[str, str],
         api_key: str | None,
@@ -93,7 +99,12 @@ class ProviderConnection:
         idle_s: float = IDLE_S,
         response_limit_bytes: int = RESPONSE_LIMIT_BYTES,
     ) -> None:
-        """`headers` hold the key in the form that the provider wants; `api_key` is what must never be quoted."""
+        """`headers` hold the key in the form that the provider wants; `api_key` is what must never be quoted.
+
+        Whoever asks a question is told of its failures by the name of the `provider`. Where it is, the operator's log
+        says alone.
+        """
+        self._provider = provider
         self._url = url
         parts = urlsplit(url)
         self.host = parts.hostname or ""
@@ -147,12 +158,12 @@ class ProviderConnection:
                 return await self._reply(response, request, reader)
         except aiohttp.ClientConnectorCertificateError as exc:
             reason = getattr(exc.certificate_error, "verify_message", "") or type(exc.certificate_error).__name__
-            problem = (
-                f"the certificate of {self._origin} is not trusted ({reason}); SSL_CERT_FILE can name whom to trust"
-            )
+            self._log("provider_not_trusted", reason)
+            problem = f"the certificate of the provider {self._provider} is not trusted: {_FOR_OPERATOR} SSL_CERT_FILE"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            problem = f"{self._origin} cannot be reached; check its base URL, and that its server runs"
+            self._log("provider_not_reached", type(exc).__name__)
+            problem = f"the provider {self._provider} cannot be reached: {_FOR_OPERATOR} its base URL, and that it runs"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem, may_be_billed=False) from exc
         except aiohttp.InvalidURL as exc:
             raise ModelCallFailed(CallOutcome.REFUSED, "the base URL is not a URL", may_be_billed=False) from exc
@@ -161,7 +172,8 @@ class ProviderConnection:
         except aiohttp.ClientResponseError as exc:
             raise ModelCallFailed(CallOutcome.INVALID_REPLY, "the server's answer is not HTTP") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            problem = f"the connection to {self.host} broke ({type(exc).__name__})"
+            self._log("provider_connection_broke", type(exc).__name__)
+            problem = f"the connection to the provider {self._provider} broke ({type(exc).__name__})"
             raise ModelCallFailed(CallOutcome.UNAVAILABLE, problem) from exc
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -228,10 +240,14 @@ class ProviderConnection:
         except (Malformed, ModelCallFailed, aiohttp.ClientError):
             document = None  # the status alone decides
         if response.status in (401, 403) and self._api_key is None:
-            problem = f"{self.host} wants a key (HTTP {response.status}) and none is set"
+            self._log("provider_wants_key", f"HTTP {response.status}")
+            problem = f"the provider {self._provider} wants a key (HTTP {response.status}) and none is set"
             raise ModelCallFailed(CallOutcome.REFUSED, problem, may_be_billed=False)
         headers = {name.lower(): value for name, value in response.headers.items()}
         raise classify(response.status, headers, document, now=datetime.now(UTC), secrets=self._secrets())
+
+    def _log(self, event: str, reason: str) -> None:
+        log.warning(event, provider=self._provider, address=self._origin, reason=reason)
 
     def _secrets(self) -> tuple[str, ...]:
         return (self._api_key,) if self._api_key else ()

@@ -244,7 +244,8 @@ def test_a_session_goes_on_without_a_context(command_line: CommandLine, haystack
 
 
 def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) -> None:
-    """A root LM that cannot be reached: exit code 5, the stop reason and the reason on stderr."""
+    """A root LM that cannot be reached: exit code 5, the stop reason and the reason on stderr; its address is in the
+    log, which `--traceback` shows, and not in what the run says."""
     models = command_line.directory / "models.toml"
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -255,10 +256,14 @@ def test_a_provider_that_is_not_there_ends_the_run(command_line: CommandLine) ->
         )
         (command_line.directory / "a.txt").write_text("some text")
         elsewhere = replace(command_line, settings={"RLM_CONFIG": str(models)})
-        done = elsewhere.run("ask", "What is in it?", "-c", "a.txt", "--model", "local/x", "--timeout", "20")
+        done = elsewhere.run(
+            "ask", "What is in it?", "-c", "a.txt", "--model", "local/x", "--timeout", "20", "--traceback"
+        )
     assert done.code == 5, done.err
     assert "the root LM could not be had" in done.err
-    assert re.search(r"http://127\.0\.0\.1:\d+ cannot be reached", done.err)
+    assert "the provider openai cannot be reached" in done.err
+    assert not re.search(r"127\.0\.0\.1:\d+ cannot be reached", done.err)
+    assert re.search(r'"address": "http://127\.0\.0\.1:\d+"', done.err)
 
 
 def run_id_told(process: "subprocess.Popen[bytes]") -> str:

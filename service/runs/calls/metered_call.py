@@ -298,4 +298,4 @@ def _course_of(call: MeteredCall, *, route: int = 0) -> Course:
 
 def _refused_by_breaker(call: MeteredCall, wait_s: float | None) -> Refused:
     again = "" if wait_s is None else f", and it is not asked again for {wait_s:.0f} s"
-    return Refused(outcome=CallOutcome.UNAVAILABLE, message=f"{call.route.provider} kept failing{again}")
+    return Refused(outcome=CallOutcome.UNAVAILABLE, message=f"the provider of {call.route.name} kept failing{again}")

@@ -261,7 +261,8 @@ class Pool:
             hash_seed=hash_seed,
         )
         if self._closed:  # whoever closed it looks after nothing that comes up later
-            await sandbox.kill()
+            with anyio.CancelScope(shield=True):
+                await sandbox.kill()
             raise SandboxStartFailed("a sandbox came up when its pool was closed already")
         return sandbox
 

@@ -261,8 +261,7 @@ class Pool:
             hash_seed=hash_seed,
         )
         if self._closed:  # whoever closed it looks after nothing that comes up later
-            with anyio.CancelScope(shield=True):
-                await sandbox.kill()
+            await sandbox.kill()
             raise SandboxStartFailed("a sandbox came up when its pool was closed already")
         return sandbox
 

@@ -129,6 +129,10 @@ class Reports:
         """
         if len(set(group_by)) != len(group_by):
             raise BadRequest("each dimension can be grouped by once")
+        if first > last:
+            raise BadRequest(
+                f"the first day, {first}, lies behind the last, {last}: exchange them", data={"param": "first"}
+            )
         days = (last - first).days + 1
         if not 1 <= days <= MOST_DAYS:
             raise BadRequest(f"a report is about 1 to {MOST_DAYS} days, found {days}")

@@ -1,6 +1,6 @@
 """Error answers of a sandbox, and what they mean for what was asked."""
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from sandbox_image.protocol import ErrorCode
 from service.errors import RlmServiceError
@@ -24,7 +24,9 @@ def bind_error(refused: Refused) -> BindRefused | Refused:
     return refused
 
 
-def value_error(refused: Refused, name: str, limit_bytes: int) -> RlmServiceError | Refused:
+def value_error(
+    refused: Refused, name: str, form: Literal["text", "json"], limit_bytes: int
+) -> RlmServiceError | Refused:
     """Likewise where a variable was to be read."""
     shown = replies.shown_to_people(name)[:80]
     match refused.code:
@@ -33,7 +35,8 @@ def value_error(refused: Refused, name: str, limit_bytes: int) -> RlmServiceErro
         case ErrorCode.TOO_LARGE:
             return ValueTooLarge(f"the value of {shown!r} is larger than the {limit_bytes} bytes asked for")
         case ErrorCode.UNSERIALISABLE:
-            return ValueUnserialisable(f"the value of {shown!r} cannot be written in the form asked for")
+            hint = ": try ?as=text" if form == "json" else ""
+            return ValueUnserialisable(f"the value of {shown!r} cannot be written in the form asked for{hint}")
         case (
             ErrorCode.BAD_REQUEST
             | ErrorCode.NOT_CLAIMED

@@ -321,7 +321,7 @@ class Sandbox:
                         async for _ in stream.chunks:
                             pass
             except Refused as exc:
-                raise value_error(exc, name, limit_bytes) from exc
+                raise value_error(exc, name, as_, limit_bytes) from exc
 
     async def kill(self) -> None:
         """End it with everything in it and remove its directory; waits until that is done. Idempotent."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from service.errors import BadRequest
 from service.ids import KeyId, TenantId
-from service.money import MAX_NANO_USD
+from service.money import MAX_NANO_USD, NanoUSD, format_usd
 from service.tenants.errors import ModelNotAllowed, NotPermitted
 
 MAX_NAME_CHARS = 100
@@ -14,6 +14,7 @@ MAX_MODELS = 100
 MAX_MODEL_CHARS = 200
 MAX_ANCESTORS = 4
 """How deep keys may make keys. Each level is looked at whenever a key below it is used."""
+_NANO = "nano_"
 MAX_PER_MINUTE = 1_000_000_000
 """Of requests or tokens. With it a rate's arithmetic stays below 2^53 (rates.lua)."""
 
@@ -72,9 +73,19 @@ class CallerLimits:
         for name in LIMIT_NAMES:
             own, bound = limit(self, name), limit(outer, name)
             if own is not None and bound is not None and own > bound:
-                raise NotPermitted(f"the limit {name} would be {own}, and the key that sets it has {bound} itself")
+                shown, *figures = _in_words(name, own, bound)
+                raise NotPermitted(
+                    f"the limit {shown} would be {figures[0]}, and the key that sets it has {figures[1]} itself"
+                )
             found[name] = bound if own is None else own
         return replace(self, **found)
+
+
+def _in_words(name: str, *amounts: int) -> list[str]:
+    """A limit's name and its amounts as people write them: money is decimal USD."""
+    if not name.startswith(_NANO):
+        return [name, *(str(amount) for amount in amounts)]
+    return [name.removeprefix(_NANO), *(format_usd(NanoUSD(amount)).removeprefix("$") for amount in amounts)]
 
 
 LIMIT_NAMES = tuple(each.name for each in fields(CallerLimits))

@@ -6,11 +6,14 @@ Where and what, never the input itself: it may be large, and secret.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.web.patterns import CONTEXT_ID, GROUP_BY, KEY_ID, SESSION_ID, SHA256, USD, USD_IN_WORDS
+
 MOST_COMPLAINTS = 20
 MOST_LOOKED_AT = 100
 LONGEST_PLACE = 300
 LONGEST_NAME = 100
 LONGEST_MESSAGE = 300
+_AND_DIGITS = "and 32 hexadecimal digits"
 
 _IN_JSON: Mapping[str, str] = {
     "bool_type": "expected true or false",
@@ -26,6 +29,15 @@ _IN_JSON: Mapping[str, str] = {
     "string_type": "expected a string",
 }
 """By pydantic's name for it."""
+_OF_PATTERN: Mapping[str, str] = {
+    USD: USD_IN_WORDS,
+    GROUP_BY: "expected day, model, key, session, or several of them with commas between, such as day,model",
+    SHA256: "expected a SHA-256: 64 hexadecimal digits in lower case",
+    CONTEXT_ID: f"expected the id of a context: ctx_ {_AND_DIGITS}",
+    SESSION_ID: f"expected the id of a session: ses_ {_AND_DIGITS}",
+    KEY_ID: f"expected the id of an API key: key_ {_AND_DIGITS}",
+}
+"""What a string is to be that does not match: a regular expression is no answer to whoever wrote it."""
 _OWN = "value_error"
 _OWN_PREFIX = "Value error, "
 
@@ -52,4 +64,6 @@ def _place(location: Sequence[str | int]) -> str:
 
 def _message(error: Mapping[str, Any]) -> str:
     told = _IN_JSON.get(error["type"], str(error["msg"]))
+    if error["type"] == "string_pattern_mismatch":
+        told = _OF_PATTERN.get(error["ctx"]["pattern"], told)
     return (told.removeprefix(_OWN_PREFIX) if error["type"] == _OWN else told)[:LONGEST_MESSAGE]

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -14,6 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from service.money import NanoUSD, format_usd
+from service.web.patterns import USD, USD_IN_WORDS
 
 MAX_QUESTION_CHARS = 32_000
 MAX_NAME_CHARS = 1000
@@ -23,9 +25,16 @@ MOST_TOLD_ERRORS = 100
 """Of one body. More are only counted: a hostile body can have a million, and telling each takes its time."""
 NULL = "\0null"
 """Stands for null in examples until the OpenAPI document is made: FastAPI leaves every null out of what it makes."""
-USD = r"^[0-9]{1,7}(\.[0-9]{1,9})?$"
 
-UsdText = Annotated[str, StringConstraints(max_length=20, pattern=USD)]
+
+def _no_number(value: Any) -> Any:
+    """A number is told apart from other mistakes: it is the likely one."""
+    if isinstance(value, int | float):
+        raise PydanticCustomError("usd_as_number", USD_IN_WORDS)
+    return value
+
+
+UsdText = Annotated[str, StringConstraints(max_length=20, pattern=USD), BeforeValidator(_no_number)]
 """An exact decimal, as a string: never a float."""
 
 

@@ -46,6 +46,7 @@ async def test_a_key_makes_keys_that_can_do_less(it: Served) -> None:
         for more in ({"scopes": ["admin"]}, {"limits": {"usd_per_day": "5.01"}}):
             refused = await client.post("/v1/keys", json={"name": "n", "scopes": ["runs"]} | more)
             assert (refused.status_code, refused.json()["code"]) == (403, "not_permitted")
+        assert "the limit usd_per_day would be 5.01, and the key that sets it has 5.00" in refused.json()["detail"]
         async with it.client_with(child["secret"]) as other:
             assert [key["key_id"] for key in (await other.get("/v1/keys")).json()["keys"]] == [child["key_id"]]
             assert (await other.get(f"/v1/keys/{own['key_id']}")).status_code == 404

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from service.web import patterns
+from service.web.complaints import complaints
+from tests.runs.playing import ROOT
 from tests.web.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -29,6 +32,41 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "expected a string",
     ),
 ]
+
+
+JSON_LINES = {"content-type": "application/jsonl"}
+WRONG_STRINGS: list[tuple[str, str, dict[str, Any], str]] = [
+    ("POST", "/v1/sessions", {"json": {"budget_usd": "five"}}, 'such as "0.50"'),
+    ("POST", "/v1/sessions", {"json": {"budget_usd": 0.5}}, 'such as "0.50"'),
+    ("POST", "/v1/runs", {"json": {"question": "x", "root_model": "m", "session_id": "s"}}, "ses_ and 32"),
+    ("POST", "/v1/runs", {"json": {"question": "x", "root_model": "m", "contexts": [{"context_id": "c"}]}}, "ctx_ and"),
+    ("GET", "/v1/usage", {"params": {"group_by": "week"}}, "day, model, key, session"),
+    ("GET", "/v1/usage", {"params": {"key_id": "k"}}, "key_ and 32"),
+    ("GET", "/v1/usage", {"params": {"first": "2026-11-30", "last": "2026-11-01"}}, "lies behind the last"),
+    ("POST", "/v1/runs", {"json": {"question": "x", "root_model": ROOT}}, "store one first"),
+    ("POST", "/v1/runs:import", {"content": b"notes\n", "headers": JSON_LINES}, "/export gave"),
+    ("POST", "/v1/runs:import", {"content": b"{}\n", "headers": JSON_LINES}, "/export gave"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "sent", "message"), WRONG_STRINGS)
+async def test_a_wrong_value_is_told_what_would_be_right(
+    it: Served, method: str, path: str, sent: dict[str, Any], message: str
+) -> None:
+    """Whoever wrote it reads what to write instead, and no regular expression."""
+    reply = await it.client.request(method, path, **sent)
+    assert reply.status_code in (400, 422), reply.text
+    assert message in reply.json()["detail"], reply.text
+    assert "pattern" not in reply.text
+
+
+def test_every_pattern_has_its_words() -> None:
+    """No string that a request carries is refused with the pattern it does not match."""
+    declared = {value for name, value in vars(patterns).items() if name.isupper() and value.startswith("^")}
+    for pattern in declared:
+        error = {"type": "string_pattern_mismatch", "msg": f"String should match pattern '{pattern}'", "loc": ("body",)}
+        (told,) = complaints([error | {"ctx": {"pattern": pattern}}])
+        assert told["message"].startswith("expected ")
 
 
 @pytest.mark.parametrize(("path", "body", "at", "message"), WRONG)

@@ -146,6 +146,16 @@ async def test_variables_are_written_and_read(it: Served) -> None:
     assert (await it.client.put(f"{variables}/llm_query", json=1)).status_code == 400
 
 
+async def test_a_variable_without_json_is_told_to_be_read_as_text(it: Served) -> None:
+    """What JSON cannot say is refused with the form that does."""
+    session = await opened(it)
+    assert (await it.client.post(f"{session}/cells", json={"code": "o = {1, 2}"})).status_code == 200
+    refused = await it.client.get(f"{session}/variables/o")
+    assert (refused.status_code, refused.json()["code"]) == (422, "value_unserialisable")
+    assert "try ?as=text" in refused.json()["detail"]
+    assert (await it.client.get(f"{session}/variables/o?as=text")).text == "{1, 2}"
+
+
 async def test_files_are_put_read_in_part_listed_and_deleted(it: Served) -> None:
     """Bytes come back as they were, whole or by range; hostile paths and missing files are refused."""
     files = f"{await opened(it)}/files"

@@ -22,6 +22,7 @@ from service.journal.codec import encode
 from service.journal.values import CellRecord
 from service.loop.events import Event
 
+_WHAT_TO_SEND = "send what GET /v1/runs/{run_id}/export gave, as it is"
 FORMAT: Literal["rlm-run/1"] = "rlm-run/1"
 PIECE_BYTES = 1 << 20
 MOST_HELD_BYTES = 64 << 20
@@ -120,10 +121,10 @@ def _read_line(text: bytes, number: int) -> Line:
     except ValidationError as error:
         where = ".".join(str(step) for step in error.errors(include_input=False, include_url=False)[0]["loc"])
         raise BadRequest(
-            f"line {number} of the export is none of {FORMAT} (at {where[:100] or 'its beginning'})"
+            f"line {number} of the export is none of {FORMAT} (at {where[:100] or 'its beginning'}): {_WHAT_TO_SEND}"
         ) from None
     except ValueError:
-        raise BadRequest(f"line {number} of the export is not JSON") from None
+        raise BadRequest(f"line {number} of the export is not JSON: {_WHAT_TO_SEND}") from None
 
 
 def event_text(line: EventLine) -> bytes:

@@ -112,7 +112,11 @@ def check_request(request: RunRequest) -> None:
         )
     least = 1 if request.session_id is None else 0
     if not least <= len(request.contexts) <= MAX_CONTEXTS:
-        raise BadRequest(f"a run needs {least} to {MAX_CONTEXTS} contexts, found {len(request.contexts)}")
+        how = "" if request.contexts else ": store one first (over HTTP POST /v1/contexts), or name a session"
+        raise BadRequest(
+            f"a run needs {least} to {MAX_CONTEXTS} contexts, found {len(request.contexts)}{how}",
+            data={"param": "contexts"},
+        )
     names = [binding.variable for binding in request.contexts if binding.variable is not None]
     names += [tool.name for tool in request.tools]
     for name in names:

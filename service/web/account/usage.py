@@ -18,6 +18,7 @@ from service.money import NanoUSD
 from service.tenants.values import Scope
 from service.web.callers import RoomsOfService, RunsOfCaller
 from service.web.doors import open_router
+from service.web.patterns import GROUP_BY, KEY_ID
 from service.web.shapes import Money, Shown, example, money
 
 router = open_router(Scope.USAGE, tag="usage")
@@ -27,7 +28,6 @@ LONGEST_CURSOR = 2000
 """A group may hold a model's name, a key and a session."""
 
 _NO_KEY = ""
-_GROUP_BY = r"^(day|model|key|session)(,(day|model|key|session)){0,3}$"
 _FIGURES: dict[str, Any] = {
     "calls": 12,
     "sub_calls": 10,
@@ -84,7 +84,7 @@ class UsageAsked:
         group_by: Annotated[
             str,
             Query(
-                pattern=_GROUP_BY,
+                pattern=GROUP_BY,
                 description="Dimensions, separated by commas, each at most once: day, model, key, session.",
                 examples=["day,model"],
             ),
@@ -96,7 +96,7 @@ class UsageAsked:
         last: Annotated[
             date | None, Query(description="The last day; today if left out.", examples=["2026-11-30"])
         ] = None,
-        key_id: Annotated[str | None, Query(pattern=r"^key_[0-9a-f]{32}$", description="Of this API key only.")] = None,
+        key_id: Annotated[str | None, Query(pattern=KEY_ID, description="Of this API key only.")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: Annotated[str | None, Query(max_length=LONGEST_CURSOR)] = None,
     ) -> None:

@@ -14,6 +14,7 @@ from service.web.doors import open_router
 from service.web.openapi.payloads import answered_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import ContextIdInPath
+from service.web.patterns import SHA256
 from service.web.shapes import MAX_NAME_CHARS
 
 MEDIA_OF = {
@@ -56,7 +57,7 @@ async def content(
 
 @router.head("/v1/blobs/sha256:{digest}", response_class=Response, summary="Ask whether bytes are stored")
 async def is_stored(
-    digest: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", examples=["9f86d081884c7d659a2feaa0c55ad015" * 2])],
+    digest: Annotated[str, Path(pattern=SHA256, examples=["9f86d081884c7d659a2feaa0c55ad015" * 2])],
     runs: RunsOfCaller,
 ) -> Response:
     """200 when your tenant has stored them, so that an upload announced with this `sha256` need not send them. What

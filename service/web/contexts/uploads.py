@@ -21,6 +21,7 @@ from service.web.doors import open_router
 from service.web.openapi.payloads import sent_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import UploadIdInPath
+from service.web.patterns import SHA256
 from service.web.shapes import Shape, Shown, example
 
 UPLOAD_OFFSET = "upload-offset"
@@ -38,7 +39,7 @@ class UploadGiven(Shape):
     name: Name = Field(default="context", description="For people; shown in lists.")
     kind: Literal["text", "json", "json_lines"] = Field(default="text", description="What the bytes are.")
     size_bytes: Annotated[int, Field(ge=1, le=LARGEST_BYTES)]
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         default=None, description="Of the whole, lower-case hex. What is stored already need not be sent again."
     )
 

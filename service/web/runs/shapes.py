@@ -11,13 +11,12 @@ from service.money import NanoUSD, parse_usd
 from service.runs.submission.first_event import MAX_CONTEXTS, MAX_QUESTION_CHARS, MAX_TOOLS
 from service.runs.values import LIMIT_RANGES, RunRequest, RunView
 from service.tenants.values import Caller
+from service.web.patterns import CONTEXT_ID, SESSION_ID
 from service.web.shapes import MAX_MODEL_CHARS, Money, Shape, Shown, UsdText, example, money
 
 DEFAULT_COST = "1.00"
 MAX_SEQ = 2**53 - 1
 MAX_TURN = 10_000
-_CONTEXT_ID = r"^ctx_[0-9a-f]{32}$"
-_SESSION_ID = r"^ses_[0-9a-f]{32}$"
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_CHARS)]
 
@@ -66,7 +65,7 @@ EXAMPLE_OF_RUN: dict[str, Any] = {
 class GivenContext(Shape):
     """A stored context that the run is about."""
 
-    context_id: Annotated[str, StringConstraints(pattern=_CONTEXT_ID)]
+    context_id: Annotated[str, StringConstraints(pattern=CONTEXT_ID)]
     variable: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
         default=None, description="A name in the REPL besides `context_N`."
     )
@@ -123,12 +122,13 @@ class RunSubmission(Shape):
 
     question: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION_CHARS)]
     contexts: Annotated[list[GivenContext], Field(fail_fast=True, max_length=MAX_CONTEXTS)] = Field(
-        default_factory=list
+        default_factory=list,
+        description="What it is about, at least one; may be left out with a `session_id`, whose variables are there.",
     )
     root_model: ModelName = Field(description="The root LM.")
     sub_model: ModelName | None = Field(default=None, description="The model of sub-calls; the root LM if left out.")
     limits: GivenRunLimits = Field(default_factory=GivenRunLimits)
-    session_id: Annotated[str, StringConstraints(pattern=_SESSION_ID)] | None = Field(
+    session_id: Annotated[str, StringConstraints(pattern=SESSION_ID)] | None = Field(
         default=None, description="Run in this session, with its variables; one of its own if left out."
     )
     answer_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema that the answer must satisfy.")

@@ -30,6 +30,6 @@ async def collect(*, again_after_s: float, force: bool, as_json: bool) -> ExitCo
     else:
         write_out(
             f"removed {second.removed} blobs ({second.freed_bytes} bytes); {second.referenced} are referenced, "
-            f"{second.waiting} wait for the next look\n"
+            f"{second.waiting} wait for the next look, {second.young} were touched within the hour and not looked at\n"
         )
     return ExitCode.ANSWERED

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 """Directories that payloads stand in, by the beginning of their digests."""
@@ -62,13 +63,24 @@ def is_away(path: Path) -> bool:
     return path.name.startswith(_AWAY)
 
 
-def untouched(payloads: Path, shard: str, *, since: float) -> list[str]:
-    """The digests in a shard that nobody touched since then. Blocks on the file system."""
+class Untouched(NamedTuple):
+    """The payloads of a shard, by age."""
+
+    digests: list[str]
+    """Of those that nobody has put or touched lately."""
+    young: int
+    """How many others there are."""
+
+
+def untouched(payloads: Path, shard: str, *, since: float) -> Untouched:
+    """The payloads in a shard that nobody touched since then. Blocks on the file system."""
     try:
         with os.scandir(payloads / shard) as entries:
-            return [entry.name for entry in entries if _DIGEST.fullmatch(entry.name) and _is_old(entry, since)]
+            found = [entry for entry in entries if _DIGEST.fullmatch(entry.name)]
+            old = [entry.name for entry in found if _is_old(entry, since)]
+            return Untouched(old, len(found) - len(old))
     except FileNotFoundError:  # nothing was ever put there
-        return []
+        return Untouched([], 0)
 
 
 def remove(payloads: Path, aside: Path, digests: Iterable[str], *, untouched_since: float) -> Collected:

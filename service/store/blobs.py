@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from service.loop.values import BlobRef
 from service.store.blob_batches import BlobBatch
-from service.store.blob_collection import Collected, is_away, put_back, remove, touch_if_kept, untouched
+from service.store.blob_collection import Collected, Untouched, is_away, put_back, remove, touch_if_kept, untouched
 from service.store.errors import BlobMissing, BlobTooLarge, StoreFailed, disk_failed
 
 Media = Literal["text", "json"]
@@ -126,8 +126,8 @@ class Blobs:
             raise StoreFailed("expected a SHA-256 of 64 lower-case hexadecimal digits")
         return self._payloads / sha256[:2] / sha256
 
-    async def untouched(self, shard: str, *, since: float) -> list[str]:
-        """The digests in a shard (`blob_collection.SHARDS`) that nobody put or touched since then."""
+    async def untouched(self, shard: str, *, since: float) -> Untouched:
+        """The payloads in a shard (`blob_collection.SHARDS`) that nobody put or touched since then."""
         return await self.in_thread(lambda: untouched(self._payloads, shard, since=since))
 
     async def remove(self, digests: Iterable[str], *, untouched_since: float) -> Collected:

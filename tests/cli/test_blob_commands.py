@@ -41,10 +41,12 @@ async def test_what_nothing_refers_to_goes(
         async with open_registry_alone(settings) as registry:
             blobs = open_blobs(settings, EMBEDDED_TENANT)
             kept, stray = await old_blob(blobs, b"kept"), await old_blob(blobs, b"stray")
+            await blobs.put(b"young")
             await registry.store.write("SET", Keys(EMBEDDED_TENANT)("test"), kept.sha256)
         assert await blob_commands.collect(again_after_s=0, force=False, as_json=True) is ExitCode.ANSWERED
         assert json.loads(capsys.readouterr().out) == {
             "suspects": 2,
+            "young": 1,
             "referenced": 1,
             "waiting": 0,
             "removed": 1,
@@ -55,7 +57,10 @@ async def test_what_nothing_refers_to_goes(
         with pytest.raises(StoreForgot):
             await blob_commands.collect(again_after_s=0, force=False, as_json=False)
         assert await blob_commands.collect(again_after_s=0, force=True, as_json=False) is ExitCode.ANSWERED
-    assert capsys.readouterr().out == "removed 0 blobs (0 bytes); 1 are referenced, 0 wait for the next look\n"
+    assert capsys.readouterr().out == (
+        "removed 0 blobs (0 bytes); 1 are referenced, 0 wait for the next look, "
+        "1 were touched within the hour and not looked at\n"
+    )
 
 
 def test_the_command_says_why_it_refuses(tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ async def test_what_two_looks_find_unreferenced_goes(yard: Yard) -> None:
     young = await yard.blobs.put(b"young")
     await yard.refer(kept)
     collector = yard.collector()
-    assert await collector.look() == Look(suspects=3, referenced=1, waiting=2, removed=0, freed_bytes=0)
+    assert await collector.look() == Look(suspects=3, young=1, referenced=1, waiting=2, removed=0, freed_bytes=0)
     await yard.refer(saved, "late")
-    assert await collector.look() == Look(suspects=3, referenced=2, waiting=0, removed=1, freed_bytes=5)
+    assert await collector.look() == Look(suspects=3, young=1, referenced=2, waiting=0, removed=1, freed_bytes=5)
     assert payloads_of(yard.blobs).keys() == {kept.sha256, saved.sha256, young.sha256}
     assert not await yard.blobs.has(stray.sha256)
 

@@ -47,6 +47,8 @@ class Look:
 
     suspects: int
     """Looked for in the store."""
+    young: int
+    """Put or touched too lately to be looked for, where this look came by."""
     referenced: int
     waiting: int
     """For which no reference was found for the first time."""
@@ -106,7 +108,7 @@ class BlobCollector:
         untouched_since = self._now() - UNTOUCHED_FOR_S
         tenants = await self._tenants()
         before = self._suspected
-        suspects = await self._suspects(tenants, untouched_since)
+        suspects, young = await self._suspects(tenants, untouched_since)
         looked_for = sum(len(each.digests) for each in suspects.values())
         await self._references.strike_out(suspects)
         left = {tenant: frozenset(each.digests) for tenant, each in suspects.items()}
@@ -127,6 +129,7 @@ class BlobCollector:
         self._suspected = _Suspected(untouched_since=untouched_since, digests=waiting)
         return Look(
             suspects=looked_for,
+            young=young,
             referenced=looked_for - unreferenced,
             waiting=sum(map(len, waiting.values())),
             removed=removed.blobs,
@@ -143,13 +146,16 @@ class BlobCollector:
         await Images(self._store, blobs, Keys(tenant)).forget(names)
         return found
 
-    async def _suspects(self, tenants: Mapping[TenantId, Blobs], untouched_since: float) -> dict[TenantId, Suspects]:
-        """Those of the last look, and as many more as there may be, from where it stopped."""
+    async def _suspects(
+        self, tenants: Mapping[TenantId, Blobs], untouched_since: float
+    ) -> tuple[dict[TenantId, Suspects], int]:
+        """Those of the last look, and as many more as there may be, from where it stopped; and how many were passed by
+        because they are young."""
         found = {
             tenant: Suspects(blobs=blobs, digests=set(self._suspected.digests.get(tenant, ())))
             for tenant, blobs in tenants.items()
         }
-        count = sum(len(each.digests) for each in found.values())
+        count, young = sum(len(each.digests) for each in found.values()), 0
         places = [_Place(tenant, shard) for tenant in sorted(tenants) for shard in range(len(SHARDS))]
         ahead = [place for place in places if place >= self._place]
         for place in ahead + [place for place in places if place < self._place]:
@@ -159,9 +165,10 @@ class BlobCollector:
             of_tenant = found[TenantId(place.tenant)]
             count -= len(of_tenant.digests)
             shard = await of_tenant.blobs.untouched(SHARDS[place.shard], since=untouched_since)
-            of_tenant.digests.update(map(bytes.fromhex, shard))
+            of_tenant.digests.update(map(bytes.fromhex, shard.digests))
+            young += shard.young
             count += len(of_tenant.digests)
-        return found
+        return found, young
 
 
 async def keep_collecting(

@@ -44,6 +44,12 @@ WRONG_STRINGS: list[tuple[str, str, dict[str, Any], str]] = [
     ("GET", "/v1/usage", {"params": {"key_id": "k"}}, "key_ and 32"),
     ("GET", "/v1/usage", {"params": {"first": "2026-11-30", "last": "2026-11-01"}}, "lies behind the last"),
     ("POST", "/v1/runs", {"json": {"question": "x", "root_model": ROOT}}, "store one first"),
+    (
+        "GET",
+        "/v1/runs",
+        {"params": {"status": "weird"}},
+        "status: there is no parameter of this name: there are cursor",
+    ),
     ("POST", "/v1/runs:import", {"content": b"notes\n", "headers": JSON_LINES}, "/export gave"),
     ("POST", "/v1/runs:import", {"content": b"{}\n", "headers": JSON_LINES}, "/export gave"),
 ]

@@ -76,9 +76,15 @@ def planned_key(tenant_id: TenantId, request: KeyRequest, by: Author, now: float
     if not request.scopes:
         raise BadRequest(f"a key needs at least one scope: {', '.join(Scope)}")
     if request.expires_at is not None and request.expires_at <= now:
-        raise BadRequest("the key would have expired already")
+        raise BadRequest(
+            "the key would have expired already: its end is told in Unix seconds", data={"param": "expires_at"}
+        )
     if request.expires_at is not None and request.expires_at > now + LONGEST_LIFE_S:
-        raise BadRequest("a key expires within ten years (3650 days), or never where no time is given")
+        raise BadRequest(
+            "a key expires within ten years (3650 days), or never where no time is given: its end is told in Unix "
+            "seconds",
+            data={"param": "expires_at"},
+        )
     key = ApiKey(
         id=KeyId(new_id("key")),
         tenant_id=tenant_id,

@@ -87,6 +87,15 @@ async def test_a_key_is_rotated_and_a_session_opened_without_a_body(it: Served) 
         assert (await client.post(path, json={"overlap_s": "soon"})).status_code == 422
 
 
+async def test_the_end_of_a_key_is_in_unix_seconds(it: Served) -> None:
+    """Milliseconds, and seconds from now, are refused with the unit."""
+    for wrong in (3600, 1_771_416_000_0):
+        refused = await it.client.post("/v1/keys", json={"name": "n", "scopes": ["runs"], "expires_at": wrong})
+        assert refused.status_code == 400
+        assert "Unix seconds" in refused.json()["detail"]
+        assert refused.json()["error"]["param"] == "expires_at"
+
+
 async def test_keys_are_listed_in_pages(it: Served) -> None:
     """The oldest first, each once; a cursor of another list is refused."""
     async with tenant_of_its_own(it) as client:

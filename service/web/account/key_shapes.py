@@ -55,7 +55,9 @@ class GivenKey(Shape):
         default=None, description="The only models that it may name; a `*` at the end stands for anything."
     )
     limits: GivenLimits = Field(default_factory=GivenLimits)
-    expires_at: Annotated[float, Field(strict=False, ge=0, le=MAX_EXPIRY)] | None = None
+    expires_at: Annotated[float, Field(strict=False, ge=0, le=MAX_EXPIRY)] | None = Field(
+        default=None, description="Unix seconds, at most ten years ahead; never if left out, or as its maker does."
+    )
 
     def request(self) -> KeyRequest:
         """Raises `BadRequest` for an amount that cannot be one."""
@@ -103,7 +105,7 @@ class ShownKey(Shown):
     models: list[str] | None = Field(description="The only models that it may name; null for all.")
     limits: ShownLimits
     created_at: float
-    expires_at: float | None
+    expires_at: float | None = Field(description="Unix seconds; null for never.")
     revoked_at: float | None
     rotated_at: float | None
     last_used_at: float | None = Field(description="To the minute.")

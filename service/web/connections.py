@@ -4,7 +4,9 @@ uvicorn bounds the size of a head and how long a connection idles between reques
 head, or half of one, or never reads its response, it would keep for ever.
 
 Where there are as many connections as there may be, one that has no request under way makes room for a new one, the one
-that has idled longest first: so nobody keeps others out by holding connections without using them.
+that has idled longest first; and where none idles, one whose client does not read what it asked for without a key. So
+nobody keeps others out by holding connections without using them. A request that has its tenant's place is never pushed
+out: how many of those there may be is bounded already.
 """
 
 import asyncio
@@ -14,12 +16,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from service.web.chunks import ChunkBoundedParser
+from service.web.request_places import has_place
 
 HEAD_WITHIN_S = 10.0
 """From the first byte of a request (or from the connection, for its first) to the end of its head."""
 READ_WITHIN_S = 60.0
-"""A client that reads nothing of its response for this long is gone."""
+LEAST_READ_BYTES = 64 << 10
+"""A client that leaves us waiting and reads less than this of its responses within `READ_WITHIN_S` is gone."""
+MOST_READ_BYTES = 16 << 10
+"""Of one connection in one turn of the loop: parsing it must not keep the others waiting."""
 LEAST_IDLE_S = 1.0
 """A connection makes room for another one not before, so that many who come at once do not push each other out."""
 LINGER_S = 5.0
@@ -53,12 +61,22 @@ class _LingeringTransport:
         self._loop = loop
         self.lingers = False
         self.has_unread_input: Callable[[], bool] = lambda: False
+        self._written_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
         return self.lingers or self._transport.is_closing()
+
+    @property
+    def sent_bytes(self) -> int:
+        """What the kernel has taken of all that was written."""
+        return self._written_bytes - self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        self._written_bytes += len(data)
+        self._transport.write(data)
 
     def close(self) -> None:
         if self.is_closing() or not self.has_unread_input():
@@ -70,18 +88,23 @@ class _LingeringTransport:
         self._loop.call_later(LINGER_S, self._transport.close)
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     """uvicorn's protocol with deadlines. What a listener's connections share is set by its subclass."""
 
     most_connections: int
     idle: "dict[BoundedProtocol, float]"
     """Those without a request under way, with the time (of the loop) since when; the longest first."""
+    unread: "dict[BoundedProtocol, float]"
+    """Those with a response under way that has waited for its client to read, since when; the longest first."""
     refused: "set[BoundedProtocol]"
     """Those beyond the cap that are still being told so. They take no room of others."""
+    inbound: bytearray
+    """Where the loop puts what it reads, for the time of one call."""
     _lingering: _LingeringTransport
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.conn: ChunkBoundedParser = ChunkBoundedParser(MAX_HEAD_BYTES)
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
@@ -101,7 +124,14 @@ class BoundedProtocol(H11Protocol):
         self._stop(self._read_timer)
         self.refused.discard(self)
         self.idle.pop(self, None)
+        self.unread.pop(self, None)
         super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.inbound
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(memoryview(self.inbound)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self._lingering.lingers:
@@ -116,30 +146,56 @@ class BoundedProtocol(H11Protocol):
         if self._head_timer is None:
             self._expect_head()
 
+    def send_400_response(self, msg: str) -> None:
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        if cycle is None or cycle.response_complete:
+            super().send_400_response(msg)
+            return
+        # Its application is at work and would answer, too: for it, the client has gone.
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.flow.resume_writing()
+        if cycle.response_started:
+            self.transport.close()
+        else:
+            super().send_400_response(self.conn.complaint or msg)
+
     def on_response_complete(self) -> None:
+        if not self.flow.write_paused:
+            self.unread.pop(self, None)
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.idle[self] = self.loop.time()
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        # Reading a little now and then is no new beginning.
+        self.unread.setdefault(self, self.loop.time())
         if self._read_timer is None:
-            self._read_timer = self.loop.call_later(READ_WITHIN_S, self._reset)
+            self._expect_reading()
 
     def resume_writing(self) -> None:
-        self._stop(self._read_timer)
-        self._read_timer = None
+        if self.cycle.response_complete:
+            self.unread.pop(self, None)
         super().resume_writing()
 
     def _take_room(self) -> bool:
         """Whether another connection could make room for this one. What it has not read of its last response by now is
         not waited for: new ones come faster than it would go."""
+        latest = self.loop.time() - LEAST_IDLE_S
         longest_idle = next(iter(self.idle), None)
-        if longest_idle is None or self.loop.time() < self.idle[longest_idle] + LEAST_IDLE_S:
-            return False
-        del self.idle[longest_idle]
-        longest_idle.transport.abort()
-        return True
+        if longest_idle is not None and self.idle[longest_idle] <= latest:
+            del self.idle[longest_idle]
+            longest_idle.transport.abort()
+            return True
+        for connection, since in self.unread.items():
+            if since > latest:
+                return False
+            if not has_place(connection.scope["state"]):
+                del self.unread[connection]
+                connection.reset()
+                return True
+        return False
 
     def _refuse(self) -> None:
         self.refused.add(self)
@@ -149,12 +205,25 @@ class BoundedProtocol(H11Protocol):
         self.transport.write(_TOO_MANY)
         self.transport.close()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """Let go of it and of what it has not read; an ordinary close would leave that waiting in the kernel."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
+
+    def _expect_reading(self) -> None:
+        enough = self._lingering.sent_bytes + LEAST_READ_BYTES
+        self._read_timer = self.loop.call_later(READ_WITHIN_S, self._reading_is_due, enough)
+
+    def _reading_is_due(self, enough: int) -> None:
+        self._read_timer = None
+        if not self.flow.write_paused:
+            return
+        if self._lingering.sent_bytes < enough:
+            self.reset()
+        else:
+            self._expect_reading()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._head_is_late)
@@ -172,6 +241,11 @@ class BoundedProtocol(H11Protocol):
 
 def protocol_for(most_connections: int) -> type[BoundedProtocol]:
     """The protocol class for a listener with this many connections."""
-    return type(
-        "BoundedProtocol", (BoundedProtocol,), {"most_connections": most_connections, "refused": set(), "idle": {}}
-    )
+    shared = {
+        "most_connections": most_connections,
+        "refused": set(),
+        "idle": {},
+        "unread": {},
+        "inbound": bytearray(MOST_READ_BYTES),
+    }
+    return type("BoundedProtocol", (BoundedProtocol,), shared)

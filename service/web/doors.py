@@ -53,6 +53,7 @@ def open_router(
                 if scope is not None:
                     caller = await rooms_of(request).api_keys.authenticate(credential_of(request))
                     request.state.held.enter_context(rooms_of(request).places.place(caller.tenant.id))
+                    request.state.has_place = True
                     await _take_request(request, caller)
                     if isinstance(scope, Scope):
                         caller.require(scope)

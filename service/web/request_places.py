@@ -9,7 +9,7 @@ comes slowly, a wait for a run, a stream of events, holds it as long.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from service.ids import TenantId
@@ -17,6 +17,12 @@ from service.tenants.errors import ConcurrencyLimited
 
 COME_BACK_AFTER_S = 5
 """What is told to who is refused: streams and uploads end rather in seconds than at once."""
+
+
+def has_place(state: Mapping[str, object]) -> bool:
+    """Whether the request with this state has a place: its door says so there. One without may be broken off for
+    others."""
+    return bool(state.get("has_place"))
 
 
 class RequestPlaces:

@@ -156,3 +156,72 @@ def at_once(it: Served, request: bytes) -> socket.socket:
     connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
     connection.sendall(request)
     return connection
+
+
+async def test_a_body_of_tiny_chunks_is_refused(it: Served) -> None:
+    """400 with what to do instead, also with a key and while the request is at work; the service goes on."""
+    reader, writer = await connect(it)
+    head = f"POST /v1/contexts HTTP/1.1\r\nhost: x\r\nauthorization: {it.client.headers['authorization']}\r\n"
+    writer.write(head.encode() + b"content-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"1\r\na\r\n" * 43_000)
+    with anyio.fail_after(PATIENCE_S):
+        refusal = await reader.read()
+        assert refusal.startswith(b"HTTP/1.1 400 ")
+        assert b"send larger ones, or its length (content-length)" in refusal
+    await closes(writer)
+    assert (await it.client.get("/livez")).status_code == 200
+
+
+async def test_one_turn_of_the_loop_parses_a_little_of_one_connection(
+    it: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much has come of an upload, the parser gets a small piece at a time, and the whole of it in the end."""
+    pieces: list[int] = []
+    parse = connections.BoundedProtocol.data_received
+
+    def recorded(self: connections.BoundedProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        parse(self, data)
+
+    monkeypatch.setattr(connections.BoundedProtocol, "data_received", recorded)
+    stored = await it.client.post("/v1/contexts", content=b"a" * (2 << 20), headers={"content-type": "text/plain"})
+    assert stored.status_code == 201
+    assert sum(pieces) > 2 << 20
+    assert max(pieces) <= connections.MOST_READ_BYTES
+
+
+async def reads_nothing(it: Served, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that asks for far more than fits between it and us."""
+    host, port = it.address.removeprefix("http://").split(":")
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+    writer.write(request)
+    return reader, writer
+
+
+async def test_who_asks_without_a_key_and_does_not_read_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests without a tenant's place whose responses nobody reads make room; one that has a place never does."""
+    monkeypatch.setattr(connections, "READ_WITHIN_S", 2.0 * PATIENCE_S)
+    async with served(tmp_path, settings={"RLM_MAX_CONNECTIONS": "3"}) as it:
+        text = "a" * (16 << 20)
+        uploaded = await it.client.post("/v1/contexts", content=text, headers={"content-type": "text/plain"})
+        path = f"{uploaded.headers['location']}/content"
+        secret = it.client.headers["authorization"]
+        await it.client.aclose()
+        keyed = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {secret}\r\nconnection: close\r\n\r\n"
+        asked = [keyed.encode(), *[b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 100] * 2]
+        opened = [await reads_nothing(it, request) for request in asked]
+        with anyio.fail_after(PATIENCE_S):
+            for _ in range(2):
+                async with it.client_with(None) as another:
+                    await until_let_in(another)
+            read = await opened[0][0].read()
+        assert read.startswith(b"HTTP/1.1 200 ")
+        assert read.endswith(b"a" * (16 << 20))
+        for _, writer in opened:
+            writer.transport.abort()

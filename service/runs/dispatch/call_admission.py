@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from service.errors import RlmServiceError
-from service.ids import CallId, KeyId
+from service.ids import CallId, KeyId, TenantId
 from service.runs.dispatch.counts import Counts
 from service.runs.dispatch.places import FairPlaces
 from service.runs.dispatch.tenant_rules import TenantRules
@@ -28,7 +28,8 @@ LONGEST_PAUSE_S = 5.0
 
 
 class CallLines:
-    """The lines of all tenants of this replica, one for each provider."""
+    """The lines of all tenants of this replica, one for each provider. One that nobody is in is forgotten: there are as
+    many providers as names of scripted models that clients think of."""
 
     def __init__(self, places_each: int) -> None:
         self._places_each = places_each
@@ -37,8 +38,34 @@ class CallLines:
     def __repr__(self) -> str:
         return f"<CallLines {self._by_provider!r}>"
 
-    def of(self, provider: str) -> FairPlaces:
-        return self._by_provider.setdefault(provider, FairPlaces(self._places_each))
+    @property
+    def providers(self) -> frozenset[str]:
+        """Those that are being called, or waited for."""
+        return frozenset(self._by_provider)
+
+    def free(self, provider: str) -> int:
+        """How many turns can be had at once; none while somebody waits."""
+        line = self._by_provider.get(provider)
+        return self._places_each if line is None else line.free
+
+    async def take(self, provider: str, tenant: TenantId) -> None:
+        """Wait for a turn; whoever has it calls `give_back`."""
+        line = self._by_provider.setdefault(provider, FairPlaces(self._places_each))
+        try:
+            await line.take(tenant)
+        finally:
+            self._forget_if_idle(provider, line)
+
+    def give_back(self, provider: str) -> None:
+        """Let the next one have the turn."""
+        line = self._by_provider[provider]
+        line.give_back()
+        self._forget_if_idle(provider, line)
+
+    def _forget_if_idle(self, provider: str, line: FairPlaces) -> None:
+        # One that was forgotten may have a successor by now, which others are in.
+        if line.is_idle and self._by_provider.get(provider) is line:
+            del self._by_provider[provider]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +137,7 @@ class CallAdmission:
         return inside
 
     async def _gets_in_now(self, call: CallAsked) -> bool:
-        if not self._lines.of(call.provider).free or self._counts.are_waited_for(Counted.MODEL_CALLS):
+        if not self._lines.free(call.provider) or self._counts.are_waited_for(Counted.MODEL_CALLS):
             return False
         try:
             await self._counts.take(Counted.MODEL_CALLS, (call.call_id,), call.key_line)
@@ -123,7 +150,7 @@ class CallAdmission:
         call = self._inside.pop(call_id, None)
         if call is None:
             return
-        self._lines.of(call.provider).give_back()
+        self._lines.give_back(call.provider)
         await self._counts.give_back(Counted.MODEL_CALLS, call_id)
         try:
             with anyio.CancelScope(shield=True):
@@ -138,16 +165,16 @@ class CallAdmission:
 
     async def _take_turn(self, call: CallAsked) -> RateLimited | None:
         """With the call counted: its turn and its tokens, or nothing of all."""
-        line, is_in_line = self._lines.of(call.provider), False
+        is_in_line = False
         try:
-            await line.take(self._rules.tenant)
+            await self._lines.take(call.provider, self._rules.tenant)
             is_in_line = True
             report = await self._rules.rates.take(await self._rules.levels_of(call.key_line), tokens=call.tokens)
             report.require()
             self._inside[call.call_id] = call
         except BaseException as exc:
             if is_in_line:
-                line.give_back()
+                self._lines.give_back(call.provider)
             await self._counts.give_back(Counted.MODEL_CALLS, call.call_id)
             if isinstance(exc, RateLimited):
                 return exc

@@ -26,6 +26,11 @@ class FairPlaces:
         """How many can be had at once; none while somebody waits."""
         return 0 if len(self._line) else self._free
 
+    @property
+    def is_idle(self) -> bool:
+        """Nobody has a place or waits for one."""
+        return self._free == self._total and not len(self._line)
+
     async def take(self, tenant: TenantId, *, cost: int = 1) -> None:
         """Wait for a place; whoever has it calls `give_back`. A costly one delays the tenant's next."""
         turn = anyio.Event()

@@ -36,8 +36,8 @@ def admission(store: Store, limits: CallerLimits, *, lines: CallLines | None = N
     return CallAdmission(mine, lines or CallLines(256), Counts(mine, time.time), time.time)
 
 
-def asked(name: str, tokens: int = 10) -> CallAsked:
-    return CallAsked(call_id=CallId(name), provider="p", key_line=(), tokens=tokens)
+def asked(name: str, tokens: int = 10, *, provider: str = "p") -> CallAsked:
+    return CallAsked(call_id=CallId(name), provider=provider, key_line=(), tokens=tokens)
 
 
 async def test_no_more_calls_are_in_flight_than_the_tenant_may_have(tmp_path: Path) -> None:
@@ -166,3 +166,24 @@ async def test_a_batch_that_breaks_off_leaves_nobody_inside(tmp_path: Path) -> N
             await calls.admit_now([asked(f"b{index}") for index in range(4)])
         assert scope.cancelled_caught
         assert await calls.admit_now([asked(f"c{index}") for index in range(4)]) == 4
+
+
+async def test_providers_that_nobody_calls_are_forgotten(tmp_path: Path) -> None:
+    """However many providers were called, and whether a call was made, refused or given up, no line is kept for it."""
+    async with store_in(tmp_path) as store:
+        lines = CallLines(1)
+        calls = admission(store, CallerLimits(tokens_per_minute=100), lines=lines)
+        for index in range(3):
+            call = asked(f"made-{index}", provider=f"scripted/sub?latency_ms={index}")
+            assert await calls.admit_now([call]) == 1
+            await calls.dismiss(call.call_id, used_tokens=0)
+        with pytest.raises(RateLimited):
+            await calls.admit(asked("refused", 101, provider="of the refused"), until=time.time() + LONG_S)
+        await calls.admit(asked("inside", provider="in use"), until=time.time() + LONG_S)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: calls.admit(asked("given up", provider="in use"), until=time.time() + LONG_S))
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert lines.providers == {"in use"}
+        await calls.dismiss(CallId("inside"), used_tokens=0)
+        assert not lines.providers

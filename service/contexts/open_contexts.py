@@ -1,8 +1,8 @@
 """Open contexts: parts come one by one, each as large as it likes, until the whole is sealed into a context.
 
-Key (under the tenant's tag): `open_context:{id}`, a hash: `name`, `created_at`, `count`, and `part:{name}` with the
-part's place and facts; `open_contexts` the ids by when they end. Nothing can be asked about an open context, and one
-that nobody adds to is forgotten.
+Key (under the tenant's tag): `open_context:{id}`, a hash: `name`, `created_at`, `count`, `version` (how often a part
+was put) and `part:{name}` with the part's place and facts; `open_contexts` the ids by when they end. Nothing can be
+asked about an open context, and one that nobody adds to is forgotten.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from service.contexts.intake import check_name
-from service.contexts.redis_contexts import MOST_PARTS, Contexts
+from service.contexts.redis_contexts import MOST_PARTS, ContextOpen, Contexts
 from service.contexts.values import Context, Part
 from service.errors import BadRequest, Fault, NotFound, RlmServiceError
 from service.ids import ContextId, TenantId, new_id
@@ -24,9 +24,13 @@ OPEN_FOR_S = 24 * 3600
 """Since the last part came."""
 
 KeepParts = Callable[[Sequence[Part]], Awaitable[None]]
-"""Counts parts as kept; called before the context refers to them, and whatever it raises refuses them."""
+"""Counts parts as kept while the context is open; called before the context refers to them, and whatever it raises
+refuses them: `NotFound` when it is open no more."""
+MOST_TRIES = 10
+"""To seal what parts are put into at the same time."""
 
 _PUT_PART = load_script("service.contexts", "put_part.lua")
+_DELETE = load_script("service.contexts", "delete_open.lua", leaves_keys=True)
 _END_LAPSED = load_script("service.contexts", "end_lapsed.lua", leaves_keys=True)
 
 
@@ -53,6 +57,8 @@ class OpenContext:
     name: str
     created_at: float
     parts: tuple[TakenPart, ...]
+    version: int = 0
+    """Goes up with every part that is put."""
 
 
 _TAKEN = TypeAdapter(TakenPart)
@@ -75,15 +81,15 @@ class OpenContexts:
         check_name(name)
         context_id, now = ContextId(new_id("ctx")), time.time()
         await self._store.leave(
-            ("HSET", self._key(context_id), "name", name, "created_at", repr(now), "count", "0"),
-            ("EXPIRE", self._key(context_id), OPEN_FOR_S),
+            ("HSET", self.key_of(context_id), "name", name, "created_at", repr(now), "count", "0"),
+            ("EXPIRE", self.key_of(context_id), OPEN_FOR_S),
             ("ZADD", self._ends, repr(now + OPEN_FOR_S), context_id),
         )
         return OpenContext(context_id=context_id, name=name, created_at=now, parts=())
 
     async def get(self, context_id: ContextId) -> OpenContext:
         """Raises `NotFound` when there is none (any more), also when it is sealed."""
-        reply = await self._store.read("HGETALL", self._key(context_id))
+        reply = await self._store.read("HGETALL", self.key_of(context_id))
         assert isinstance(reply, list)
         if not reply:
             raise _absent(context_id)
@@ -103,6 +109,7 @@ class OpenContexts:
             name=fields["name"].decode(),
             created_at=float(fields["created_at"]),
             parts=tuple(taken for _, taken in sorted(placed, key=lambda pair: pair[0])),
+            version=int(fields.get("version", b"0")),
         )
 
     async def put_part(self, context_id: ContextId, name: str, source: AsyncIterator[bytes], keep: KeepParts) -> Part:
@@ -114,16 +121,19 @@ class OpenContexts:
             ContextSealed: it takes no parts any more.
             BadRequest: the part is not UTF-8 text, its name cannot be one, or there are `MOST_PARTS` already.
         """
-        if await self._store.read("EXISTS", self._key(context_id)) != 1:
+        if await self._store.read("EXISTS", self.key_of(context_id)) != 1:
             raise await self._not_open(context_id)
         part, preview = await self._contexts.take_part(name, source)
-        await keep([part])
+        try:
+            await keep([part])
+        except NotFound:
+            raise await self._not_open(context_id) from None
         kept = _TAKEN.dump_json(TakenPart(part=part, preview=preview))
         arguments: list[str | bytes | int] = [
             *(name, kept, MOST_PARTS, OPEN_FOR_S * 1000),
             *(context_id, repr(time.time() + OPEN_FOR_S)),
         ]
-        match await self._store.run(_PUT_PART, [self._key(context_id), self._ends], arguments, is_idempotent=True):
+        match await self._store.run(_PUT_PART, [self.key_of(context_id), self._ends], arguments, is_idempotent=True):
             case b"kept":
                 return part
             case b"full":
@@ -132,33 +142,36 @@ class OpenContexts:
                 raise await self._not_open(context_id)
 
     async def seal(self, context_id: ContextId, keep: KeepParts) -> Context:
-        """Make a context of it: a dict from part name to text. `keep` counts all of it first. Idempotent.
+        """Make a context of it: a dict from part name to text. `keep` counts all of it first. Idempotent. Every
+        part whose putting has returned is in it.
 
         Raises:
             NotFound: there is no such context.
             BadRequest: it has no parts, or all are empty.
+            ContextOpen: parts were put all the time; nothing was changed.
         """
-        try:
-            opened = await self.get(context_id)
-        except NotFound:
-            return await self._contexts.get(context_id)
+        for _ in range(MOST_TRIES):
+            try:
+                context = await self._seal(context_id, keep)
+            except NotFound:
+                return await self._contexts.get(context_id)  # sealed before, or meanwhile
+            if context is not None:
+                return context
+        raise ContextOpen(f"parts are still put into context {context_id}: seal it when all are there")
+
+    async def _seal(self, context_id: ContextId, keep: KeepParts) -> Context | None:
+        """None when a part came meanwhile."""
+        opened = await self.get(context_id)
         if not opened.parts:
             raise BadRequest(f"context {context_id} has no parts: put at least one")
         await keep([taken.part for taken in opened.parts])
-        context = await self._contexts.keep_parts(
-            context_id, opened.name, [(taken.part, taken.preview) for taken in opened.parts]
-        )
-        await self._store.write_many([("DEL", self._key(context_id)), ("ZREM", self._ends, context_id)])
-        return context
+        parts = [(taken.part, taken.preview) for taken in opened.parts]
+        return await self._contexts.seal(context_id, opened.name, parts, version=opened.version)
 
     async def delete(self, context_id: ContextId) -> None:
-        """Forget it; its blobs stay until nothing refers to them. Raises `NotFound`."""
-        was_there, *_ = await self._store.leave(
-            ("DEL", self._key(context_id)),
-            ("ZREM", self._ends, context_id),
-            ("SADD", self._contexts.lives.left_key, context_id),
-        )
-        if was_there != 1:
+        """Forget it; its blobs stay until nothing refers to them. Raises `NotFound`, also when it is sealed."""
+        keys = [self.key_of(context_id), self._ends, self._contexts.lives.left_key]
+        if await self._store.run(_DELETE, keys, [context_id], is_idempotent=True) != b"gone":
             raise _absent(context_id)
 
     async def end_lapsed(self, now: float, limit: int) -> int:
@@ -168,7 +181,7 @@ class OpenContexts:
         lapsed = 0
         for context_id in (ContextId(each.decode()) for each in reply if isinstance(each, bytes)):
             keys = [
-                self._key(context_id),
+                self.key_of(context_id),
                 self._ends,
                 self._keys("context", context_id),
                 self._keys("contexts", "left"),
@@ -183,12 +196,13 @@ class OpenContexts:
             return _absent(context_id)
         return ContextSealed(f"context {context_id} is sealed and takes no parts any more: open another one")
 
+    def key_of(self, context_id: ContextId) -> str:
+        """What is there for as long as it is open."""
+        return self._keys("open_context", context_id)
+
     @property
     def _ends(self) -> str:
         return self._keys("open_contexts")
-
-    def _key(self, context_id: ContextId) -> str:
-        return self._keys("open_context", context_id)
 
 
 def _absent(context_id: ContextId) -> NotFound:

@@ -14,6 +14,7 @@ else
   place = string.format('%d', redis.call('HINCRBY', KEYS[1], 'count', 1))
 end
 redis.call('HSET', KEYS[1], field, place .. ' ' .. ARGV[2])
+redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('ZADD', KEYS[2], ARGV[6], ARGV[5])
 return 'kept'

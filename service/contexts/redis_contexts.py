@@ -36,6 +36,7 @@ LARGEST_JSON_BYTES = 1 << 30
 """Of one JSON document, because it is parsed whole, here and in the sandbox. Text and JSON lines have no such bound."""
 MOST_PARTS = 10_000
 _CREATE = load_script("service.contexts", "create.lua", leaves_keys=True)
+_SEAL = load_script("service.contexts", "seal.lua", leaves_keys=True)
 _DELETE = load_script("service.contexts", "delete.lua", leaves_keys=True)
 _RECORD = TypeAdapter(Context)
 
@@ -183,23 +184,50 @@ class Contexts:
         part, facts = await self._intake.text(name, payload, may_be_empty=True)
         return part, facts.preview
 
-    async def keep_parts(self, context_id: ContextId, name: str, parts: Sequence[tuple[Part, str]]) -> Context:
-        """Keep parts that were taken one by one as a context of named texts under this id. Idempotent.
+    async def seal(
+        self, context_id: ContextId, name: str, parts: Sequence[tuple[Part, str]], *, version: int
+    ) -> Context | None:
+        """Keep the parts of an open context as one of named texts, in its place; None when that has another version by
+        now. Idempotent.
 
         Raises:
             BadRequest: all are empty.
+            ContextAbsent: it is gone.
         """
         preview: dict[str, str] = {}
         for part, text in parts[:PREVIEW_CHARS]:
             preview[part.name] = text
         facts = _dict_facts(preview, len(parts))
-        return await self._keep(name, "named_texts", [part for part, _ in parts], facts, context_id=context_id)
+        payloads = [part for part, _ in parts]
+        context = _context(context_id, name, "named_texts", payloads, facts=facts, life=Life.KEPT)
+        await self._require_payloads(context)
+        keys = [
+            *(self._keys("open_context", context_id), self._keys("open_contexts"), self.key_of(context_id)),
+            *(self._keys("contexts"), self._keys("contexts", "known")),
+        ]
+        arguments: list[str | bytes | int] = [
+            context_id,
+            await self._bodies.pack(_RECORD.dump_json(context)),
+            str(version),
+        ]
+        match await self._store.run(_SEAL, keys, arguments, is_idempotent=True):
+            case b"sealed":
+                return await self.get(context_id)
+            case b"changed":
+                return None
+            case _:
+                raise _absent(context_id)
 
     async def get(self, context_id: ContextId) -> Context:
         """Raises `ContextAbsent`, or `ContextOpen` while its parts are still coming."""
-        value = await self._store.read("GET", self._record(context_id))
+        value = await self._store.read("GET", self.key_of(context_id))
         if not isinstance(value, bytes):
-            if await self._store.read("EXISTS", self._keys("open_context", context_id)) == 1:
+            # In this order, because it may be sealed in between.
+            is_open, value = await self._store.read_many(
+                [("EXISTS", self._keys("open_context", context_id)), ("GET", self.key_of(context_id))]
+            )
+        if not isinstance(value, bytes):
+            if is_open == 1:
                 raise ContextOpen(f"context {context_id} is open: seal it when all its parts are there")
             raise _absent(context_id)
         return _RECORD.validate_json(await self._bodies.unpack(value))
@@ -210,7 +238,7 @@ class Contexts:
         ids = await self._store.read("ZRANGE", self._keys("contexts"), start, "-", "BYLEX", "REV", "LIMIT", 0, limit)
         assert isinstance(ids, list)
         values = await self._store.read_many(
-            [("GET", self._record(ContextId(each.decode()))) for each in ids if isinstance(each, bytes)]
+            [("GET", self.key_of(ContextId(each.decode()))) for each in ids if isinstance(each, bytes)]
         )
         # A record that is gone was deleted between the two reads.
         return [_RECORD.validate_json(await self._bodies.unpack(value)) for value in values if isinstance(value, bytes)]
@@ -257,6 +285,10 @@ class Contexts:
         digests += [part.list_image.sha256 for part in context.parts if part.list_image is not None]
         return {digest: self._blobs.path(digest) for digest in digests}
 
+    def key_of(self, context_id: ContextId) -> str:
+        """What is there for as long as the context is."""
+        return self._keys("context", context_id)
+
     async def mend_images(self, context: Context) -> None:
         """Write images of the context anew that are missing (a backup may leave them out). Called before its links are
         used.
@@ -274,17 +306,14 @@ class Contexts:
         facts: Facts,
         *,
         life: Life = Life.KEPT,
-        context_id: ContextId | None = None,
     ) -> Context:
-        """Under the id that was given out before, or under that of the same content, or a new one."""
-        context = _context(context_id or ContextId(new_id("ctx")), name, kind, parts, facts=facts, life=life)
-        return await self._keep_as(context, life, known_by=context_id or _fingerprint(context))
+        """Under the id of the same content, or a new one."""
+        context = _context(ContextId(new_id("ctx")), name, kind, parts, facts=facts, life=life)
+        return await self._keep_as(context, life, known_by=_fingerprint(context))
 
     async def _keep_as(self, context: Context, life: Life, *, known_by: str) -> Context:
         """What is kept under what it is known by: this one, or the one that was there before."""
-        if await self._blobs.touch(payloads_of(context.parts)):
-            # It took so long to store the others that this one was collected.
-            raise StoreFailed(f"{context.name}: a part of it is not stored any more; store it again")
+        await self._require_payloads(context)
         keys = self._places_of(context.context_id)
         arguments: list[str | bytes | int] = [
             context.context_id,
@@ -299,6 +328,11 @@ class Contexts:
         kept_id = ContextId(kept.decode())
         return context if kept_id == context.context_id else await self.get(kept_id)
 
+    async def _require_payloads(self, context: Context) -> None:
+        """It took so long to store the others that one may have been collected. Raises `StoreFailed`."""
+        if await self._blobs.touch(payloads_of(context.parts)):
+            raise StoreFailed(f"{context.name}: a part of it is not stored any more; store it again")
+
     async def _end(self, context: Context, *, unused_since: str) -> bool:
         keys = [*self._places_of(context.context_id), self.lives.left_key]
         known_by = [_fingerprint(context), context.context_id]  # the second when it was sealed
@@ -307,12 +341,9 @@ class Contexts:
 
     def _places_of(self, context_id: ContextId) -> tuple[str, ...]:
         return (
-            *(self._record(context_id), self._keys("contexts"), self._keys("contexts", "known")),
+            *(self.key_of(context_id), self._keys("contexts"), self._keys("contexts", "known")),
             self.lives.transient_key,
         )
-
-    def _record(self, context_id: ContextId) -> str:
-        return self._keys("context", context_id)
 
 
 def _context(

@@ -38,12 +38,12 @@ class Sessions:
             *("generation", record.generation),
             *("details", _DETAILS.dump_json(record.details)),
         ]
-        keys = [self._key(record.session_id), self._keys("sessions")]
+        keys = [self.key_of(record.session_id), self._keys("sessions")]
         await self._store.run(_CREATE, keys, [record.session_id, *fields], is_idempotent=True)
 
     async def get(self, session_id: SessionId) -> SessionRecord:
         """Raises `NotFound`."""
-        reply = await self._store.read("HGETALL", self._key(session_id))
+        reply = await self._store.read("HGETALL", self.key_of(session_id))
         assert isinstance(reply, list)
         if not reply:
             raise _absent(session_id)
@@ -78,7 +78,7 @@ class Sessions:
             NotFound
             StoreFailed: others changed them all the time; nothing was changed.
         """
-        key = self._key(session_id)
+        key = self.key_of(session_id)
         for _ in range(MOST_TRIES):
             found = await self._store.read("HGET", key, "details")
             before = found if isinstance(found, bytes) else b""
@@ -114,7 +114,9 @@ class Sessions:
 
     async def forget(self, session_id: SessionId) -> None:
         """Delete the record. Idempotent."""
-        await self._store.write_many([("UNLINK", self._key(session_id)), ("ZREM", self._keys("sessions"), session_id)])
+        await self._store.write_many(
+            [("UNLINK", self.key_of(session_id)), ("ZREM", self._keys("sessions"), session_id)]
+        )
 
     async def next_generation(self, session_id: SessionId, within: Fence = NO_FENCE) -> int:
         """Count another life of its sandbox, atomically, and return its number. Raises `NotFound`, `StaleEpoch`.
@@ -134,7 +136,7 @@ class Sessions:
             NotFound
         """
         arguments: list[Part] = [run_id, self._keys("run", "")]
-        reply = await self._store.run(_CLAIM, [self._key(session_id)], arguments, is_idempotent=True, fence=within)
+        reply = await self._store.run(_CLAIM, [self.key_of(session_id)], arguments, is_idempotent=True, fence=within)
         match reply:
             case [b"claimed", int(epoch)]:
                 return epoch
@@ -160,7 +162,7 @@ class Sessions:
 
     async def epoch_of(self, session_id: SessionId) -> int:
         """How often it was claimed or taken. Raises `NotFound`."""
-        reply = await self._store.read("HMGET", self._key(session_id), "created_at", "epoch")
+        reply = await self._store.read("HMGET", self.key_of(session_id), "created_at", "epoch")
         assert isinstance(reply, list)
         created_at, epoch = reply
         if created_at is None:
@@ -169,17 +171,17 @@ class Sessions:
 
     async def user_of(self, session_id: SessionId) -> RunId | None:
         """The run that claimed it last, on whatever replica; it may have finished. None before the first."""
-        reply = await self._store.read("HGET", self._key(session_id), "run")
+        reply = await self._store.read("HGET", self.key_of(session_id), "run")
         return RunId(reply.decode()) if isinstance(reply, bytes) else None
 
     def fence(self, session_id: SessionId, epoch: int) -> Fence:
         """What a write is given that is only to happen while this claim of the session stands."""
-        return Fence(((self._key(session_id), epoch),))
+        return Fence(((self.key_of(session_id), epoch),))
 
     async def _change(
         self, session_id: SessionId, command: str, field: str, value: str, within: Fence = NO_FENCE
     ) -> int:
-        keys, arguments = [self._key(session_id)], [command, field, value]
+        keys, arguments = [self.key_of(session_id)], [command, field, value]
         reply = await self._store.run(_CHANGE, keys, arguments, is_idempotent=False, fence=within)
         if reply == STALE:
             raise StaleEpoch(f"session {session_id} has been taken over by another replica; stop using it")
@@ -191,7 +193,8 @@ class Sessions:
     def _left(self) -> str:
         return self._keys("sessions", "left")
 
-    def _key(self, session_id: SessionId) -> str:
+    def key_of(self, session_id: SessionId) -> str:
+        """The record, a hash."""
         return self._keys("session", session_id)
 
 

@@ -6,6 +6,7 @@ more when it is deleted. Only what one tenant keeps is put together: that anothe
 
 from collections.abc import Mapping, Sequence
 
+from service.errors import NotFound
 from service.ids import TenantId
 from service.store.connection import Part, Store
 from service.store.keys import Keys
@@ -27,13 +28,17 @@ class Storage:
         self._store = store
         self._keys = Keys(tenant)
 
-    async def hold(self, referrer: str, blobs: Mapping[str, int], levels: Sequence[Level]) -> None:
-        """Count blobs (digest → bytes) as kept by `referrer`, or none. Idempotent; more may follow.
+    async def hold(
+        self, referrer: str, blobs: Mapping[str, int], levels: Sequence[Level], *, while_there: str | None = None
+    ) -> None:
+        """Count blobs (digest → bytes) as kept by `referrer`, or none. Idempotent; more may follow. With `while_there`,
+        the key of the record that keeps them, they are counted only while that stands, and is not closed.
 
         Called after the payload is kept and before its id is given out.
 
         Raises:
             QuotaExceeded: a level would keep more than it may; delete what was kept, or nothing refers to it.
+            NotFound: what `while_there` names is gone; nothing was counted.
         """
         assert len(blobs) <= MOST_BLOBS, "callers bound what one thing refers to"
         counters = [self._counter(level.kind, level.owner) for level in levels]
@@ -41,10 +46,12 @@ class Storage:
             "" if level.limits.storage_bytes is None else level.limits.storage_bytes for level in levels
         ]
         pairs: list[Part] = [part for digest, size in blobs.items() for part in (digest, size)]
-        keys = [self._referrer(referrer), *counters]
+        keys = [self._referrer(referrer), *counters, *([] if while_there is None else [while_there])]
         match await self._store.run(_HOLD, keys, [referrer, len(levels), *limits, *pairs], is_idempotent=True):
             case [b"held"]:
                 return
+            case [b"gone"]:
+                raise NotFound("what was to keep this has been deleted or closed meanwhile")
             case [b"refused", int(index), bytes(most), bytes(used), bytes(wanted)]:
                 level = levels[index - 1]
                 raise QuotaExceeded(

@@ -6,10 +6,16 @@
 --   of its digests with their sizes and of its levels, so that it can be dropped by its name alone. Sizes are only
 --   compared as numbers; what is written is the string that came in.
 --
--- KEYS: the referrer, then per level its counter
+-- KEYS: the referrer, per level its counter, and, where one is given, whose bytes these are: it has to be there still, and
+--       as a hash without `closed_at`. So nothing is counted behind the back of who ends it and gives the count back.
 -- ARGV: referrer's id, how many levels, then per level its limit ('' for none), then digests with their sizes in turn
--- Replies {'held'} | {'refused', index of the level from 1, limit, used, wanted}
+-- Replies {'held'} | {'gone'} | {'refused', index of the level from 1, limit, used, wanted}
 local levels = tonumber(ARGV[2])
+local owner = KEYS[2 + levels]
+if owner then
+  local kind = redis.call('TYPE', owner)['ok']
+  if kind == 'none' or (kind == 'hash' and redis.call('HEXISTS', owner, 'closed_at') == 1) then return { 'gone' } end
+end
 local fresh = {}
 for i = 3 + levels, #ARGV, 2 do
   if redis.call('HEXISTS', KEYS[1], 'b:' .. ARGV[i]) == 0 then fresh[#fresh + 1] = i end

@@ -1,16 +1,18 @@
 """What a tenant keeps is counted for exactly as long as it is there, whoever is killed in between."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
 from service.contexts.open_contexts import OPEN_FOR_S
-from service.contexts.values import Context, Life
+from service.contexts.redis_contexts import ContextOpen
+from service.contexts.values import Context, Life, Part
 from service.errors import NotFound
 from service.ids import ContextId
 from service.loop.values import ContextBinding, Limits
@@ -72,6 +74,15 @@ class Kept:
 
 async def _once(text: str) -> AsyncIterator[bytes]:
     yield text.encode()
+
+
+async def _opened(kept: Kept) -> ContextId:
+    """An open context with one part, counted."""
+    context_id = (await kept.rooms.open_contexts.open("parts")).context_id
+    await kept.holdings.count_context(context_id)
+    keep = partial(kept.holdings.keep_parts, context_id)
+    await kept.rooms.open_contexts.put_part(context_id, "a", _once("first"), keep)
+    return context_id
 
 
 def kept_of(on: Stage) -> Kept:
@@ -219,6 +230,77 @@ async def test_a_count_is_given_back_though_its_context_was_deleted_by_somebody_
         assert await expire(rooms, now=time.time(), kept_s=None) == 3
         assert await kept.counts() == (0, 1, 0)
         assert await expire(rooms, now=time.time(), kept_s=None) == 0
+
+
+async def test_what_is_deleted_while_it_is_sealed_is_gone(tmp_path: Path) -> None:
+    """Whoever deletes comes before the sealing, which then finds nothing, or behind it; nothing stays uncounted."""
+    async with keeping(tmp_path) as kept:
+        opened, rooms = await _opened(kept), kept.rooms.open_contexts
+
+        async def deleted_meanwhile(parts: Sequence[Part]) -> None:
+            await kept.holdings.keep_parts(opened, parts)
+            await rooms.delete(opened)
+            await kept.holdings.drop_context(opened)
+
+        with pytest.raises(NotFound):
+            await rooms.seal(opened, deleted_meanwhile)
+        assert not await kept.is_there(opened)
+        assert await kept.counts() == (0, 0, 0)
+        sealed = await _opened(kept)
+        await rooms.seal(sealed, partial(kept.holdings.keep_parts, sealed))
+        with pytest.raises(NotFound):  # by whoever saw it open
+            await rooms.delete(sealed)
+        assert await expire(kept.rooms, now=time.time(), kept_s=None) == 0
+        assert await kept.counts() == (1, 0, len("first"))
+
+
+async def test_a_part_that_was_put_is_in_what_is_sealed(tmp_path: Path) -> None:
+    """Though it came while it was sealed; where parts never cease to come, it stays open."""
+    async with keeping(tmp_path) as kept:
+        opened, rooms, came = await _opened(kept), kept.rooms.open_contexts, 0
+        keep = partial(kept.holdings.keep_parts, opened)
+
+        async def put_meanwhile(most: int, parts: Sequence[Part]) -> None:
+            nonlocal came
+            await keep(parts)
+            if came < most:
+                came += 1
+                await rooms.put_part(opened, f"late {came}", _once(f"late {came}"), keep)
+
+        with pytest.raises(ContextOpen, match="still put"):
+            await rooms.seal(opened, partial(put_meanwhile, 1000))
+        sealed = await rooms.seal(opened, partial(put_meanwhile, came + 1))
+        assert [part.name for part in sealed.parts] == ["a", *(f"late {each + 1}" for each in range(came))]
+
+
+async def test_nothing_is_counted_for_what_is_gone(tmp_path: Path) -> None:
+    """A part of an open context that is deleted while it comes, a context that is deleted before it is counted, a file
+    of a session that is closed meanwhile."""
+    async with keeping(tmp_path) as kept:
+        opened, rooms = await _opened(kept), kept.rooms
+
+        async def broken_off() -> AsyncIterator[bytes]:
+            yield b"held"
+            await rooms.open_contexts.delete(opened)
+            await kept.holdings.drop_context(opened)
+
+        with pytest.raises(NotFound):
+            await rooms.open_contexts.put_part(opened, "b", broken_off(), partial(kept.holdings.keep_parts, opened))
+        context = await rooms.contexts.put_text("message", _once("deleted"))
+        await rooms.contexts.delete(context.context_id)
+        await kept.holdings.drop_context(context.context_id)
+        await kept.holdings.keep_context(context, since=time.time())
+        session_id = await kept.on.service.runs.open_session()
+        await kept.holdings.count_session(session_id)
+        await kept.holdings.keep_in_session(session_id, await rooms.blobs.put(b"in time"))
+        assert await kept.counts() == (0, 1, len("in time"))
+        await rooms.session.records.close(session_id, time.time())
+        await kept.holdings.drop_session(session_id)
+        blob = await rooms.blobs.put(b"too late")
+        for keep in (kept.holdings.keep_in_session, kept.holdings.keep_read_out):
+            with pytest.raises(NotFound):
+                await keep(session_id, blob)
+        assert await kept.counts() == (0, 0, 0)
 
 
 async def test_an_answer_counts_until_its_run_is_forgotten(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 from service.contexts.mending import payloads_of
 from service.contexts.upload_values import Upload
 from service.contexts.values import Context, Part
+from service.errors import NotFound
 from service.ids import ContextId, RunId, SessionId
 from service.loop.events import RunSubmitted
 from service.loop.values import BlobRef
@@ -32,14 +33,18 @@ class Holdings:
         self._levels = levels
 
     async def keep_context(self, context: Context, *, since: float) -> Context:
-        """Count a stored context and return it. Idempotent: one that was counted stays so.
+        """Count a stored context and return it. Idempotent: one that was counted stays so. One that was deleted
+        meanwhile is not counted.
 
         Raises:
             QuotaExceeded: there are too many, or too many bytes; one that was made `since` is deleted again.
         """
         try:
             await self.count_context(context.context_id)
-            await self.keep_parts(context.context_id, context.parts)
+            key = self._rooms.contexts.key_of(context.context_id)
+            await self._keep_parts(context.context_id, context.parts, key)
+        except NotFound:
+            await self.drop_context(context.context_id)
         except QuotaExceeded:
             if context.created_at >= since:
                 await self._rooms.contexts.delete(context.context_id)
@@ -52,10 +57,18 @@ class Holdings:
         await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, lapses_at=None)
 
     async def keep_parts(self, context_id: ContextId, parts: Sequence[Part]) -> None:
-        """Count the bytes of parts, before the context refers to them. Idempotent. Raises `QuotaExceeded`."""
+        """Count the bytes of parts of an open context, before it refers to them. Idempotent.
+
+        Raises:
+            QuotaExceeded
+            NotFound: it is open no more.
+        """
+        await self._keep_parts(context_id, parts, self._rooms.open_contexts.key_of(context_id))
+
+    async def _keep_parts(self, context_id: ContextId, parts: Sequence[Part], key: str) -> None:
         blobs = iter(dict(payloads_of(parts)).items())
         while some := dict(islice(blobs, MOST_BLOBS)):
-            await self._storage.hold(context_id, some, self._levels)
+            await self._storage.hold(context_id, some, self._levels, while_there=key)
 
     async def keep_upload(self, upload: Upload) -> None:
         """Count all bytes that are to come, until it has become a context or has ended. Raises `QuotaExceeded`."""
@@ -79,14 +92,18 @@ class Holdings:
         await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
 
     async def keep_in_session(self, session_id: SessionId, blob: BlobRef) -> None:
-        """Count what is about to be put into a session. Raises `QuotaExceeded`."""
-        await self._storage.hold(session_id, {blob.sha256: blob.size_bytes}, self._levels)
+        """Count what is about to be put into a session. Raises `QuotaExceeded`, and `NotFound` when it is closed."""
+        await self._keep_of_session(session_id, session_id, blob)
 
     async def keep_read_out(self, session_id: SessionId, blob: BlobRef) -> None:
-        """Count what was read out of a session, instead of what was read out of it before. Raises `QuotaExceeded`."""
+        """Count what was read out of a session, instead of what was read out of it before. Raises as above."""
         referrer = _read_out_of(session_id)
         await self._storage.drop(referrer)
-        await self._storage.hold(referrer, {blob.sha256: blob.size_bytes}, self._levels)
+        await self._keep_of_session(session_id, referrer, blob)
+
+    async def _keep_of_session(self, session_id: SessionId, referrer: str, blob: BlobRef) -> None:
+        key = self._rooms.session.records.key_of(session_id)
+        await self._storage.hold(referrer, {blob.sha256: blob.size_bytes}, self._levels, while_there=key)
 
     async def drop_session(self, session_id: SessionId) -> None:
         """It was closed. Idempotent."""

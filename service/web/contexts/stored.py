@@ -6,6 +6,7 @@ from fastapi import Query
 from pydantic import Field
 
 from service.contexts.redis_contexts import ContextOpen
+from service.errors import NotFound
 from service.ids import ContextId
 from service.tenants.values import Scope
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
@@ -57,5 +58,8 @@ async def delete(context_id: ContextIdInPath, runs: RunsOfCaller, holdings: Hold
     try:
         await runs.rooms.contexts.delete(context_id)
     except ContextOpen:
-        await runs.rooms.open_contexts.delete(context_id)
+        try:
+            await runs.rooms.open_contexts.delete(context_id)
+        except NotFound:
+            await runs.rooms.contexts.delete(context_id)  # sealed meanwhile
     await holdings.drop_context(context_id)

@@ -25,6 +25,7 @@ from service.models.port import ModelAdapter, ModelCard
 from service.models.price_book import DEFAULT_OUTPUT_TOKENS, BookedModel, PriceBook
 from service.models.prices import Price
 from service.models.providers import (
+    LITELLM_PREFIX,
     NO_KEYS,
     Access,
     Providers,
@@ -38,7 +39,7 @@ from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.models.scripted.script import Script, ScriptUnknown, parse_script
 
 OPENAI_PREFIX = "openai/"
-_PREFIXES = {OPENAI_PREFIX: Api.OPENAI, "anthropic/": Api.ANTHROPIC, "litellm/": Api.LITELLM}
+_PREFIXES = {OPENAI_PREFIX: Api.OPENAI, "anthropic/": Api.ANTHROPIC, LITELLM_PREFIX: Api.LITELLM}
 LONGEST_NAME = 200
 DEFAULT_WINDOW_TOKENS = 8192
 """For a priced model whose window nobody has published: small, so that what is planned fits."""

@@ -13,12 +13,14 @@ from service.models.entries import Api, ModelEntry
 from service.models.litellm_bridge.adapter import LiteLLMAdapter
 from service.models.litellm_bridge.keys import key_variables, wants_key
 from service.models.litellm_bridge.process import LiteLLMProcess
+from service.models.litellm_bridge.provider_names import PROVIDER_NAMES
 from service.models.openai_compatible import OpenAICompatibleAdapter
 from service.models.port import ModelAdapter
 from service.models.tenant_clients import TenantClients
 
 OPENAI_HOST = "api.openai.com"
 ANTHROPIC_HOST = "api.anthropic.com"
+LITELLM_PREFIX = "litellm/"
 _LITELLM_PROVIDER = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 
@@ -174,6 +176,21 @@ def _default_key(access: Access, api: Api, litellm_provider: str) -> str | None:
 def is_litellm_provider(name: str) -> bool:
     """Whether this can be the name of a provider of LiteLLM's. Which there are, its process knows."""
     return _LITELLM_PROVIDER.fullmatch(name) is not None
+
+
+def has_keys(name: str, entries: Mapping[str, ModelEntry]) -> bool:
+    """Whether a key for the provider of this name may be used by some call: it is `openai`, `anthropic`, one of
+    LiteLLM's, or what the operator's own entries name behind `litellm/`."""
+    return name in {Api.OPENAI, Api.ANTHROPIC} or name in PROVIDER_NAMES or name in _litellm_providers(entries)
+
+
+def _litellm_providers(entries: Mapping[str, ModelEntry]) -> set[str]:
+    upstreams = {
+        (entry.upstream or model).removeprefix(LITELLM_PREFIX)
+        for model, entry in entries.items()
+        if entry.api is Api.LITELLM or (entry.api is None and model.startswith(LITELLM_PREFIX))
+    }
+    return {upstream.partition("/")[0] for upstream in upstreams}
 
 
 def base_url_of(access: Access, api: Api, own: ModelEntry | None) -> str | None:

@@ -59,13 +59,24 @@ _SEALED = TypeAdapter(_Sealed)
 class ProviderKeys:
     """The provider keys of one tenant."""
 
-    def __init__(self, store: Store, vault: KeyFile, log: AuditLog, tenant: TenantId, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: KeyFile,
+        log: AuditLog,
+        tenant: TenantId,
+        now: Callable[[], float],
+        *,
+        is_provider: Callable[[str], bool],
+    ) -> None:
+        """`is_provider` is asked by which names of providers a key is ever looked for."""
         self._store = store
         self._log = log
         self._cipher = AESGCM(vault.mac("provider-keys", b"AES-256-GCM"))
         self._tenant = tenant
         self._key = Keys(tenant)("provider_keys")
         self._now = now
+        self._is_provider = is_provider
         self._recent: Recent[None, Mapping[str, str]] = Recent(1, REMEMBERED_S, now)
 
     def __repr__(self) -> str:
@@ -84,6 +95,12 @@ class ProviderKeys:
             QuotaExceeded: there are keys for `MOST_PROVIDERS` providers already.
         """
         _check_provider(provider)
+        if not self._is_provider(provider):
+            raise BadRequest(
+                f"no call would ever use a key for {provider!r}: name openai, anthropic, or a provider of LiteLLM's "
+                "such as gemini",
+                data={"param": "provider"},
+            )
         key = key.strip()
         if not SHORTEST_KEY <= len(key) <= LONGEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
             raise BadRequest(

@@ -29,9 +29,13 @@ class Registry:
     api_keys: ApiKeys
     suspensions: Suspensions
     levels: CurrentLevels
+    is_provider: Callable[[str], bool]
+    """By which names of providers keys are looked for; `models` knows."""
 
     def provider_keys_of(self, tenant: TenantId) -> ProviderKeys:
-        return ProviderKeys(self.store, self.vault, self.logs.of(tenant), tenant, self.now)
+        return ProviderKeys(
+            self.store, self.vault, self.logs.of(tenant), tenant, self.now, is_provider=self.is_provider
+        )
 
     def rates_of(self, tenant: TenantId) -> Rates:
         return Rates(self.store, tenant, self.now)
@@ -43,7 +47,9 @@ class Registry:
         return Storage(self.store, tenant)
 
 
-def open_registry(store: Store, *, pepper: KeyFile, vault: KeyFile, now: Callable[[], float]) -> Registry:
+def open_registry(
+    store: Store, *, pepper: KeyFile, vault: KeyFile, now: Callable[[], float], is_provider: Callable[[str], bool]
+) -> Registry:
     """Nothing is read or written yet."""
     logs = AuditLogs(store, pepper, now)
     return Registry(
@@ -55,4 +61,5 @@ def open_registry(store: Store, *, pepper: KeyFile, vault: KeyFile, now: Callabl
         api_keys=ApiKeys(store, pepper, logs, now),
         suspensions=Suspensions(store, now),
         levels=CurrentLevels(store, now),
+        is_provider=is_provider,
     )

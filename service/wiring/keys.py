@@ -2,13 +2,16 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio.to_thread
 
+from service.configuration.file import read_configuration
 from service.errors import BadRequest
+from service.models.entries import ModelEntry
+from service.models.providers import has_keys
 from service.settings import Settings
 from service.store.connection import Store, open_store
 from service.tenants.api_keys import ApiKeys, IssuedKey
@@ -19,15 +22,19 @@ from service.wiring.data_directory import make_data_directory
 ADMIN_KEY_FILE = "admin-key"
 
 
-async def open_registry_of(settings: Settings, store: Store) -> Registry:
-    """Tenants, their keys and limits, in this store.
+async def open_registry_of(
+    settings: Settings, store: Store, entries: Callable[[], Mapping[str, ModelEntry]]
+) -> Registry:
+    """Tenants, their keys and limits, in this store. `entries` are asked for when a provider key is left.
 
     Raises:
         BadRequest: a secret that they are kept under cannot be read or made.
     """
     pepper = await _key_file(settings, settings.key_pepper_file, "pepper", "RLM_KEY_PEPPER_FILE")
     vault = await _key_file(settings, settings.vault_key_file, "vault-key", "RLM_VAULT_KEY_FILE")
-    return open_registry(store, pepper=pepper, vault=vault, now=time.time)
+    return open_registry(
+        store, pepper=pepper, vault=vault, now=time.time, is_provider=lambda name: has_keys(name, entries())
+    )
 
 
 async def _key_file(settings: Settings, given: Path | None, name: str, setting: str) -> KeyFile:
@@ -45,7 +52,7 @@ async def open_registry_alone(settings: Settings) -> AsyncIterator[Registry]:
     """
     make_data_directory(settings)
     async with open_store(data_directory=settings.data_directory, redis_url=settings.redis_url) as store:
-        registry = await open_registry_of(settings, store)
+        registry = await open_registry_of(settings, store, lambda: read_configuration(settings.config_file).models)
         await registry.tenants.ensure_default()
         yield registry
 

@@ -158,7 +158,7 @@ async def _open_shared(
     store = await stack.enter_async_context(
         open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
     )
-    registry = await open_registry_of(settings, store)
+    registry = await open_registry_of(settings, store, lambda: configuration.models)
     catalog = await stack.enter_async_context(open_catalog(settings, configuration))
     grants = Grants(time.time)
     gateway_socket = await stack.enter_async_context(serve_gateway(gateway_app(grants), settings.data_directory))

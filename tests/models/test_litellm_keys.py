@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from service.models.catalog import Catalog
+from service.models.entries import Api, ModelEntry
 from service.models.litellm_bridge.frames import ENVIRONMENT
 from service.models.litellm_bridge.keys import _WANT_KEYS, key_variables, wants_key
-from service.models.providers import Access, MissingApiKey
+from service.models.litellm_bridge.provider_names import PROVIDER_NAMES
+from service.models.providers import Access, MissingApiKey, has_keys, is_litellm_provider
 
 _ASK_LITELLM = """
 import json, sys
@@ -29,6 +31,27 @@ def test_litellm_reads_the_variables_that_are_listed() -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     for provider in _WANT_KEYS:
         assert set(told[provider]) <= set(key_variables(provider)), provider
+
+
+@pytest.mark.takes_long
+def test_litellm_has_the_providers_that_are_listed() -> None:
+    """The names by which tenants can leave keys are LiteLLM's own, as far as a model can be named by them."""
+    ask = "import json, sys; from litellm.types.utils import LlmProviders; "
+    tell = r"sys.stdout.write('\n' + json.dumps([each.value for each in LlmProviders]))"
+    environment = {"PATH": os.defpath, **ENVIRONMENT}
+    words = [sys.executable, "-c", ask + tell]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=100)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {each for each in told if is_litellm_provider(each)} == PROVIDER_NAMES
+
+
+def test_a_provider_of_an_entry_takes_keys() -> None:
+    """Beside LiteLLM's providers, those that the operator's own entries name."""
+    own = {"m": ModelEntry(api=Api.LITELLM, upstream="ours/m"), "litellm/theirs/m": ModelEntry()}
+    for name in ("openai", "anthropic", "gemini", "ours", "theirs"):
+        assert has_keys(name, own)
+    for name in ("opnai", "m", "litellm"):
+        assert not has_keys(name, own)
 
 
 def opened(**variables: str) -> Catalog:

@@ -58,7 +58,9 @@ class Filled:
 
 
 def registry_over(store: Store) -> Registry:
-    return open_registry(store, pepper=KeyFile(b"pepper"), vault=KeyFile(b"vault"), now=lambda: AT)
+    return open_registry(
+        store, pepper=KeyFile(b"pepper"), vault=KeyFile(b"vault"), now=lambda: AT, is_provider=lambda name: True
+    )
 
 
 async def notes() -> AsyncIterator[bytes]:

@@ -84,7 +84,9 @@ async def test_a_run_in_flight_leaves_nothing_behind(tmp_path: Path) -> None:
 def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
     """Everything that leaves something behind for a tenant that had nothing before."""
     store, blobs, tenant = stored.store, stored.blobs, stored.tenant
-    registry = open_registry(store, pepper=KeyFile(b"pepper"), vault=KeyFile(b"vault"), now=lambda: AT)
+    registry = open_registry(
+        store, pepper=KeyFile(b"pepper"), vault=KeyFile(b"vault"), now=lambda: AT, is_provider=lambda name: True
+    )
     contexts = Contexts(store, blobs, tenant)
     levels = (TenantLevel(kind="tenant", owner=tenant, limits=NO_LIMITS),)
 

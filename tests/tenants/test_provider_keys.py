@@ -21,7 +21,14 @@ BAIT = "sk-bait-0123456789"
 
 
 def keys_of(stored: Stored, tenant: TenantId, vault: KeyFile, clock: Clock) -> ProviderKeys:
-    return ProviderKeys(stored.store, vault, AuditLogs(stored.store, PEPPER, clock).of(tenant), tenant, clock)
+    return ProviderKeys(
+        stored.store,
+        vault,
+        AuditLogs(stored.store, PEPPER, clock).of(tenant),
+        tenant,
+        clock,
+        is_provider=lambda name: True,
+    )
 
 
 @pytest.fixture

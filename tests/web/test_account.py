@@ -168,6 +168,11 @@ async def test_a_provider_key_is_left_and_never_shown(it: Served) -> None:
         assert [each["provider"] for each in listed.json()["provider_keys"]] == ["openai"]
         assert key not in listed.text + left.text
         assert (await client.put("/v1/provider-keys/Open AI", json={"key": key})).status_code == 400
+        mistyped = await client.put("/v1/provider-keys/opnai", json={"key": key})
+        assert (mistyped.status_code, mistyped.json()["error"]["param"]) == (400, "provider")
+        assert "no call would ever use" in mistyped.json()["detail"]
+        for other in ("anthropic", "gemini"):
+            assert (await client.put(f"/v1/provider-keys/{other}", json={"key": key})).status_code == 200
         assert (await client.delete("/v1/provider-keys/openai")).status_code == 204
         assert (await client.delete("/v1/provider-keys/openai")).status_code == 404
 

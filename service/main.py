@@ -25,6 +25,7 @@ from service.web.request_places import RequestPlaces
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
 from service.wiring.keys import make_first_key
+from service.wiring.open_files import connections_that_fit
 from service.wiring.service import Service, open_service
 
 METRICS_CONNECTIONS = 32
@@ -51,6 +52,7 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
         StoreFailed: no store can be reached or started.
         SandboxRefused: cells cannot be isolated here, or not well enough for those who would be served.
     """
+    settings = replace(settings, most_connections=connections_that_fit(settings.most_connections))
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with (
             open_service(settings, serves=True) as service,

@@ -28,6 +28,7 @@ from service.models.providers import (
     LITELLM_PREFIX,
     NO_KEYS,
     Access,
+    Endpoint,
     Providers,
     base_url_of,
     check_keys,
@@ -37,25 +38,12 @@ from service.models.providers import (
 from service.models.scripted import adapter as scripted
 from service.models.scripted.script import PREFIX as SCRIPTED_PREFIX
 from service.models.scripted.script import Script, ScriptUnknown, parse_script
+from service.models.targets import OPENAI_PREFIX, Target, published_names, seller_of
 
-OPENAI_PREFIX = "openai/"
 _PREFIXES = {OPENAI_PREFIX: Api.OPENAI, "anthropic/": Api.ANTHROPIC, LITELLM_PREFIX: Api.LITELLM}
 LONGEST_NAME = 200
 DEFAULT_WINDOW_TOKENS = 8192
 """For a priced model whose window nobody has published: small, so that what is planned fits."""
-
-_MAP_PREFIXES = {
-    "openrouter.ai": "openrouter/",
-    "api.groq.com": "groq/",
-    "api.together.xyz": "together_ai/",
-    "api.deepseek.com": "deepseek/",
-    "api.mistral.ai": "mistral/",
-    "api.fireworks.ai": "fireworks_ai/",
-    "api.x.ai": "xai/",
-    "api.cerebras.ai": "cerebras/",
-    "api.deepinfra.com": "deepinfra/",
-}
-"""Under which prefix the published map lists a host's own prices for models that others serve too."""
 
 
 def is_name(text: str) -> bool:
@@ -95,6 +83,19 @@ class Route:
     """LiteLLM may want credentials for it that nobody has looked for."""
     fallbacks: tuple["Route", ...] = ()
     """What to ask instead, in this order, when this one is unavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedModel:
+    """What there is to say of a model, whether or not it can be called."""
+
+    name: str
+    upstream_model: str
+    card: ModelCard
+    price: Price
+    provider: str
+    """As `Route.provider`."""
+    fallbacks: tuple[str, ...]
 
 
 class Catalog:
@@ -159,6 +160,30 @@ class Catalog:
             route, fallbacks=tuple(self._route(each, self._own(each), tenants_keys) for each in own.fallbacks)
         )
 
+    def describe(self, name: str) -> DescribedModel:
+        """What `resolve` would lead to, and that costs; keys are not looked for.
+
+        Raises:
+            UnknownModel, UnpricedModel, PriceMapUnreadable: as `resolve`.
+        """
+        own = self._own(name)
+        if is_name(name) and name.startswith(SCRIPTED_PREFIX):
+            route = self._scripted_route(name)
+            upstream, card, price, provider = route.upstream_model, route.card, route.price, route.provider
+        else:
+            target, card, price = self._priced(name, own)
+            upstream = target.model
+            provider = Endpoint(
+                api=target.api,
+                base_url=base_url_of(self._access, target.api, own),
+                api_key=None,
+                litellm_provider=target.litellm_provider,
+            ).name
+        fallbacks = () if own is None else own.fallbacks
+        return DescribedModel(
+            name=name, upstream_model=upstream, card=card, price=price, provider=provider, fallbacks=fallbacks
+        )
+
     def _own(self, name: str) -> ModelEntry | None:
         """`m` and `openai/m` are one model; under any other prefix a name is only itself."""
         bare = name.removeprefix(OPENAI_PREFIX)
@@ -167,15 +192,9 @@ class Catalog:
         return self._book.listed(name, bare, f"{OPENAI_PREFIX}{bare}")
 
     def _route(self, name: str, own: ModelEntry | None, tenants_keys: Mapping[str, str]) -> Route:
-        if not is_name(name):
-            raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
-        if name.startswith(SCRIPTED_PREFIX):
+        if is_name(name) and name.startswith(SCRIPTED_PREFIX):
             return self._scripted_route(name)
-        target = self._target(name, own)
-        host = urlsplit(base_url_of(self._access, target.api, own) or "").hostname or ""
-        booked = self._book.find(*_published_names(target, host), own=own, sold_by=_seller(target))
-        if booked is None or booked.price is None:
-            raise UnpricedModel(self._how_to_price(name, booked))
+        target, card, price = self._priced(name, own)
         endpoint = endpoint_of(
             self._access, target.api, own, litellm_provider=target.litellm_provider, tenants_keys=tenants_keys
         )
@@ -183,13 +202,25 @@ class Catalog:
             name=name,
             adapter=self.providers.adapter(endpoint),
             upstream_model=target.model,
-            card=replace(_card(name, booked), direct_below_tokens=None if own is None else own.direct_below_tokens),
-            price=booked.price,
+            card=card,
+            price=price,
             provider=endpoint.name,
             may_want_credentials=endpoint.may_want_credentials,
         )
 
-    def _target(self, name: str, own: ModelEntry | None) -> "_Target":
+    def _priced(self, name: str, own: ModelEntry | None) -> tuple[Target, ModelCard, Price]:
+        """Where the name leads, and what is known of the model there."""
+        if not is_name(name):
+            raise UnknownModel(f"expected a model's name such as openai/gpt-5-mini, found {name[:LONGEST_NAME]!r}")
+        target = self._target(name, own)
+        host = urlsplit(base_url_of(self._access, target.api, own) or "").hostname or ""
+        booked = self._book.find(*published_names(target, host), own=own, sold_by=seller_of(target))
+        if booked is None or booked.price is None:
+            raise UnpricedModel(self._how_to_price(name, booked))
+        card = replace(_card(name, booked), direct_below_tokens=None if own is None else own.direct_below_tokens)
+        return target, card, booked.price
+
+    def _target(self, name: str, own: ModelEntry | None) -> Target:
         """Which protocol, and the model's name there."""
         prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
         if own is None and not prefix and "/" in name:
@@ -200,13 +231,13 @@ class Catalog:
         api = (None if own is None else own.api) or _PREFIXES.get(prefix, Api.OPENAI)
         model = (None if own is None else own.upstream) or name.removeprefix(prefix)
         if api is not Api.LITELLM:
-            return _Target(api=api, model=model)
+            return Target(api=api, model=model)
         provider, _, rest = model.partition("/")
         if not rest or not is_litellm_provider(provider):
             raise UnknownModel(
                 f"expected litellm/PROVIDER/MODEL, such as litellm/gemini/gemini-2.5-pro, found {name!r}"
             )
-        return _Target(api=api, model=rest, litellm_provider=provider)
+        return Target(api=api, model=rest, litellm_provider=provider)
 
     def _scripted_route(self, name: str) -> Route:
         try:
@@ -242,37 +273,6 @@ class Catalog:
         bare = name.rsplit("/", 1)[-1]
         near = get_close_matches(bare, known, n=3, cutoff=0.75)
         return f" Did you mean {', '.join(near)}?" if near and bare not in near else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    api: Api
-    model: str
-    """In the provider's own words."""
-    litellm_provider: str = ""
-
-
-def _published_names(target: _Target, host: str) -> tuple[str, ...]:
-    """Where the map may have it, most telling first: as this provider sells it, bare, with OpenAI's prefix."""
-    match target.api:
-        case Api.OPENAI:
-            host_prefix = _MAP_PREFIXES.get(host, "")
-            return (f"{host_prefix}{target.model}", target.model, f"{OPENAI_PREFIX}{target.model}")
-        case Api.ANTHROPIC:
-            return (target.model, f"anthropic/{target.model}")
-        case Api.LITELLM:
-            return (f"{target.litellm_provider}/{target.model}", target.model)
-
-
-def _seller(target: _Target) -> str | None:
-    """Whose prices count; for servers of OpenAI's protocol, anybody's under the names above."""
-    match target.api:
-        case Api.OPENAI:
-            return None
-        case Api.ANTHROPIC:
-            return "anthropic"
-        case Api.LITELLM:
-            return target.litellm_provider
 
 
 def _card(name: str, booked: BookedModel) -> ModelCard:

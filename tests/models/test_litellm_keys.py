@@ -54,6 +54,21 @@ def test_a_provider_of_an_entry_takes_keys() -> None:
         assert not has_keys(name, own)
 
 
+def test_a_model_is_described_without_a_key() -> None:
+    """What it is called and costs is known before there is a key for it, and is what its route says when there is."""
+    without = opened()
+    for name, variable in (("openai/gpt-4o-mini", None), ("litellm/gemini/gemini-2.5-pro", "GEMINI_API_KEY")):
+        described = without.describe(name)
+        with pytest.raises(MissingApiKey):
+            without.resolve(name)
+        if variable is not None:
+            route = opened(**{variable: "key-0123456789"}).resolve(name)
+            assert (described.card, described.price, described.provider, described.upstream_model) == (
+                *(route.card, route.price),
+                *(route.provider, route.upstream_model),
+            )
+
+
 def opened(**variables: str) -> Catalog:
     access = Access(
         openai_base_url="https://api.openai.com/v1",

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field
 
-from service.models.catalog import LONGEST_NAME, Route
+from service.models.catalog import LONGEST_NAME, DescribedModel
 from service.models.prices import Rates
 from service.tenants.values import Scope
 from service.web.callers import RunsOfCaller
@@ -88,24 +88,24 @@ async def show(
     ],
     runs: RunsOfCaller,
 ) -> ShownModelRoute:
-    """As it would be called with the operator's own keys."""
-    return _shown(runs.rooms.catalog.resolve(name))
+    """As it would be called; whether there is a key for its provider is not looked at."""
+    return _shown(runs.rooms.catalog.describe(name))
 
 
-def _shown(route: Route) -> ShownModelRoute:
+def _shown(model: DescribedModel) -> ShownModelRoute:
     return ShownModelRoute(
-        name=route.name,
-        provider=route.provider,
-        upstream_model=route.upstream_model,
-        window_tokens=route.card.window_tokens,
-        max_output_tokens=route.card.max_output_tokens,
-        may_reason=route.card.may_reason,
-        rates=ShownRates.model_validate(_figures(route.price)),
+        name=model.name,
+        provider=model.provider,
+        upstream_model=model.upstream_model,
+        window_tokens=model.card.window_tokens,
+        max_output_tokens=model.card.max_output_tokens,
+        may_reason=model.card.may_reason,
+        rates=ShownRates.model_validate(_figures(model.price)),
         tiers=[
             ShownTier.model_validate({"above_input_tokens": tier.above_input_tokens, **_figures(tier.rates)})
-            for tier in route.price.tiers
+            for tier in model.price.tiers
         ],
-        fallbacks=[fallback.name for fallback in route.fallbacks],
+        fallbacks=list(model.fallbacks),
     )
 
 

@@ -5,6 +5,7 @@ more when it is deleted. Only what one tenant keeps is put together: that anothe
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from service.errors import NotFound
 from service.ids import TenantId
@@ -19,6 +20,34 @@ MOST_BLOBS = 10_000
 
 _HOLD = load_script("service.tenants", "storage_hold.lua", leaves_keys=True)
 _DROP = load_script("service.tenants", "storage_drop.lua")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageLeft:
+    """How far a level has come with what it may keep."""
+
+    kind: str
+    limit_bytes: int
+    used_bytes: int
+
+    @property
+    def left_bytes(self) -> int:
+        return self.limit_bytes - self.used_bytes
+
+    def require(self, wanted_bytes: int) -> None:
+        """Raises `QuotaExceeded` where so many more do not fit."""
+        if wanted_bytes > self.left_bytes:
+            raise QuotaExceeded(
+                f"this {self.kind} may keep {self.limit_bytes} bytes and keeps {self.used_bytes}, and this is "
+                f"{wanted_bytes} more: delete contexts that are not needed",
+                data={
+                    "limit_name": "storage_bytes",
+                    "level": self.kind,
+                    "limit": self.limit_bytes,
+                    "count": self.used_bytes,
+                    "wanted": wanted_bytes,
+                },
+            )
 
 
 class Storage:
@@ -54,17 +83,7 @@ class Storage:
                 raise NotFound("what was to keep this has been deleted or closed meanwhile")
             case [b"refused", int(index), bytes(most), bytes(used), bytes(wanted)]:
                 level = levels[index - 1]
-                raise QuotaExceeded(
-                    f"this {level.kind} may keep {int(most)} bytes and keeps {int(used)}, and this is {int(wanted)} "
-                    "more: delete contexts that are not needed",
-                    data={
-                        "limit_name": "storage_bytes",
-                        "level": level.kind,
-                        "limit": int(most),
-                        "count": int(used),
-                        "wanted": int(wanted),
-                    },
-                )
+                StorageLeft(kind=level.kind, limit_bytes=int(most), used_bytes=int(used)).require(int(wanted))
             case reply:
                 raise AssertionError(f"storage_hold.lua replied {reply!r}")
 
@@ -77,6 +96,15 @@ class Storage:
         reply = await self._store.run(_DROP, keys, [referrer], is_idempotent=True)
         assert isinstance(reply, list)
         return [each.decode() for each in reply if isinstance(each, bytes)]
+
+    async def left(self, levels: Sequence[Level]) -> StorageLeft | None:
+        """Of the level that has least left; None when no level has a limit."""
+        found = [
+            StorageLeft(kind=level.kind, limit_bytes=most, used_bytes=await self.used_bytes(level))
+            for level in levels
+            if (most := level.limits.storage_bytes) is not None
+        ]
+        return min(found, key=lambda each: each.left_bytes, default=None)
 
     async def used_bytes(self, level: Level) -> int:
         reply = await self._store.read("GET", self._counter(level.kind, level.owner))

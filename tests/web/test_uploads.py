@@ -9,8 +9,12 @@ import httpx
 import pytest
 
 from service.contexts.uploads import MOST_OPEN_OF_KEY
+from service.tenants.errors import QuotaExceeded
+from service.tenants.storage import StorageLeft
 from service.tenants.values import CallerLimits
+from service.web.storage_bounds import within_storage
 from tests.web.serving import Served
+from tests.web.test_callers import exchange
 
 pytestmark = pytest.mark.anyio
 
@@ -214,6 +218,43 @@ async def test_what_does_not_fit_into_a_session_is_not_there(it: Served) -> None
         assert (await client.put(f"{session}/files/f", content=b"x" * 10)).status_code == 201
         assert (await client.get(f"{session}/files/f")).content == b"x" * 10
         assert (await client.delete(session)).status_code == 204
+
+
+async def test_what_is_announced_beyond_what_is_left_is_refused_before_it_comes(it: Served) -> None:
+    """A context, a part, a file, a variable: not a byte of the body is waited for."""
+    async with it.client_with(await it.secret(limits=CallerLimits(storage_bytes=100))) as client:
+        opened = (await client.post("/v1/contexts", json={"name": "p", "open": True})).headers["location"]
+        session = (await client.post("/v1/sessions", json={})).headers["location"]
+        secret = client.headers["authorization"]
+        for method, path in (
+            ("POST", "/v1/contexts"),
+            ("PUT", f"{opened}/parts/a"),
+            ("PUT", f"{session}/files/f"),
+            ("PUT", f"{session}/variables/v"),
+        ):
+            head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: {secret}\r\ncontent-type: text/plain\r\n"
+            with anyio.fail_after(60):
+                found = await anyio.to_thread.run_sync(
+                    exchange, it.address, head.encode() + b"content-length: 101\r\n\r\n"
+                )
+            assert found.startswith(b"HTTP/1.1 429 "), (path, found)
+            assert b'"limit_name":"storage_bytes"' in found.replace(b" ", b""), path
+
+
+async def test_what_goes_beyond_what_is_left_is_cut_off_there() -> None:
+    """Where nothing is announced, no more comes than fits and the piece that does not."""
+    taken: list[bytes] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            taken.append(b"x" * 40)
+            yield taken[-1]
+
+    left = StorageLeft(kind="tenant", limit_bytes=150, used_bytes=50)
+    with pytest.raises(QuotaExceeded):
+        async for _ in within_storage(pieces(), left):
+            pass
+    assert len(taken) == 3
 
 
 async def test_an_upload_is_counted_from_its_beginning(it: Served) -> None:

@@ -19,7 +19,7 @@ from service.loop.values import BlobRef
 from service.runs.rooms import RunsRooms
 from service.tenants.errors import QuotaExceeded
 from service.tenants.quotas import LEASE_S, Counted
-from service.tenants.storage import MOST_BLOBS
+from service.tenants.storage import MOST_BLOBS, StorageLeft
 from service.tenants.values import NO_LIMITS, Level
 
 
@@ -69,6 +69,10 @@ class Holdings:
         blobs = iter(dict(payloads_of(parts)).items())
         while some := dict(islice(blobs, MOST_BLOBS)):
             await self._storage.hold(context_id, some, self._levels, while_there=key)
+
+    async def left(self) -> StorageLeft | None:
+        """How much more may be kept, for who would refuse a payload before it comes; None when any does."""
+        return await self._storage.left(self._levels)
 
     async def keep_upload(self, upload: Upload) -> None:
         """Count all bytes that are to come, until it has become a context or has ended. Raises `QuotaExceeded`."""

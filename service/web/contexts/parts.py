@@ -16,6 +16,7 @@ from service.web.openapi.payloads import sent_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import ContextIdInPath
 from service.web.shapes import MAX_NAME_CHARS
+from service.web.storage_bounds import within_storage
 
 router = open_router(Scope.CONTEXTS, tag="contexts")
 
@@ -38,7 +39,8 @@ async def put_part(
     kept only when it arrived as it was sent."""
     refuse_form(request)
     refuse_document(request)
-    chunks = text_chunks(checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES)))
+    chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+    chunks = text_chunks(within_storage(chunks, await holdings.left(), announced=request))
     keep = partial(holdings.keep_parts, context_id)
     return shown_part(await runs.rooms.open_contexts.put_part(context_id, name, chunks, keep))
 

@@ -21,6 +21,7 @@ from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import bodies
 from service.web.shapes import MAX_NAME_CHARS
+from service.web.storage_bounds import within_storage
 
 PIECE_BYTES = 1 << 20
 
@@ -62,7 +63,8 @@ async def store(
     else:
         refuse_form(request)
         refuse_document(request)
-        chunks = text_chunks(checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES)))
+        chunks = checked_chunks(request, body_chunks(request, limit_bytes=LARGEST_UPLOAD_BYTES))
+        chunks = text_chunks(within_storage(chunks, await holdings.left(), announced=request))
         since = time.time()
         context = await runs.rooms.contexts.put(name, kind, chunks)
         shown = shown_context(await holdings.keep_context(context, since=since))

@@ -10,12 +10,14 @@ from sandbox_image.protocol import MAX_PATH_BYTES
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks, refuse_form
 from service.web.byte_ranges import content_range, part_of
+from service.web.callers import HoldingsOfCaller
 from service.web.doors import open_router
 from service.web.openapi.payloads import answered_as, sent_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import Files, ShownFile, StoredFile
 from service.web.sessions.uses import SessionUsesOfCaller
+from service.web.storage_bounds import within_storage
 
 FilePath = Annotated[
     str, Path(max_length=MAX_PATH_BYTES, description="Below the working directory.", examples=["out/table.csv"])
@@ -81,10 +83,12 @@ async def put_file(
     path: FilePath,
     request: Request,
     uses: SessionUsesOfCaller,
+    holdings: HoldingsOfCaller,
 ) -> StoredFile:
     """In place of what bears its name. A rebuilt session has it again."""
     refuse_form(request)
-    stored = await uses.contents.put_file(session_id, path, body_chunks(request, limit_bytes=None))
+    chunks = within_storage(body_chunks(request, limit_bytes=None), await holdings.left(), announced=request)
+    stored = await uses.contents.put_file(session_id, path, chunks)
     return StoredFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256)
 
 

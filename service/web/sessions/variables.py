@@ -8,13 +8,14 @@ from service.runs.session_use.contents import MAX_VALUE_BYTES
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks, refuse_form
 from service.web.byte_ranges import KeptFile
-from service.web.callers import RunsOfCaller
+from service.web.callers import HoldingsOfCaller, RunsOfCaller
 from service.web.doors import open_router
 from service.web.openapi.payloads import answered_as, sent_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import ShownVariable, ValueForm, Variables
 from service.web.sessions.uses import SessionUsesOfCaller
+from service.web.storage_bounds import within_storage
 
 MEDIA_OF: dict[ValueForm, str] = {"text": "text/plain; charset=utf-8", "json": "application/json"}
 VariableName = Annotated[str, Path(max_length=200, examples=["answer"])]
@@ -67,10 +68,12 @@ async def write_variable(
     name: VariableName,
     request: Request,
     uses: SessionUsesOfCaller,
+    holdings: HoldingsOfCaller,
 ) -> None:
     """With `content-type: application/json` the body's value, else its text (UTF-8). A rebuilt session has it again."""
     refuse_form(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     form: ValueForm = "json" if kind == "application/json" else "text"
     chunks = body_chunks(request, limit_bytes=MAX_VALUE_BYTES)
+    chunks = within_storage(chunks, await holdings.left(), announced=request)
     await uses.contents.write_variable(session_id, name, chunks, as_=form)

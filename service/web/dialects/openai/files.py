@@ -23,6 +23,7 @@ from service.web.openapi.payloads import answered_as
 from service.web.openapi.refusals import refused_with
 from service.web.paths import described
 from service.web.shapes import MAX_CURSOR_CHARS, Shown, example
+from service.web.storage_bounds import within_storage
 
 router = open_router(Scope.CONTEXTS, tag="OpenAI dialect")
 
@@ -125,7 +126,8 @@ async def store_file(request: Request, runs: RunsOfCaller, holdings: HoldingsOfC
         if part.name == "file" and stored is None:
             name = (PurePath(part.filename or DEFAULT_NAME).name or DEFAULT_NAME)[-LONGEST_NAME:]
             since = time.time()
-            stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), text_chunks(part.content))
+            content = within_storage(part.content, await holdings.left())
+            stored = await runs.rooms.contexts.put(name, kind_of(PurePath(name)), text_chunks(content))
             await holdings.keep_context(stored, since=since)
         elif part.name == "purpose":
             await part.text(PURPOSE_BYTES)

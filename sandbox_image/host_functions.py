@@ -163,7 +163,7 @@ class HostFunctions:
         _check_model(model)
         if schema is not None and not isinstance(schema, dict):
             raise TypeError(f"schema must be a JSON schema (a dict) or None, found {type(schema).__name__}")
-        texts = [_as_prompt(prompt) for prompt in prompts]
+        texts = _as_prompts(prompts)
         return [
             self._send(function, {"prompts": texts[start:end], "model": model, "schema": schema})
             for start, end in _portions([len(text) for text in texts])
@@ -171,7 +171,7 @@ class HostFunctions:
 
     def _rlm(self, function: HostFunction, prompts: list[Any], model: Any, contexts: Any) -> "list[Portion]":
         _check_model(model)
-        texts = [_as_prompt(prompt) for prompt in prompts]
+        texts = _as_prompts(prompts)
         sizes = [len(text) for text in texts]
         if contexts is not None:
             contexts = _as_list(contexts)
@@ -211,10 +211,10 @@ Portion = tuple["Future[list[Item]]", int]
 
 
 def _portions(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Cut a batch where one request would be above the caps; a character may take six bytes at worst, mostly one."""
+    """Cut a batch where one request would be too long; a character may take six bytes at worst, mostly one."""
     start, size = 0, 0
     for index, item in enumerate(sizes):
-        if index > start and (index - start >= MAX_BATCH_ITEMS or size + item > _MAX_ARGUMENT_BYTES // 4):
+        if index > start and size + item > _MAX_ARGUMENT_BYTES // 4:
             yield start, index
             start, size = index, 0
         size += item
@@ -243,6 +243,13 @@ def _as_list(values: Any) -> list[Any]:
     if isinstance(values, str):
         raise TypeError("expected a list, found one str: use the function without _batched, or pass [text]")
     return list(values)
+
+
+def _as_prompts(prompts: list[Any]) -> list[str]:
+    count = len(prompts)
+    if count > MAX_BATCH_ITEMS:
+        raise ValueError(f"a batch may have at most {MAX_BATCH_ITEMS} prompts, found {count}: make several batches")
+    return [_as_prompt(prompt) for prompt in prompts]
 
 
 def _as_prompt(prompt: Any) -> str:

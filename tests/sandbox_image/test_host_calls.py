@@ -117,12 +117,23 @@ def test_more_calls_than_are_held_wait_in_the_kernel(host: Host, gateway: Gatewa
 
 
 def test_a_batch_beyond_one_request_is_cut(host: Host, gateway: GatewayServer) -> None:
-    """Batches of any number and size return whole and in order; a single prompt above the cap fails alone."""
-    host.run("r = llm_query_batched([f'p{i}' for i in range(10_001)])")
-    assert host.evaluate("[len(r), r[0], r[-1], all(x.ok for x in r)]") == [10_001, "P0", "P10000", True]
-    assert sorted(len(request["arguments"]["prompts"]) for request in gateway.requests) == [1, 10_000]
+    """Batches of any size return whole and in order; a single prompt above the cap fails alone."""
+    host.run("r = llm_query_batched([c * (6 << 20) for c in 'abc'])")
+    assert host.evaluate("[(len(x), x[0], x.ok) for x in r]") == [[6 << 20, c, True] for c in "ABC"]
+    assert sorted(len(request["arguments"]["prompts"]) for request in gateway.requests) == [1, 2]
     host.run("r = llm_query_batched(['a', 'x' * (65 << 20), 'b'])")
     assert host.evaluate("[r[0], r[1].ok, r[1][:19], r[2]]") == ["A", False, "Error: the call has", "B"]
+
+
+@pytest.mark.parametrize("function", ["llm_query_batched", "rlm_query_batched"])
+def test_a_batch_of_too_many_prompts_is_refused(host: Host, gateway: GatewayServer, function: str) -> None:
+    """One more than there may be raises with what to do instead, and nothing is asked for; as many as may be return."""
+    reply = host.run(f"r = {function}(['x'] * 10_001)")
+    assert reply["status"] == "raised"
+    assert "at most 10000 prompts, found 10001: make several batches" in str(reply)
+    assert gateway.requests == []
+    host.run(f"r = {function}([f'p{{i}}' for i in range(10_000)])")
+    assert host.evaluate("[len(r), r[0], r[-1], all(x.ok for x in r)]") == [10_000, "P0", "P9999", True]
 
 
 def test_waiting_for_a_model_is_not_active_time(host: Host) -> None:

@@ -108,12 +108,13 @@ def _own_addresses() -> list[str]:
     with suppress(OSError):
         for line in Path("/proc/net/if_inet6").read_text().splitlines():
             found.add(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
-    with suppress(OSError):  # each local address stands above the line that calls it one
-        above = ""
+    with suppress(OSError):  # an address stands above the lines that call it local, one for each device that has it
+        address = ""
         for line in Path("/proc/net/fib_trie").read_text().splitlines():
-            if "/32 host LOCAL" in line:
-                found.add(above.rsplit(maxsplit=1)[-1])
-            above = line
+            if "|--" in line:
+                address = line.rsplit(maxsplit=1)[-1]
+            elif "/32 host LOCAL" in line:
+                found.add(address)
     return sorted(found)
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -160,6 +160,11 @@ class Engine:
         """End it and take it away, and wait until that is done; no error if it is gone."""
 
         def remove(client: docker.APIClient) -> None:
+            if client.inspect_container(container_id)["State"]["Paused"]:
+                # Killed while it is paused, gVisor's process can stay as a zombie of its paused parent: the engine then
+                # waits ten seconds and gives up.
+                with suppress(docker.errors.APIError):
+                    client.unpause(container_id)
             try:
                 client.remove_container(container_id, force=True, v=True)
             except docker.errors.APIError as exc:

@@ -160,7 +160,7 @@ class Engine:
         """End it and take it away, and wait until that is done; no error if it is gone."""
 
         def remove(client: docker.APIClient) -> None:
-            if client.inspect_container(container_id)["State"]["Paused"]:
+            if client.inspect_container(container_id)["State"].get("Paused"):
                 # Killed while it is paused, gVisor's process can stay as a zombie of its paused parent: the engine then
                 # waits ten seconds and gives up.
                 with suppress(docker.errors.APIError):

@@ -21,7 +21,9 @@ class Artifacts(Files):
     session_id: str
 
 
-@router.get("/v1/runs/{run_id}/artifacts", summary="List the files of a run's session", responses=refused_with(409))
+@router.get(
+    "/v1/runs/{run_id}/artifacts", summary="List the files of a run's session", responses=refused_with(400, 409)
+)
 async def artifacts(run_id: RunIdInPath, runs: RunsOfCaller, uses: SessionUsesOfCaller) -> Artifacts:
     """They are read under the session. A run whose session ended with it leaves none: submit to one of your own."""
     (first, *_) = await runs.rooms.journal.read(run_id, limit=1)

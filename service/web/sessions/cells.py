@@ -39,7 +39,7 @@ _EXAMPLE = 'event: stdout\ndata: {"text":"42\\n","missed_bytes":0}\n\n'
     response_model=ShownCell,
     responses={
         200: streamed_too(_EXAMPLE, "The result, or what is printed as it comes and then the result."),
-        **refused_with(402, 409),
+        **refused_with(400, 402, 409),
     },
 )
 async def run_cell(
@@ -81,7 +81,7 @@ async def run_cell(
     "/v1/sessions/{session_id}/interrupt",
     status_code=202,
     summary="Interrupt the direct cell that runs",
-    responses=refused_with(409),
+    responses=refused_with(400, 409),
 )
 async def interrupt(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """`KeyboardInterrupt` is raised in it; what ignores that is ended. Variables stay. No effect where none runs."""
@@ -89,7 +89,7 @@ async def interrupt(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> S
     return shown_session(await uses.desk.get(session_id))
 
 
-@router.post("/v1/sessions/{session_id}/restart", summary="Empty the namespace", responses=refused_with(409))
+@router.post("/v1/sessions/{session_id}/restart", summary="Empty the namespace", responses=refused_with(400, 409))
 async def restart(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> ShownSession:
     """Ends the direct cell that runs. Variables are gone for good; files stay."""
     await uses.cells.restart(session_id)

@@ -41,7 +41,7 @@ register_url_convertor("any_path", _AnyPath())
 router = open_router(Scope.SESSIONS, tag="sessions")
 
 
-@router.get("/v1/sessions/{session_id}/files", summary="List the files of a session", responses=refused_with(409))
+@router.get("/v1/sessions/{session_id}/files", summary="List the files of a session", responses=refused_with(400, 409))
 async def list_files(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Files:
     """Those of the working directory, with their sizes."""
     found = await uses.contents.files(session_id)
@@ -53,7 +53,7 @@ async def list_files(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> 
     "/v1/sessions/{session_id}/files/{path:any_path}",
     summary="Read a file",
     response_class=Response,
-    responses=answered_as("The file.", "application/octet-stream") | refused_with(409, 413),
+    responses=answered_as("The file.", "application/octet-stream") | refused_with(400, 409, 413),
 )
 async def read_file(
     session_id: SessionIdInPath, path: FilePath, request: Request, uses: SessionUsesOfCaller
@@ -74,7 +74,7 @@ async def read_file(
     "/v1/sessions/{session_id}/files/{path:any_path}",
     status_code=201,
     summary="Put a file",
-    responses=refused_with(409),
+    responses=refused_with(400, 409),
     openapi_extra=sent_as("application/octet-stream"),
 )
 async def put_file(
@@ -96,7 +96,7 @@ async def put_file(
     "/v1/sessions/{session_id}/files/{path:any_path}",
     status_code=204,
     summary="Delete a file",
-    responses=refused_with(409),
+    responses=refused_with(400, 409),
 )
 async def delete_file(session_id: SessionIdInPath, path: FilePath, uses: SessionUsesOfCaller) -> None:
     """Idempotent."""

@@ -24,7 +24,7 @@ router = open_router(Scope.SESSIONS, tag="sessions")
 
 
 @router.get(
-    "/v1/sessions/{session_id}/variables", summary="List the variables of a session", responses=refused_with(409)
+    "/v1/sessions/{session_id}/variables", summary="List the variables of a session", responses=refused_with(400, 409)
 )
 async def list_variables(session_id: SessionIdInPath, uses: SessionUsesOfCaller) -> Variables:
     """Their names, types and sizes."""
@@ -37,7 +37,7 @@ async def list_variables(session_id: SessionIdInPath, uses: SessionUsesOfCaller)
     summary="Read a variable",
     response_class=Response,
     responses=answered_as("The value: `str()` of it, or JSON.", "text/plain", "application/json")
-    | refused_with(409, 413),
+    | refused_with(400, 409, 413),
 )
 async def read_variable(
     *,
@@ -59,7 +59,7 @@ async def read_variable(
     "/v1/sessions/{session_id}/variables/{name}",
     status_code=204,
     summary="Write a variable",
-    responses=refused_with(409),
+    responses=refused_with(400, 409),
     openapi_extra=sent_as("application/json", "text/plain"),
 )
 async def write_variable(

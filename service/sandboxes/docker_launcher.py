@@ -6,7 +6,6 @@ the process with the Docker socket, and it ends, with all its sandboxes, when th
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -41,6 +40,7 @@ from service.sandboxes.launcher.protocol import (
 )
 from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
+from service.sandboxes.stream import UnixStream, connect
 
 CONNECT_DEADLINE_S = 5.0
 REPLY_DEADLINE_S = 150.0
@@ -67,7 +67,7 @@ class LauncherGone(Exception):
 class Lease:
     """A sandbox that runs as long as this is held."""
 
-    def __init__(self, launcher: "Launcher", sandbox_id: str, stream: anyio.abc.SocketStream, pid: int) -> None:
+    def __init__(self, launcher: "Launcher", sandbox_id: str, stream: UnixStream, pid: int) -> None:
         self._launcher = launcher
         self._sandbox_id = sandbox_id
         self._stream = stream
@@ -79,11 +79,7 @@ class Lease:
         """Whether the launcher has said so already; never waits."""
         if self._closed.is_set():
             return True
-        raw: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
-        try:
-            return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:  # nothing there
-            return False
+        return self._stream.holds_bytes()
 
     async def ended(self) -> int | None:
         """The exit status, once it has ended; None when the launcher went away and did not come back, and so the
@@ -97,19 +93,19 @@ class Lease:
                 pass
             if self._closed.is_set():
                 return None
-            await anyio.aclose_forcefully(self._stream)
+            self._stream.close()
             stream = await self._launcher.attached(self._sandbox_id)
             if stream is None:
                 return None
             if self._closed.is_set():  # while it was asked for
-                await anyio.aclose_forcefully(stream)
+                stream.close()
                 return None
             self._stream = stream
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go: the launcher ends the sandbox, if it still runs."""
         self._closed.set()
-        await anyio.aclose_forcefully(self._stream)
+        self._stream.close()
 
 
 class Launcher:
@@ -143,7 +139,7 @@ class Launcher:
             raise _failure(reply)
         except BaseException as exc:
             with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(stream)
+                stream.close()
                 if not isinstance(exc, (SandboxRefused, SandboxStartFailed)):
                     await self.kill(request.sandbox_id)  # it may be starting
             if isinstance(exc, WireBroken):
@@ -175,7 +171,7 @@ class Launcher:
     async def stats(self, sandbox_id: str) -> StatsReply:
         return await self._asked(StatsRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), StatsReply)
 
-    async def attached(self, sandbox_id: str) -> anyio.abc.SocketStream | None:
+    async def attached(self, sandbox_id: str) -> UnixStream | None:
         """The lease of a sandbox that runs already; None when that cannot be had in time."""
         with anyio.move_on_after(RETURN_DEADLINE_S):
             while True:
@@ -191,9 +187,9 @@ class Launcher:
                 except WireBroken:
                     reply = None
                 except BaseException:
-                    await anyio.aclose_forcefully(stream)
+                    stream.close()
                     raise
-                await anyio.aclose_forcefully(stream)
+                stream.close()
                 if isinstance(reply, RefusedReply) and reply.why == "unusable":
                     return None
                 await anyio.sleep(_RETURN_PAUSE_S)
@@ -212,7 +208,7 @@ class Launcher:
             return reply
         raise _failure(reply)
 
-    async def _returned(self) -> anyio.abc.SocketStream:
+    async def _returned(self) -> UnixStream:
         if self._has_answered:
             with anyio.move_on_after(RETURN_DEADLINE_S):
                 while True:
@@ -222,10 +218,10 @@ class Launcher:
                         await anyio.sleep(_RETURN_PAUSE_S)
         return await self._connected()
 
-    async def _connected(self) -> anyio.abc.SocketStream:
+    async def _connected(self) -> UnixStream:
         try:
             with anyio.fail_after(CONNECT_DEADLINE_S), short_path(self._socket.parent, self._socket.name) as path:
-                stream = await anyio.connect_unix(path)
+                stream = await connect(path)
         except (OSError, TimeoutError) as exc:
             raise LauncherGone(
                 f"no launcher answers at {self._socket} ({type(exc).__name__}): start one with "
@@ -238,7 +234,7 @@ class Launcher:
         return f"<Launcher at {self._socket}>"
 
 
-async def _exchange(stream: anyio.abc.SocketStream, request: BaseModel) -> BaseModel:
+async def _exchange(stream: UnixStream, request: BaseModel) -> BaseModel:
     """Raises `WireBroken`."""
     await send_message(stream, request, CONNECT_DEADLINE_S)
     line = await receive_line(stream, REPLY_DEADLINE_S)

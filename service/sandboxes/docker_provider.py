@@ -70,7 +70,7 @@ class ContainerProcess:
         with anyio.CancelScope(shield=True):
             if self._how is None:
                 await self._launcher.kill(self._sandbox_id)
-            await self._lease.close()
+            self._lease.close()
 
     async def wait(self) -> str:
         """See `port.Process.wait`."""

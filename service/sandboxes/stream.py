@@ -15,10 +15,14 @@ import contextlib
 import select
 import socket
 import struct
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.lowlevel
 
+_FULL_QUEUE_PAUSE_S = 0.01
 _PEER = struct.Struct("iII")
 """pid, uid, gid: `struct ucred` of unix(7)."""
 
@@ -29,11 +33,15 @@ class UnixStream:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
+        self._in_use = 0
+        """How many tasks receive or send just now."""
+        self._is_closing = False
 
-    def peer_uid(self) -> int:
-        """Who connected, as the operating system knows it, in our user namespace. Raises `OSError`."""
-        _, uid, _ = _PEER.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        return int(uid)
+    def peer(self) -> tuple[int, int]:
+        """The pid and the uid of whoever connected, as the operating system knows them, in our namespaces. Raises
+        `OSError`."""
+        pid, uid, _ = _PEER.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        return int(pid), int(uid)
 
     async def receive(self, max_bytes: int = 1 << 16) -> bytes:
         """At least one byte. Raises `anyio.EndOfStream`, `anyio.BrokenResourceError`."""
@@ -41,7 +49,8 @@ class UnixStream:
         await anyio.lowlevel.checkpoint()
         self._check_open()
         try:
-            received = await asyncio.get_running_loop().sock_recv(self._socket, max_bytes)
+            with self._used():
+                received = await asyncio.get_running_loop().sock_recv(self._socket, max_bytes)
         except OSError as exc:
             raise anyio.BrokenResourceError from exc
         if not received:
@@ -52,30 +61,81 @@ class UnixStream:
         """All of it. Raises `anyio.BrokenResourceError`."""
         self._check_open()
         try:
-            await asyncio.get_running_loop().sock_sendall(self._socket, message)
+            with self._used():
+                await asyncio.get_running_loop().sock_sendall(self._socket, message)
         except OSError as exc:
             raise anyio.BrokenResourceError from exc
 
     def is_used_up(self) -> bool:
         """Whether there are bytes or the end on it while nothing was asked; either way nothing can be asked on it."""
-        if self._socket.fileno() < 0:
+        if self._is_closing:
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    def holds_bytes(self) -> bool:
+        """Whether something was sent that nobody received yet; an end without bytes is none."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:  # nothing there, or closed
+            return False
+
     def shut_down(self) -> None:
-        """Let a pending receive see the end: the socket must not be closed under it."""
+        """Let a pending receive see the end."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Idempotent. Not while another task receives or sends: `shut_down` first, and let that task close."""
-        self._socket.close()
+        """Idempotent. A task that receives or sends just now sees the end, and the socket is closed behind it: the
+        event loop must not be left waiting on a number that may soon be another file's."""
+        self._is_closing = True
+        if self._in_use:
+            self.shut_down()
+        else:
+            self._socket.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        self._in_use += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if self._is_closing and not self._in_use:
+                self._socket.close()
 
     def _check_open(self) -> None:
-        if self._socket.fileno() < 0:
+        if self._is_closing:
             raise anyio.ClosedResourceError
+
+
+async def connect(path: str) -> UnixStream:
+    """To a socket of this machine, waiting while its queue is full. Raises `OSError`.
+
+    Not `loop.sock_connect`: it takes a full queue's EAGAIN for a connection under way, and returns a socket that is
+    connected to nothing.
+    """
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connecting.setblocking(False)
+        while True:
+            try:
+                connecting.connect(path)
+                return UnixStream(connecting)
+            except BlockingIOError:
+                await anyio.sleep(_FULL_QUEUE_PAUSE_S)
+    except BaseException:
+        connecting.close()
+        raise
 
 
 async def accept(listening: socket.socket) -> UnixStream:

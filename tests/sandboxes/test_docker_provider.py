@@ -92,7 +92,7 @@ class DockerContract(SandboxContract, FilesContract):
         process = container_of(sandbox)
         with engine() as client:
             assert len(containers_of(client, data)) == 1
-            await process._lease.close()
+            process._lease.close()
             await process._launcher.kill(sandbox.sandbox_id)  # waits for whoever is at it
             assert containers_of(client, data) == []
         await pool.release(sandbox)

@@ -76,7 +76,7 @@ class Place:
         with owned_session(self.data) as other:
             lease = await self.owner.start(request(self.owner.owner_key, other))
             await self.owner.kill(other)
-            await lease.close()
+            lease.close()
         assert self.engine.sandboxes() == [self.sandbox_id]
         assert not self.lease.has_ended
 
@@ -122,7 +122,7 @@ async def placed(data: Path) -> AsyncIterator[Place]:
             await place.works()
             yield place
         finally:
-            await lease.close()
+            lease.close()
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +370,7 @@ async def test_a_replayed_start_starts_nothing(place: Place) -> None:
         assert (len(leases), len(refused), len(place.engine.created)) == (1, 10, before + 1)
         assert not leases[0].has_ended
         await place.owner.kill(sandbox_id)
-        await leases[0].close()
+        leases[0].close()
     with pytest.raises(SandboxStartFailed, match="session directory"):
         await place.owner.start(again)
     assert len(place.engine.created) == before + 1

@@ -14,7 +14,6 @@ from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 import pytest
 
@@ -33,8 +32,10 @@ from service.sandboxes.launcher.protocol import (
     StartedReply,
     StartRequest,
 )
+from service.sandboxes.launcher.server import open_socket
 from service.sandboxes.launcher.wire import receive_line, send_message
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
+from service.sandboxes.stream import UnixStream, accept
 from tests.machine import ROOT, SANDBOX_IMAGE
 from tests.sandboxes.docker_machine import launcher_process
 from tests.sandboxes.launcher_clients import ask, children, place_for_launcher, told_by_proc
@@ -197,12 +198,16 @@ class TestWithoutAnEngine:
         asked, ended = anyio.Event(), anyio.Event()
         lease: Lease | None = None
 
-        async def grant(stream: anyio.abc.SocketStream) -> None:
+        async def serve() -> None:
+            while True:
+                tasks.start_soon(grant, await accept(listening))
+
+        async def grant(stream: UnixStream) -> None:
             async with stream:
                 if b"attach" in await receive_line(stream, 5):
                     asked.set()
                     assert lease is not None
-                    await lease.close()
+                    lease.close()
                     await send_message(stream, StartedReply(pid=1), 5)
                     with contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
                         await stream.receive(1)
@@ -210,11 +215,8 @@ class TestWithoutAnEngine:
                 else:
                     await send_message(stream, StartedReply(pid=1), 5)
 
-        async with (
-            await anyio.create_unix_listener(path) as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(listener.serve, grant)
+        async with open_socket(path, os.geteuid()) as listening, anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
             lease = await Launcher(path).start(StartRequest(**GOOD))
             with anyio.fail_after(20):
                 assert await lease.ended() is None

@@ -184,7 +184,7 @@ class TestLeftBehind:
                         assert (await owner.stats(sandbox.sandbox_id)).processes >= 3
                         assert await printed(sandbox, "print(1 + 1)") == "2\n"
                         await pool.release(sandbox)
-                        await stream.aclose()
+                        stream.close()
 
     @pytest.mark.anyio
     async def test_sandboxes_outlive_their_launcher(self, data: Path) -> None:
@@ -210,7 +210,7 @@ class TestLeftBehind:
                 assert (await process.stats()).processes >= 3
                 assert sandbox.is_running
                 await pool.release(sandbox)
-                await stream.aclose()
+                stream.close()
             with engine() as client:
                 assert containers_of(client, data) == []
 

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from service.sandboxes.stream import UnixStream, accept
+from service.sandboxes.stream import UnixStream, accept, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +39,47 @@ async def test_cancelled_in_the_turn_in_which_bytes_arrive(pair: tuple[UnixStrea
     loop.set_exception_handler(None)
     assert complaints == []
     assert await stream.receive() == b"x"
+
+
+async def test_closed_under_a_pending_receive(pair: tuple[UnixStream, socket.socket]) -> None:
+    """A stream that is closed while a task receives on it shows that task the end, and only then gives up its
+    descriptor."""
+    stream, theirs = pair
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        stream.close()
+        assert stream._socket.fileno() >= 0
+    assert stream._socket.fileno() == -1
+    assert theirs.recv(1) == b""
+    with pytest.raises(anyio.ClosedResourceError):
+        await stream.receive()
+
+
+async def test_connecting_waits_for_room_in_the_queue(data: Path) -> None:
+    """Who connects to a socket whose queue is full is connected once there is room, not to nothing."""
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as waiting:
+        listening.bind(str(data / "full.sock"))
+        listening.listen(0)
+        first = waiting.enter_context(socket.socket(socket.AF_UNIX))
+        first.connect(str(data / "full.sock"))
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                async with await connect(str(data / "full.sock")) as stream:
+                    await stream.send(b"here")
+
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            listening.accept()[0].close()
+            accepted = await anyio.to_thread.run_sync(listening.accept)
+            waiting.callback(accepted[0].close)
+        assert accepted[0].recv(4) == b"here"
 
 
 async def test_a_shut_down_ends_a_pending_receive(pair: tuple[UnixStream, socket.socket]) -> None:

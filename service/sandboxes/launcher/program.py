@@ -131,13 +131,13 @@ async def run(options: Options) -> None:
     server = Server(containers, client_uid=options.client_uid)
     try:
         async with (
-            open_socket(options.socket, options.client_uid) as listener,
+            open_socket(options.socket, options.client_uid) as listening,
             engine.endings(containers.label) as endings,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(containers.follow, endings)
             tasks.start_soon(containers.keep_reconciling)
-            tasks.start_soon(server.serve, listener)
+            tasks.start_soon(server.serve, listening)
             tasks.start_soon(_end_on_signal, tasks.cancel_scope)
             if options.until_stdin_closes:
                 tasks.start_soon(_end_with_stdin, tasks.cancel_scope)

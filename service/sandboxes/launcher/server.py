@@ -7,7 +7,6 @@ Only one uid may speak: the socket is its, mode 0600, and the operating system's
 import os
 import resource
 import socket
-import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import assert_never
 
 import anyio
-import anyio.abc
 import structlog
 from pydantic import BaseModel, ValidationError
 
@@ -44,6 +42,7 @@ from service.sandboxes.launcher.protocol import (
 )
 from service.sandboxes.launcher.turns import Turns
 from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
+from service.sandboxes.stream import UnixStream, accept
 
 REQUEST_DEADLINE_S = 5.0
 REPLY_DEADLINE_S = 5.0
@@ -54,6 +53,7 @@ OTHER_FILES = 128
 MOST_OF_ONE_CLIENT = CALLS_AT_ONCE - 2
 """Requests of one process that are worked on at once. Processes that cannot be told apart (from another PID namespace
 they have no number) count as one."""
+BACKLOG = 128
 ACCEPT_PAUSE_S = 0.2
 """After a connection could not be accepted, for want of files mostly: until some are closed."""
 
@@ -70,25 +70,25 @@ class Server:
         self._connections = anyio.Semaphore(self._most)
         self._turns = Turns(MOST_OF_ONE_CLIENT)
 
-    async def serve(self, listener: anyio.abc.SocketListener) -> None:
+    async def serve(self, listening: socket.socket) -> None:
         """Until cancelled. Sandboxes live on then: whoever ends them decides that."""
         async with anyio.create_task_group() as connections:
             refused = False
             while True:
                 try:
-                    stream = await listener.accept()
-                except (OSError, anyio.BrokenResourceError) as exc:
+                    stream = await accept(listening)
+                except OSError as exc:
                     if not refused:
-                        _log.error("launcher_cannot_accept", reason=str(exc.__cause__ or exc))
+                        _log.error("launcher_cannot_accept", reason=str(exc))
                     refused = True
                     await anyio.sleep(ACCEPT_PAUSE_S)
                     continue
                 refused = False
                 connections.start_soon(self._answer, stream)
 
-    async def _answer(self, stream: anyio.abc.SocketStream) -> None:
+    async def _answer(self, stream: UnixStream) -> None:
         async with stream:
-            pid, uid = _peer(stream)
+            pid, uid = stream.peer()
             if uid != self._client_uid:
                 _log.warning("launcher_peer_refused", uid=uid, expected=self._client_uid)
                 return
@@ -104,7 +104,7 @@ class Server:
             finally:
                 self._connections.release()
 
-    async def _serve_one(self, stream: anyio.abc.SocketStream, client: int) -> None:
+    async def _serve_one(self, stream: UnixStream, client: int) -> None:
         line = await receive_line(stream, REQUEST_DEADLINE_S)
         async with self._turns.of(client):
             reply, held = await self._replied(line)
@@ -180,7 +180,7 @@ class Server:
             case _:
                 assert_never(request)
 
-    async def _lease(self, stream: anyio.abc.SocketStream, held: Held, reply: BaseModel) -> None:
+    async def _lease(self, stream: UnixStream, held: Held, reply: BaseModel) -> None:
         """The sandbox lives while the caller does. Cancelling this, the launcher's own end, leaves it running."""
         caller_left = False
 
@@ -212,23 +212,25 @@ class Server:
 
 
 @asynccontextmanager
-async def open_socket(path: Path, client_uid: int) -> AsyncIterator[anyio.abc.SocketListener]:
-    """The launcher's socket, open to one uid. A socket that a dead launcher left is replaced."""
+async def open_socket(path: Path, client_uid: int) -> AsyncIterator[socket.socket]:
+    """The launcher's socket, listening, open to one uid. A socket that a dead launcher left is replaced."""
     await anyio.Path(path).unlink(missing_ok=True)
-    before = os.umask(0o177)  # nobody else may connect in the moment before chown
-    try:
-        with short_path(path.parent, path.name) as short:
-            listener = await anyio.create_unix_listener(short, mode=0o600, backlog=128)
-    finally:
-        os.umask(before)
-    try:
-        if client_uid != os.geteuid():
-            os.chown(path, client_uid, -1)
-        async with listener:
-            yield listener
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.Path(path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.setblocking(False)
+        before = os.umask(0o177)  # nobody else may connect in the moment before chown
+        try:
+            with short_path(path.parent, path.name) as short:
+                listening.bind(short)
+        finally:
+            os.umask(before)
+        try:
+            if client_uid != os.geteuid():
+                os.chown(path, client_uid, -1)
+            listening.listen(BACKLOG)
+            yield listening
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.Path(path).unlink(missing_ok=True)
 
 
 def most_connections(open_files: int) -> int:
@@ -245,13 +247,6 @@ def raise_open_file_limit() -> None:
 def _open_file_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
-def _peer(stream: anyio.abc.SocketStream) -> tuple[int, int]:
-    """The pid and the uid of whoever is at the other end, on Linux's word."""
-    raw: socket.socket = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
-    pid, uid, _ = struct.unpack("iII", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid), int(uid)
 
 
 def _first_fault(exc: ValidationError) -> str:

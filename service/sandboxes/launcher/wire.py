@@ -1,17 +1,17 @@
 """One JSON object a line, bounded, on a deadline."""
 
 import anyio
-import anyio.abc
 from pydantic import BaseModel
 
 from service.sandboxes.launcher.protocol import MAX_LINE_BYTES
+from service.sandboxes.stream import UnixStream
 
 
 class WireBroken(Exception):
     """The other side went away, was late, or sent something else than one line. Never leaves this room."""
 
 
-async def send_message(stream: anyio.abc.SocketStream, message: BaseModel, deadline_s: float) -> None:
+async def send_message(stream: UnixStream, message: BaseModel, deadline_s: float) -> None:
     """Raises `WireBroken`."""
     line = message.model_dump_json().encode() + b"\n"
     assert len(line) <= MAX_LINE_BYTES, type(message).__name__
@@ -22,7 +22,7 @@ async def send_message(stream: anyio.abc.SocketStream, message: BaseModel, deadl
         raise WireBroken(f"a {type(message).__name__} could not be sent") from exc
 
 
-async def receive_line(stream: anyio.abc.SocketStream, deadline_s: float | None) -> bytes:
+async def receive_line(stream: UnixStream, deadline_s: float | None) -> bytes:
     """The next line. The sides take turns, so nothing may follow it. Raises `WireBroken`."""
     line = b""
     try:

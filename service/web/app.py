@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -33,6 +33,7 @@ from service.web.inbound import Inbound
 from service.web.openapi.document import DESCRIPTION, document_of
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
+from service.web.queries import refuse_unknown_query
 from service.web.rooms import WebRooms
 from service.web.runs import answer, artifacts, calls, estimates, events, exports, forks, trajectory
 from service.web.runs import collection as run_collection
@@ -44,7 +45,7 @@ from service.web.sessions import variables as session_variables
 from service.web.webhooks import collection as webhook_collection
 from service.web.webhooks import deliveries as webhook_deliveries
 
-ROUTERS = (
+NATIVE_ROUTERS = (
     health.router,
     capabilities.router,
     usage.router,
@@ -78,12 +79,16 @@ ROUTERS = (
     session_cells.router,
     session_variables.router,
     session_files.router,
+)
+DIALECT_ROUTERS = (
     openai_chat.router,
     openai_responses.router,
     openai_models.router,
     openai_files.router,
     anthropic_messages.router,
 )
+"""Their clients add parameters of their own to a query, which are no business of ours."""
+ROUTERS = (*NATIVE_ROUTERS, *DIALECT_ROUTERS)
 """Every router of the API."""
 
 
@@ -98,7 +103,9 @@ def create_app(rooms: WebRooms) -> FastAPI:
     )
     app.state.rooms = rooms
     app.state.inbound = Inbound()
-    for router in ROUTERS:
+    for router in NATIVE_ROUTERS:
+        app.include_router(router, dependencies=[Depends(refuse_unknown_query)])
+    for router in DIALECT_ROUTERS:
         app.include_router(router)
     app.add_middleware(Boundary)
     app.add_middleware(Counted, metrics=rooms.metrics)

@@ -3,15 +3,10 @@
 import base64
 import binascii
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-
 from service.errors import BadRequest
 from service.ids import Prefix, is_id
 
 _VERSION = "1:"
-MOST_UNKNOWN = 20
-"""Parameters of one query that are told."""
 
 
 def cursor_after(last_id: str) -> str:
@@ -33,21 +28,6 @@ def id_behind(cursor: str, prefix: Prefix, *, also: str | None = None) -> str:
     if not text.startswith(_VERSION) or not (is_id(last_id, prefix) or last_id == also):
         raise _unusable()
     return last_id
-
-
-def refuse_unknown_query(request: Request) -> None:
-    """For a list: what would narrow it, and does not, must not look as if it did.
-
-    Raises:
-        RequestValidationError: a parameter of the query is none that the route has.
-    """
-    known = {each.alias for each in request.scope["route"].dependant.query_params}
-    unknown = [name for name in request.query_params if name not in known]
-    if unknown:
-        told = f"there is no parameter of this name: there are {', '.join(sorted(known))}"
-        raise RequestValidationError(
-            [{"type": "unknown_parameter", "loc": ("query", name), "msg": told} for name in unknown[:MOST_UNKNOWN]]
-        )
 
 
 def _unusable() -> BadRequest:

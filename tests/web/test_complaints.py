@@ -50,6 +50,14 @@ WRONG_STRINGS: list[tuple[str, str, dict[str, Any], str]] = [
         {"params": {"status": "weird"}},
         "status: there is no parameter of this name: there are cursor",
     ),
+    ("GET", "/v1/contexts", {"params": {"kind": "text"}}, "kind: there is no parameter of this name"),
+    ("GET", "/v1/audit", {"params": {"since": "2026-11-01"}}, "since: there is no parameter of this name"),
+    (
+        "GET",
+        "/v1/runs/run_" + "0" * 32,
+        {"params": {"timeout": "5"}},
+        "timeout: there is no parameter of this name: there are wait",
+    ),
     ("POST", "/v1/runs:import", {"content": b"notes\n", "headers": JSON_LINES}, "/export gave"),
     ("POST", "/v1/runs:import", {"content": b"{}\n", "headers": JSON_LINES}, "/export gave"),
 ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Response
+from fastapi import Query, Response
 
 from service.errors import RlmServiceError
 from service.ids import SessionId, new_id
@@ -10,7 +10,7 @@ from service.tenants.values import Caller, Scope
 from service.web.callers import CallerOfRequest, HoldingsOfCaller
 from service.web.doors import open_router
 from service.web.openapi.refusals import refused_with
-from service.web.paging import cursor_after, id_behind, refuse_unknown_query
+from service.web.paging import cursor_after, id_behind
 from service.web.paths import SessionIdInPath
 from service.web.sessions.shapes import AS_USUAL, SessionGiven, SessionPage, ShownSession, shown_session
 from service.web.sessions.uses import SessionUsesOfCaller
@@ -44,7 +44,7 @@ async def open_session(
     return shown_session(view)
 
 
-@router.get("/v1/sessions", summary="List sessions", dependencies=[Depends(refuse_unknown_query)])
+@router.get("/v1/sessions", summary="List sessions")
 async def list_sessions(
     uses: SessionUsesOfCaller,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,

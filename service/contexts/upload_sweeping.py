@@ -6,7 +6,7 @@ import anyio
 import structlog
 
 from service.contexts.uploads import Uploads
-from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 
 SWEEP_EVERY_S = 600.0
 
@@ -14,12 +14,11 @@ log = structlog.get_logger(__name__)
 
 
 async def keep_sweeping(tenants: Callable[[], Awaitable[Iterable[Uploads]]], *, every_s: float = SWEEP_EVERY_S) -> None:
-    """The uploads of every tenant, again and again, until cancelled. A store that fails is asked again."""
+    """The uploads of every tenant, again and again, until cancelled."""
     while True:
-        try:
+        with tried_again("uploads_not_swept"):
             for uploads in await tenants():
-                if swept := await uploads.sweep():
-                    log.info("uploads_swept", uploads=swept)
-        except StoreFailed as exc:
-            log.warning("uploads_not_swept", error=str(exc))
+                with tried_again("uploads_not_swept"):
+                    if swept := await uploads.sweep():
+                        log.info("uploads_swept", uploads=swept)
         await anyio.sleep(every_s)

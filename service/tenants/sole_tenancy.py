@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import structlog
 
 from service.store.connection import Store
 from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 from service.store.scripts import load_script
 from service.tenants.records import SOLE_TENANCIES
 
@@ -23,7 +23,6 @@ _RENEWALS = 3
 _RELEASE_S = 5.0
 
 _KEEP = load_script("service.tenants", "sole_tenancy_keep.lua")
-_log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -44,10 +43,8 @@ async def sole_tenancy(store: Store, replica: str) -> AsyncIterator[None]:
 async def _keep_on(store: Store, replica: str) -> None:
     while True:
         await anyio.sleep(FOR_S / _RENEWALS)
-        try:
+        with tried_again("sole_tenancy_not_renewed"):
             await _keep(store, replica)
-        except StoreFailed as exc:
-            _log.warning("sole_tenancy_not_renewed", error=str(exc))
 
 
 async def _keep(store: Store, replica: str) -> None:

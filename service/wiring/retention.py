@@ -17,6 +17,7 @@ from service.runs.erasure.finishing import keep_finishing
 from service.runs.holdings.expiring import keep_expiring
 from service.runs.retention.collecting import LEASE, BlobCollector, Look, keep_collecting
 from service.runs.retention.forgetting import keep_forgetting
+from service.runs.retention.sealing import LEASE as SEALER_LEASE
 from service.runs.retention.sealing import keep_sealing
 from service.runs.rooms import RunsRooms
 from service.runs.tenancy import Tenancy
@@ -44,7 +45,8 @@ def start_retention(
     async def journals() -> list[Journal]:
         return [rooms.journal for rooms in await tenants()]
 
-    tasks.start_soon(partial(keep_sealing, journals, now=time.time))
+    sealer = SoleLease(shared.store, SEALER_LEASE, shared.leases.replica)
+    tasks.start_soon(partial(keep_sealing, journals, sealer, now=time.time))
     if settings.runs_kept_s is not None:
         tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=time.time))
     erasure = Erasure(shared.store, shared.registry, shared.blobs_of, time.time)

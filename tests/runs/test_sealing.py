@@ -9,9 +9,10 @@ from service.ids import RunId, born_at
 from service.journal.redis_journal import Journal
 from service.loop.events import Event, RootUnavailable
 from service.loop.values import CallOutcome, Purpose
-from service.runs.retention.sealing import SealingLook, keep_sealing, seal_runs
-from service.store.errors import StoreFailed
+from service.runs.retention.sealing import LEASE, SealingLook, keep_sealing, seal_runs
+from service.store.errors import RecordUnreadable, StoreFailed
 from service.store.keys import Keys
+from service.store.sole_lease import SoleLease
 from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored
 
@@ -59,11 +60,11 @@ async def test_only_what_has_ended_and_is_large_is_sealed(journal: Journal, stor
     assert born is not None
     assert await seal_runs(journal, before=born) == SealingLook(sealed=0, after=None)
     look = await seal_runs(journal, before=FOR_EVER)
-    assert look == SealingLook(sealed=2, after=large)
+    assert look == SealingLook(sealed=2, after=None)
     assert [await in_memory(stored, run_id) for run_id in runs] == [3, 30, 1, 1]
     assert [await journal.read_all(run_id) for run_id in runs] == before
     assert (await seal_runs(journal, before=FOR_EVER)).sealed == 0
-    assert (await seal_runs(journal, before=FOR_EVER, after=look.after)) == SealingLook(sealed=0, after=large)
+    assert (await seal_runs(journal, before=FOR_EVER, after=large)) == SealingLook(sealed=0, after=None)
     assert [each async for each in journal.follow(large, 25)] == before[2][25:]
     assert await journal.append(going, 1, note(31)) == 31
     await journal.forget(large)
@@ -89,7 +90,67 @@ async def test_a_store_that_fails_is_asked_again(journal: Journal, stored: Store
     broken = Broken(stored.store, stored.blobs, stored.tenant)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
-            group.start_soon(partial(keep_sealing, tenants, now=lambda: FOR_EVER, every_s=0.01))
-            while await in_memory(stored, large) != 1:  # noqa: ASYNC110 -- the store is asked, nobody tells
-                await anyio.sleep(0.01)
+            group.start_soon(partial(keep_sealing, tenants, sealer(stored), now=lambda: FOR_EVER, every_s=0.01))
+            await until_sealed(stored, large)
             group.cancel_scope.cancel()
+
+
+async def test_what_was_not_sealed_in_its_turn_has_another(journal: Journal, stored: Stored) -> None:
+    """A run that could not be read, or had not ended, when its turn came keeps none behind it waiting, and is sealed
+    when the looks begin anew."""
+    large, last = await run_of(journal, events=30), await run_of(journal, events=30)
+    going = await run_of(journal, events=30, ends=False)
+    unreadable = True
+
+    class Damaged(Journal):
+        async def seal_ended(self, run_id: RunId) -> bool:
+            if run_id == large and unreadable:
+                raise RecordUnreadable("a damaged event")
+            return await super().seal_ended(run_id)
+
+    async def tenants() -> list[Journal]:
+        return [damaged]
+
+    damaged = Damaged(stored.store, stored.blobs, stored.tenant)
+    looks = partial(keep_sealing, tenants, sealer(stored), now=lambda: FOR_EVER, every_s=0.01, begin_anew_s=0)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(looks)
+            await until_sealed(stored, last)
+            assert await in_memory(stored, large) == 30
+            unreadable = False
+            await journal.append(going, 1, finished())
+            await until_sealed(stored, large)
+            await until_sealed(stored, going)
+            group.cancel_scope.cancel()
+
+
+async def test_one_replica_seals_at_a_time(journal: Journal, stored: Stored) -> None:
+    """While another replica has the lease, nothing is looked at here."""
+    asked = anyio.Event()
+    assert await sealer(stored, "another").hold(for_s=600)
+
+    async def tenants() -> list[Journal]:
+        pytest.fail("this replica does not have the lease")
+
+    class Asked(SoleLease):
+        async def hold(self, *, for_s: float) -> bool:
+            held = await super().hold(for_s=for_s)
+            asked.set()
+            return held
+
+    lease = Asked(stored.store, f"{LEASE}:{stored.tenant}", "this")
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(keep_sealing, tenants, lease, now=lambda: FOR_EVER, every_s=0.01))
+            await asked.wait()
+            group.cancel_scope.cancel()
+
+
+def sealer(stored: Stored, replica: str = "this") -> SoleLease:
+    return SoleLease(stored.store, f"{LEASE}:{stored.tenant}", replica)
+
+
+async def until_sealed(stored: Stored, run_id: RunId) -> None:
+    while await in_memory(stored, run_id) != 1:  # noqa: ASYNC110 -- the store is asked, nobody tells
+        await anyio.sleep(0.01)

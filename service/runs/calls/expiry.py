@@ -6,7 +6,7 @@ import anyio
 import structlog
 
 from service.ledger.redis_ledger import Ledger
-from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 
 SETTLE_EVERY_S = 30.0
 
@@ -17,15 +17,7 @@ async def keep_settling(ledgers: Callable[[], Iterable[Ledger]], now: Callable[[
     """Settle holds that nobody resolved in time. For ever, and idempotent."""
     while True:
         for ledger in ledgers():
-            try:
-                settled = await ledger.settle_expired(now())
-            except StoreFailed as exc:
-                log.warning("expired_holds_not_settled", tenant_id=ledger.tenant, error=str(exc))
-                continue
-            except Exception:
-                # One of the few boundaries: what one tenant's records do must not concern the others.
-                log.exception("expired_holds_not_settled", tenant_id=ledger.tenant)
-                continue
-            if settled:
-                log.warning("expired_holds_settled", tenant_id=ledger.tenant, holds=settled)
+            with tried_again("expired_holds_not_settled", tenant_id=ledger.tenant):
+                if settled := await ledger.settle_expired(now()):
+                    log.warning("expired_holds_settled", tenant_id=ledger.tenant, holds=settled)
         await anyio.sleep(SETTLE_EVERY_S)

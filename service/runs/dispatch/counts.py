@@ -14,6 +14,7 @@ import structlog
 from service.ids import KeyId
 from service.runs.dispatch.tenant_rules import TenantRules
 from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 from service.tenants.errors import ConcurrencyLimited
 from service.tenants.quotas import LEASE_S, Counted
 from service.tenants.values import Level, limit
@@ -144,7 +145,5 @@ async def keep_renewing(counts: Callable[[], Iterable[Counts]]) -> None:
     while True:
         await anyio.sleep(RENEW_EVERY_S)
         for each in list(counts()):
-            try:
+            with tried_again("leases_not_renewed"):
                 await each.renew()
-            except StoreFailed as exc:
-                log.warning("leases_not_renewed", why=str(exc))

@@ -14,6 +14,7 @@ from service.runs.sessions.idling import SWEEP_S, IdlePatience, Rest, rest_of
 from service.runs.sessions.open_session import OpenSession
 from service.sandboxes.slots import Chain
 from service.store.errors import StaleEpoch
+from service.store.rounds import tried_again
 
 
 @dataclass(eq=False)
@@ -101,4 +102,5 @@ class KeptSessions:
         """Until cancelled."""
         while True:
             await anyio.sleep(SWEEP_S)
-            await self.rest(patience, time.monotonic())
+            with tried_again("idle_sessions_not_rested"):
+                await self.rest(patience, time.monotonic())

@@ -15,7 +15,7 @@ from service.errors import NotFound
 from service.ids import ContextId, SessionId, born_at
 from service.runs.holdings.holdings import uncount_context, uncount_session
 from service.runs.rooms import RunsRooms
-from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 
 LOOK_EVERY_S = 600.0
 LOOKED_AT_ONCE = 500
@@ -57,22 +57,12 @@ async def keep_expiring(
     """Every tenant, again and again, until cancelled. `kept_s` is how long a context that came along is kept after it
     was last brought; None for ever. What cannot be read of one tenant holds up nobody else."""
     while True:
-        try:
-            all_rooms = list(await tenants())
-        except StoreFailed as exc:
-            log.warning("nothing_expired", error=str(exc))
-            all_rooms = []
-        for rooms in all_rooms:
-            try:
-                uncounted = await expire(rooms, now=now(), kept_s=kept_s)
-            except StoreFailed as exc:
-                log.warning("nothing_expired", tenant_id=rooms.journal.tenant, error=str(exc))
-            except Exception:
-                # One of the few boundaries: see above.
-                log.exception("nothing_expired", tenant_id=rooms.journal.tenant)
-            else:
-                if uncounted:
-                    log.info("holdings_expired", tenant_id=rooms.journal.tenant, contexts_and_sessions=uncounted)
+        with tried_again("nothing_expired"):
+            for rooms in await tenants():
+                tenant = rooms.journal.tenant
+                with tried_again("nothing_expired", tenant_id=tenant):
+                    if uncounted := await expire(rooms, now=now(), kept_s=kept_s):
+                        log.info("holdings_expired", tenant_id=tenant, contexts_and_sessions=uncounted)
         await anyio.sleep(every_s)
 
 

@@ -14,8 +14,8 @@ import structlog
 
 from service.ids import RunId
 from service.runs.recovery.leases import retry_after_s
-from service.store.errors import StoreFailed
 from service.store.hints import Hint
+from service.store.rounds import tried_again
 
 LOOK_EVERY_S = 1.0
 LOOKED_AT_ONCE = 100
@@ -85,10 +85,8 @@ async def keep_adopting(
     attempts = Attempts()
     with let_go:
         while True:
-            try:
+            with tried_again("abandoned_runs_not_looked_for"):
                 await _look(list(await tenants()), room, attempts)
-            except StoreFailed as exc:
-                log.warning("abandoned_runs_not_looked_for", error=str(exc))
             await let_go.wait(at_most_s=every_s)
 
 

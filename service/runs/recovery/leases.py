@@ -11,16 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
-import structlog
 
 from service.ids import RunId
 from service.journal.redis_journal import Journal
-from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 
 RENEWALS_PER_LEASE = 3
 """So that one or two that fail, or come late, lose nothing."""
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +58,8 @@ class Leases:
         """Until cancelled. A store that fails is asked again: the runs' own writes say whether they were lost."""
         while True:
             await anyio.sleep(self.for_s / RENEWALS_PER_LEASE)
-            try:
+            with tried_again("leases_not_renewed"):
                 await self.renew()
-            except StoreFailed as exc:
-                log.warning("leases_not_renewed", error=str(exc))
 
     async def renew(self) -> None:
         """Renew every lease once, a round trip for each tenant.

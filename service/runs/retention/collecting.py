@@ -24,6 +24,7 @@ from service.store.connection import Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
 from service.store.pairing import Pairing, Standing
+from service.store.rounds import tried_again
 from service.store.sole_lease import SoleLease
 
 UNTOUCHED_FOR_S = 3600.0
@@ -182,19 +183,15 @@ async def keep_collecting(
     each look came to and how many seconds it took. A store that fails is asked again."""
     next_at = anyio.current_time()
     while True:
-        try:
+        with tried_again("blobs_not_collected"):
             if not await lease.hold(for_s=LEASE_S):
                 collector.begin_anew()
             elif anyio.current_time() >= next_at:
                 next_at = anyio.current_time() + every_s
-                await _look_holding(collector, lease, told)
-        except StoreForgot as exc:
-            log.error("blobs_not_collected", error=str(exc))
-        except StoreFailed as exc:
-            log.warning("blobs_not_collected", error=str(exc))
-        except Exception:
-            # One of the few boundaries: what cannot be collected stays.
-            log.exception("blobs_not_collected")
+                try:
+                    await _look_holding(collector, lease, told)
+                except StoreForgot as exc:
+                    log.error("blobs_not_collected", error=str(exc))  # until an operator does something about it
         await anyio.sleep(min(LEASE_S / 3, every_s))
 
 

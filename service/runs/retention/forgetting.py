@@ -21,6 +21,7 @@ from service.runs.copies.cell_logs import forget_session
 from service.runs.retention.forgetting_sessions import forget_sessions
 from service.runs.rooms import RunsRooms
 from service.store.errors import StoreFailed
+from service.store.rounds import tried_again
 
 LOOK_EVERY_S = 60.0
 LOOKED_AT_ONCE = 200
@@ -82,26 +83,15 @@ async def keep_forgetting(
     places: dict[str, RunId | None] = {}
     session_places: dict[str, SessionId | None] = {}
     while True:
-        try:
-            all_rooms = list(await tenants())
-        except StoreFailed as exc:
-            log.warning("runs_not_forgotten", error=str(exc))
-            all_rooms = []
-        for rooms in all_rooms:
-            tenant = rooms.journal.tenant
-            try:
-                look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
-                sessions = await forget_sessions(rooms, before=now() - kept_s, after=session_places.get(tenant))
-            except StoreFailed as exc:
-                log.warning("runs_not_forgotten", tenant_id=tenant, error=str(exc))
-                continue
-            except Exception:
-                # One of the few boundaries: see above.
-                log.exception("runs_not_forgotten", tenant_id=tenant)
-                continue
-            places[tenant], session_places[tenant] = look.after, sessions.after
-            if look.forgotten or sessions.forgotten:
-                log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten, sessions=sessions.forgotten)
+        with tried_again("runs_not_forgotten"):
+            for rooms in await tenants():
+                tenant = rooms.journal.tenant
+                with tried_again("runs_not_forgotten", tenant_id=tenant):
+                    look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
+                    sessions = await forget_sessions(rooms, before=now() - kept_s, after=session_places.get(tenant))
+                    places[tenant], session_places[tenant] = look.after, sessions.after
+                    if look.forgotten or sessions.forgotten:
+                        log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten, sessions=sessions.forgotten)
         await anyio.sleep(every_s)
 
 

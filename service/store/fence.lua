@@ -4,4 +4,8 @@ local fences = tonumber(ARGV[1])
 for i = 1, fences do
   if redis.call('HGET', KEYS[i], 'epoch') ~= ARGV[i + 1] then return 'stale' end
 end
-local KEYS, ARGV = {unpack(KEYS, fences + 1)}, {unpack(ARGV, fences + 2)}
+-- One by one: `unpack` puts them on Lua's stack, which has room for some eight thousand.
+local own_keys, own_arguments = {}, {}
+for i = fences + 1, #KEYS do own_keys[i - fences] = KEYS[i] end
+for i = fences + 2, #ARGV do own_arguments[i - fences - 1] = ARGV[i] end
+local KEYS, ARGV = own_keys, own_arguments

@@ -12,6 +12,8 @@ from service.ids import RunId, TenantId, new_id
 from service.journal.redis_journal import PAGE, Journal
 from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import DeadlineNeared, Event, SandboxLost
+from service.runs.exports.reading import MOST_EVENTS
+from service.runs.forks.inheritance import MAX_INHERITED_EVENTS
 from service.store.connection import open_store
 from service.store.embedded import SOCKET
 from service.store.errors import StaleEpoch
@@ -60,6 +62,16 @@ async def test_opening_a_run_twice_is_opening_it_once(journal: Journal) -> None:
     assert await journal.list_runs() == [first.run_id]
     with pytest.raises(RunIdTaken, match=first.run_id):
         await journal.open_run(submitted(first.run_id, question="something else"))
+
+
+async def test_a_run_inherits_as_many_events_as_a_fork_or_an_import_may_bring(journal: Journal) -> None:
+    """All of them stand behind its first one, although they go to the store in one step."""
+    first = submitted()
+    assert MOST_EVENTS == MAX_INHERITED_EVENTS
+    assert await journal.open_run(first, [tick(number) for number in range(MOST_EVENTS)]) == 1
+    assert await journal.last_seq(first.run_id) == (MOST_EVENTS + 1, False)
+    (last,) = await journal.read(first.run_id, after=MOST_EVENTS)
+    assert last.event == tick(MOST_EVENTS - 1)
 
 
 async def test_large_events_stand_as_blobs(journal: Journal, stored: Stored) -> None:

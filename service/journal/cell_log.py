@@ -27,7 +27,9 @@ class CellLog:
         self._keys = Keys(tenant)
 
     async def append(self, session_id: SessionId, record: CellRecord, within: Fence = NO_FENCE) -> int:
-        """Append the record and return its place, from 1. Idempotent by cell id: a cell has one place, the first.
+        """Append the record and return its place, from 1; of a cell that was logged before, it comes in place of the
+        earlier record, at the end: a cell that was broken off before its run's journal knew its end is run again, and
+        what shaped the namespace is how it ended then. Idempotent: the same record again stays where it is.
 
         Raises:
             StaleEpoch: the fence does not stand: the run or the session has been taken over.
@@ -43,13 +45,15 @@ class CellLog:
     async def read(self, session_id: SessionId) -> list[CellRecord]:
         """All records in order; none for a session in which nothing has run."""
         records: list[CellRecord] = []
+        start = "-"
         while True:
-            page = await self._store.read("XRANGE", self._log(session_id), f"{len(records) + 1}-0", "+", "COUNT", PAGE)
+            page = await self._store.read("XRANGE", self._log(session_id), start, "+", "COUNT", PAGE)
             assert isinstance(page, list)
             for entry in page:
                 match entry:
-                    case [_, [b"r", bytes(value)]]:
+                    case [bytes(place), [b"r", bytes(value)]]:
                         records.append(_RECORD.validate_json(await self._bodies.unpack(value)))
+                        start = f"({place.decode()}"
                     case _:
                         raise AssertionError("an entry of a cell log has one field, r")
             if len(page) < PAGE:

@@ -57,13 +57,28 @@ async def test_records_are_read_in_order(log: CellLog) -> None:
     assert await log.read(SessionId(new_id("ses"))) == []
 
 
-async def test_a_cell_has_one_place(log: CellLog) -> None:
-    """A record appended again after a lost reply stays where it was, as it was."""
+async def test_a_record_that_is_appended_again_stays_where_it_was(log: CellLog) -> None:
+    """A reply that was lost with the connection leaves one record all the same, whatever came behind it."""
     session = SessionId(new_id("ses"))
     assert await log.append(session, cell(1)) == 1
     assert await log.append(session, cell(2)) == 2
-    assert await log.append(session, cell(1, "changed")) == 1
+    assert await log.append(session, cell(1)) == 1
     assert await log.read(session) == [cell(1), cell(2)]
+
+
+async def test_the_last_try_of_a_cell_is_what_counts(log: CellLog) -> None:
+    """The record of a cell that was run again stands in place of the first, behind what came between, also in a log
+    that is read in pages; and there is no other."""
+    session = SessionId(new_id("ses"))
+    cells = [cell(turn) for turn in range(1, 1_101)]
+    for record in cells:
+        await log.append(session, record)
+    again = [cell(turn, "again") for turn in (1, 499, 500, 501, 1_000, 1_100)]
+    assert [await log.append(session, record) for record in again] == list(range(1_101, 1_107))
+    assert await log.append(session, again[-1]) == 1_106
+    assert await log.append(session, cell(2_000)) == 1_107
+    kept = [record for record in cells if record.cell_id not in {each.cell_id for each in again}]
+    assert await log.read(session) == [*kept, *again, cell(2_000)]
 
 
 async def test_a_session_is_kept(sessions: Sessions) -> None:

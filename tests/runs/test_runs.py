@@ -13,7 +13,7 @@ from service.ids import EMBEDDED_TENANT, KeyId, RunId, cell_id, new_id
 from service.journal.cell_log import CellLog
 from service.journal.values import CellRecord
 from service.loop.events import CallFinished, CellFinished, ChildRunFinished, NamespaceRebuilt
-from service.loop.values import AnswerSource, CallOutcome, Limits, Purpose, StopReason, Tool
+from service.loop.values import AnswerSource, CallOutcome, CellStatus, Limits, Purpose, StopReason, Tool
 from service.models.port import ModelCallFailed, ModelReply, ModelRequest
 from service.money import NanoUSD, parse_usd
 from service.runs.calls.health import ProviderHealth
@@ -401,6 +401,23 @@ async def test_a_cell_that_was_logged_but_never_journalled_runs_once(tmp_path: P
         session_id = (await on.service.runs.show(run_id)).session_id
         log = CellLog(on.service.store, on.service.blobs, EMBEDDED_TENANT)
         await log.append(session_id, CellRecord(cell_id=cell_id(run_id, 1, 0), run_id=run_id, kind="cell", code=code))
+        on.service.runs.start(run_id)
+        async for _ in on.service.runs.follow(run_id):
+            pass
+        assert b"".join([chunk async for chunk in on.service.runs.answer_chunks(run_id)]) == b"1"
+
+
+async def test_a_cell_that_was_run_again_comes_back_as_it_ended_then(tmp_path: Path) -> None:
+    """The first try of the open cell was logged as the kernel's death; the second ended well, and it is the second that
+    a later loss of the namespace brings back."""
+    async with stage(tmp_path, repl("x = 1"), repl("import os\nos._exit(3)"), repl("FINAL(x)")) as on:
+        run_id = await on.service.runs.submit(await on.request("x"))
+        session_id = (await on.service.runs.show(run_id)).session_id
+        log = CellLog(on.service.store, on.service.blobs, EMBEDDED_TENANT)
+        died = CellRecord(
+            cell_id=cell_id(run_id, 1, 0), run_id=run_id, kind="cell", code="x = 1", status=CellStatus.KILLED
+        )
+        await log.append(session_id, died)
         on.service.runs.start(run_id)
         async for _ in on.service.runs.follow(run_id):
             pass

@@ -1,5 +1,6 @@
 """The last word of a run that broke off: never at the expense of other runs, nor of what the provider was paid."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from service.ids import CallId, RunId
 from service.journal.codec import encode
+from service.ledger.redis_ledger import Ledger
+from service.ledger.values import Account, Balance, Unit
 from service.loop.events import CallFinished, CancelRequested, RunFinished
 from service.loop.values import CallOutcome, Purpose, StopReason, Usage
 from service.money import NanoUSD
@@ -17,6 +20,7 @@ from service.runs.recovery.families import member_of
 from service.runs.recovery.settling import open_calls
 from service.store.bodies import Bodies
 from service.store.keys import Keys
+from tests.journal.runs import submitted
 from tests.ledger.charges import charge
 from tests.runs.playing import SUB, Stage, repl, stage
 
@@ -76,6 +80,33 @@ async def test_a_call_whose_end_was_not_journalled_is_charged_before_the_last_wo
         assert [(entry.call_id, entry.flags) for entry in await ledger.entries(run_id)] == [(call_id, ("uncertain",))]
         (balance,) = await ledger.balances([run_account(run_id)])
         assert (balance.spent, balance.held) == (7, 0)
+
+
+class Overtaken(Ledger):
+    """A ledger that is asked for balances while another replica does something."""
+
+    def __init__(self, on: Stage, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(on.service.store, on.service.runs.rooms.journal.tenant, on.service.runs.rooms.now)
+        self.meanwhile = meanwhile
+
+    async def balances(self, accounts: Sequence[Account], units: Sequence[Unit] = (Unit.NANO_USD,)) -> list[Balance]:
+        await self.meanwhile()
+        return await super().balances(accounts, units)
+
+
+async def test_a_child_is_not_ended_by_a_replica_that_has_lost_its_root(tmp_path: Path) -> None:
+    """One that is paused in the middle of the last word, until another has the root run, writes nothing for the child,
+    whose epoch is its own still."""
+    async with stage(tmp_path, repl("FINAL(1)")) as on:
+        rooms = on.service.runs.rooms
+        run_id = await on.service.runs.submit(await on.request("x"))
+        replica, for_s = rooms.leases.replica, rooms.leases.for_s
+        fence = rooms.journal.fence(run_id, (await rooms.journal.claim(run_id, replica, for_s=for_s)).epoch)
+        child = submitted(parent=run_id)
+        await rooms.journal.open_run(child, within=fence)
+        ledger = Overtaken(on, lambda: rooms.journal.take_over(run_id))
+        await say_last_word(replace(rooms, ledger=ledger), child.run_id, None, fence)
+        assert [entry.event for entry in await rooms.events_of(child.run_id)] == [child]
 
 
 def test_an_unused_hold_that_a_journal_knows_the_call_of_is_used() -> None:

@@ -22,7 +22,7 @@ from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
 from service.store.errors import StaleEpoch, StoreFailed
-from service.store.fences import Fence
+from service.store.fences import NO_FENCE, Fence
 from service.tenants.errors import TenantSuspended
 
 LAST_WORD_S = 5.0
@@ -102,7 +102,7 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
         finished = replace(finished, stop_reason=due.stop_reason, answer_source=due.answer_source, answer=answer)
     if state is not None and finished.answer is not None:
         await count_answer(rooms, state.submitted, finished.answer)
-    await rooms.journal.append(run_id, epoch, finished)
+    await rooms.journal.append(run_id, epoch, finished, within=within or NO_FENCE)
 
 
 async def _resolve_holds(rooms: RunsRooms, run_id: RunId, epoch: int, fence: Fence, *, wrap_up_is_unused: bool) -> None:

@@ -55,3 +55,9 @@ def born_at(identifier: str) -> float | None:
 def cell_id(run: RunId, turn: int, block: int) -> CellId:
     """The id of the `block`-th code block (from 0) of a run's `turn` (from 1)."""
     return CellId(f"{run}.t{turn}.b{block}")
+
+
+def turn_of(cell: CellId, run: RunId) -> int | None:
+    """The turn that the cell is of; None for a cell that is none of the run's code blocks."""
+    turn, _, block = cell.removeprefix(f"{run}.t").partition(".b")
+    return int(turn) if turn.isdecimal() and block.isdecimal() else None

@@ -44,8 +44,11 @@ class CellRecord:
     status: CellStatus = CellStatus.OK
     stdout_sha256: str | None = None
     """Of the stdout as captured. A rebuilt cell whose stdout differs has diverged."""
+    answer_form: Literal["text", "json"] | None = None
+    """How its `answer` was read; None in logs from before it was recorded."""
     answer_sha256: str | None = None
-    """Of `answer` after the cell; None while it was untouched."""
+    """Of `answer` after the cell, in that form; None while it was untouched. A rebuilt cell that leaves another one has
+    diverged."""
     variables: tuple[str, ...] = ()
     """What it bound; these are missing if it cannot be run again."""
     was_interrupted: bool = False

@@ -185,7 +185,7 @@ class NamespaceRebuilt:
     missing: tuple[str, ...] = ()
     """Variables that could not be brought back, because a re-run cell diverged or died."""
     diverged: tuple[CellId, ...] = ()
-    """Cells that did not end as they had: another output, another host call than before, or the kernel's death."""
+    """Cells that did not end as they had: another output or `answer`, another host call, or the kernel's death."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

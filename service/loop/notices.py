@@ -7,6 +7,8 @@ change with them.
 import json
 from typing import Any
 
+from service.ids import CellId, RunId, turn_of
+
 REMINDER = (
     "Your reply held neither code nor a final answer. Write code in a ```repl fence, or end with FINAL(answer) or "
     "FINAL_VAR(variable_name) at the start of a line."
@@ -60,12 +62,22 @@ NOT_JSON = (
 )
 
 
-def namespace_rebuilt(missing: tuple[str, ...]) -> str:
-    if not missing:
+def namespace_rebuilt(missing: tuple[str, ...], diverged: tuple[CellId, ...], run: RunId) -> str:
+    if not missing and not diverged:
         return "The interpreter had to be restarted; your variables were brought back by re-running earlier cells."
-    names = ", ".join(missing[:40])
-    more = f" and {len(missing) - 40} more" if len(missing) > 40 else ""
-    return f"The interpreter had to be restarted. These variables are lost and must be made again: {names}{more}."
+    told = ["The interpreter had to be restarted, and earlier cells were run again."]
+    if diverged:
+        turns = sorted({turn for cell in diverged if (turn := turn_of(cell, run)) is not None})
+        of = f" (of turn {', '.join(str(turn) for turn in turns[:20])})" if turns else ""
+        told.append(
+            f"{len(diverged)} of them did not end as before{of}, so variables may hold other values than you have "
+            "seen: look at them before you rely on them."
+        )
+    if missing:
+        names = ", ".join(missing[:40])
+        more = f" and {len(missing) - 40} more" if len(missing) > 40 else ""
+        told.append(f"These variables are lost and must be made again: {names}{more}.")
+    return " ".join(told)
 
 
 def diverged(cells: tuple[str, ...]) -> str:

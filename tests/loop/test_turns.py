@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.ids import cell_id
+from service.ids import RunId, cell_id
 from service.loop import notices
 from service.loop.commands import ANSWER, Finish, ReadVariable, RebuildNamespace, RunCell
 from service.loop.machine import is_finished
@@ -162,6 +162,18 @@ def test_a_namespace_rebuilt_unasked_is_told_with_the_next_observation() -> None
     due = play.due
     assert play.rebuilt("table").due == due
     assert "table" in play.cell().told
+
+
+def test_a_divergence_is_told_also_where_no_variable_is_missing() -> None:
+    """The root LM must not take values for those that it has seen: it hears which turns did not end as before, by
+    whatever way the namespace came back."""
+    play = Playbook().code().cell().code().cell(CellStatus.KILLED, namespace_lost=True)
+    run = play.state.submitted.run_id
+    play.rebuilt(diverged=(cell_id(run, 1, 0), cell_id(RunId("run_earlier"), 7, 0)))
+    assert "2 of them did not end as before (of turn 1)" in play.told
+    assert "brought back" not in play.told
+    play.code().rebuilt(diverged=(cell_id(run, 2, 0),))
+    assert "1 of them did not end as before (of turn 2)" in play.cell().told
 
 
 def test_an_answer_that_is_too_large_is_corrected_once() -> None:

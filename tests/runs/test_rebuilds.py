@@ -87,6 +87,28 @@ async def test_however_a_kernel_dies_its_namespace_comes_back(tmp_path: Path, de
         assert len(on.model.sub_requests) == 2
 
 
+async def test_a_value_that_came_back_as_another_is_told(tmp_path: Path) -> None:
+    """A cell that prints something else when it is run again is told by its turn, although no variable is missing."""
+    made, printed = repl("import os\ntok = os.urandom(8).hex()"), repl("print(tok)")
+    async with stage(tmp_path, made, printed, repl("os._exit(3)"), repl("FINAL('x')")) as on:
+        played = await on.play(await on.request("TEXT"))
+        (rebuilt,) = [event for event in played.events if isinstance(event, NamespaceRebuilt)]
+        assert (rebuilt.missing, rebuilt.diverged) == ((), (f"{played.run_id}.t2.b0",))
+        assert "did not end as before (of turn 2)" in on.model.last_observation
+
+
+async def test_an_answer_that_came_back_as_another_is_a_divergence(tmp_path: Path) -> None:
+    """A cell that prints nothing and leaves another `answer` when it is run again has not ended as it did; one that
+    leaves the same in the form that the run asks for has."""
+    sets = repl("import os\nanswer['content'] = {'drawn': os.urandom(8).hex()}")
+    same = repl("answer['content'] = {'drawn': 1}")
+    schema = {"type": "object"}
+    async with stage(tmp_path, same, sets, repl("os._exit(3)"), repl("FINAL({'x': 1})")) as on:
+        played = await on.play(replace(await on.request("TEXT"), answer_schema=schema))
+        (rebuilt,) = [event for event in played.events if isinstance(event, NamespaceRebuilt)]
+        assert rebuilt.diverged == (f"{played.run_id}.t2.b0",)
+
+
 async def test_a_run_that_is_to_stop_at_a_divergence_does(tmp_path: Path) -> None:
     """It ends as `diverged`, names the cell in its events and its message, and asks no model any more; by the
     operator's setting as by its own wish."""

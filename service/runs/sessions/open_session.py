@@ -230,7 +230,8 @@ class OpenSession:
                 code=code,
                 status=result.status,
                 stdout_sha256=_stdout_digest(result),
-                answer_sha256=result.answer.sha256 if result.answer is not None else None,
+                answer_form=answer_form,
+                answer_sha256=_answer_digest(result),
                 variables=result.variables,
                 was_interrupted=host_calls.are_cancelled,
                 active_s=result.active_s,
@@ -341,15 +342,14 @@ class OpenSession:
             cell = OpenCell(wire_id=wire_id, cell_id=record.cell_id, is_rerun=True, on_divergence=scope.cancel)
             limits = CellLimits(active_s=limit_s, wall_s=2 * limit_s)
             try:
-                result = await self._run(cell, record.code, limits, "text", host_calls)
+                result = await self._run(cell, record.code, limits, record.answer_form or "text", host_calls)
             except SandboxGone:
                 return "impossible"
         if scope.cancel_called:
             return "diverged"
         if result.namespace_lost:
             return "impossible"
-        is_same = result.status is record.status and _stdout_digest(result) == record.stdout_sha256
-        return "same" if is_same else "other"
+        return "same" if _ended_alike(result, record) else "other"
 
     async def _take_fresh_kernel(self, new_grant: Callable[[], str]) -> None:
         if self.sandbox is not None and self.sandbox.is_running:
@@ -447,6 +447,15 @@ class OpenSession:
 
 def _bind_id(run_id: RunId) -> CellId:
     return CellId(f"{run_id}.bind")
+
+
+def _ended_alike(result: CellResult, record: CellRecord) -> bool:
+    leaves_same = record.answer_form is None or _answer_digest(result) == record.answer_sha256
+    return result.status is record.status and _stdout_digest(result) == record.stdout_sha256 and leaves_same
+
+
+def _answer_digest(result: CellResult) -> str | None:
+    return result.answer.sha256 if result.answer is not None else None
 
 
 def _stdout_digest(result: CellResult) -> str:

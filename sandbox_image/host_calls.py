@@ -42,12 +42,15 @@ _KIND_OF_STATUS = {
 
 
 class CallRefused(Exception):
-    """What the kernel asked is not a host call that may be made. `kind` as in `HostCallItem`."""
+    """What the kernel asked is not a host call that may be made. `kind` as in `HostCallItem`.
 
-    def __init__(self, kind: str, message: str, count: int = 1) -> None:
+    Answered with one item, however many were asked for: what is refused here was made up by the cell's code, which must
+    not have more kept for it than it sent.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-        self.count = count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +71,15 @@ class Call:
     number: int
     cell: OpenCell
     body: bytes
+    grant: str
+    """Of the moment it was made in: a call that is repeated is never charged to a later run."""
     count: int
     answer: Callable[[dict[str, Any], bytes], None]
     abandoned: Callable[[], bool]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +90,18 @@ class RefusedCall:
     number: int
     reply: bytes
     answer: Callable[[dict[str, Any], bytes], None]
-    body: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.reply)
 
 
 class HostCalls:
-    """Calls in flight, on at most `MAX_PARALLEL_CALLS` threads that are started as they are needed."""
+    """Calls in flight, on at most `MAX_PARALLEL_CALLS` threads that are started as they are needed.
+
+    The first is there before any kernel is, so that a call is served even where code in the sandbox has left room for
+    no other thread; it only waits longer then.
+    """
 
     def __init__(self, gateway_socket: str) -> None:
         self._gateway_socket = gateway_socket
@@ -102,13 +118,15 @@ class HostCalls:
         self._cell: OpenCell | None = None
         self._grant = ""
         self._epoch = 0
+        with self._lock:
+            self._start_thread()
 
     @property
     def in_flight(self) -> int:
         return self._held
 
     def replace_grant(self, grant: str) -> None:
-        """Calls from now on are made under it."""
+        """Calls that a kernel makes from now on are made under it."""
         self._grant = grant
 
     def open_cell(self, cell: OpenCell) -> None:
@@ -125,7 +143,7 @@ class HostCalls:
             self._epoch += 1
             for call in self._queue:
                 self._held -= 1
-                self._held_bytes -= len(call.body)
+                self._held_bytes -= call.size_bytes
             self._queue.clear()
             for connection in self._busy_connections:
                 with suppress(OSError):
@@ -145,17 +163,21 @@ class HostCalls:
             call = self._accept(frame, number, answer)
             call.cell.begin_wait()
         except CallRefused as refusal:
-            reply = _failures(refusal.kind, str(refusal), refusal.count)
+            reply = _failures(refusal.kind, str(refusal), 1)
             call = RefusedCall(number=number, reply=reply, answer=answer)
         with self._lock:
             self._held += 1
-            self._held_bytes += len(call.body)
+            self._held_bytes += call.size_bytes
             self._queue.append(call)
+            self._wanted.notify()
             if len(self._queue) > self._idle_threads and self._threads < MAX_PARALLEL_CALLS:
-                self._threads += 1
-                threading.Thread(target=self._work, name="host call", daemon=True).start()
-            else:
-                self._wanted.notify()
+                with suppress(RuntimeError, MemoryError):  # no room for one more: the call waits for one of the others
+                    self._start_thread()
+
+    def _start_thread(self) -> None:
+        """The caller holds the lock."""
+        threading.Thread(target=self._work, name="host call", daemon=True).start()
+        self._threads += 1
 
     def _accept(self, frame: Frame, number: int, answer: Callable[[dict[str, Any], bytes], None]) -> Call:
         cell, function = self._cell, frame.header.get("function")
@@ -168,7 +190,7 @@ class HostCalls:
         try:
             canonical = _canonical(arguments)
         except (ValueError, RecursionError):
-            raise CallRefused("refused", "the arguments are not plain JSON", count) from None
+            raise CallRefused("refused", "the arguments are not plain JSON") from None
         digest = hashlib.sha256(canonical).hexdigest()
         ordinal = self._ordinals[function, digest]
         self._ordinals[function, digest] += 1
@@ -179,6 +201,7 @@ class HostCalls:
             number=number,
             cell=cell,
             body=body,
+            grant=self._grant,
             count=count,
             answer=answer,
             abandoned=lambda: self._epoch != epoch,
@@ -193,10 +216,22 @@ class HostCalls:
                 self._idle_threads -= 1
                 call = self._queue.popleft()
             items = call.reply if isinstance(call, RefusedCall) else self._perform_to_the_end(call)
-            call.answer({"did": "call", "id": call.number}, items)
+            self._send_back(call, items)
+
+    def _send_back(self, call: Call | RefusedCall, items: bytes) -> None:
+        """For as long as the kernel does not read it, the reply counts as what is held for it."""
+        header = {"did": "call", "id": call.number}
+        with self._lock:
+            self._held_bytes += len(items)
+        try:
+            call.answer(header, items)
+        except MemoryError:  # before anything was sent: a frame is made first
+            with suppress(MemoryError):
+                call.answer(header, _NO_ROOM_FOR_REPLY)
+        finally:
             with self._lock:
                 self._held -= 1
-                self._held_bytes -= len(call.body)
+                self._held_bytes -= call.size_bytes + len(items)
 
     def _perform_to_the_end(self, call: Call) -> bytes:
         try:
@@ -237,22 +272,26 @@ class HostCalls:
             try:
                 return self._exchange_on(stream, call)
             except (StreamEnded, ConnectionError):
-                pass  # it had been closed while it was idle: not a failure of this call
+                if call.abandoned():
+                    raise
+                # It had been closed while it was idle: not a failure of this call.
         return self._exchange_on(self._connect(), call)
 
     def _exchange_on(self, stream: BufferedStream, call: Call) -> tuple[Head, bytes]:
         head_lines = (
             "POST /host-calls HTTP/1.1",
             "host: gateway",
-            f"authorization: Bearer {self._grant}",
+            f"authorization: Bearer {call.grant}",
             "content-type: application/json",
             "accept-encoding: identity",
             f"content-length: {len(call.body)}",
         )
         request = ("\r\n".join(head_lines) + "\r\n\r\n").encode("ascii")
         with self._lock:
-            self._busy_connections.add(stream.connection)
+            self._busy_connections.add(stream.connection)  # from here on `abandon` breaks it off
         try:
+            if call.abandoned():
+                raise StreamEnded("the kernel that asked is gone")
             stream.connection.settimeout(max(_MIN_TIMEOUT_S, call.cell.deadline - time.monotonic()))
             stream.connection.sendall(request + call.body)
             head = stream.read_head()
@@ -331,11 +370,11 @@ def _check_arguments(function: str, arguments: dict[str, Any]) -> int:
     if count > (MAX_BATCH_ITEMS if function.endswith("_batched") else 1):
         raise CallRefused("refused", "too many prompts for one call")
     if not (model is None or isinstance(model, str)):
-        raise CallRefused("refused", "model must be a text or null", count)
+        raise CallRefused("refused", "model must be a text or null")
     if extra is not None and not isinstance(extra, dict if other == "schema" else list):
-        raise CallRefused("refused", f"{other} is of the wrong type", count)
+        raise CallRefused("refused", f"{other} is of the wrong type")
     if isinstance(extra, list) and len(extra) != count:
-        raise CallRefused("refused", "expected one context for each prompt", count)
+        raise CallRefused("refused", "expected one context for each prompt")
     return count
 
 
@@ -347,6 +386,9 @@ def _canonical(value: Any) -> bytes:
 def _failures(kind: str, message: str, count: int) -> bytes:
     item = encode_json({"ok": False, "value": None, "kind": kind, "message": message[:500]})
     return b'{"items":[' + b",".join([item] * count) + b"]}"
+
+
+_NO_ROOM_FOR_REPLY = _failures("unavailable", "the sandbox has no memory left for the reply", 1)
 
 
 def _message_of(body: bytes, status: str) -> str:

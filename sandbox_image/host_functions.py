@@ -66,8 +66,14 @@ class CallChannel:
         with self._interrupts.held():
             with self._waiting_lock:
                 if self._reader is None:
-                    self._reader = Thread(target=self._read_replies, name="host calls", daemon=True)
-                    self._reader.start()
+                    reader = Thread(target=self._read_replies, name="host calls", daemon=True)
+                    try:
+                        reader.start()
+                    except RuntimeError as error:
+                        message = f"no thread can be had to wait for the reply ({error}): let some threads end"
+                        future.set_result(_failures("unavailable", message, count))
+                        return future
+                    self._reader = reader
                 self._last_id += 1
                 self._waiting[self._last_id] = future
                 header = {"do": "call", "id": self._last_id, "cell": self.open_cell, "function": function}

@@ -58,7 +58,8 @@ _HANDOVER_PATIENCE_S = 2.0
 """An answer may be on its way to the host a moment before its thread has let go of the kernel."""
 _MAX_LIMIT_S = 10_000_000
 _THREADS_BESIDE_KERNEL = 96
-"""Of the sandbox's own, which a limit on the uid's processes counts too."""
+"""Of the sandbox's own, which a limit on the uid's processes counts too. What a container allows is above it by as many
+threads as host calls may have, so those can be started whatever the kernel has taken."""
 
 Reply = TypeVar("Reply")
 

@@ -28,8 +28,9 @@ OVERHEAD_BYTES = 96 << 20
 """Supervisor, zygote and what a kernel has before its first cell."""
 BYTES_PER_INODE = 4096
 LEAST_INODES = 1024
-PROCESSES_BESIDE_KERNEL = 128
-"""Supervisor, zygote and their threads: the kernel's own limit is lower, so it cannot take the last of them."""
+PROCESSES_BESIDE_KERNEL = 176
+"""Supervisor, zygote and their threads. The kernel's own limit is lower by 80, more than the threads that the
+supervisor has when as many host calls as may be are in flight: the kernel cannot take the last of them."""
 LEAST_GUEST_PROCESSES = 1024
 """Under gVisor the limit counts threads of gVisor itself, which dies where it may not have them; gVisor's guest has
 its own limit inside."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox_image.host import GRANT, GatewayServer, Host, children, echo_gateway
+from tests.sandbox_image.host import GRANT, PATIENCE_S, GatewayServer, Host, children, echo_gateway, start_host
 
 
 def test_a_call_is_a_request_under_its_key(host: Host, gateway: GatewayServer) -> None:
@@ -281,22 +281,27 @@ def test_a_forged_call_reaches_nobody(
     host: Host, gateway: GatewayServer, header: dict[str, Any], body: str, kind: str
 ) -> None:
     """Whatever a hostile kernel sends as a host call is refused by the supervisor before the gateway hears of it."""
-    code = FORGE + (
-        "import select\n"
+    reply = forged_call(host, header, f"{body!r}.encode() * {3_000_000 if kind == 'too_long' else 1}")
+    assert (reply["status"], reply["stdout"]["head"]) == ("ok", f"1 {kind}\n"), reply
+    assert gateway.requests == []
+
+
+def forged_call(host: Host, header: dict[str, Any], body: str) -> dict[str, Any]:
+    """A cell that sends this as a host call (`body` is an expression) and prints how many items came and of what."""
+    return host.run(
+        FORGE + "import select\n"
         "fds = []\n"
         "for fd in range(3, 12):\n"
         "    try: s = socket.socket(fileno=os.dup(fd))\n"
         "    except OSError: continue\n"
         "    fds.append(fd); s.detach()\n"
         "calls_fd = max(fds[:2])\n"
-        f"forge({header!r}, {body!r}.encode() * {3_000_000 if kind == 'too_long' else 1})\n"
+        f"forge({header!r}, {body})\n"
         "s = socket.socket(fileno=os.dup(calls_fd))\n"
         "h, b = struct.unpack('>II', s.recv(8, socket.MSG_WAITALL))\n"
-        "s.recv(h, socket.MSG_WAITALL); print(json.loads(s.recv(b, socket.MSG_WAITALL))['items'][0]['kind'])"
+        "s.recv(h, socket.MSG_WAITALL); items = json.loads(s.recv(b, socket.MSG_WAITALL))['items']\n"
+        "print(len(items), items[0]['kind'])"
     )
-    reply = host.run(code)
-    assert (reply["status"], reply["stdout"]["head"]) == ("ok", kind + "\n"), reply
-    assert gateway.requests == []
 
 
 def test_a_connection_that_breaks_is_tried_again_under_the_same_key(host: Host) -> None:
@@ -361,6 +366,106 @@ def test_calls_of_a_lost_kernel_are_broken_off(host: Host) -> None:
     assert host.run("print(llm_query('next'))")["stdout"]["head"] == "NEXT\n"
     host.wait_stat("host_calls_in_flight", 0)
     release.set()
+    server.close()
+
+
+def test_abandoned_calls_are_not_made_again(host: Host) -> None:
+    """Calls on connections that served before are broken off too when their kernel dies: the gateway sees each once."""
+    release = threading.Event()
+    together = threading.Barrier(64)
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        match request["arguments"]["prompts"]:
+            case ["quick"]:
+                together.wait(PATIENCE_S)
+            case ["slow"]:
+                release.wait(PATIENCE_S)
+        return echo_gateway(request, grant)
+
+    server = GatewayServer(host.directory, answer)
+    host.run(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(64) as pool: list(pool.map(llm_query, ['quick'] * 64))"
+    )
+    code = (
+        "import threading, os, time\nfor i in range(64): threading.Thread(target=llm_query, args=('slow',)).start()\n"
+        "while not os.path.exists('die'): time.sleep(0.001)\nos._exit(1)"
+    )
+    host.send("cells", "PUT", "/cells/doomed", host.cell_body(code))
+    host.wait_stat("host_calls_in_flight", 64)
+    while len(server.requests) < 128:
+        assert host.process.poll() is None
+    (host.directory.parent / "tmp" / "die").touch()
+    assert host.receive("cells").json["status"] == "killed"
+    assert host.run("print(llm_query('next'))")["stdout"]["head"] == "NEXT\n"
+    host.wait_stat("host_calls_in_flight", 0)
+    assert sum(request["arguments"]["prompts"] == ["slow"] for request in server.requests) == 64
+    release.set()
+    server.close()
+
+
+def test_calls_are_served_where_no_thread_can_be_started() -> None:
+    """Calls for which the supervisor can have no further thread wait for those it has, and all are answered."""
+    release = threading.Event()
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        release.wait(PATIENCE_S)
+        return echo_gateway(request, grant)
+
+    limited = ("sh", "-c", 'ulimit -s 8192; ulimit -d 225280; exec "$@"', "sh")  # forty stacks are more
+    with start_host(started_by=limited) as host:
+        host.claim(memory_bytes=160 << 20)
+        server = GatewayServer(host.directory, answer)
+        code = (
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "with ThreadPoolExecutor(40) as pool: print(sum(x.ok for x in pool.map(llm_query, map(str, range(40)))))"
+        )
+        host.send("cells", "PUT", "/cells/many", host.cell_body(code))
+        host.wait_stat("host_calls_in_flight", 40)
+        release.set()
+        assert host.receive("cells").json["stdout"]["head"] == "40\n"
+        host.wait_stat("host_calls_in_flight", 0)
+        server.close()
+
+
+def test_a_call_for_whose_reply_no_thread_can_wait_fails(host: Host, gateway: GatewayServer) -> None:
+    """A kernel that has no thread left for its first call says so, and makes later calls when it has one."""
+    code = (
+        "import threading\nstart = threading.Thread.start\n"
+        'def refuse(thread): raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = refuse\nr = llm_query('x')\nthreading.Thread.start = start\n"
+        "print(r.ok, r[:26], llm_query('y'))"
+    )
+    assert host.run(code)["stdout"]["head"] == "False Error: no thread can be ha Y\n"
+
+
+def test_a_refusal_is_smaller_than_the_call(host: Host, gateway: GatewayServer) -> None:
+    """A forged batch that is refused is answered with one item, so that refusing costs no memory."""
+    body = b'{"prompts":[' + b",".join([b'""'] * 10_000) + b'],"model":null,"schema":{"x":NaN}}'
+    answered = forged_call(host, {"id": 1, "cell": 1, "function": "llm_query_batched"}, repr(body))
+    assert answered["stdout"]["head"] == "1 refused\n", answered
+    assert gateway.requests == []
+
+
+def test_a_call_is_made_under_the_grant_of_its_moment(host: Host) -> None:
+    """A call that is repeated after `/grant` is still made under the grant that its cell had."""
+    changed = threading.Event()
+
+    def answer(request: dict[str, Any], grant: str) -> tuple[int, Any]:
+        if len(server.requests) > 1:
+            return echo_gateway(request, grant)
+        changed.wait(PATIENCE_S)
+        return 503, {"detail": "starting"}
+
+    server = GatewayServer(host.directory, answer)
+    host.send("cells", "PUT", "/cells/c", host.cell_body("print(llm_query('x'))"))
+    host.wait_stat("host_calls_in_flight", 1)
+    while not server.requests:
+        assert host.process.poll() is None
+    assert host.request("POST", "/grant", {"grant": "another"}).status == 200
+    changed.set()
+    assert host.receive("cells").json["stdout"]["head"] == "X\n"
+    assert set(server.grants) == {f"Bearer {GRANT}"}
     server.close()
 
 

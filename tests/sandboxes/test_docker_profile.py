@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_image import start
+from sandbox_image.host_calls import MAX_PARALLEL_CALLS
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.docker_provider import _ENDS
 from service.sandboxes.docker_seccomp import allowed_calls, seccomp_profile
@@ -100,7 +101,7 @@ def test_the_profile_is_pinned() -> None:
             "Memory": (512 + 32 + 16 + 96) << 20,
             "MemorySwap": (512 + 32 + 16 + 96) << 20,
             "NanoCpus": 1_000_000_000,
-            "PidsLimit": 160,
+            "PidsLimit": 208,
             "OomScoreAdj": 500,
             "Ulimits": [
                 {"Name": "nofile", "Soft": 256, "Hard": 256},
@@ -126,10 +127,11 @@ def test_gvisor_differs_in_runtime_and_threads_only() -> None:
 
 @given(memory_bytes=st.integers(32 << 20, 1 << 44), processes=st.integers(1, 4096))
 def test_no_template_loosens_a_limit(memory_bytes: int, processes: int) -> None:
-    """Whatever is asked for, there is no swap, and the kernel's own limit of processes is below the container's."""
+    """Whatever is asked for, there is no swap, and the kernel's own limit of processes leaves the supervisor those that
+    its host calls need."""
     host = container_profile(template(memory_bytes=memory_bytes, processes=processes))["HostConfig"]
     assert host["MemorySwap"] == host["Memory"] > memory_bytes
-    assert host["PidsLimit"] > processes + 96
+    assert host["PidsLimit"] >= processes + 96 + MAX_PARALLEL_CALLS + 8
 
 
 def test_the_image_takes_the_command_line() -> None:

@@ -6,26 +6,19 @@ parked sub-call does.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from threading import Lock
 from typing import Literal
 
 
-def process_cpu_s(pid: int) -> float:
-    """CPU time of all threads of another process of ours, without /proc.
-
-    Raises:
-        OSError: it is gone.
-    """
-    return time.clock_gettime(~pid << 3 | 2)
-
-
 class ActiveClock:
     """Both clocks of one cell. Host calls begin and end on other threads than the one that reads."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, process_cpu_s: Callable[[], float]) -> None:
+        """`process_cpu_s` reads the CPU time of the kernel; it raises `OSError` when that is gone."""
+        self._process_cpu_s = process_cpu_s
         self._lock = Lock()  # keeps `_in_flight`, `_idle_since` and `_waited` of one moment
         self._started = time.monotonic()
         self._in_flight = 0
@@ -62,7 +55,7 @@ class ActiveClock:
 
     def _read_cpu(self, last: float) -> float:
         try:
-            return process_cpu_s(self._pid)
+            return self._process_cpu_s()
         except OSError:
             return last
 

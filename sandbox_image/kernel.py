@@ -19,7 +19,6 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from . import confinement
 from .answers import NAME as ANSWER
 from .bindings import BindingRefused, ContextFiles, bind_all
 from .cells import CellRunner
@@ -44,6 +43,7 @@ from .protocol import (
     VariablesReply,
 )
 from .shared_text import SharedTexts, Support
+from .system import System
 from .thread_starts import bound_thread_starts
 from .tracebacks import describe_exception
 
@@ -52,13 +52,13 @@ _MAIN_STACK_BYTES = 8 << 20
 _encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support) -> NoReturn:
+def run_kernel(birth: KernelBirth, descriptors: list[int], support: Support, system: System) -> NoReturn:
     """The rest of this process's life, right after the fork."""
     status = 70
     try:
         kept = _move_descriptors(descriptors)
-        confined = _confine_self(birth)
-        kernel = Kernel(birth, *kept)
+        confined = _confine_self(birth, system)
+        kernel = Kernel(birth, *kept, limits_memory=system.limits_memory)
         if kernel.begin([*confined, support.remark], support):
             kernel.serve()
         status = 0
@@ -86,15 +86,15 @@ def _move_descriptors(descriptors: list[int]) -> tuple[socket.socket, socket.soc
     return socket.socket(fileno=cells), socket.socket(fileno=calls), output, errors
 
 
-def _confine_self(birth: KernelBirth) -> list[str]:
+def _confine_self(birth: KernelBirth, system: System) -> list[str]:
     os.setsid()
-    in_force = confinement.prefer_as_oom_victim()
+    in_force = system.prefer_as_oom_victim()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What the stack may grow to is memory that the limit on data does not count.
     _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
     bound_thread_starts(_THREAD_STACK_BYTES)
     if birth.confined:
-        in_force += confinement.confine_kernel()
+        in_force += system.confine_kernel()
     return in_force
 
 
@@ -115,6 +115,8 @@ class Kernel:
         calls: socket.socket,
         output: int,
         errors: int,
+        *,
+        limits_memory: bool,
     ) -> None:
         self._birth = birth
         self._connection = cells
@@ -125,7 +127,7 @@ class Kernel:
         self._calls = CallChannel(calls, self._interrupts, self._origins)
         self._output = output
         self._errors = errors
-        self._reserve = MemoryReserve()
+        self._reserve = MemoryReserve(is_limited=limits_memory)
         _prepare_interpreter(birth)
         self._namespace = Namespace(HostFunctions(self._calls))
         self._runner = CellRunner(self._namespace.names)

@@ -11,11 +11,12 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from .capture import OutputPipe
-from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s, process_cpu_s
+from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s
 from .decoding import NotThatShape, decode_value, parse_json
 from .file_watch import FileWatch
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
@@ -33,7 +34,8 @@ _BIRTH_PATIENCE_MS = 20_000
 _FULL_LOOK_S = 0.02
 _IDLE_CPU_S = 0.5
 """What threads that a cell left behind may take between two requests."""
-_HANG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+"""The first one is Linux's alone, and tells of a stream that is closed in one direction."""
 
 
 class KernelLost(Exception):
@@ -95,7 +97,7 @@ class KernelLife:
             KernelLost: it could not.
         """
         self._memory_bytes = terms.memory_bytes
-        self._memory = MemoryWatch(self.pid, terms.memory_bytes)
+        self._memory = MemoryWatch(partial(self._zygote.system.held_bytes, self.pid), terms.memory_bytes)
         if self._memory.is_possible:
             self.confinement.append("memory-watch")
         self._send_cells(encode_frame({"do": "begin"}, encode_json(asdict(terms))))
@@ -173,7 +175,7 @@ class KernelLife:
         if self._is_stopped:
             return
         with suppress(OSError):  # it has ended; the next request finds out
-            cpu_s = process_cpu_s(self.pid)
+            cpu_s = self._zygote.system.process_cpu_s(self.pid)
             if self._idle_cpu_s is None:
                 self._idle_cpu_s = cpu_s
             elif cpu_s - self._idle_cpu_s > _IDLE_CPU_S:
@@ -209,6 +211,10 @@ class KernelLife:
         with suppress(OSError):
             self.cells.send(note, socket.MSG_DONTWAIT)
         self._zygote.signal_kernel(self.pid, signal.SIGINT)
+
+    def new_clock(self) -> ActiveClock:
+        """For one request, from now on."""
+        return ActiveClock(partial(self._zygote.system.process_cpu_s, self.pid))
 
     @property
     def ladder_reason(self) -> Reason | None:
@@ -346,13 +352,17 @@ class Waker:
     """Makes the thread that is in `KernelLife.ask` look around. One for all lives."""
 
     def __init__(self) -> None:
-        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.descriptor, self._other_end = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._other_end, False)
 
     def wake(self) -> None:
-        os.eventfd_write(self.descriptor, 1)
+        with suppress(BlockingIOError):  # full: whoever looks will find enough to wake for
+            os.write(self._other_end, b"!")
 
     def calm(self) -> None:
-        os.eventfd_read(self.descriptor)
+        with suppress(BlockingIOError):
+            os.read(self.descriptor, _RECEIVE_BYTES)
 
 
 class HangUp:

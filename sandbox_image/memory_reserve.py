@@ -5,7 +5,7 @@ need memory itself, not even for an integer: hence the tuples made beforehand, a
 
 Under gVisor RLIMIT_DATA limits nothing, so there RLIMIT_AS stands in for it. That one counts mapped files too, so each
 of them gets room of its own, and for that the hard limit has to stay open: a cell that lifts the soft limit meets the
-container's.
+container's. Where no limit on memory holds (macOS), there is nothing to withhold and nothing to lift.
 """
 
 import mmap
@@ -18,6 +18,11 @@ _USUAL_SPACE_BYTES = 64 << 20
 _BALLAST_PIECES = 4_000
 _BALLAST_PIECE_BYTES = 400
 
+
+def _leave(_limited: int, _limits: tuple[int, int]) -> None:
+    """In the place of `resource.setrlimit`."""
+
+
 _limit = resource.setrlimit
 _NO_LIMIT = resource.RLIM_INFINITY
 
@@ -25,14 +30,15 @@ _NO_LIMIT = resource.RLIM_INFINITY
 class MemoryReserve:
     """Owns the soft limit."""
 
-    def __init__(self) -> None:
-        """`limit` comes before anything else."""
+    def __init__(self, *, is_limited: bool = True) -> None:
+        """`limit` comes before anything else. Unless it `is_limited`, memory is as large as the machine's."""
+        self._limit = _limit if is_limited else _leave
         self._memory_bytes = 0
         self._is_exhausted = False
         self._ballast: list[bytes] = []
         self._mapped_bytes = 0
         self._space_bytes = 0
-        self._counts_mapped_files = not _data_is_limited()
+        self._counts_mapped_files = is_limited and not _data_is_limited()
         self._limited = resource.RLIMIT_AS if self._counts_mapped_files else resource.RLIMIT_DATA
 
     def limit(self, memory_bytes: int) -> None:
@@ -40,14 +46,14 @@ class MemoryReserve:
         self._memory_bytes = memory_bytes
         self._space_bytes = _address_space_bytes() if self._counts_mapped_files else 0
         self._make_tuples()
-        _limit(self._limited, self._whole)
+        self._limit(self._limited, self._whole)
 
     def make_room(self, size_bytes: int) -> None:
         """Before a file is mapped, which is to take none of this memory. Not while foreign code runs."""
         if self._counts_mapped_files:
             self._mapped_bytes += size_bytes
             self._make_tuples()
-            _limit(self._limited, self._whole)
+            self._limit(self._limited, self._whole)
 
     def _make_tuples(self) -> None:
         reserve = min(_MAX_RESERVE_BYTES, self._memory_bytes // 8)
@@ -61,7 +67,7 @@ class MemoryReserve:
         """Before foreign code runs. After a cell that ran out it leaves a little, for `del` to work with."""
         if not self._ballast:
             self._load()
-        _limit(self._limited, self._after_exhaustion if self._is_exhausted else self._usual)
+        self._limit(self._limited, self._after_exhaustion if self._is_exhausted else self._usual)
 
     def _load(self) -> None:
         self._ballast.extend(bytes(_BALLAST_PIECE_BYTES) for _ in range(_BALLAST_PIECES))
@@ -69,13 +75,13 @@ class MemoryReserve:
     def lift(self) -> None:
         """After it has run, first of all."""
         self._is_exhausted = False
-        _limit(self._limited, self._whole)
+        self._limit(self._limited, self._whole)
 
     def lift_in_need(self, error: BaseException) -> None:
         """The same after an exception: the ballast makes room for the few objects that handling it takes."""
         self._ballast.clear()
         self._is_exhausted = isinstance(error, MemoryError)
-        _limit(self._limited, self._whole)
+        self._limit(self._limited, self._whole)
 
 
 def _data_is_limited() -> bool:

@@ -194,7 +194,7 @@ class KernelOperations:
         life = self._take_kernel()
         header = {"do": "value", "name": name, "as": form, "limit": limit}
         try:
-            request = Request(header, b"", _VALUE_LIMITS, ActiveClock(life.pid))
+            request = Request(header, b"", _VALUE_LIMITS, life.new_clock())
             outcome = self._decode_answer(ValueOutcome, "value", self._converse(life, request, hang_up))
             if not 0 <= outcome.size_bytes <= limit or not _is_digest(outcome.sha256):
                 raise life.bury("the kernel broke the protocol: an impossible value")
@@ -298,7 +298,7 @@ class KernelOperations:
         assert self._life is not None
         life = self._life
         self._printed = Printed(cell.cell_id, life.stdout.ring, life.stderr.ring)
-        clock = ActiveClock(life.pid)
+        clock = life.new_clock()
         try:
             if self._unreported_loss is not None:
                 raise KernelLost(f"{self._unreported_loss}, between cells; this cell was not run")
@@ -361,7 +361,7 @@ class KernelOperations:
     def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
         life = self._take_kernel()
         try:
-            request = Request(header, body, limits, ActiveClock(life.pid))
+            request = Request(header, body, limits, life.new_clock())
             return self._decode_answer(cls, header["do"], self._converse(life, request, hang_up))
         except KernelLost as error:
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None

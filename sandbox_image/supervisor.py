@@ -7,6 +7,7 @@ there.
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -86,11 +87,14 @@ class Supervisor:
         self._zygote = zygote
 
     def run(self) -> int:
-        """Until the host or the zygote is gone; returns the exit code. The caller has blocked SIGCHLD."""
+        """Until the host or the zygote is gone; returns the exit code. The caller has blocked SIGCHLD, and so do the
+        lanes: that the zygote has ended is for this thread to hear."""
         for lane in _LANES:
             self._start_lane(lane)
+        child_ended = _hear_of_children()
         while True:
-            signal.sigtimedwait({signal.SIGCHLD}, _WATCH_INTERVAL_S)
+            if select.select([child_ended], [], [], _WATCH_INTERVAL_S)[0]:
+                child_ended.recv(4096)
             if self._reap_and_find_zygote():
                 return EXIT_ZYGOTE_LOST
             try:
@@ -137,6 +141,17 @@ class Supervisor:
 
     def take_over(self, lane: Lane) -> None:
         self._start_lane(lane)
+
+
+def _hear_of_children() -> socket.socket:
+    """Readable once a child has ended. Without `sigtimedwait`, which macOS lacks."""
+    heard, wakeup = socket.socketpair()
+    for end in (heard, wakeup):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.detach(), warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    return heard
 
 
 def _leave(error: Exception) -> None:

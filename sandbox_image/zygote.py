@@ -2,7 +2,7 @@
 
 Forked from the supervisor before the first connection, so there is no credential in its memory for a kernel to
 inherit. One kernel at a time. Signals go through here because only a parent can send them to a pid that cannot
-have been reused. Talks over a SOCK_SEQPACKET pair, one JSON object a packet:
+have been reused. Talks over a pair of stream sockets, one JSON object a line:
 
     → {"do": "fork", …KernelBirth} with four descriptors     ← {"did": "fork", "pid": N}
     → {"do": "signal", "pid": N, "signal": N}                ← {"did": "exit", "pid": N, "status": N}    (reaped)
@@ -17,14 +17,16 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, replace
+from threading import Lock
 from typing import Any
 
-from . import confinement
 from .kernel_birth import KernelBirth
+from .system import System
 
-MAX_PACKET_BYTES = 16 << 10
+MAX_LINE_BYTES = 16 << 10
 _FORK_PATIENCE_S = 60.0
 _EXIT_PATIENCE_S = 10.0
 """For a kernel to be gone after SIGKILL. A zygote that does not do it in this time never will: somebody stopped it."""
@@ -48,17 +50,16 @@ class ZygoteLost(Exception):
 class Zygote:
     """The supervisor's handle on it."""
 
-    def __init__(self, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pid: int, channel: socket.socket, system: System) -> None:
         self.pid = pid
-        self.channel = channel
+        self.system = system
+        self._channel = channel
+        self._notes = _Lines()
+        self._send_lock = Lock()  # keeps the lines whole
 
     def fork_kernel(self, birth: KernelBirth, descriptors: list[int]) -> int:
         """The pid of a new kernel that holds `descriptors`. Waits until the imports are done."""
-        packet = json.dumps({"do": "fork", **asdict(birth)}).encode("ascii")
-        try:
-            socket.send_fds(self.channel, [packet], descriptors)
-        except OSError as error:
-            raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
+        self._send({"do": "fork", **asdict(birth)}, descriptors)
         while True:
             note = self._receive(_FORK_PATIENCE_S)
             if note["did"] == "fork":
@@ -66,11 +67,7 @@ class Zygote:
 
     def signal_kernel(self, pid: int, number: int) -> None:
         """Send a signal to this kernel; no effect when it has ended. Any thread may call it."""
-        packet = json.dumps({"do": "signal", "pid": pid, "signal": number}).encode("ascii")
-        try:
-            self.channel.send(packet, socket.MSG_DONTWAIT)
-        except OSError as error:
-            raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
+        self._send({"do": "signal", "pid": pid, "signal": number}, [])
 
     def wait_for_exit(self, pid: int) -> int:
         """The exit code of a kernel that is ending: negative for a signal, as `subprocess` has it."""
@@ -83,62 +80,106 @@ class Zygote:
     def poll_exit(self, pid: int) -> int | None:
         """The exit code if it has ended, else None; never waits."""
         while True:
-            if not self._is_readable(0.0):
+            self._read_what_is_there(0.0)
+            note = self._notes.next_line()
+            if note is None:
                 return None
-            note = self._receive(0.0)
             if note["did"] == "exit" and note["pid"] == pid:
                 return os.waitstatus_to_exitcode(int(note["status"]))
 
-    def _is_readable(self, patience_s: float) -> bool:
-        waiting = select.poll()
-        waiting.register(self.channel, select.POLLIN)
-        return bool(waiting.poll(max(0.0, patience_s) * 1000))
+    def _send(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """One that does not take a line at once is stopped: it has nothing else to do than to read them."""
+        line = _encode_line(request)
+        try:
+            with self._send_lock:
+                if descriptors:
+                    sent = socket.send_fds(self._channel, [line], descriptors, socket.MSG_DONTWAIT)
+                else:
+                    sent = self._channel.send(line, socket.MSG_DONTWAIT)
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not take requests ({error.strerror})") from error
+        if sent != len(line):
+            raise ZygoteLost("the zygote does not take requests")
 
     def _receive(self, patience_s: float) -> dict[str, Any]:
-        if not self._is_readable(patience_s):
-            raise ZygoteLost("the zygote does not answer in time")
-        try:
-            packet = self.channel.recv(MAX_PACKET_BYTES)
-        except OSError as error:
-            raise ZygoteLost(f"the zygote does not answer ({error.strerror})") from error
-        if not packet:
-            raise ZygoteLost("the zygote has ended")
-        note: dict[str, Any] = json.loads(packet)
+        deadline = time.monotonic() + patience_s
+        while (note := self._notes.next_line()) is None:
+            if not self._read_what_is_there(deadline - time.monotonic()):
+                raise ZygoteLost("the zygote does not answer in time")
         return note
 
+    def _read_what_is_there(self, patience_s: float) -> bool:
+        """Whether something came in this time."""
+        waiting = select.poll()
+        waiting.register(self._channel, select.POLLIN)
+        if not waiting.poll(max(0.0, patience_s) * 1000):
+            return False
+        try:
+            data = self._channel.recv(MAX_LINE_BYTES)
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not answer ({error.strerror})") from error
+        if not data:
+            raise ZygoteLost("the zygote has ended")
+        self._notes.feed(data)
+        return True
 
-def start_zygote(*, confined: bool) -> Zygote:
+
+class _Lines:
+    """Bytes of the channel in, whole objects out. Both ends are ours, and no kernel holds either."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._whole: deque[bytes] = deque()
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._begun = (self._begun + data).split(b"\n")
+        self._whole.extend(whole)
+
+    def next_line(self) -> dict[str, Any] | None:
+        """The oldest one that was not taken yet."""
+        if not self._whole:
+            return None
+        line: dict[str, Any] = json.loads(self._whole.popleft())
+        return line
+
+
+def _encode_line(line: dict[str, Any]) -> bytes:
+    return json.dumps(line).encode("ascii") + b"\n"
+
+
+def start_zygote(system: System, *, confined: bool) -> Zygote:
     """Fork it. The caller must have no other thread and no connection yet. A `confined` one forks no kernel that is
     not, whatever it is asked for."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         status = 70
         try:
             ours.close()
-            confinement.die_with_parent(parent)
-            _ZygoteProcess(theirs, confined=confined).serve()
+            system.die_with_parent(parent)
+            _ZygoteProcess(theirs, system, confined=confined).serve()
             status = 0
         finally:
             os._exit(status)
     theirs.close()
-    return Zygote(pid, ours)
+    return Zygote(pid, ours, system)
 
 
 class _ZygoteProcess:
-    def __init__(self, channel: socket.socket, *, confined: bool) -> None:
+    def __init__(self, channel: socket.socket, system: System, *, confined: bool) -> None:
+        from .shared_text import find_support, this_interpreter  # noqa: PLC0415  (not before `prepare`)
+
         self._channel = channel
+        self._system = system
+        self._requests = _Lines()
+        self._descriptors: list[int] = []
         self._confined = confined
         self._kernel: int | None = None
+        self._support = find_support(this_interpreter())
 
     def serve(self) -> None:
-        """Until the supervisor is gone."""
-        from .kernel import run_kernel  # noqa: PLC0415  (not before `prepare`)
-        from .shared_text import find_support, this_interpreter  # noqa: PLC0415  (likewise)
-
-        support = find_support(this_interpreter())
-
+        """Until the supervisor is gone, and then without the kernel: not everywhere does that die by itself."""
         wakeup, wakeup_end = socket.socketpair()
         wakeup.setblocking(False)
         wakeup_end.setblocking(False)
@@ -147,31 +188,46 @@ class _ZygoteProcess:
         signal.set_wakeup_fd(wakeup_end.fileno(), warn_on_full_buffer=False)
         gc.freeze()  # what was imported stays; collecting first would take longer than what it finds is worth
         gc.enable()
-        while True:
+        is_wanted = True
+        while is_wanted:
             readable, _, _ = select.select([self._channel, wakeup], [], [])
             if wakeup in readable:
                 wakeup.recv(4096)
                 self._reap()
             if self._channel in readable:
-                packet, descriptors, _, _ = socket.recv_fds(self._channel, MAX_PACKET_BYTES, 4)
-                if not packet:
-                    return
-                request = json.loads(packet)
-                if request.pop("do") == "signal":
-                    self._signal(request["pid"], request["signal"])
-                else:
-                    if self._kernel is not None:
-                        return  # a supervisor of ours waits for the end of one: this one is somebody else's
-                    birth = KernelBirth(**request)
-                    birth = replace(birth, confined=birth.confined or self._confined)
-                    parent = os.getpid()
-                    pid = os.fork()
-                    if pid == 0:
-                        confinement.die_with_parent(parent)
-                        signal.set_wakeup_fd(-1)
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                        run_kernel(birth, descriptors, support)
-                    self._adopt(pid, descriptors)
+                is_wanted = self._read_requests()
+        if self._kernel is not None:
+            os.kill(self._kernel, signal.SIGKILL)
+
+    def _read_requests(self) -> bool:
+        """False when there will be no more, or none of a supervisor of ours."""
+        data, descriptors, _, _ = socket.recv_fds(self._channel, MAX_LINE_BYTES, 4)
+        if not data:
+            return False
+        self._requests.feed(data)
+        self._descriptors += descriptors
+        while (request := self._requests.next_line()) is not None:
+            if request.pop("do") == "signal":
+                self._signal(request["pid"], request["signal"])
+            elif self._kernel is not None:
+                return False  # a supervisor of ours waits for the end of one: this one is somebody else's
+            else:
+                self._fork(KernelBirth(**request))
+        return True
+
+    def _fork(self, birth: KernelBirth) -> None:
+        from .kernel import run_kernel  # noqa: PLC0415  (not before `prepare`)
+
+        birth = replace(birth, confined=birth.confined or self._confined)
+        descriptors, self._descriptors = self._descriptors, []
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._system.die_with_parent(parent)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            run_kernel(birth, descriptors, self._support, self._system)
+        self._adopt(pid, descriptors)
 
     def _adopt(self, pid: int, descriptors: list[int]) -> None:
         self._kernel = pid
@@ -196,7 +252,7 @@ class _ZygoteProcess:
                 self._tell({"did": "exit", "pid": pid, "status": status})
 
     def _tell(self, note: dict[str, Any]) -> None:
-        self._channel.send(json.dumps(note).encode("ascii"))
+        self._channel.sendall(_encode_line(note))
 
 
 def prepare() -> None:

@@ -21,6 +21,7 @@ COMPONENTS: dict[str, Callable[[], str | None]] = {
     "needs_landlock": machine.why_no_landlock,
     "needs_mapped_texts": machine.why_no_mapped_texts,
     "needs_mounts": machine.why_no_mounts,
+    "needs_ps": machine.why_no_ps,
     "needs_readable_python": machine.why_no_readable_python,
     "needs_root": machine.why_not_root,
     "needs_tiny_model": machine.why_no_tiny_model,

@@ -49,6 +49,16 @@ def why_no_mapped_texts() -> str | None:
 
 
 @cache
+def why_no_ps() -> str | None:
+    try:
+        command = ["/bin/ps", "-o", "lstart=", "-p", str(os.getpid())]
+        subprocess.run(command, capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"no /bin/ps that tells when a process was started: {error}"
+    return None
+
+
+@cache
 def why_no_mounts() -> str | None:
     """Of the machine itself, not of a user namespace."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]

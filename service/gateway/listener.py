@@ -1,6 +1,5 @@
 """Serves the gateway on its unix socket."""
 
-import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.gateway.bounds import BoundedProtocol
+from service.sandboxes.directory import short_path
 from service.store.errors import disk_failed
 
 STOP_DEADLINE_S = 10
@@ -76,7 +76,7 @@ def _bind(path: Path) -> socket.socket:
     """Under its name stands a socket that is listened at, or none."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     unready = path.with_name(f".{path.name}")
-    with _short(unready) as short:
+    with short_path(unready.parent, unready.name) as short:
         listening.bind(short)
     unready.chmod(0o666)
     listening.listen(BACKLOG)
@@ -88,7 +88,7 @@ def _bind(path: Path) -> socket.socket:
 def _clear_dead(directory: Path) -> None:
     """Remove the sockets of replicas that were killed: nobody listens there."""
     for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, _short(path) as short:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, short_path(path.parent, path.name) as short:
             trial.setblocking(False)  # one whose queue is full is alive
             try:
                 trial.connect(short)
@@ -96,13 +96,3 @@ def _clear_dead(directory: Path) -> None:
                 path.unlink(missing_ok=True)
             except OSError:
                 continue
-
-
-@contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """An address may have 107 bytes and a data directory more, so the socket is named through the open directory."""
-    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{path.name}"
-    finally:
-        os.close(descriptor)

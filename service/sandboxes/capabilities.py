@@ -103,6 +103,8 @@ def is_loopback(host: str) -> bool:
 _HELD, _LIMITED, _NOT = Held.HELD, Held.LIMITED, Held.NOT_HELD
 _SHARED_LINUX = "sandboxes share this machine's Linux: a flaw that an allowed system call reaches is a way out"
 _BOUNDED_PLACES = "the two places that can be written to are bounded memory, in bytes and files"
+_DISK_OF_THE_HOST = "a cell can fill the disk of the data directory: one file has a cap, their number has none"
+_TIME_ONLY = "bounded in time by each cell's limit; while it runs it may use every processor"
 _UNKNOWN = (_NOT, "nothing is known of this level")
 _NOTHING = (_NOT, "no sandbox: cells run with all rights of the service")
 _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
@@ -114,6 +116,10 @@ _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
         ),
         "namespaces": (_NOT, _SHARED_LINUX),
         "landlock": (_NOT, _SHARED_LINUX),
+        "seatbelt": (
+            _NOT,
+            "sandboxes share this machine's macOS, and every system call is open to them: a flaw in it is a way out",
+        ),
         "none": _NOTHING,
     },
     "host_files": {
@@ -124,6 +130,10 @@ _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
             "only Python's files and the session directory, read-only; mountinfo names host paths",
         ),
         "landlock": (_LIMITED, "no file of the host can be opened, but that a path exists can be seen"),
+        "seatbelt": (
+            _LIMITED,
+            "of the host only the files of macOS, of Python and of the session can be read",
+        ),
         "none": _NOTHING,
     },
     "network": {
@@ -131,6 +141,7 @@ _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
         "runc": (_HELD, "no device, no address, no socket that leads out"),
         "namespaces": (_HELD, "no device, no address, no socket that leads out"),
         "landlock": (_LIMITED, "seccomp refuses every socket; the network device itself is the host's"),
+        "seatbelt": (_LIMITED, "a socket connects to the session's own two and no other; the device is the host's"),
         "none": _NOTHING,
     },
     "processes": {
@@ -138,6 +149,10 @@ _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
         "runc": (_HELD, "sees and signals its own only"),
         "namespaces": (_HELD, "sees and signals its own only"),
         "landlock": (_LIMITED, "can signal none, but the process table is the host's"),
+        "seatbelt": (
+            _LIMITED,
+            "can signal and start none, but the table is the host's; threads are not counted",
+        ),
         "none": _NOTHING,
     },
     "memory": {
@@ -145,24 +160,27 @@ _PROMISES: dict[str, dict[str, tuple[Held, str]]] = {
         "runc": (_HELD, "bounded by the container, whatever runs in it; without swap"),
         "namespaces": (_LIMITED, "bounded for each of its three processes, not for all of them together"),
         "landlock": (_LIMITED, "bounded for each of its three processes; evading it on purpose is not noticed"),
+        "seatbelt": (_NOT, "watched: too much ends the interpreter, but what it takes between two looks has no bound"),
         "none": _NOTHING,
     },
     "disk": {
         "runsc": (_LIMITED, "what can be written to is bounded memory in bytes; too many files end the sandbox"),
         "runc": (_HELD, _BOUNDED_PLACES),
         "namespaces": (_HELD, "what can be written to is bounded memory in bytes; too many files end the interpreter"),
-        "landlock": (_NOT, "a cell can fill the disk of the data directory: one file has a cap, their number has none"),
+        "landlock": (_NOT, _DISK_OF_THE_HOST),
+        "seatbelt": (_NOT, _DISK_OF_THE_HOST),
         "none": _NOTHING,
     },
     "processor": {
         "runsc": (_HELD, "one processor, by quota"),
         "runc": (_HELD, "one processor, by quota"),
-        "namespaces": (_LIMITED, "bounded in time by each cell's limit; while it runs it may use every processor"),
-        "landlock": (_LIMITED, "bounded in time by each cell's limit; while it runs it may use every processor"),
+        "namespaces": (_LIMITED, _TIME_ONLY),
+        "landlock": (_LIMITED, _TIME_ONLY),
+        "seatbelt": (_LIMITED, _TIME_ONLY),
         "none": _NOTHING,
     },
     "side_channels": dict.fromkeys(
-        ("runsc", "runc", "namespaces", "landlock"),
+        ("runsc", "runc", "namespaces", "landlock", "seatbelt"),
         (_NOT, "caches and memory bandwidth are shared with whatever else runs on the machine"),
     )
     | {"none": _NOTHING},

@@ -12,7 +12,7 @@ The files stand beside the directory, not in it: code of the same uid could open
 so keep the reaper away for ever.
 
 A unix socket's path may have 107 bytes, a data directory more; sockets are therefore bound through
-`/proc/self/fd/N` of the open directory.
+`/proc/self/fd/N` of the open directory. macOS has no such thing: there the path may have 103 bytes.
 """
 
 import errno
@@ -21,6 +21,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ _log = structlog.get_logger(__name__)
 _LINK_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _MAX_PROCESS_RECORD_BYTES = 4096
 _OWNER_SUFFIX = ".owner"
+_MAX_ADDRESS_BYTES = 103
+_LOOK_ONLY = getattr(os, "O_PATH", os.O_RDONLY)
+"""Without the right to read, where the system has that."""
+_LOOK_ONLY_AT_FILE = getattr(os, "O_PATH", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
+"""Of a file that is to be locked. Elsewhere it is opened at once, which changes nothing and waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +151,21 @@ def let_pass(top: Path, *below: Path) -> None:
 
 
 @contextmanager
-def short_path(directory: Path, name: str) -> Iterator[str]:
-    """A path of `directory/name` that fits a socket address however deep the directory stands."""
+def short_path(directory: Path, name: str, platform: str = sys.platform) -> Iterator[str]:
+    """A path of `directory/name` that fits a socket address, on Linux however deep the directory stands.
+
+    Raises:
+        RlmServiceError: it does not fit.
+    """
+    if platform != "linux":
+        path = str(directory / name)
+        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES:
+            raise RlmServiceError(
+                f"{path} is too long for a unix socket on this system ({_MAX_ADDRESS_BYTES} bytes): "
+                "use a data directory with a shorter path"
+            )
+        yield path
+        return
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{name}"
@@ -216,7 +235,7 @@ def orphaned(session: Path, *, owner_uid: int | None = None) -> Iterator[bool]:
     """
     with ExitStack() as opened:
         try:
-            sessions = opened.enter_context(_opened(session.parent, os.O_PATH | os.O_DIRECTORY))
+            sessions = opened.enter_context(_opened(session.parent, _LOOK_ONLY | os.O_DIRECTORY))
             found = _lockable(opened, sessions, session.name, owner_uid)
         except OSError:
             found = None
@@ -243,12 +262,14 @@ def _lockable(opened: ExitStack, sessions: int, name: str, owner_uid: int | None
     """What the session's owner would hold a lock of, opened, and its name. The directory itself, where it has lost its
     owner file: one that could not be removed the first time."""
     try:
-        path = opened.enter_context(_opened(name + _OWNER_SUFFIX, os.O_PATH, sessions))
+        path = opened.enter_context(_opened(name + _OWNER_SUFFIX, _LOOK_ONLY_AT_FILE, sessions))
     except FileNotFoundError:
         return opened.enter_context(_opened(name, os.O_RDONLY | os.O_DIRECTORY, sessions)), name
     status = os.fstat(path)
     if not stat.S_ISREG(status.st_mode) or owner_uid not in {None, status.st_uid}:
         return None
+    if _LOOK_ONLY_AT_FILE & os.O_RDWR:
+        return path, name + _OWNER_SUFFIX
     # The very file that was looked at, whatever its name stands for by now.
     file = os.open(f"/proc/self/fd/{path}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     opened.callback(os.close, file)

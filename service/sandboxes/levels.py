@@ -2,9 +2,11 @@
 
     namespaces   bubblewrap around the image: nothing of the host but what Python needs, no network device, own pids
     landlock     the image alone, confining itself: host files out of reach, but one view of the machine's processes
+    seatbelt     macOS's own walls around the image: files and network out of reach, little else (`seatbelt`)
     none         the image alone, unconfined, for debugging the service itself
 
-At every level but `none` the image puts its own seccomp filters in force; `probe` proves each level before it is used.
+On Linux, at every level but `none`, the image puts its own seccomp filters in force; `probe` proves each level before
+it is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from service.sandboxes.bubblewrap import IMAGE_PARENT, SESSION, Profile, bubblewrap_arguments
-from service.sandboxes.port import Template
+from service.sandboxes.port import SandboxRefused, Template
 from service.sandboxes.python_files import PythonFiles
+from service.sandboxes.seatbelt import SeatbeltProfile, seatbelt_arguments
 
 SUPERVISOR_BYTES = 1 << 30
 """What a supervisor may take beyond its kernel's memory: host calls on their way, and the stacks of its threads."""
@@ -25,7 +28,34 @@ HOST_PATIENCE_S = 5
 class LevelName(StrEnum):
     NAMESPACES = "namespaces"
     LANDLOCK = "landlock"
+    SEATBELT = "seatbelt"
     NONE = "none"
+
+
+_LEVELS_OF = {"linux": (LevelName.NAMESPACES, LevelName.LANDLOCK), "darwin": (LevelName.SEATBELT,)}
+_FIX_ON = {
+    "linux": (
+        "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1 "
+        "kernel.apparmor_restrict_unprivileged_userns=0), or run on Linux 6.7 or newer with Landlock enabled"
+    ),
+    "darwin": "run the service in a Linux virtual machine (docs/decisions/0010), never as root",
+}
+
+
+def levels_of(platform: str) -> tuple[LevelName, ...]:
+    """Those that can isolate on an operating system (as `sys.platform` names it), best first.
+
+    Raises:
+        SandboxRefused: there is none, with what to do instead.
+    """
+    if platform not in _LEVELS_OF:
+        raise SandboxRefused("process sandboxes need Linux or macOS: on Windows run the service in WSL2")
+    return _LEVELS_OF[platform]
+
+
+def fix_on(platform: str) -> str:
+    """What to do where none of them works."""
+    return _FIX_ON[platform]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +112,20 @@ def command(level: Level, launch: Launch) -> list[str]:
             status_descriptor=launch.status_descriptor,
         )
         inside = bubblewrap_arguments(profile, inside)
-    return _with_limits(launch.template, inside)
+    elif level.name is LevelName.SEATBELT:
+        inside = seatbelt_arguments(_seatbelt_profile(level, launch), inside)
+    return _with_limits(level, launch.template, inside)
+
+
+def _seatbelt_profile(level: Level, launch: Launch) -> SeatbeltProfile:
+    return SeatbeltProfile(
+        executables=level.python.executables,
+        python_files=level.python.paths,
+        hidden=level.python.packages,
+        image=level.image,
+        session=launch.session,
+        tmp=launch.tmp,
+    )
 
 
 def environment(level: Level, launch: Launch) -> Mapping[str, str]:
@@ -99,16 +142,18 @@ def _image_command(level: Level, launch: Launch) -> list[str]:
     match level.name:
         case LevelName.NAMESPACES:
             return words
-        case LevelName.LANDLOCK:
-            return [*words, "--confine", "landlock", "--tmp", str(launch.tmp)]
+        case LevelName.LANDLOCK | LevelName.SEATBELT:
+            return [*words, "--confine", level.name.value, "--tmp", str(launch.tmp)]
         case LevelName.NONE:
             return [*words, "--tmp", str(launch.tmp), "--unsafe-unconfined"]
 
 
-def _with_limits(template: Template, words: Sequence[str]) -> list[str]:
+def _with_limits(level: Level, template: Template, words: Sequence[str]) -> list[str]:
     """Limits that hold from the first instruction on. A shell sets them, because code between fork and exec of a
     threaded service is not safe, and because every machine has one."""
-    # Of each process inside, in kilobytes: the kernel's own limit is narrower, the supervisor has no other.
-    data_kib = (template.memory_bytes + SUPERVISOR_BYTES) >> 10
-    script = f'ulimit -c 0 && ulimit -n {template.open_files} && ulimit -d {data_kib} && exec "$@"'
+    script = f"ulimit -c 0 && ulimit -n {template.open_files}"
+    if level.name is not LevelName.SEATBELT:  # macOS keeps no limit on memory
+        # Of each process inside, in kilobytes: the kernel's own limit is narrower, the supervisor has no other.
+        script += f" && ulimit -d {(template.memory_bytes + SUPERVISOR_BYTES) >> 10}"
+    script += ' && exec "$@"'
     return ["/bin/sh", "-c", script, "sh", *words]

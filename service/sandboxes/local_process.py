@@ -13,14 +13,8 @@ import structlog
 
 from service.sandboxes.directory import ProcessRecord, read_process_record, write_process_record
 from service.sandboxes.port import Measured, SandboxStartFailed
-from service.sandboxes.processes import (
-    KILL_DEADLINE_S,
-    Identity,
-    boot_id,
-    identify,
-    kill_tree,
-    measured,
-)
+from service.sandboxes.process_table import Identity
+from service.sandboxes.processes import KILL_DEADLINE_S, boot_id, identify, kill_tree, measured
 
 STATUS_DEADLINE_S = 15.0
 """For bubblewrap to have made its namespaces."""
@@ -76,7 +70,10 @@ class LocalProcess:
 
     async def measure(self) -> Measured | None:
         """See `port.Process.measure`."""
-        return measured(self.pids) if self.is_running else None
+        try:
+            return measured(self.pids) if self.is_running else None
+        except SandboxStartFailed:  # nothing is told of processes here
+            return None
 
     async def kill(self) -> None:
         """All of the tree, from the inside out: what a dying parent would orphan is dead before it."""

@@ -30,7 +30,7 @@ class Isolation:
 
     provider: str
     level: str
-    """`namespaces`, `landlock`, `none` (process); `runc`, `runsc` (docker)."""
+    """`namespaces`, `landlock`, `seatbelt`, `none` (process); `runc`, `runsc` (docker)."""
     multi_tenant: bool
     """Whether this level may serve tenants who do not trust each other."""
     details: tuple[str, ...] = ()

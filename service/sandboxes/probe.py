@@ -5,8 +5,10 @@ the operating system announces a feature, proves nothing.
 """
 
 import json
+import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,7 @@ _LOOK_AROUND = """
 import ctypes, fcntl, json, mmap, os, socket
 
 PR_GET_SECCOMP = 21
+PLANTED = os.path.dirname(BAIT)
 
 def works(action):
     try:
@@ -46,12 +49,40 @@ def lines(path):
     except OSError:
         return None
 
+def start_process():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+def start_program():
+    os.waitpid(os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 0"], {}), 0)
+
+def connect(family, address):
+    with socket.socket(family, socket.SOCK_STREAM) as stream:
+        stream.settimeout(2)
+        stream.connect(address)
+
+def has_no_filter():
+    try:
+        return ctypes.CDLL(None).prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0
+    except AttributeError:  # not Linux
+        return True
+
+def sees_many_processes():
+    try:
+        return sum(map(str.isdigit, os.listdir("/proc"))) > 8
+    except OSError:
+        return not os.path.exists("/proc")  # not Linux
+
 status = dict(line.split(":\\t", 1) for line in lines("/proc/self/status") or () if ":\\t" in line)
 devices = lines("/proc/net/dev")
 print(json.dumps({
     "reads a file of the host": works(lambda: open(BAIT).close()),
-    "lists a directory of the host": works(lambda: os.listdir(os.path.dirname(BAIT))),
+    "lists a directory of the host": works(lambda: os.listdir(PLANTED)),
+    "writes beside a file of the host": works(lambda: open(os.path.join(PLANTED, "planted"), "w").close()),
     "writes to its session directory": works(lambda: open(os.path.join(SESSION, "planted"), "w").close()),
+    "links a file of its session directory": works(lambda: os.link(os.path.join(SESSION, "sandbox.sock"), "linked")),
     "changes the mode of a file of the host": works(lambda: os.chmod(BAIT, 0o644)),
     "changes the times of a file of the host": works(lambda: os.utime(BAIT)),
     "truncates a file of the host": works(lambda: os.truncate(BAIT, 0)),
@@ -59,18 +90,30 @@ print(json.dumps({
     "signals another process": works(lambda: os.kill(os.getppid(), 0)),
     "has Linux signal another process": works(lambda: fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())),
     "shares memory, which no limit counts": works(share_memory),
+    "starts a process": works(start_process),
+    "starts a program": works(start_program),
+    "connects to a port of the host": works(lambda: connect(socket.AF_INET, ("127.0.0.1", PORT))),
+    "connects to a socket of the host": works(lambda: connect(socket.AF_UNIX, SOCKET)),
     "opens a network socket": works(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()),
     "opens a unix socket": works(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close()),
-    "runs without a seccomp filter": ctypes.CDLL(None).prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0,
+    "runs without a seccomp filter": has_no_filter(),
     "runs as root": os.geteuid() == 0,
     "holds capabilities": int(status.get("CapEff", "0"), 16) != 0,
-    "sees processes of the host": works(lambda: os.listdir("/proc")) and sum(map(str.isdigit, os.listdir("/proc"))) > 8,
+    "sees processes of the host": sees_many_processes(),
     "has a network device": devices is not None and any(not line.strip().startswith("lo:") for line in devices[2:]),
 }))
 """
 
-_ONLY_WITH_NAMESPACES = ("sees processes of the host", "has a network device")
-"""What the weaker level does not promise."""
+_WITHOUT_NAMESPACES = frozenset({"sees processes of the host", "has a network device"})
+_NOT_PROMISED: Mapping[LevelName, frozenset[str]] = {
+    LevelName.NAMESPACES: frozenset(),
+    LevelName.LANDLOCK: _WITHOUT_NAMESPACES,
+    # There a socket may be had, but nothing to connect it to; and there is no filter of system calls.
+    LevelName.SEATBELT: _WITHOUT_NAMESPACES
+    | {"opens a network socket", "opens a unix socket", "runs without a seccomp filter"}
+    | {"shares memory, which no limit counts"},
+}
+"""What a cell may do at a level, because that level cannot keep it from it; everything else must fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +138,8 @@ async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed
     """
     try:
         with anyio.move_on_after(PROBE_DEADLINE_S):
-            with tempfile.TemporaryDirectory(prefix="rlm-probe-") as planted:
-                bait = Path(planted) / "bait"
-                bait.write_text("readable by everybody outside")
-                bait.chmod(0o644)
-                bait.parent.chmod(0o755)
-                result, in_force = await _run_in_sandbox(provider, bait, directory)
+            with _planted() as bait, _listeners(bait.parent / "socket") as port:
+                result, in_force = await _run_in_sandbox(provider, bait, port, directory)
             return Probed(faults=tuple(_judge(result, level)), in_force=in_force)
     except StoreFailed:
         raise  # a full disk says nothing about isolation
@@ -109,7 +148,35 @@ async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed
     return Probed(faults=(f"no result within {PROBE_DEADLINE_S:g} s",))
 
 
-async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> tuple[CellResult, tuple[str, ...]]:
+@contextmanager
+def _planted() -> Iterator[Path]:
+    """A file that everybody outside can read, by the path that links lead to: Seatbelt shows no other."""
+    with tempfile.TemporaryDirectory(prefix="rlm-probe-") as directory:
+        bait = Path(directory).resolve() / "bait"
+        bait.write_text("readable by everybody outside")
+        bait.chmod(0o644)
+        bait.parent.chmod(0o755)
+        yield bait
+
+
+@contextmanager
+def _listeners(path: Path) -> Iterator[int]:
+    """One at that path and one at a port of this machine itself, which is told. Who connects is let wait."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as by_path,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as by_port,
+    ):
+        by_path.bind(str(path))
+        path.chmod(0o666)
+        by_port.bind(("127.0.0.1", 0))
+        for listening in (by_path, by_port):
+            listening.listen(1)
+        yield by_port.getsockname()[1]
+
+
+async def _run_in_sandbox(
+    provider: Provider, bait: Path, port: int, directory: Path
+) -> tuple[CellResult, tuple[str, ...]]:
     async with anyio.create_task_group() as tasks:
         try:
             sandbox = await open_sandbox(
@@ -121,9 +188,11 @@ async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> tu
             failure = None
             try:
                 await sandbox.claim(generation=1, grant="none", random_seed=0)
-                paths = f"BAIT = {str(bait)!r}\nSESSION = {str(sandbox.directory)!r}\n"
+                places = {"BAIT": str(bait), "SOCKET": str(bait.parent / "socket"), "PORT": port}
+                places["SESSION"] = _resolved(sandbox.directory)
+                told = "".join(f"{name} = {place!r}\n" for name, place in places.items())
                 result = await sandbox.run_cell(
-                    CellId("probe"), paths + _LOOK_AROUND, active_limit_s=10, wall_limit_s=20
+                    CellId("probe"), told + _LOOK_AROUND, active_limit_s=10, wall_limit_s=20
                 )
             except RlmServiceError as exc:
                 failure = exc
@@ -135,6 +204,10 @@ async def _run_in_sandbox(provider: Provider, bait: Path, directory: Path) -> tu
     return result, sandbox.confinement
 
 
+def _resolved(path: Path) -> str:
+    return str(path.resolve())
+
+
 def _judge(result: CellResult, level: LevelName) -> list[str]:
     if result.status is not CellStatus.OK:
         return [f"the probe's cell ended as {result.status}: {result.raised.message[:200] if result.raised else ''}"]
@@ -143,6 +216,4 @@ def _judge(result: CellResult, level: LevelName) -> list[str]:
         deeds = [deed for deed, done in found.items() if done]
     except (ValueError, AttributeError):
         return ["the probe's cell printed something else than its findings"]
-    if level is not LevelName.NAMESPACES:
-        deeds = [deed for deed in deeds if deed not in _ONLY_WITH_NAMESPACES]
-    return [f"a cell there {deed}" for deed in deeds]
+    return [f"a cell there {deed}" for deed in deeds if deed not in _NOT_PROMISED[level]]

@@ -1,7 +1,7 @@
 """The process provider: sandboxes as processes of this machine, for one tenant, without Docker.
 
-Which level is in force is found once, by trying them best first, and reported; nothing is lowered silently. Linux
-only: macOS and Windows are refused with what to do there.
+Which level is in force is found once, by trying them best first, and reported; nothing is lowered silently. On Windows
+there is none, and it is refused with what to do there.
 """
 
 import importlib.util
@@ -20,17 +20,14 @@ from service.ids import SandboxId
 from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_FILES
 from service.sandboxes.directory import close_to_others, let_pass, tmp_directory
 from service.sandboxes.image import stage_image
-from service.sandboxes.levels import Launch, Level, LevelName, command, environment
+from service.sandboxes.levels import Launch, Level, LevelName, command, environment, fix_on, levels_of
 from service.sandboxes.local_process import LocalProcess, open_pipes, reap_processes, start_process
 from service.sandboxes.port import Isolation, SandboxRefused, SandboxStartFailed, Template
 from service.sandboxes.probe import probe
 from service.sandboxes.python_files import base_executable, find_python_files
+from service.sandboxes.seatbelt import LACKS
 
-PERMITTED = (LevelName.NAMESPACES, LevelName.LANDLOCK)
-_FIX = (
-    "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1 "
-    "kernel.apparmor_restrict_unprivileged_userns=0), or run on Linux 6.7 or newer with Landlock enabled"
-)
+PERMITTED = (LevelName.NAMESPACES, LevelName.LANDLOCK, LevelName.SEATBELT)
 _MAX_REASON_CHARS = 500
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +45,7 @@ class ProcessProvider:
         permitted: Sequence[LevelName] = PERMITTED,
         python: Path | None = None,
         allow_unsafe: bool = False,
+        platform: str = sys.platform,
     ) -> None:
         """`runtime_directory` takes the image as sandboxes see it, and the probe's sessions.
 
@@ -60,6 +58,7 @@ class ProcessProvider:
         self._permitted = tuple(permitted)
         self._python = python
         self._allow_unsafe = allow_unsafe
+        self._platform = platform
         self._one_probe = anyio.Lock()
         """Probing is done once, however many ask first."""
         self._found: tuple[_LevelProvider, Isolation] | None = None
@@ -85,11 +84,13 @@ class ProcessProvider:
                 _log.info("sandbox_level_found", level=isolation.level, details=list(isolation.details))
                 if level.level.name is LevelName.NONE:
                     _log.warning("SANDBOX_IS_OFF_CELLS_RUN_WITH_ALL_RIGHTS_OF_THE_SERVICE")
+                if level.level.name is LevelName.SEATBELT:
+                    _log.warning("sandbox_level_lacks_much", level=isolation.level, what=LACKS)
             return self._found
 
     async def _find_level(self) -> "tuple[_LevelProvider, Isolation]":
-        check_platform(sys.platform)
-        candidates = await anyio.to_thread.run_sync(self._candidates)
+        levels = [name for name in levels_of(self._platform) if name in self._permitted]
+        candidates = await anyio.to_thread.run_sync(self._candidates, levels)
         why_not: list[str] = []
         refused: dict[str, str] = {}
         for candidate in candidates:
@@ -101,15 +102,15 @@ class ProcessProvider:
             why_not += [f"{candidate}: {fault}" for fault in found.faults]
             refused[str(candidate)] = "; ".join(found.faults)[:_MAX_REASON_CHARS]
             _log.warning("sandbox_level_refused", level=str(candidate), reason=refused[str(candidate)])
-        raise SandboxRefused(f"no permitted isolation level works here: {_FIX}", data=refused)
+        raise SandboxRefused(f"no permitted isolation level works here: {fix_on(self._platform)}", data=refused)
 
-    def _candidates(self) -> "list[_LevelProvider]":
+    def _candidates(self, permitted: Sequence[LevelName]) -> "list[_LevelProvider]":
         """Best first. Blocks on the file system."""
-        python = find_python_files(self._python or base_executable())
+        python = find_python_files(self._python or base_executable(), self._platform)
         image = stage_image(self._runtime_directory, python.executable)
         as_root = os.geteuid() == 0
         levels: list[Level] = []
-        if LevelName.NAMESPACES in self._permitted:
+        if LevelName.NAMESPACES in permitted:
             levels += [
                 Level(
                     name=LevelName.NAMESPACES,
@@ -122,8 +123,10 @@ class ProcessProvider:
                 )
                 for bwrap in _bubblewraps()
             ]
-        if LevelName.LANDLOCK in self._permitted:
+        if LevelName.LANDLOCK in permitted:
             levels.append(Level(name=LevelName.LANDLOCK, python=python, image=image, as_root=as_root))
+        if LevelName.SEATBELT in permitted:
+            levels.append(Level(name=LevelName.SEATBELT, python=python, image=image.resolve()))
         if self._allow_unsafe:
             levels.append(Level(name=LevelName.NONE, python=python, image=image))
         return [_LevelProvider(level, self._runtime_directory.parent) for level in levels]
@@ -155,6 +158,8 @@ class _LevelProvider:
             details.append(
                 "single user and loopback only: cells share this machine's process table and disk with the service"
             )
+        if self.level.name is LevelName.SEATBELT:
+            details.append(f"single user and loopback only: {LACKS}")
         return Isolation(
             provider=self.name, level=self.level.name.value, multi_tenant=False, details=(*details, *remarks)
         )
@@ -164,10 +169,11 @@ class _LevelProvider:
         uid = None if self._uids is None else self._uids[self._started % len(self._uids)]
         has_own_pids = self.level.has_own_pids
         with open_pipes() as pipes:
+            seen = self._as_seen(directory)
             launch = Launch(
                 template=template,
-                session=directory,
-                tmp=tmp_directory(directory),
+                session=seen,
+                tmp=tmp_directory(seen),
                 uid=uid,
                 hash_seed=hash_seed,
                 status_descriptor=pipes.status_write,
@@ -181,6 +187,10 @@ class _LevelProvider:
                 uid=uid,
                 tells_inner_pid=has_own_pids,
             )
+
+    def _as_seen(self, directory: Path) -> Path:
+        """Seatbelt shows a path only where no link is part of it."""
+        return directory.resolve() if self.level.name is LevelName.SEATBELT else directory
 
     def _give_paths(self, launch: Launch) -> None:
         """The sandbox's directories to the sandbox, and to nobody else. Raises `SandboxStartFailed`."""
@@ -200,14 +210,6 @@ class _LevelProvider:
 
     def __str__(self) -> str:
         return f"{self.level.name} ({self.level.bwrap})" if self.level.bwrap else str(self.level.name)
-
-
-def check_platform(platform: str) -> None:
-    """Raises `SandboxRefused` where this provider cannot work, with what can."""
-    if platform != "linux":
-        raise SandboxRefused(
-            "the process sandbox needs Linux: on Windows run the service in WSL2, on macOS in a Linux VM"
-        )
 
 
 def sandbox_uids(uid_map: str) -> range:

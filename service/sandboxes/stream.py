@@ -15,6 +15,7 @@ import contextlib
 import select
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,9 @@ import anyio.lowlevel
 _FULL_QUEUE_PAUSE_S = 0.01
 _PEER = struct.Struct("iII")
 """pid, uid, gid: `struct ucred` of unix(7)."""
+_SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
+"""Of <sys/un.h> on macOS."""
+_XUCRED_BYTES = 76
 
 
 class UnixStream:
@@ -40,6 +44,10 @@ class UnixStream:
     def peer(self) -> tuple[int, int]:
         """The pid and the uid of whoever connected, as the operating system knows them, in our namespaces. Raises
         `OSError`."""
+        if sys.platform == "darwin":
+            pid = self._socket.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
+            told = self._socket.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
+            return pid, uid_on_macos(told)
         pid, uid, _ = _PEER.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         return int(pid), int(uid)
 
@@ -136,6 +144,14 @@ async def connect(path: str) -> UnixStream:
     except BaseException:
         connecting.close()
         raise
+
+
+def uid_on_macos(told: bytes) -> int:
+    """Out of a `struct xucred` of <sys/ucred.h>: a version, then the uid. Raises `OSError` for another version."""
+    version, uid = struct.unpack_from("=II", told)
+    if version != 0:
+        raise OSError(f"expected version 0 of who connected, found {version}")
+    return int(uid)
 
 
 async def accept(listening: socket.socket) -> UnixStream:

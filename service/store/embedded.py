@@ -12,8 +12,8 @@ server down. A process that is killed leaves by the kernel's hand, and the next 
 
 The server is a daemon in its own session, so that Ctrl-C in a terminal does not reach it, and gets an empty
 environment, so that no credential of ours is in it. It listens on a 0600 unix socket inside a 0700 directory and on
-no port. A socket's address holds 107 bytes, so the server binds a name relative to its own directory, and clients
-whose path is longer go through `/proc/self/fd`.
+no port. A socket's address holds 107 bytes (on macOS 103), so the server binds a name relative to its own directory,
+and clients whose path is longer go through `/proc/self/fd`, where there is one.
 
 Durability: every write is in the append-only file and forced to disk before it is acknowledged, so neither killing the
 server nor a power cut nor a full disk loses an acknowledged write (with a flush once a second, a full disk lost one).
@@ -41,7 +41,7 @@ from service.store.server_program import find_server
 
 SOCKET = "server.sock"
 LOG = "server.log"
-LONGEST_ADDRESS = 107
+LONGEST_ADDRESS = 103
 DOOR_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0

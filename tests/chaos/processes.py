@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from service.sandboxes.directory import read_process_record, sessions_in
-from service.sandboxes.processes import Identity, identify, is_alive
+from service.sandboxes.process_table import Identity
+from service.sandboxes.processes import identify, is_alive
 
 Part = Literal["sandbox", "supervisor", "kernel"]
 

@@ -250,8 +250,10 @@ def start_host(
     patience_s: int = 30,
     started_by: tuple[str, ...] = (),
     python: str | None = None,
+    program: tuple[str, ...] = (str(IMAGE / "__main__.py"),),
 ) -> Iterator[Host]:
-    """A supervisor, confined by itself, dialled and not yet claimed. `started_by` is put before its command line."""
+    """A supervisor, confined by itself, dialled and not yet claimed. `started_by` is put before its command line;
+    `program` is what the interpreter is told to run."""
     place = Path(tempfile.mkdtemp(prefix="sandbox_image-"))
     place.chmod(0o755)
     directory, tmp = place / "session", place / "tmp"
@@ -268,7 +270,7 @@ def start_host(
         "-s",
         "-S",
         "-B",
-        str(IMAGE / "__main__.py"),
+        *program,
         "--session-directory",
         str(directory),
     ]

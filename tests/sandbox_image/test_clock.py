@@ -1,12 +1,14 @@
 """Active time and the ladder from limit to kill."""
 
 import os
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_image.clock import Act, ActiveClock, Ladder, Limits, climb, next_look_s
+from sandbox_image.linux import Linux
 
 
 @given(
@@ -51,14 +53,14 @@ def test_each_reason_is_named(wall_s: float, active_s: float, asked: bool, reaso
 
 def test_waiting_is_not_active_but_spinning_is() -> None:
     """Time with a host call in flight does not count, unless the process burns CPU meanwhile."""
-    clock = ActiveClock(os.getpid())
+    clock = ActiveClock(partial(Linux().process_cpu_s, os.getpid()))
     clock.begin_wait()
     clock.begin_wait()
     clock.end_wait()
     while clock.cpu_s() < 0.05:
         pass
     assert clock.active_s() >= 0.05
-    gone = ActiveClock(2**22 - 2)
+    gone = ActiveClock(partial(Linux().process_cpu_s, 2**22 - 2))
     gone.begin_wait()
     while gone.wall_s() < 0.02:
         pass

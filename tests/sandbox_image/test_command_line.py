@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from sandbox_image.confinement import Identity
 from sandbox_image.start import EXIT_NOT_CONFINED, EXIT_USAGE, UsageError, read_command_line
+from sandbox_image.system import Identity
 from tests.sandbox_image.host import IMAGE, python_for
 
 
@@ -14,7 +14,8 @@ def test_all_words_are_read() -> None:
     words = "--session-directory /s --tmp /t --uid 7 --gid 8 --confine landlock --open-files 99 --host-patience-s 3"
     line = read_command_line([*words.split(), "--unsafe-unconfined"])
     assert (line.session_directory, line.tmp_directory, line.identity) == ("/s", "/t", Identity(uid=7, gid=8))
-    assert (line.with_landlock, line.open_files, line.host_patience_s, line.unconfined) == (True, 99, 3, True)
+    assert (line.confined_by, line.open_files, line.host_patience_s, line.unconfined) == ("landlock", 99, 3, True)
+    assert read_command_line(["--session-directory", "/s", "--confine", "seatbelt"]).confined_by == "seatbelt"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_anything_else_is_refused(words: str) -> None:
     [
         (["--more"], EXIT_USAGE),
         (["--session-directory", "/", "--tmp", "/absent", "--confine", "landlock"], EXIT_NOT_CONFINED),
+        (["--session-directory", "/", "--confine", "seatbelt"], EXIT_NOT_CONFINED),
     ],
 )
 def test_a_sandbox_that_cannot_start_says_why_by_its_exit_code(words: list[str], code: int) -> None:

@@ -1,11 +1,13 @@
 """What a kernel holds, read from what Linux says of it."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sandbox_image.memory_watch import MemoryWatch, held_bytes
+from sandbox_image.linux import Linux, held_bytes
+from sandbox_image.memory_watch import MemoryWatch
 
 STATUS = b"""Name:\tpython3
 State:\tS (sleeping)
@@ -33,6 +35,7 @@ def test_a_status_without_it_says_nothing(status: bytes) -> None:
 def test_this_process_is_within_and_beyond() -> None:
     """The bound decides, on a living process; of one that is gone there is nothing to find."""
     assert Path("/proc/self/status").exists()
-    assert MemoryWatch(os.getpid(), 1 << 40).finds_too_much() is False
-    assert MemoryWatch(os.getpid(), -(1 << 30)).finds_too_much() is True
-    assert MemoryWatch(1 << 30, 0).is_possible is False
+    held = partial(Linux().held_bytes, os.getpid())
+    assert MemoryWatch(held, 1 << 40).finds_too_much() is False
+    assert MemoryWatch(held, -(1 << 30)).finds_too_much() is True
+    assert MemoryWatch(partial(Linux().held_bytes, 1 << 30), 0).is_possible is False

@@ -27,6 +27,7 @@ def at(level: str, *, trusted: bool = False) -> Isolation:
         (at("namespaces"), {ONE_AT_HOME, ONE_ON_LOOPBACK}),
         (at("namespaces", trusted=True), {ONE_AT_HOME, ONE_ON_LOOPBACK}),
         (at("landlock"), {ONE_AT_HOME, ONE_ON_LOOPBACK}),
+        (at("seatbelt"), {ONE_AT_HOME, ONE_ON_LOOPBACK}),
         (at("none"), {ONE_AT_HOME, ONE_ON_LOOPBACK}),
     ],
 )
@@ -40,6 +41,7 @@ def test_a_level_serves_whom_it_may(isolation: Isolation, served: set[Exposure])
     [
         (at("namespaces"), ONE_OPEN, "RLM_SANDBOX=docker"),
         (at("landlock"), SEVERAL_ON_LOOPBACK, "RLM_SANDBOX=docker"),
+        (at("seatbelt"), ONE_OPEN, "RLM_SANDBOX=docker"),
         (at("runc"), SEVERAL_OPEN, "RLM_DOCKER_RUNTIME=runsc"),
     ],
 )
@@ -49,7 +51,7 @@ def test_a_refusal_says_what_to_do(isolation: Isolation, exposure: Exposure, fix
         check_exposure(isolation, exposure)
 
 
-@pytest.mark.parametrize("level", ["runsc", "runc", "namespaces", "landlock", "none"])
+@pytest.mark.parametrize("level", ["runsc", "runc", "namespaces", "landlock", "seatbelt", "none"])
 def test_every_level_says_how_far_each_promise_goes(level: str) -> None:
     """No promise is left out at any level, and each has a sentence."""
     found = capabilities(at(level))

@@ -5,7 +5,9 @@ sandbox. `protocol` is the only module that the service imports too; the process
 trusted than this, borrows `seccomp`.
 
     start           from the command line to a serving supervisor: confine, fork the zygote, dial
-    confinement     what is put in force: seccomp, landlock (native and syscalls are what these stand on)
+    system          what is asked of the operating system beyond POSIX; everything else here runs on Linux and macOS
+    linux           Linux's answers: seccomp, landlock (native and syscalls are what these stand on), /proc
+    macos           macOS's: Seatbelt stands around the sandbox already, and little else can be had
 
     supervisor      the first process; speaks HTTP (http_stream) on streams that it dialled itself (dialling)
     operations      what the host can have done to the kernel: claim, bind, run a cell, read a value, restart

@@ -1,7 +1,7 @@
 """Where code runs, seen from the trusted side.
 
     port                the provider port: what starts a sandbox and ends it; the errors of this room
-    process_provider    a sandbox as a process of this machine, at one of the levels `namespaces`, `landlock`, `none`
+    process_provider    a sandbox as a process of this machine, at one of the levels of `levels`
     docker_provider     a sandbox as a container, under `runc` or gVisor's `runsc`
     docker_profile      all that a container is told, as a pure function; docker_seccomp: its system calls
     docker_launcher     asks the launcher, and starts one where there is none
@@ -9,9 +9,11 @@
     levels              the command line of each level, as a pure function
     image, python_files what the inside consists of: a copy of the image, the files Python needs
     bubblewrap          the argument list of bubblewrap, as a pure function
+    seatbelt            the profile of macOS's Seatbelt and its command line, as a pure function
     probe               which of those levels works here, found by starting a sandbox and looking around in it
     local_process       one sandbox as processes of this machine: started, remembered, ended
-    processes           pids, start times and trees of processes as /proc tells them
+    processes           pids, start times and trees of processes, measured and ended
+    process_table       what /proc tells of processes, or ps where there is none
     opening             opens a sandbox: directory, listener, process, first dial
     directory           the session directory that host and sandbox share
     tree_removal        removes what hostile code has filled
@@ -34,5 +36,6 @@ runs, models or money. Imported by `runs`, `wiring` and the layers above; siblin
 Everything that comes out of a sandbox is hostile input: bounded before it is read, on a total deadline, checked
 against a closed schema. A sandbox that breaks the protocol is killed.
 
-macOS and Windows are not served by the process provider: it refuses there and says so (docs/decisions/0010).
+On macOS the process provider tries Seatbelt, which none of us has seen at work (docs/decisions/0010); on Windows it
+refuses.
 """

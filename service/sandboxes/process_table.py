@@ -159,8 +159,8 @@ class PsTable:
         return next((read_ps_line(line) for line in self._ask("-p", str(pid))), None)
 
     def children(self, pid: int) -> list[int]:
-        everybody = [read_ps_line(line) for line in self._ask("-A")]
-        return [found.identity.pid for found in everybody if found.parent == pid]
+        pairs = [line.split(maxsplit=2)[:2] for line in self._ask("-A")]
+        return [int(child) for child, parent in pairs if parent == str(pid)]
 
     def is_same(self, first: Identity, second: Identity) -> bool:
         return first.pid == second.pid and abs(first.started - second.started) <= _PS_CLOCK_SLACK_S

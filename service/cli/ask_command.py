@@ -7,7 +7,7 @@ from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, StoredContext
 from service.cli.lines import Line, Style
 from service.cli.question import AskOptions, Question
-from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
+from service.cli.run_ends import code_of, delivering, warn_of_no_isolation, warn_of_weak_isolation
 from service.cli.screen import open_screen
 from service.cli.storing import Telling, store_sources
 from service.cli.streams import flush_out
@@ -48,6 +48,7 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
 async def ask_service(service: Service, question: Question, options: AskOptions) -> Asked:
     """Store the contexts, start the run and show it on stderr until it has ended."""
     await _check_before_storing(service, question)
+    await warn_of_weak_isolation(service.provider)
     with open_screen(quiet=options.quiet, colour=options.colour) as screen:
         files = [source for source in question.sources if isinstance(source, Source)]
         screen.tell(Line(note, Style.WARNING) for source in files for note in source.left_out)

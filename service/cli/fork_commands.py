@@ -6,7 +6,7 @@ from service.cli.boundary import without_warm_sandboxes
 from service.cli.delivery import print_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
-from service.cli.run_ends import code_of, delivering, warn_of_no_isolation
+from service.cli.run_ends import code_of, delivering, warn_of_no_isolation, warn_of_weak_isolation
 from service.cli.screen import open_screen
 from service.cli.streams import write_out
 from service.cli.views import print_json
@@ -47,6 +47,7 @@ async def fork_run(options: ForkOptions) -> ExitCode:
     warn_of_no_isolation(settings)
     async with open_service(settings) as service:
         runs = service.runs
+        await warn_of_weak_isolation(service.provider)
         with open_screen(quiet=options.quiet, colour=options.colour) as screen:
             run_id = await fork(runs, source_id, asked)
             runs.start(run_id)

@@ -10,6 +10,7 @@ from service.cli.streams import OutputLost
 from service.ids import RunId
 from service.loop.events import RunFinished
 from service.loop.values import StopReason
+from service.sandboxes.port import Provider
 from service.settings import Settings
 
 
@@ -19,6 +20,16 @@ def warn_of_no_isolation(settings: Settings) -> None:
         sys.stderr.write(
             "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"
         )
+
+
+async def warn_of_weak_isolation(provider: Provider) -> None:
+    """Likewise, where the isolation that was found holds less than it says by its being there.
+
+    Raises:
+        SandboxRefused: none was found.
+    """
+    if warning := (await provider.isolation()).warning:
+        sys.stderr.write(f"rlm-service: {warning}\n")
 
 
 @contextmanager

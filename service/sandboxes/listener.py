@@ -91,7 +91,14 @@ class Listener:
             return None
 
     def _is_stranger(self, stream: UnixStream, dialler_uid: int | None) -> bool:
-        if dialler_uid is None or (uid := stream.peer()[1]) == dialler_uid:
+        if dialler_uid is None:
+            return False
+        uid: int | None
+        try:
+            uid = stream.peer()[1]
+        except OSError:  # gone already; macOS does not tell then
+            uid = None
+        if uid == dialler_uid:
             return False
         if not self._strangers:
             self._log.warning("sandbox_stranger_refused", uid=uid, expected=dialler_uid)

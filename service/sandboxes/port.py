@@ -35,6 +35,8 @@ class Isolation:
     """Whether this level may serve tenants who do not trust each other."""
     details: tuple[str, ...] = ()
     """One line each, for people: versions, what is missing and what to do about it."""
+    warning: str = ""
+    """One sentence that whoever starts something here has to hear each time; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,8 @@ _NOT_PROMISED: Mapping[LevelName, frozenset[str]] = {
     | {"shares memory, which no limit counts"},
 }
 """What a cell may do at a level, because that level cannot keep it from it; everything else must fail."""
+_NEEDED_IN_FORCE: Mapping[LevelName, tuple[str, ...]] = {LevelName.SEATBELT: ("seatbelt", "no-fork", "memory-watch")}
+"""What cannot be seen from a cell, and the image says of itself. On Linux it does not start without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed
         with anyio.move_on_after(PROBE_DEADLINE_S):
             with _planted() as bait, _listeners(bait.parent / "socket") as port:
                 result, in_force = await _run_in_sandbox(provider, bait, port, directory)
-            return Probed(faults=tuple(_judge(result, level)), in_force=in_force)
+            return Probed(faults=(*_judge(result, level), *_missing(in_force, level)), in_force=in_force)
     except StoreFailed:
         raise  # a full disk says nothing about isolation
     except RlmServiceError as exc:
@@ -202,6 +204,10 @@ async def _run_in_sandbox(
     if failure is not None:
         raise failure
     return result, sandbox.confinement
+
+
+def _missing(in_force: tuple[str, ...], level: LevelName) -> list[str]:
+    return [f"{word} is not in force there" for word in _NEEDED_IN_FORCE.get(level, ()) if word not in in_force]
 
 
 def _resolved(path: Path) -> str:

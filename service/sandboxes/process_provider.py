@@ -84,8 +84,8 @@ class ProcessProvider:
                 _log.info("sandbox_level_found", level=isolation.level, details=list(isolation.details))
                 if level.level.name is LevelName.NONE:
                     _log.warning("SANDBOX_IS_OFF_CELLS_RUN_WITH_ALL_RIGHTS_OF_THE_SERVICE")
-                if level.level.name is LevelName.SEATBELT:
-                    _log.warning("sandbox_level_lacks_much", level=isolation.level, what=LACKS)
+                if isolation.warning:
+                    _log.warning("sandbox_level_lacks_much", level=isolation.level, warning=isolation.warning)
             return self._found
 
     async def _find_level(self) -> "tuple[_LevelProvider, Isolation]":
@@ -158,10 +158,16 @@ class _LevelProvider:
             details.append(
                 "single user and loopback only: cells share this machine's process table and disk with the service"
             )
+        warning = ""
         if self.level.name is LevelName.SEATBELT:
-            details.append(f"single user and loopback only: {LACKS}")
+            warning = f"single user and loopback only: {LACKS}"
+            details.append(warning)
         return Isolation(
-            provider=self.name, level=self.level.name.value, multi_tenant=False, details=(*details, *remarks)
+            provider=self.name,
+            level=self.level.name.value,
+            multi_tenant=False,
+            details=(*details, *remarks),
+            warning=warning,
         )
 
     async def start(self, sandbox_id: SandboxId, template: Template, directory: Path, hash_seed: int) -> LocalProcess:

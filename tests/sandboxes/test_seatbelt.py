@@ -1,5 +1,6 @@
 """The Seatbelt level, as far as Linux allows: its profile, its command line, and that it is refused where it is not."""
 
+import json
 import os
 import re
 import string
@@ -12,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.cli.run_ends import warn_of_weak_isolation
+from service.ids import CellId
+from service.loop.values import CapturedText, CellResult, CellStatus
 from service.sandboxes.levels import Launch, Level, LevelName, command, fix_on, levels_of
 from service.sandboxes.port import SandboxRefused, Template
+from service.sandboxes.probe import _LOOK_AROUND, _judge, _missing
 from service.sandboxes.process_provider import ProcessProvider, _LevelProvider
 from service.sandboxes.python_files import PythonFiles, base_executable, find_python_files
 from service.sandboxes.seatbelt import LACKS, SeatbeltProfile, quoted, render
@@ -179,15 +184,76 @@ def test_without_seatbelt_macos_is_refused_with_the_reason(runtime: Path) -> Non
     assert any("UNSAFE" in line for line in isolation.details)
 
 
-def test_what_the_level_does_not_hold_is_among_its_details(runtime: Path) -> None:
-    """doctor and the API show the isolation's details: they say for whom it is and what it lacks."""
+def test_what_the_level_does_not_hold_is_said(runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """doctor and the API show the isolation's details, and a command says it before it runs anything: for whom the
+    level is, and what it lacks."""
     level = Level(name=LevelName.SEATBELT, python=find_python_files(base_executable()), image=runtime)
-    described = _LevelProvider(level, runtime).described(())
+    provider = _LevelProvider(level, runtime)
+    described = provider.described(())
     assert (described.level, described.multi_tenant) == ("seatbelt", False)
-    (line,) = [line for line in described.details if LACKS in line]
-    assert line.startswith("single user and loopback only")
+    assert described.warning in described.details
+    assert described.warning == f"single user and loopback only: {LACKS}"
     for lack in ("memory", "system call", "processes of this machine", "never tried on a Mac"):
         assert lack in LACKS
+    anyio.run(warn_of_weak_isolation, provider)
+    assert capsys.readouterr().err == f"rlm-service: {described.warning}\n"
+    anyio.run(warn_of_weak_isolation, _LevelProvider(replace(level, name=LevelName.LANDLOCK), runtime))
+    assert capsys.readouterr().err == ""
+
+
+HARMLESS = dict.fromkeys(
+    [
+        "reads a file of the host",
+        "lists a directory of the host",
+        "writes beside a file of the host",
+        "links a file of its session directory",
+        "writes to its session directory",
+        "starts a process",
+        "starts a program",
+        "connects to a port of the host",
+        "connects to a socket of the host",
+        "signals another process",
+        "runs as root",
+    ],
+    False,
+)
+"""What no cell may do at any level, and did not."""
+UNPROMISED = dict.fromkeys(
+    [
+        "sees processes of the host",
+        "has a network device",
+        "opens a network socket",
+        "opens a unix socket",
+        "runs without a seccomp filter",
+        "shares memory, which no limit counts",
+    ],
+    True,
+)
+"""What Seatbelt cannot keep a cell from."""
+
+
+def judged(level: LevelName, **deeds: bool) -> list[str]:
+    head = json.dumps(HARMLESS | UNPROMISED | deeds)
+    stdout = CapturedText(head=head, size_bytes=len(head))
+    return _judge(CellResult(cell_id=CellId("probe"), status=CellStatus.OK, stdout=stdout), level)
+
+
+def test_the_probe_lets_pass_what_the_level_does_not_promise_and_nothing_else() -> None:
+    """Each other deed that worked in a cell keeps the level from being used, as all of them do where more is
+    promised."""
+    assert judged(LevelName.SEATBELT) == []
+    assert judged(LevelName.NAMESPACES) == [f"a cell there {deed}" for deed in UNPROMISED]
+    for deed in (*HARMLESS, "does something that nobody thought of"):
+        assert judged(LevelName.SEATBELT, **{deed: True}) == [f"a cell there {deed}"]
+        asked = f'"{deed}": ' in _LOOK_AROUND
+        assert asked is (deed in HARMLESS)
+
+
+def test_a_level_without_its_watch_does_not_count() -> None:
+    """Where nobody may look at the kernel's memory, nothing at all bounds it: the level is refused."""
+    assert _missing(("seatbelt", "no-fork", "memory-watch", "texts:mapped"), LevelName.SEATBELT) == []
+    assert _missing(("seatbelt", "no-fork"), LevelName.SEATBELT) == ["memory-watch is not in force there"]
+    assert _missing(("seccomp",), LevelName.NAMESPACES) == []
 
 
 Expression = str | list["Expression"]

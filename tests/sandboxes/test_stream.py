@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from service.sandboxes.stream import UnixStream, accept, connect
+from service.sandboxes.stream import UnixStream, accept, connect, uid_on_macos
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +162,11 @@ async def test_others_have_a_turn_before_every_accept(tmp_path: Path) -> None:
             for _ in range(10):
                 sockets.callback((await accept(listening)).close)
             assert turns.count >= 9
+
+
+def test_who_connected_is_read_as_macos_tells_it() -> None:
+    """Out of its own structure, of the version that we know; another one is an error and not a guess."""
+    told = struct.pack("=IIh2x16I", 0, 501, 2, 20, 12, *[0] * 14)
+    assert (len(told), uid_on_macos(told)) == (76, 501)
+    with pytest.raises(OSError, match="version 0"):
+        uid_on_macos(b"\1" + told[1:])

@@ -54,6 +54,7 @@ _CLAIM = load_script("service.journal", "claim.lua")
 _TAKE_OVER = load_fenced_script("service.journal", "take_over.lua")
 _LEASE = load_script("service.journal", "lease.lua")
 _ABANDONED = load_script("service.journal", "abandoned.lua")
+_KEPT = load_script("service.journal", "kept.lua")
 _NOTE = load_script("service.journal", "note.lua")
 
 
@@ -200,6 +201,25 @@ class Journal:
     async def unfinished(self, limit: int = PAGE) -> list[RunId]:
         """Unfinished root runs, whoever keeps them."""
         return _run_ids(await self._store.read("ZRANGE", self._keys.unfinished, 0, limit - 1))
+
+    async def all_unfinished(self) -> AsyncGenerator[list[RunId], None]:
+        """Every root run that is unfinished all the while, page by page; of others some, and one perhaps twice."""
+        cursor = b"0"
+        while True:
+            reply = await self._store.read("ZSCAN", self._keys.unfinished, cursor, "COUNT", PAGE)
+            match reply:
+                case [bytes(cursor), [*members]]:
+                    yield _run_ids(members[::2])
+                case _:
+                    raise AssertionError("ZSCAN replies a cursor and members with their scores")
+            if cursor == b"0":
+                return
+
+    async def kept(self) -> int:
+        """How many unfinished root runs some replica keeps now."""
+        count = await self._store.run(_KEPT, [self._keys.unfinished], [], is_idempotent=True)
+        assert isinstance(count, int)
+        return count
 
     def fence(self, run_id: RunId, epoch: int) -> Fence:
         """What a write is given that is only to happen while this epoch of the run stands."""

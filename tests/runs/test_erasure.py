@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 from service.contexts.redis_contexts import Contexts
 from service.errors import NotFound
 from service.ids import CallId, RunId, TenantId, new_id
-from service.journal.redis_journal import Journal
+from service.journal.redis_journal import PAGE, Journal
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Account, Charge, Entry, Level
 from service.runs.erasure.erasure import ERASURES, Erasure, ErasureStanding
@@ -26,7 +27,7 @@ from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest
 from service.tenants.registry import Registry, open_registry
 from service.tenants.values import OPERATOR, Scope
-from tests.journal.runs import submitted
+from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -177,6 +178,24 @@ async def test_broken_off_at_any_request_it_is_finished_by_asking_again(
                 await fill(filled, ours)
     assert requests > 10
     await check_erased(filled)
+
+
+async def test_a_live_run_is_stopped_however_many_wait_beside_it(filled: Filled) -> None:
+    """It is told to cancel and waited for, behind as many queued runs as no page of the journal holds; those have
+    nobody to wait for."""
+    journal = Journal(filled.store, filled.blobs_of(filled.ours), filled.ours)
+    for _ in range(PAGE + 10):
+        await journal.open_run(submitted())
+    live = submitted()
+    await journal.open_run(live, keeper="rep_1", for_s=600)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(filled.erasure().erase, filled.ours, by=OPERATOR, stop_within_s=600))
+        with anyio.fail_after(60):
+            await journal.wait_for_cancel(live.run_id)
+        assert await journal.exists(live.run_id)
+        await journal.append(live.run_id, 1, finished())
+    assert (await filled.erasure().figures())[filled.ours].runs == PAGE + 13
+    assert await filled.kept_of(filled.ours) == {}
 
 
 @asynccontextmanager

@@ -150,14 +150,17 @@ class Erasure:
     async def _stop_runs(self, tenant_id: TenantId, within_s: float) -> None:
         """A run whose driver is gone has a lapsed lease and is not waited for."""
         journal = Journal(self._store, self._blobs_of(tenant_id), tenant_id)
+        told: set[RunId] = set()
         with anyio.move_on_after(within_s):
-            while unfinished := await journal.unfinished():
-                for run_id in unfinished:
-                    await journal.request_cancel(run_id)
-                if not set(unfinished) - set(await journal.abandoned()):
+            while True:
+                async for unfinished in journal.all_unfinished():
+                    for run_id in unfinished:
+                        if run_id not in told:
+                            await journal.request_cancel(run_id)
+                            told.add(run_id)
+                if not await journal.kept():
                     return
                 await anyio.sleep(LOOK_AGAIN_S)
-            return
         _log.warning("runs_outlive_their_tenant", tenant_id=tenant_id)
 
     async def _keep_figures(self, tenant_id: TenantId) -> ErasedFigures:

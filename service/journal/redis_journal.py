@@ -291,8 +291,8 @@ class Journal:
 
     async def pages(self, run_id: RunId, after: int = 0, *, patience_s: float) -> AsyncGenerator[list[Recorded], None]:
         """Every event after `after`, as many at once as there are, those to come as they come; the last page ends with
-        `RunFinished`. A page is empty when nothing has come for `patience_s`, and now and then for no reason: whoever
-        iterates may leave then.
+        `RunFinished`, unless the run is erased meanwhile. A page is empty when nothing has come for `patience_s`, and
+        now and then for no reason: whoever iterates may leave then.
 
         Raises:
             NotFound
@@ -506,11 +506,12 @@ class Journal:
         return [each if isinstance(each, bytes) else None for each in reply]
 
     async def _is_over(self, run_id: RunId, after: int) -> bool:
-        """Whether a reader who stands at `after` has `RunFinished` behind it already."""
+        """Whether a reader who stands at `after` has nothing to wait for: `RunFinished` is behind it already, or the
+        run was erased."""
         reply = await self._store.read("HMGET", self._keys.run(run_id), "finished", "seq")
         assert isinstance(reply, list)
         finished, seq = reply
-        return finished is not None and isinstance(seq, bytes) and int(seq) <= after
+        return seq is None or (finished is not None and isinstance(seq, bytes) and int(seq) <= after)
 
     def _lease(self, run_id: RunId, epoch: int, for_s: float) -> ScriptCall:
         keys = [self._keys.run(run_id), self._keys.unfinished]

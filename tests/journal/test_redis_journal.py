@@ -17,6 +17,7 @@ from service.runs.forks.inheritance import MAX_INHERITED_EVENTS
 from service.store.connection import open_store
 from service.store.embedded import SOCKET
 from service.store.errors import StaleEpoch
+from service.store.keys import Keys
 from tests.cutting_proxy import cutting_proxy
 from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored
@@ -185,6 +186,23 @@ async def test_following_a_finished_run_from_its_end_ends_at_once(journal: Journ
     last = await journal.append(run_id, 1, finished())
     with anyio.fail_after(30):
         assert [each async for each in journal.follow(run_id, last)] == []
+
+
+async def test_who_follows_a_run_that_is_erased_is_let_go(journal: Journal, stored: Stored) -> None:
+    """A follower of a run that had not ended when it was erased is not left waiting for an end that never comes."""
+    run_id = await opened(journal)
+    seen = anyio.Event()
+
+    async def follow() -> None:
+        async for _ in journal.follow(run_id):
+            seen.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            await seen.wait()
+            await journal.forget(run_id)
+            stored.store.wake_topic(Keys(stored.tenant)("run", run_id, "events"))
 
 
 async def test_a_follower_that_goes_away_leaves_nothing_behind(journal: Journal, stored: Stored) -> None:

@@ -28,6 +28,13 @@ def log_until(records: Sequence[CellRecord], run_id: RunId, cells: Collection[Ce
     ]
 
 
+def was_changed_beside(records: Sequence[CellRecord], run_id: RunId) -> bool:
+    """Whether the session's caller put something into it while the run was under way, as may be done beside cells. Of
+    what a cell met then there is no record, only of the order. Pure."""
+    own = [place for place, record in enumerate(records) if record.run_id == run_id]
+    return bool(own) and any(record.run_id is None for record in records[own[0] : own[-1]])
+
+
 async def copy_session(
     rooms: SessionRooms, source: SessionId, target: SessionId, records: Iterable[CellRecord], *, at: float, name: str
 ) -> None:

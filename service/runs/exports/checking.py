@@ -40,6 +40,8 @@ def checked(read: ReadExport) -> RunSubmitted:
         raise BadRequest("the export holds no finished run: it must begin with RunSubmitted and end with RunFinished")
     if submitted.run_id != header.run_id or submitted.is_direct or submitted.code is not None or submitted.depth:
         raise BadRequest("the export holds no run that could be imported: it must be a root run with a loop")
+    if submitted.parent_run_id is not None or submitted.origin is not None:
+        raise BadRequest("the export holds a run that says to be another one's child: only root runs are imported")
     _check_submitted(submitted, read)
     own = re.compile(rf"{re.escape(submitted.run_id)}\.(t\d{{1,6}}\.b\d{{1,6}}|h\d{{1,6}})")
     cells = [event.result.cell_id for event in events if isinstance(event, CellFinished)]

@@ -11,6 +11,7 @@ from service.ids import RunId
 from service.journal.values import CellRecord, RunNotFinished
 from service.loop.events import Event, RunFinished, RunSubmitted, ValueRead
 from service.loop.values import BlobRef
+from service.runs.copies.cell_logs import was_changed_beside
 from service.runs.exports.lines import (
     FORMAT,
     PIECE_BYTES,
@@ -45,7 +46,7 @@ async def find_export(rooms: RunsRooms, run_id: RunId) -> Exported:
         NotFound: there is no such run, or a context of it is gone.
         RunNotFinished: it is still running.
         BadRequest: it does not stand for itself: a child run, a direct call or cell, or a run that began with what
-            others had left in its session.
+            others had left in its session, or in whose session others changed something meanwhile.
     """
     events = tuple(recorded.event for recorded in await rooms.events_of(run_id))
     submitted = events[0]
@@ -59,6 +60,11 @@ async def find_export(rooms: RunsRooms, run_id: RunId) -> Exported:
     log = await rooms.session.cell_log.read(submitted.session_id)
     if log and log[0].run_id != run_id:
         raise BadRequest(f"run {run_id} began with what others had left in its session, and cannot stand by itself")
+    if was_changed_beside(log, run_id):
+        raise BadRequest(
+            f"files or variables of run {run_id}'s session were changed from outside while it was under way, so it "
+            "cannot stand by itself"
+        )
     session = await rooms.session.records.get(submitted.session_id)
     ids = dict.fromkeys(binding.context_id for binding in submitted.bindings)
     return Exported(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service.ids import CellId, RunId
 from service.loop.commands import AskRoot, BindHistory, Command, Finish, ReadVariable, RebuildNamespace, RunCell
 from service.loop.events import RunFinished
-from service.loop.values import AnswerShown, BlobRef, CapturedText, CellResult, Raised, StopReason
+from service.loop.values import AnswerShown, AnswerSource, BlobRef, CapturedText, CellResult, Raised, StopReason
 
 SHOWN_CHARS = 2_000
 """Of either side of a difference."""
@@ -67,12 +67,17 @@ def difference_of_cells(seq: int, expected: CellResult, found: CellResult) -> Di
     return None
 
 
-def difference_of_ends(seq: int, due: Command | None, finished: RunFinished) -> Difference | None:
-    """Whether the loop ends the run as it ended."""
+def difference_of_ends(
+    seq: int, due: Command | None, finished: RunFinished, *, partial: BlobRef | None
+) -> Difference | None:
+    """Whether the loop ends the run as it ended; where it was ended from outside, whether the answer is the `partial`
+    one that it had saved by then."""
     if not isinstance(due, Finish):
-        if finished.stop_reason in ENDS_FROM_OUTSIDE:
-            return None
-        return difference(seq, "end", f"finished: {finished.stop_reason}", f"due is {named(due)}")
+        if finished.stop_reason not in ENDS_FROM_OUTSIDE:
+            return difference(seq, "end", f"finished: {finished.stop_reason}", f"due is {named(due)}")
+        expected = f"{finished.answer_source}, {_blob(finished.answer)}"
+        found = f"{AnswerSource.PARTIAL}, {_blob(partial)}"
+        return None if expected == found else difference(seq, "end", expected, found)
     expected = f"{finished.stop_reason}, {finished.answer_source}, {_blob(finished.answer)}"
     found = f"{due.stop_reason}, {due.answer_source}, {_due_answer(due)}"
     return None if expected == found else difference(seq, "end", expected, found)

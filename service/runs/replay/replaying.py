@@ -13,7 +13,7 @@ import anyio.abc
 
 from service.errors import BadRequest, sole_failure
 from service.ids import CellId, RunId, SessionId, new_id
-from service.journal.values import Recorded, RunNotFinished
+from service.journal.values import CellRecord, Recorded, RunNotFinished
 from service.loop.commands import BindHistory, ReadVariable, RunCell
 from service.loop.due import answers
 from service.loop.events import (
@@ -28,7 +28,7 @@ from service.loop.events import (
 from service.loop.machine import decide, evolve
 from service.loop.state import RunState
 from service.loop.values import CallOutcome, CellResult, CellStatus, HostCallKey
-from service.runs.copies.cell_logs import copy_session, forget_session, log_until
+from service.runs.copies.cell_logs import copy_session, forget_session, log_until, was_changed_beside
 from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCalls, HostFunction
 from service.runs.replay.comparing import (
     Difference,
@@ -57,7 +57,7 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
     Raises:
         NotFound: there is no such run, or a context of it is gone.
         RunNotFinished: it is still running.
-        BadRequest: it is a direct call, of which there is nothing to do again.
+        BadRequest: it is a direct call, of which there is nothing to do again, or its session was changed beside it.
         NoSandboxSlot, SandboxRefused, SandboxStartFailed, SandboxGone: there is no sandbox for it now.
     """
     rooms = runs.rooms
@@ -68,6 +68,12 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
         raise RunNotFinished(f"run {run_id} is still running: replay it when it has ended")
     if submitted.is_direct:
         raise BadRequest("a direct call runs no code, so there is nothing to replay")
+    log = await rooms.session.cell_log.read(submitted.session_id)
+    if was_changed_beside(log, run_id):
+        raise BadRequest(
+            f"files or variables of run {run_id}'s session were changed from outside while it was under way: what its "
+            "cells met then cannot be repeated"
+        )
     # It counts for itself: the run that it repeats, and other replays of it, do not count for it.
     again = replace(submitted, run_id=RunId(new_id("run")), deadline_at=rooms.now() + patience_s)
     sandboxes = rooms.dispatch.sandboxes_of(again)
@@ -81,7 +87,7 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
             ) from exc
         try:
             async with chain.take(0):
-                return await _in_own_session(rooms, submitted, recorded, patience_s)
+                return await _in_own_session(rooms, submitted, recorded, log, patience_s)
         except BaseExceptionGroup as group:
             raise sole_failure(group) from group
         finally:
@@ -91,10 +97,13 @@ async def replay(runs: Runs, run_id: RunId, *, patience_s: float) -> ReplayRepor
 
 
 async def _in_own_session(
-    rooms: RunsRooms, submitted: RunSubmitted, recorded: Sequence[Recorded], patience_s: float
+    rooms: RunsRooms,
+    submitted: RunSubmitted,
+    recorded: Sequence[Recorded],
+    log: Sequence[CellRecord],
+    patience_s: float,
 ) -> ReplayReport:
     session_id = SessionId(new_id("ses"))
-    log = await rooms.session.cell_log.read(submitted.session_id)
     code = {record.cell_id: record.code for record in log if record.kind == "cell"}
     before = log_until(log, submitted.run_id, ())
     name = f"replay of {submitted.run_id}"
@@ -184,7 +193,7 @@ class Rehearsal:
         due, event, seq = decide(state), entry.event, entry.seq
         match event:
             case RunFinished():
-                return difference_of_ends(seq, due, event)
+                return difference_of_ends(seq, due, event, partial=state.partial)
             case CallFinished(outcome=CallOutcome.OK, origin=None) | CellFinished() | ValueRead():
                 if not answers(due, event):
                     return difference(seq, "command", _told(event), named(due))

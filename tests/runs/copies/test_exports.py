@@ -143,6 +143,13 @@ HOSTILE: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "an endless time": change("CellFinished", lambda line: line["event"].update(at="Infinity")),
     "limits that are none": change("RunSubmitted", lambda line: line["event"]["limits"].update(depth=99)),
     "a child run": change("RunSubmitted", lambda line: line["event"].update(depth=1)),
+    "a child run by its parent": change("RunSubmitted", lambda line: line["event"].update(parent_run_id=new_id("run"))),
+    "a child run by its origin": change(
+        "RunSubmitted",
+        lambda line: line["event"].update(
+            origin={"cell_id": "run_x.t1.b0", "function": "rlm_query", "args_sha256": "0" * 64, "ordinal": 0}
+        ),
+    ),
     "a foreign context": change(
         "RunSubmitted", lambda line: line["event"]["bindings"][0].update(context_id=new_id("ctx"))
     ),

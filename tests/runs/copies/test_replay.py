@@ -1,14 +1,19 @@
 """Replay: a finished run comes out the same without any model, or the first difference is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from service.ids import CellId
-from service.journal.values import RunNotFinished
-from service.loop.events import CellFinished
-from service.loop.values import CellResult, CellStatus, Limits, StopReason
-from service.runs.replay.comparing import difference, difference_of_cells
+from service.errors import BadRequest
+from service.ids import CellId, RunId
+from service.journal.values import CellRecord, RunNotFinished
+from service.loop.events import CellFinished, RunFinished
+from service.loop.values import AnswerSource, BlobRef, CellResult, CellStatus, Limits, StopReason
+from service.money import NanoUSD
+from service.runs.copies.cell_logs import was_changed_beside
+from service.runs.exports.exporting import find_export
+from service.runs.replay.comparing import difference, difference_of_cells, difference_of_ends
 from service.runs.replay.replaying import replay
 from tests.runs.playing import Stage, repl, stage
 
@@ -93,6 +98,58 @@ async def test_only_a_finished_run_is_replayed(tmp_path: Path) -> None:
         run_id = await on.service.runs.submit(await on.request("four"))
         with pytest.raises(RunNotFinished):
             await replay(on.service.runs, run_id, patience_s=120)
+
+
+async def test_what_was_changed_beside_a_run_is_not_repeated(tmp_path: Path) -> None:
+    """A run in whose session the caller put a file between its cells is neither replayed nor exported: both say why."""
+    async with stage(tmp_path, repl("x = 1"), repl("FINAL(x)")) as on:
+        played = await on.play(await on.request("four"))
+        rooms = on.service.runs.rooms
+        session_id = (await on.service.runs.show(played.run_id)).session_id
+        first, *others = await rooms.session.cell_log.read(session_id)
+        put = CellRecord(cell_id=CellId("put"), run_id=None, kind="file", code="{}")
+        await rooms.session.cell_log.forget(session_id)
+        for record in (first, put, *others):
+            await rooms.session.cell_log.append(session_id, record)
+        with pytest.raises(BadRequest, match="cannot be repeated"):
+            await replay(on.service.runs, played.run_id, patience_s=120)
+        with pytest.raises(BadRequest, match="changed from outside"):
+            await find_export(rooms, played.run_id)
+
+
+def test_only_what_came_between_its_own_records_changed_a_run() -> None:
+    """What the caller did before a run, or after it, belongs to no run."""
+    own, others, caller = (
+        CellRecord(cell_id=CellId("c"), run_id=run_id, kind="cell", code="")
+        for run_id in (RunId("run_a"), RunId("run_b"), None)
+    )
+    assert not was_changed_beside([], RunId("run_a"))
+    assert not was_changed_beside([caller, own, own, caller], RunId("run_a"))
+    assert not was_changed_beside([own, others, own], RunId("run_a"))
+    assert was_changed_beside([own, caller, own], RunId("run_a"))
+
+
+def test_the_answer_of_a_run_that_was_ended_from_outside_is_compared() -> None:
+    """Such a run has the partial answer that it had saved, and no other."""
+    saved, forged = (BlobRef(sha256=digit * 64, size_bytes=1) for digit in "12")
+    ended = RunFinished(
+        at=1.0,
+        stop_reason=StopReason.CANCELLED,
+        answer_source=AnswerSource.PARTIAL,
+        answer=saved,
+        spent=NanoUSD(0),
+        message="",
+    )
+    assert difference_of_ends(7, None, ended, partial=saved) is None
+    assert difference_of_ends(7, None, replace(ended, answer=None), partial=None) is None
+    for other in (
+        replace(ended, answer=forged),
+        replace(ended, answer=None),
+        replace(ended, answer_source=AnswerSource.SUBMITTED),
+    ):
+        found = difference_of_ends(7, None, other, partial=saved)
+        assert found is not None
+        assert (found.seq, found.what) == (7, "end")
 
 
 def test_what_differs_is_shown_from_where_it_parts() -> None:

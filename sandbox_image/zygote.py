@@ -125,7 +125,8 @@ class Zygote:
 
 
 class _Lines:
-    """Bytes of the channel in, whole objects out. Both ends are ours, and no kernel holds either."""
+    """Bytes of the channel in, whole objects out. Both ends are ours, and no kernel holds either: what is no object of
+    a line ends the one that reads it."""
 
     def __init__(self) -> None:
         self._begun = b""
@@ -133,6 +134,8 @@ class _Lines:
 
     def feed(self, data: bytes) -> None:
         *whole, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
         self._whole.extend(whole)
 
     def next_line(self) -> dict[str, Any] | None:

@@ -259,8 +259,8 @@ say(attempt(grow))
     _attack(
         "tell its zygote what is no request",
         r"""
-channel = supervisor._zygote.channel
-for packet in (b'', b'[]', b'{', b'\xff' * 1000, b'{"do": "fork"}', b'{"do": "signal", "pid": 1, "signal": 9}', b'{"do": "signal", "pid": -1, "signal": 9}'): attempt(channel.send, packet)
+channel = supervisor._zygote._channel
+for line in (b'', b'[]', b'{', b'\xff' * 1000, b'{"do": "fork"}', b'{"do": "signal", "pid": 1, "signal": 9}', b'{"do": "signal", "pid": -1, "signal": 9}', b'x' * 100_000): attempt(channel.send, line + b'\n', 64)
 say('sent')
 """,
         words("sent"),

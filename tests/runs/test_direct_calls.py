@@ -168,6 +168,23 @@ async def test_a_second_call_of_one_id_takes_nothing_from_the_first(tmp_path: Pa
         assert (balance.spent, balance.held) == (view.spent, 0)
 
 
+async def test_a_call_of_another_replica_takes_no_place_here(tmp_path: Path) -> None:
+    """A second call of one id, which another replica makes, is refused, and no turn at the provider stays taken."""
+    async with stage(tmp_path) as on:
+        rooms = on.service.runs.rooms
+        answer = await direct_calls(on).complete(request_of("hello"))
+        first = (await rooms.events_of(answer.run_id))[0].event
+        assert isinstance(first, RunSubmitted)
+        free = rooms.dispatch.lines.calls.free("openai")
+        for _ in range(2):
+            run_id = RunId(new_id("run"))
+            await rooms.journal.open_run(replace(first, run_id=run_id), keeper="rep_other", for_s=600)
+            with pytest.raises(RunIdTaken):
+                await direct_calls(on).complete(request_of("hello"), None, run_id)
+            assert rooms.dispatch.lines.calls.free("openai") == free
+            assert not rooms.dispatch.lines.calls.providers
+
+
 async def test_a_direct_call_whose_replica_died_is_ended_by_the_next(tmp_path: Path) -> None:
     """Driving its run asks no model: a journalled reply is its answer, else it failed."""
     async with stage(tmp_path) as on:

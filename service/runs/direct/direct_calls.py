@@ -53,6 +53,7 @@ class DirectCalls:
         self._journal = rooms.journal
         self._ledger = rooms.ledger
         self._metered = rooms.metered
+        self._calls = rooms.dispatch.calls
         self._route_to = rooms.route_to
         self._leases = rooms.leases
         self._now = rooms.now
@@ -93,7 +94,11 @@ class DirectCalls:
             leases = self._leases
             epoch = await self._journal.open_run(submitted, keeper=leases.replica, for_s=leases.for_s)
         except RunIdTaken:
-            raise  # a reservation is found again by its id: this one belongs to the call of the run that is there
+            # A reservation is found again by its id: this one belongs to the call of the run that is there; and what
+            # was let in here does, too, if that one is made here.
+            if not leases.are_kept(submitted.run_id):
+                await self._calls.leave_to_others(hold.call_id)
+            raise
         except BaseException:
             await self._metered.release([hold], purse)
             await self._lift_limits(purse)

@@ -80,7 +80,8 @@ class CallAsked:
 
 
 class CallAdmission:
-    """Lets the calls of one tenant in. What it let in is given back by `dismiss`, exactly once each."""
+    """Lets the calls of one tenant in. What it let in is given back by `dismiss` or
+    `leave_to_others`, once each."""
 
     def __init__(self, rules: TenantRules, lines: CallLines, counts: Counts, now: Callable[[], float]) -> None:
         self._rules = rules
@@ -147,17 +148,25 @@ class CallAdmission:
 
     async def dismiss(self, call_id: CallId, *, used_tokens: int) -> None:
         """The call is over, or will not be made: `used_tokens` is what it came to. Without effect on others."""
-        call = self._inside.pop(call_id, None)
-        if call is None:
-            return
-        self._lines.give_back(call.provider)
-        await self._counts.give_back(Counted.MODEL_CALLS, call_id)
+        if (call := self._inside.pop(call_id, None)) is not None:
+            self._lines.give_back(call.provider)
+            await self._counts.give_back(Counted.MODEL_CALLS, call_id)
+            await self._correct(call, used_tokens)
+
+    async def leave_to_others(self, call_id: CallId) -> None:
+        """Another replica makes the call of this id: there it stays counted, here it takes nothing."""
+        if (call := self._inside.pop(call_id, None)) is not None:
+            self._lines.give_back(call.provider)
+            self._counts.leave_to_others(Counted.MODEL_CALLS, call_id)
+            await self._correct(call, 0)
+
+    async def _correct(self, call: CallAsked, used_tokens: int) -> None:
         try:
             with anyio.CancelScope(shield=True):
                 levels = await self._rules.levels_of(call.key_line)
                 await self._rules.rates.correct(levels, tokens=used_tokens - call.tokens)
         except StoreFailed as exc:
-            log.warning("tokens_not_corrected", call_id=call_id, why=str(exc))
+            log.warning("tokens_not_corrected", call_id=call.call_id, why=str(exc))
 
     async def _try(self, call: CallAsked) -> RateLimited | None:
         await self._counts.wait_for(Counted.MODEL_CALLS, (call.call_id,), call.key_line)

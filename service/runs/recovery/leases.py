@@ -54,6 +54,10 @@ class Leases:
         finally:
             del self._kept[key]
 
+    def are_kept(self, run_id: RunId) -> bool:
+        """Whether this replica renews the lease of the run."""
+        return any(each.run_id == run_id for each in self._kept.values())
+
     async def keep_renewing(self) -> None:
         """Until cancelled. A store that fails is asked again: the runs' own writes say whether they were lost."""
         while True:

@@ -49,6 +49,8 @@ class Batch(Generic[Item, Outcome]):
 
     async def _lead(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_BATCH))]
+        # Shielded: its leader takes others' items along, and a write that has left is waited for. What waits within is
+        # bounded by the patience with the store (`patience`), also when the replica is to end.
         with anyio.CancelScope(shield=True):
             try:
                 outcomes = await self._flush([waiting.item for waiting in batch])

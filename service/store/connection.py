@@ -2,10 +2,10 @@
 
 Rules that hold for every command:
 
-- It is *shielded* from cancellation and bounded by `COMMAND_TIMEOUT_S` instead. A command takes well under a
-  millisecond; cancelling one in flight would leave a write's outcome unknown, cost the connection, and (cancel
-  scopes cancel again and again) could interrupt the client while it puts the connection back into its pool.
-  Waiting for a free connection is not shielded.
+- It is *shielded* from cancellation and bounded by `COMMAND_TIMEOUT_S` instead, and by less once the replica is to end
+  (`patience`). A command takes well under a millisecond; cancelling one in flight would leave a write's outcome
+  unknown, cost the connection, and (cancel scopes cancel again and again) could interrupt the client while it puts
+  the connection back into its pool. Waiting for a free connection is not shielded.
 - Only what is idempotent is retried, once, and only when the connection broke. A `write` never is.
 - Replies are raw (`bytes`, `int`, `None`, lists of these): the client's per-command shapes differ between its
   versions and protocols, and each sibling reads its own few replies anyway.
@@ -24,6 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import BadRequest
 from service.store.embedded import embedded_server
@@ -34,6 +35,7 @@ from service.store.exchanges import Part as Part  # noqa: PLC0414  # callers kno
 from service.store.exchanges import Reply as Reply  # noqa: PLC0414  # callers know it from here
 from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL, Hint, Hints
+from service.store.patience import Patience
 from service.store.scripts import Script, load_script
 from service.store.translation import ScriptUnknown, place_of, translated
 
@@ -108,7 +110,7 @@ async def _connected(
     revive: Callable[[], Awaitable[str]],
     place: str,
 ) -> AsyncIterator["Store"]:
-    exchanges = Exchanges(commands, timeout_s=COMMAND_TIMEOUT_S)
+    exchanges = Exchanges(commands, Patience(COMMAND_TIMEOUT_S))
     listener: Redis = Redis(connection_pool=listening)
     hints = Hints(listener)
     store = Store(exchanges, hints, revive, place)
@@ -140,6 +142,7 @@ class Store:
         self._exchanges = exchanges
         self._hints = hints
         self._revive = revive
+        self._patience = exchanges.patience
         self._slots = anyio.Semaphore(CONNECTIONS, fast_acquire=True)
         self.server = "unknown"
         """Name and version, for people."""
@@ -166,7 +169,7 @@ class Store:
         assert isinstance(executed, list)
         for reply in executed:
             if isinstance(reply, RedisError):
-                raise translated(reply, self._place, timeout_s=COMMAND_TIMEOUT_S) from reply
+                raise translated(reply, self._place) from reply
         return executed
 
     async def leave(self, *commands: Command) -> list[Reply]:
@@ -224,6 +227,11 @@ class Store:
         """Make everyone in this process who waits for a topic look again, though nothing has changed."""
         self._hints.ring_all()
 
+    def end_after(self, seconds: float) -> None:
+        """This replica is to end: from so many seconds on, a server that is silent holds nothing up for more than
+        `patience.HURRIED_S`. Until then commands wait for it as ever, but not beyond."""
+        self._patience.end_after(seconds)
+
     async def check_server(self) -> None:
         """Refuse a server that is too old, and warn about one that may forget.
 
@@ -244,22 +252,32 @@ class Store:
             _log.warning("store_may_forget", remedy="set appendonly yes, or a crash of the server loses runs")
 
     async def _execute(self, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
-        async with self._slots:
+        with self._patience.for_turn() as waiting:
+            await self._slots.acquire()
+        if waiting.cancelled_caught:
+            raise translated(RedisTimeoutError(), self._place)
+        try:
+            # What has been sent is waited for, whoever is cancelled meanwhile: see the rules above.
             with anyio.CancelScope(shield=True):
-                last_words = ""
-                try:
-                    try:
-                        return await self._attempt(commands)
-                    except RedisConnectionError as error:
-                        if isinstance(error, AuthenticationError | AuthorizationError):
-                            raise
-                        last_words = await self._revive()
-                        if not is_idempotent:
-                            raise
-                        return await self._attempt(commands)
-                except (RedisError, OSError) as error:
-                    raise translated(error, self._place, timeout_s=COMMAND_TIMEOUT_S, last_words=last_words) from error
+                return await self._attempt_twice(commands, is_idempotent=is_idempotent)
+        finally:
+            self._slots.release()
         raise AssertionError("a shielded scope does not swallow its body")
+
+    async def _attempt_twice(self, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
+        last_words = ""
+        try:
+            try:
+                return await self._attempt(commands)
+            except RedisConnectionError as error:
+                if isinstance(error, AuthenticationError | AuthorizationError):
+                    raise
+                last_words = await self._revive()
+                if not is_idempotent:
+                    raise
+                return await self._attempt(commands)
+        except (RedisError, OSError) as error:
+            raise translated(error, self._place, last_words=last_words) from error
 
     async def _attempt(self, commands: Sequence[Command]) -> list[Reply]:
         replies = await self._exchanges.make(commands)

@@ -7,11 +7,12 @@ credentials, TLS and replies, and what goes over them is put together here, unde
 
 from collections.abc import Sequence
 
-import anyio
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.store.patience import Patience
 
 Reply = bytes | int | list["Reply"] | None
 Part = str | bytes | int
@@ -21,10 +22,10 @@ Command = tuple[Part, ...]
 class Exchanges:
     """The connections to one server that wait for commands. How many there may be at once is decided by who calls."""
 
-    def __init__(self, connections: ConnectionPool, *, timeout_s: float) -> None:
+    def __init__(self, connections: ConnectionPool, patience: Patience) -> None:
         """`connections` says how one is made; it hands out none itself."""
         self._connections = connections
-        self._timeout_s = timeout_s
+        self.patience = patience
         self._free: list[AbstractConnection] = []
 
     def __repr__(self) -> str:
@@ -40,7 +41,7 @@ class Exchanges:
         """
         connection = self._free.pop() if self._free else self._made()
         try:
-            with anyio.move_on_after(self._timeout_s):
+            with self.patience.for_reply():
                 # Opens it; one that waited is opened again if the server, or what stands between, has closed it since.
                 # That costs no round trip, and a write over it would fail though nothing is wrong.
                 await self._connections.ensure_connection(connection)
@@ -48,7 +49,7 @@ class Exchanges:
                 replies = [await _reply(connection) for _ in commands]
                 self._free.append(connection)
                 return replies
-            raise RedisTimeoutError(f"no reply within {self._timeout_s:g} s")
+            raise RedisTimeoutError("no reply in time")
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, RedisConnectionError):

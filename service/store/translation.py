@@ -28,7 +28,7 @@ def place_of(url: str) -> str:
     return f"the server at {shown} (RLM_REDIS_URL)"
 
 
-def translated(error: RedisError | OSError, place: str, *, timeout_s: float, last_words: str = "") -> StoreFailed:
+def translated(error: RedisError | OSError, place: str, *, last_words: str = "") -> StoreFailed:
     """What a failed command means, and what to do. `last_words` are those of a server that had to be started again."""
     match error:
         case NoScriptError():
@@ -42,7 +42,7 @@ def translated(error: RedisError | OSError, place: str, *, timeout_s: float, las
         case ReadOnlyError():
             message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
         case RedisTimeoutError():
-            message = f"{place} did not answer within {timeout_s:.0f} s; check that it is not overloaded"
+            message = f"{place} did not answer in time; check that it is not overloaded"
         case RedisConnectionError() | OSError() if last_words:
             message = f"its server ended and was started again; it had said: {last_words}"
         case RedisConnectionError() | OSError():

@@ -27,12 +27,13 @@ from service.runs.calls.expiry import keep_settling
 from service.runs.calls.health import ProviderHealth
 from service.runs.dispatch.counts import keep_renewing
 from service.runs.dispatch.dispatch import Lines
+from service.runs.driving.tenure import HAND_OVER_S
 from service.runs.erasure.erasure import Erasure
 from service.runs.host_calls.grants import Grants
 from service.runs.recovery.adopting import keep_adopting
 from service.runs.recovery.leases import Leases
 from service.runs.rooms import RunsRooms
-from service.runs.runs import Runs
+from service.runs.runs import STOP_WITHIN_S, Runs
 from service.runs.sessions.idling import IdlePatience
 from service.runs.tenancy import Tenancy
 from service.sandboxes.pool import Pool, open_pool
@@ -115,6 +116,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
 
         async def let_go() -> None:
             adopting.cancel()
+            shared.store.end_after(max(HAND_OVER_S, settings.drain_s) if serves else STOP_WITHIN_S)
             await tenancy.stop()
 
         if serves:

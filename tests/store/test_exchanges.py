@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.ids import new_id
 from service.store.exchanges import Exchanges, Part, Reply, packed
+from service.store.patience import Patience
 
 PARTS = st.one_of(st.text(), st.binary(), st.integers())
 
@@ -53,7 +54,7 @@ def exchanges_at(path: Path | str, timeout_s: float = 60.0) -> Exchanges:
         retry=Retry(NoBackoff(), 0),
         socket_timeout=None,
     )
-    return Exchanges(connections, timeout_s=timeout_s)
+    return Exchanges(connections, Patience(timeout_s))
 
 
 @pytest.fixture

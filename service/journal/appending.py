@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 import structlog
 
@@ -39,9 +40,9 @@ _APPEND = load_fenced_script("service.journal", "append.lua")
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An event that is to be appended, and what is to be written right behind it."""
+    """Events that are to be appended, all or none, and what is to be written right behind them."""
 
-    event: Event
+    events: tuple[Event, ...]
     rider: Rider | None
 
 
@@ -65,7 +66,7 @@ class Appending:
         return len(self._lanes)
 
     async def append(self, run_id: RunId, epoch: int, append: Append, within: Fence) -> int:
-        """Append the event, with whatever else is asked for meanwhile; its sequence number."""
+        """Append the events, with whatever else is asked for meanwhile; the last one's sequence number."""
         with self._lane(run_id, epoch, within) as lane:
             return await lane.batch.put(append)
 
@@ -84,9 +85,10 @@ class Appending:
         self, run_id: RunId, epoch: int, appends: "Sequence[Append]", within: Fence = NO_FENCE
     ) -> list[int | RlmServiceError]:
         """Append a batch. What follows `RunFinished` in it is refused, as it would be in a later batch."""
-        ends = next((at for at, each in enumerate(appends, 1) if isinstance(each.event, RunFinished)), None)
+        ends = next((at for at, each in enumerate(appends, 1) if isinstance(each.events[-1], RunFinished)), None)
         written = appends[:ends]
-        values = await self._bodies.pack_many([encode(each.event) for each in written])
+        events = [event for each in written for event in each.events]
+        values = await self._bodies.pack_many([encode(event) for event in events])
         token = os.urandom(12).hex()
         riders = [each.rider for each in written if each.rider is not None]
         append = ScriptCall(
@@ -111,12 +113,13 @@ class Appending:
             case [b"appended", int(first), int(open_bytes)]:
                 for each, landing in zip(boarded, landings, strict=True):
                     each.land(landing)
-                for kept in written:
-                    self._on_kept(kept.event)
+                for event in events:
+                    self._on_kept(event)
                 if open_bytes > OPEN_BYTES:
                     await self.seal(run_id, epoch, open_bytes, within)
-                refused = [already_finished(run_id) for _ in appends[len(values) :]]
-                return [*range(first, first + len(values)), *refused]
+                ends_at = accumulate((len(each.events) for each in written), initial=first - 1)
+                refused = [already_finished(run_id) for _ in appends[len(written) :]]
+                return [*islice(ends_at, 1, None), *refused]
             case [word, _, _]:
                 raise refusal(word, run_id)
         raise AssertionError("append.lua replies three values")

@@ -15,7 +15,6 @@ from contextlib import aclosing
 import anyio
 import structlog
 
-from service.errors import RlmServiceError
 from service.ids import RunId, TenantId
 from service.journal.appending import Append, Appending
 from service.journal.codec import decode, encode
@@ -226,11 +225,19 @@ class Journal:
         return self._keys.fence(run_id, epoch)
 
     async def append(
-        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
     ) -> int:
         """Append the event and return its sequence number. When it returns, the event has happened.
 
-        A rider is written right behind it, in the same round trip; it has landed when this returns. `within` is what
+        Those that go `ahead` stand right before it: all of them happen, or none. A rider is written right behind them,
+        in the same round trip; it has landed when this returns. `within` is what
         has to stand besides the run's own epoch: for a child run, its root's.
 
         Not idempotent: after `StoreFailed` read the journal again under a new epoch. Cancelled before it is sent, it
@@ -239,17 +246,7 @@ class Journal:
         Raises:
             NotFound, StaleEpoch, RunAlreadyFinished
         """
-        return await self._appending.append(run_id, epoch, Append(event, rider), within)
-
-    async def append_last(
-        self, run_id: RunId, epoch: int, event: Event, finished: RunFinished, rider: Rider | None = None
-    ) -> None:
-        """Append the event, with its rider, and the end of the run behind it, in one flush. Else like `append`."""
-        with anyio.CancelScope(shield=True):
-            outcomes = await self._appending.flush(run_id, epoch, [Append(event, rider), Append(finished, None)])
-        for outcome in outcomes:
-            if isinstance(outcome, RlmServiceError):
-                raise outcome
+        return await self._appending.append(run_id, epoch, Append((*ahead, event), rider), within)
 
     async def read(self, run_id: RunId, after: int = 0, limit: int = PAGE) -> list[Recorded]:
         """Up to `limit` events after the sequence number `after`; fewer where they are large, and none only where there

@@ -396,3 +396,41 @@ async def test_an_append_whose_reply_was_lost_is_not_written_twice(
         assert proxy.lost == 6
         recorded = await journal.read(run_id, after=1)
     assert [each.event for each in recorded] == [*(tick(number) for number in range(2, 6)), finished()]
+
+
+async def test_what_goes_ahead_of_an_event_stands_right_before_it(journal: Journal) -> None:
+    """Whatever else is appended meanwhile, nothing comes between them, and each append learns where its own stands."""
+    run_id = await opened(journal)
+    seqs: dict[int, int] = {}
+
+    async def append(number: int) -> None:
+        ahead = [tick(1000 * number + place) for place in range(number % 3)]
+        seqs[number] = await journal.append(run_id, 1, tick(1000 * number + 999), ahead=ahead)
+
+    async with anyio.create_task_group() as group:
+        for number in range(1, 300):
+            group.start_soon(append, number)
+    recorded = {each.seq: int(each.event.at) for each in await journal.read(run_id, after=1, limit=1000)}
+    assert list(recorded) == list(range(2, 2 + 299 + sum(number % 3 for number in range(1, 300))))
+    for number, seq in seqs.items():
+        ahead = number % 3
+        expected = [*(1000 * number + place for place in range(ahead)), 1000 * number + 999]
+        assert [recorded[place] for place in range(seq - ahead, seq + 1)] == expected
+
+
+async def test_an_end_takes_what_goes_ahead_of_it_along_and_shuts_out_the_rest(journal: Journal) -> None:
+    """A last fact and the end of the run are one append; another one beside them is refused whole."""
+    run_id = await opened(journal)
+    refused: list[int] = []
+
+    async def append(number: int, event: Event) -> None:
+        try:
+            await journal.append(run_id, 1, event, ahead=[tick(number)])
+        except RunAlreadyFinished:
+            refused.append(number)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(append, 2, finished())
+        group.start_soon(append, 3, tick(4))
+    assert refused == [3]
+    assert [each.event for each in await journal.read(run_id, after=1)] == [tick(2), finished()]

@@ -1,6 +1,7 @@
 """Direct calls: one budgeted completion, journalled as a run that nobody drives."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectCallFailed, DirectRequest
 from service.store.blobs import Blobs
 from service.store.errors import StoreFailed
+from service.store.fences import NO_FENCE, Fence
 from service.store.riders import Rider
 from service.tenants.values import CallerLimits
 from tests.runs.doubles import usage_of
@@ -215,9 +217,16 @@ async def test_a_direct_call_whose_replica_died_is_ended_by_the_next(tmp_path: P
 class Forgetful(Journal):
     """A journal whose store is away when a call is answered, and back right after."""
 
-    async def append_last(
-        self, run_id: RunId, epoch: int, event: Event, finished: RunFinished, rider: Rider | None = None
-    ) -> None:
+    async def append(
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
+    ) -> int:
         raise StoreFailed("the store is away")
 
 

@@ -1,6 +1,7 @@
 """The recorder: facts from many tasks, applied in journal order, and never waited for in vain."""
 
 import random
+from collections.abc import Sequence
 
 import anyio
 import anyio.lowlevel
@@ -31,9 +32,16 @@ class SlowJournal:
         self.events: list[Event] = []
 
     async def append(
-        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
     ) -> int:
-        self.events.append(event)
+        self.events += [*ahead, event]
         seq = len(self.events) + 1
         for _ in range(self._random.randrange(20)):
             await anyio.lowlevel.checkpoint()
@@ -105,9 +113,16 @@ class GappyJournal(SlowJournal):
     """Leaves a number out, which nobody will ever record: somebody else has written to this run."""
 
     async def append(
-        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
     ) -> int:
-        return 1 + await super().append(run_id, epoch, event, rider, within=within)
+        return 1 + await super().append(run_id, epoch, event, rider, ahead=ahead, within=within)
 
 
 async def test_waiting_for_what_never_comes_can_be_broken_off() -> None:

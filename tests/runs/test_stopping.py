@@ -1,5 +1,6 @@
 """Stopping a run wherever it is: waiting for its turn, reading a value, between two tasks, in a child."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,14 +68,21 @@ class EndsFirst(Journal):
         self._ended = anyio.Event()
 
     async def append(
-        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
     ) -> int:
         if isinstance(event, SandboxAcquired):
             self._came_up.set()
             await self._ended.wait()
         if isinstance(event, RunFinished):
             await self._came_up.wait()
-        seq = await super().append(run_id, epoch, event, rider, within=within)
+        seq = await super().append(run_id, epoch, event, rider, ahead=ahead, within=within)
         if isinstance(event, RunFinished):
             self._ended.set()
         return seq

@@ -206,7 +206,7 @@ class _DirectRun:
         try:
             if is_last:
                 ended = self._ended(is_answered=True)
-                await self._journal.append_last(self._run_id, self._epoch, finished, ended, rider)
+                await self._journal.append(self._run_id, self._epoch, ended, rider, ahead=(finished,))
             else:
                 await self._journal.append(self._run_id, self._epoch, finished, rider)
         except StoreFailed:

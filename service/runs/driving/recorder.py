@@ -5,7 +5,7 @@ appended first and applied afterwards, in journal order, so that a replay passes
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -24,9 +24,16 @@ class Appends(Protocol):
     """The one method of the journal that is needed here; a double stands in for it in tests of ordering."""
 
     async def append(
-        self, run_id: RunId, epoch: int, event: Event, rider: Rider | None = None, *, within: Fence = NO_FENCE
+        self,
+        run_id: RunId,
+        epoch: int,
+        event: Event,
+        rider: Rider | None = None,
+        *,
+        ahead: Sequence[Event] = (),
+        within: Fence = NO_FENCE,
     ) -> int:
-        """The fact's place in the journal, once it is kept."""
+        """The fact's place in the journal, once it is kept, right behind those that go ahead of it."""
         ...
 
 
@@ -57,8 +64,9 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
 
-    async def record(self, event: Event, rider: Rider | None = None) -> None:
-        """Append a fact; return once it, and everything before it, is applied. Cancelled, it may be in the journal.
+    async def record(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> None:
+        """Append a fact, with those that go right ahead of it; return once it, and everything before it, is applied.
+        Cancelled, it may be in the journal.
 
         Raises:
             StaleEpoch: another replica has taken the run over.
@@ -67,13 +75,16 @@ class Recorder:
         # Shielded: were the task cancelled between the store's yes and the push, the sequence would have a hole.
         with anyio.CancelScope(shield=True):
             try:
-                seq = await self._journal.append(self._run_id, self._epoch, event, rider, within=self._within)
+                seq = await self._journal.append(
+                    self._run_id, self._epoch, event, rider, ahead=ahead, within=self._within
+                )
             except RlmServiceError as exc:
                 # The event may stand in the journal all the same, and those behind it would wait for it for ever.
                 self._broken = exc
                 self._announce()
                 raise
-            heapq.heappush(self._early, (seq, event))
+            for place, each in enumerate((*ahead, event), seq - len(ahead)):
+                heapq.heappush(self._early, (place, each))
             self._apply_due()
         while self._next_seq <= seq:
             if self._broken is not None:

@@ -18,7 +18,8 @@ from sandbox_image.protocol import (
 from sandbox_image.protocol import HostCallItem as WireItem
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.runs.host_calls.grants import GrantRefused, Grants
-from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCallRefused, HostCalls
+from service.runs.host_calls.host_calls import HostCallRefused, HostCalls
+from service.runs.host_calls.values import HostCall, HostCallItem
 
 _REQUEST = TypeAdapter(HostCallRequest)
 _REPLY = TypeAdapter(HostCallReply)

@@ -21,9 +21,10 @@ from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import CellId
 from service.loop.events import CallFinished, Event
-from service.loop.values import HostCallKey
 from service.runs.host_calls.grants import Grants
-from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCalls, OpenCell
+from service.runs.host_calls.host_calls import HostCalls, OpenCell
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import HostCall, HostCallItem
 
 pytestmark = pytest.mark.anyio
 
@@ -36,8 +37,8 @@ class Reversing:
     def remember(self, call: CallFinished) -> None:
         """Nothing to remember."""
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
-        items += [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
+        under_way.items += [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
 
 
 @asynccontextmanager

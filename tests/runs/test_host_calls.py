@@ -13,15 +13,15 @@ import pytest
 from service.errors import BadRequest
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
-from service.loop.values import CallOutcome, HostCallKey
+from service.loop.values import CallOutcome
 from service.runs.host_calls.host_calls import (
     MAX_UNPAID_CALLS,
-    HostCall,
-    HostCallItem,
     HostCallRefused,
     HostCalls,
     OpenCell,
 )
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import HostCall, HostCallItem
 
 pytestmark = pytest.mark.anyio
 
@@ -40,13 +40,13 @@ class StandInMaker:
     def remember(self, call: CallFinished) -> None:
         """Nothing to remember."""
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
         self.made.append(call)
         self.started.set()
         await self.may_go_on.wait()
         if call.arguments.get("bad"):
             raise BadRequest("prompts must be a list of strings")
-        items += [
+        under_way.items += [
             HostCallItem(value=prompt.upper())
             if prompt != "fail"
             else HostCallItem(failure=CallOutcome.TIMED_OUT, message="too slow")

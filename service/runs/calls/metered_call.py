@@ -210,9 +210,9 @@ class MeteredCalls:
         at = self._now()
         charges = [held_charge(call, _call_id(call, attempt), call.max_output_tokens, at=at) for call in calls]
         held = 0
-        try:
-            # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
-            with anyio.CancelScope(shield=True):
+        # Shielded: a hold whose caller was cancelled before learning of it would be charged when it expires.
+        with anyio.CancelScope(shield=True):
+            try:
                 await self._dispatch.set_allowances(purse.key_line)
                 reserved = await self._ledger.reserve(
                     charges,
@@ -220,10 +220,9 @@ class MeteredCalls:
                     expires_at=calls[0].deadline_at + HOLD_MARGIN_S,
                     within=purse.fence,
                 )
-            held = reserved.held
-        finally:
-            for charge in charges[held:]:
-                await self._dispatch.calls.dismiss(charge.entry.call_id, used_tokens=0)
+                held = reserved.held
+            finally:
+                await self._dispatch.calls.dismiss_unmade([charge.entry.call_id for charge in charges[held:]])
         holds = [
             Hold(call_id=charge.entry.call_id, amount=charge.amount, max_output_tokens=call.max_output_tokens)
             for call, charge in zip(calls, charges[: reserved.held], strict=False)
@@ -260,8 +259,7 @@ class MeteredCalls:
             try:
                 await self._ledger.release([hold.call_id for hold in holds], within=purse.fence)
             finally:
-                for hold in holds:
-                    await self._dispatch.calls.dismiss(hold.call_id, used_tokens=0)
+                await self._dispatch.calls.dismiss_unmade([hold.call_id for hold in holds])
         purse.announce_resolved()
 
     async def _give_back_if_cancelled(self, hold: Hold, purse: Purse) -> None:

@@ -129,11 +129,8 @@ class CallAdmission:
             while inside < len(calls) and await self._gets_in_now(calls[inside]):
                 inside += 1
         except BaseException:
-            # All at once: each is bounded by the patience with the store, which may be away.
             with anyio.CancelScope(shield=True):
-                async with anyio.create_task_group() as tasks:
-                    for each in calls[:inside]:
-                        tasks.start_soon(partial(self.dismiss, each.call_id, used_tokens=0))
+                await self.dismiss_unmade([each.call_id for each in calls[:inside]])
             raise
         return inside
 
@@ -167,6 +164,13 @@ class CallAdmission:
                 await self._rules.rates.correct(levels, tokens=used_tokens - call.tokens)
         except StoreFailed as exc:
             log.warning("tokens_not_corrected", call_id=call.call_id, why=str(exc))
+
+    async def dismiss_unmade(self, call_ids: Sequence[CallId]) -> None:
+        """These calls will not be made. All at once: each is bounded by the patience with the store."""
+        if call_ids:
+            async with anyio.create_task_group() as tasks:
+                for call_id in call_ids:
+                    tasks.start_soon(partial(self.dismiss, call_id, used_tokens=0))
 
     async def _try(self, call: CallAsked) -> RateLimited | None:
         await self._counts.wait_for(Counted.MODEL_CALLS, (call.call_id,), call.key_line)

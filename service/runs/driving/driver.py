@@ -130,6 +130,7 @@ class RunDriver:
                 await self._ask_root(command)
             case RunCell():
                 await self._in_session(command, lambda session: self._run_cell(session, command))
+                self._host_calls.begin_no_more()
             case BindHistory():
                 await self._in_session(command, lambda session: self._bind_history(session, command))
             case ReadVariable():

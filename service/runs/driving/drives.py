@@ -212,7 +212,7 @@ class Drives:
                 standing.sub_route, standing.purse.limits.cost, default=SUB_OUTPUT_TOKENS, share=20
             ),
             metered=rooms.metered,
-            append=recorder.record,
+            record=recorder.record,
         )
 
         async def run_child(key: HostCallKey, request: ChildRequest) -> ChildAnswer:

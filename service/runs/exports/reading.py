@@ -28,7 +28,7 @@ from service.runs.exports.lines import (
     event_text,
     read_line,
 )
-from service.runs.host_calls.host_calls import check_recorded
+from service.runs.host_calls.values import check_recorded
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import MAX_CONTEXTS
 from service.store.errors import BlobTooLarge, StoreFailed

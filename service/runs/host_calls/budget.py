@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from service.ledger.values import Unit
 from service.loop.events import CallFinished
-from service.loop.values import HostCallKey
 from service.money import NANO_PER_USD
-from service.runs.host_calls.host_calls import HostCall, HostCallItem
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import HostCall, HostCallItem
 from service.runs.standing import Standing
 
 
@@ -21,7 +21,7 @@ class BudgetReport:
     def remember(self, call: CallFinished) -> None:
         """What was spent is asked of the ledger."""
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
         """One item: a dict with what is left, by the tightest of all limits that hold, `None` where there is none."""
         purse, submitted = self._standing.purse, self._standing.submitted
         tightest = await purse.tightest()
@@ -35,4 +35,4 @@ class BudgetReport:
             "turns": max(0, submitted.limits.turns - self._turns_taken()),
             "depth": max(0, submitted.limits.depth - submitted.depth),
         }
-        items.append(HostCallItem(value=value))
+        under_way.items.append(HostCallItem(value=value))

@@ -14,8 +14,9 @@ import anyio
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, HostCallKey, StopReason
-from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.host_calls.sub_calls import SubCalls
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import CELL_ENDED, NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.submission.first_event import BudgetTooSmall
 
@@ -67,27 +68,38 @@ class Children:
     def remember(self, call: CallFinished) -> None:
         """Child runs are not calls; what they degrade to is remembered by `SubCalls` itself."""
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
         """One item per prompt, in order."""
         requests = self._requests(call.arguments)
         if not self._standing.may_have_children:
-            await self._sub_calls.make(_as_sub_calls(call, requests), key, items)
+            await self._sub_calls.make(_as_sub_calls(call, requests), under_way)
             return
+        items = under_way.items
         items.extend([NOT_STARTED] * len(requests))
         room = AnswerRoom()
-        places = anyio.CapacityLimiter(CHILDREN_AT_ONCE)
+        places = anyio.Semaphore(CHILDREN_AT_ONCE)
         broke: list[HostCallItem] = []
 
         async def run_item(index: int, request: ChildRequest) -> None:
-            async with places:
-                items[index] = broke[0] if broke else await self._one(replace(key, item=index), request, room)
+            try:
+                items[index] = await self._one(replace(under_way.key, item=index), request, room)
                 if items[index].failure is CallOutcome.BUDGET:
-                    # What did not cover this child covers none that comes after it either.
                     broke.append(items[index])
+            finally:
+                places.release()
 
         async with anyio.create_task_group() as tasks:
-            for index, request in enumerate(requests):
-                tasks.start_soon(run_item, index, request)
+            begun, rest = 0, CELL_ENDED
+            with under_way.beginning:
+                for index, request in enumerate(requests):
+                    await places.acquire()
+                    if broke:
+                        # What did not cover that child covers none that comes after it either.
+                        rest = broke[0]
+                        break
+                    tasks.start_soon(run_item, index, request)
+                    begun += 1
+            items[begun:] = [rest] * (len(requests) - begun)
 
     async def _one(self, key: HostCallKey, request: ChildRequest, room: AnswerRoom) -> HostCallItem:
         try:

@@ -8,55 +8,31 @@ before the code sees it, so a re-run of the cell gets the same answer, no model 
     the cell is being re-run   → divergence: no model is called, the rebuild stops
     the cell is the open one   → it goes live
     anything else              → refused: between cells a leftover thread may not spend the next run's money
+
+A cell that ends leaves calls under way where it was broken off, or where its threads made them. Nothing more is begun
+for these: what is in flight is finished and booked, and the rest of a batch is not made.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 import anyio.abc
 
-from service.errors import BadRequest, Fault, RlmServiceError
+from service.errors import Fault, RlmServiceError
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
-from service.loop.values import CallOutcome, HostCallKey
+from service.loop.values import HostCallKey
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import NOT_STARTED, HostCall, HostCallItem, HostFunction, decode_items
 
-MAX_ANSWER_CHARS = 64 << 20
-"""Of one host call, all its items together."""
 MAX_UNPAID_CALLS = 10_000
 """Host calls of one run that cost nothing (`budget()`, whole failures): each is a record that has to be kept."""
-
-HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostCall:
-    """One call as the gateway decoded it. Still hostile: sizes are checked, meanings are not."""
-
-    wire_cell_id: str
-    function: HostFunction
-    arguments_sha256: str
-    ordinal: int
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostCallItem:
-    """What one item comes to: a value, or why there is none."""
-
-    value: Any = None
-    failure: CallOutcome | None = None
-    message: str = ""
-    diverged: bool = False
 
 
 def _nothing() -> None:
     """A cell that cannot diverge."""
-
-
-NOT_STARTED = HostCallItem(failure=CallOutcome.CANCELLED, message="the run is being stopped")
 
 
 class HostCallRefused(RlmServiceError):
@@ -81,21 +57,6 @@ class OpenCell:
     """Called when a re-run asks for something that it had not asked for before."""
 
 
-class AnswerRoom:
-    """How much one host call may still bring back. Shared by its items, so that no sum of them fills our memory."""
-
-    def __init__(self) -> None:
-        self._left = MAX_ANSWER_CHARS
-
-    def item(self, value: Any, size_chars: int) -> HostCallItem:
-        """The value as an item, or its failure when there is no room left for it."""
-        if size_chars > self._left:
-            message = f"the answers of one call may have {MAX_ANSWER_CHARS} characters in all: ask for less at once"
-            return HostCallItem(failure=CallOutcome.TOO_LONG, message=message)
-        self._left -= size_chars
-        return HostCallItem(value=value)
-
-
 class MakesHostCalls(Protocol):
     """Makes a call for the first time. `sub_calls.SubCalls`, `children.Children` and `budget.BudgetReport`."""
 
@@ -103,21 +64,13 @@ class MakesHostCalls(Protocol):
         """Take a finished call into account, which may be an item of a batch that was cut short."""
         ...
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
-        """Fill `items` with one item per prompt. When it is cancelled, what is done by then stands in it.
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
+        """Fill in one item per prompt. Whatever waits before it begins something does so within `beginning`.
 
         Raises:
             BadRequest: the arguments are not of the function's shape; nothing was done.
         """
         ...
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    done: anyio.Event = field(default_factory=anyio.Event)
-    answer: list[HostCallItem] | None = None
-    refusal: RlmServiceError | None = None
 
 
 class HostCalls:
@@ -144,7 +97,7 @@ class HostCalls:
         self._answers: dict[HostCallKey, list[HostCallItem]] = {}
         """Of the open cell; for a re-run, of all cells. The rest is in the journal and takes no memory."""
         self._has_recalled = False
-        self._under_way: dict[HostCallKey, _UnderWay] = {}
+        self._under_way: dict[HostCallKey, UnderWay] = {}
         self.are_cancelled = False
         """Set when the run is being stopped; the cell that runs then is told to stop too."""
         self._unpaid = 0
@@ -165,7 +118,7 @@ class HostCalls:
     def remember(self, event: Event) -> None:
         """Take a journalled fact into the records, if it is one that answers host calls."""
         if isinstance(event, HostCallAnswered):
-            self._answers[event.key] = _decode_items(event.answer_json)
+            self._answers[event.key] = decode_items(event.answer_json)
         elif isinstance(event, CallFinished):
             for maker in dict.fromkeys(self._makers.values()):
                 maker.remember(event)
@@ -180,6 +133,15 @@ class HostCalls:
     def close_cell(self) -> None:
         """From now on no cell may make calls."""
         self._open_cell = None
+
+    def begin_no_more(self) -> None:
+        """A cell has ended, and its journal says so: nothing more is begun for the calls that it left under way.
+
+        Only then: a cell whose end nobody knows of is run again by whoever takes the run over, and must not find an
+        answer that was cut short.
+        """
+        for under_way in self._under_way.values():
+            under_way.beginning.cancel()
 
     def cancel(self) -> None:
         """Cancel every call in flight; each settles what it has spent. Later calls fail as cancelled."""
@@ -216,8 +178,8 @@ class HostCalls:
             raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
         under_way = self._under_way.get(key)
         if under_way is None:
-            under_way = self._under_way[key] = _UnderWay()
-            self._tasks.start_soon(self._make, call, key, under_way)
+            under_way = self._under_way[key] = UnderWay(key)
+            self._tasks.start_soon(self._make, call, under_way)
         await under_way.done.wait()
         if under_way.refusal is not None:
             raise under_way.refusal
@@ -230,48 +192,21 @@ class HostCalls:
         while self._under_way:
             await next(iter(self._under_way.values())).done.wait()
 
-    async def _make(self, call: HostCall, key: HostCallKey, under_way: _UnderWay) -> None:
-        items: list[HostCallItem] = []
+    async def _make(self, call: HostCall, under_way: UnderWay) -> None:
         try:
             with under_way.scope:
                 try:
-                    await self._makers[call.function].make(call, key, items)
+                    await self._makers[call.function].make(call, under_way)
                 except RlmServiceError as exc:
                     if exc.fault is Fault.PLATFORM:
                         raise
                     under_way.refusal = exc
                     return
-            items = items or [NOT_STARTED]
-            failures = tuple(item.failure.value for item in items if item.failure is not None)
-            self._unpaid += call.function == "budget" or len(failures) == len(items)
-            await self._record(
-                HostCallAnswered(
-                    at=self._now(), key=key, answer_json=_encode_items(items), failures=failures, items=len(items)
-                )
-            )
-            self._answers[key] = items
-            under_way.answer = items
+            if not under_way.is_recorded:
+                answered = under_way.answered(self._now())
+                self._unpaid += call.function == "budget" or len(answered.failures) == answered.items
+                await self._record(answered)
+            under_way.answer = self._answers[under_way.key] = under_way.items or [NOT_STARTED]
         finally:
-            del self._under_way[key]
+            del self._under_way[under_way.key]
             under_way.done.set()
-
-
-def _encode_items(items: list[HostCallItem]) -> str:
-    return json.dumps(
-        [[i.value] if i.failure is None else [None, i.failure.value, i.message] for i in items], ensure_ascii=False
-    )
-
-
-def _decode_items(text: str) -> list[HostCallItem]:
-    return [
-        HostCallItem(value=row[0]) if len(row) == 1 else HostCallItem(failure=CallOutcome(row[1]), message=row[2])
-        for row in json.loads(text)
-    ]
-
-
-def check_recorded(event: HostCallAnswered) -> None:
-    """Refuse a record from elsewhere that could not answer. Raises `BadRequest`."""
-    try:
-        _decode_items(event.answer_json)
-    except (ValueError, TypeError, LookupError, RecursionError):
-        raise BadRequest("a recorded host call has an answer of another form than this version writes") from None

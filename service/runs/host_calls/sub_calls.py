@@ -5,26 +5,29 @@ is held is at most the window's worth, and when the money ends it is the tail th
 """
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.abc
 
 from service.errors import BadRequest
-from service.loop.events import CallFinished
+from service.loop.events import CallFinished, Event
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
 from service.runs.calls.counting import count_input_tokens
 from service.runs.calls.metered_call import MeteredCalls
 from service.runs.calls.paid_attempts import Append
 from service.runs.calls.values import Hold, MeteredCall, Refused
-from service.runs.host_calls.host_calls import NOT_STARTED, AnswerRoom, HostCall, HostCallItem
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import CELL_ENDED, NOT_STARTED, AnswerRoom, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.runs.submission.schemas import CheckedSchema, ReplyBreaksSchema, check_schema_aside, parse_checked
 from service.runs.values import NO_MODEL
+from service.store.riders import Rider
 
 WINDOW = 256
 """Sub-calls of one run in flight at once, over all its threads and batches."""
@@ -49,6 +52,12 @@ class _Batch:
     checked: CheckedSchema | None
 
 
+class Records(Protocol):
+    """Journals a fact, with those that go right ahead of it and the rider behind; `Recorder.record`."""
+
+    async def __call__(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> None: ...
+
+
 class SubCalls:
     """Makes the sub-calls of one run. `remember` and `make` belong to its driver alone."""
 
@@ -58,12 +67,12 @@ class SubCalls:
         *,
         max_output_tokens: int,
         metered: MeteredCalls,
-        append: Append,
+        record: Records,
     ) -> None:
         self._standing = standing
         self._max_output_tokens = max_output_tokens
         self._metered = metered
-        self._append = append
+        self._record = record
         self._window = anyio.Semaphore(WINDOW)
         self._finished: dict[HostCallKey, CallFinished] = {}
 
@@ -72,40 +81,46 @@ class SubCalls:
         if event.origin is not None and event.outcome is CallOutcome.OK:
             self._finished[event.origin] = event
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
         """One item per prompt, in order."""
         prompts = _prompts(call.arguments)
         checked, schema = await _schema(call.arguments)
         if self._standing.sub_route.name == NO_MODEL:
-            items.extend([_NO_MODEL_NAMED] * len(prompts))
+            under_way.items.extend([_NO_MODEL_NAMED] * len(prompts))
             return
         route = self._route(call.arguments.get("model"))
-        batch = _Batch(prompts=prompts, key=key, route=route, schema=schema, checked=checked)
-        items.extend([NOT_STARTED] * len(prompts))
-        await self._run_batch(batch, items)
+        batch = _Batch(prompts=prompts, key=under_way.key, route=route, schema=schema, checked=checked)
+        under_way.items.extend([NOT_STARTED] * len(prompts))
+        await self._run_batch(batch, under_way)
 
-    async def _run_batch(self, batch: _Batch, items: list[HostCallItem]) -> None:
-
-        room = AnswerRoom()
+    async def _run_batch(self, batch: _Batch, under_way: UnderWay) -> None:
+        items, room = under_way.items, AnswerRoom()
+        is_sole = len(items) == 1 and batch.checked is None
+        append: Append = partial(self._append_with_answer, under_way) if is_sole else self._record
 
         async def run_item(index: int, call: MeteredCall, hold: Hold | None) -> None:
             try:
-                item = await self._one(call, hold, batch.checked)
-                items[index] = item if item.failure is not None else room.item(item.value, len(str(item.value)))
+                item = await self._one(call, hold, batch.checked, append)
+                if not under_way.is_recorded:
+                    items[index] = item if item.failure is not None else room.item(item.value, len(str(item.value)))
             finally:
                 self._window.release()
 
         async with anyio.create_task_group() as tasks:
             done = 0
-            while done < len(batch.prompts):
-                dispatched, refused = await self._dispatch(batch, done, run_item, tasks)
-                done += dispatched
-                if refused is not None:
-                    # A later prompt may be shorter and still fit: it is refused all the same, because a batch with
-                    # holes is worse for the code that asked than one that ends early.
-                    end = len(batch.prompts) if refused.outcome in _NOTHING_MORE else done + 1
-                    items[done:end] = [HostCallItem(failure=refused.outcome, message=refused.message)] * (end - done)
-                    done = end
+            # What waits for a place, for money or for its turn is not in flight yet.
+            with under_way.beginning:
+                while done < len(batch.prompts):
+                    dispatched, refused = await self._dispatch(batch, done, run_item, tasks)
+                    done += dispatched
+                    if refused is not None:
+                        # A later prompt may be shorter and still fit: it is refused all the same, because a batch with
+                        # holes is worse for the code that asked than one that ends early.
+                        end = len(batch.prompts) if refused.outcome in _NOTHING_MORE else done + 1
+                        refusal = HostCallItem(failure=refused.outcome, message=refused.message)
+                        items[done:end] = [refusal] * (end - done)
+                        done = end
+            items[done:] = [CELL_ENDED] * (len(items) - done)
 
     async def _dispatch(
         self,
@@ -147,10 +162,22 @@ class SubCalls:
             self._window.acquire_nowait()
         return 1 + more
 
-    async def _one(self, call: MeteredCall, hold: Hold | None, checked: CheckedSchema | None) -> HostCallItem:
+    async def _append_with_answer(self, under_way: UnderWay, finished: CallFinished, rider: Rider) -> None:
+        """Where one good reply is all that a host call comes to, its record stands right behind it: there is nothing to
+        be decided in between, and a crash leaves both or none."""
+        if finished.outcome is not CallOutcome.OK:
+            await self._record(finished, rider)
+            return
+        under_way.items[0] = AnswerRoom().item(finished.text, len(finished.text))
+        await self._record(under_way.answered(finished.at), rider, ahead=(finished,))
+        under_way.is_recorded = True
+
+    async def _one(
+        self, call: MeteredCall, hold: Hold | None, checked: CheckedSchema | None, append: Append
+    ) -> HostCallItem:
         assert call.origin is not None
         finished = self._finished.get(call.origin) or await self._metered.call(
-            call, self._standing.purse, self._append, hold=hold
+            call, self._standing.purse, append, hold=hold
         )
         item, complaint = await _judge(finished, checked)
         if complaint is None or not isinstance(finished, CallFinished):
@@ -168,9 +195,7 @@ class SubCalls:
             messages=messages,
             input_tokens=await count_input_tokens(messages, call.schema),
         )
-        repaired = self._finished.get(repair_origin) or await self._metered.call(
-            repair, self._standing.purse, self._append
-        )
+        repaired = self._finished.get(repair_origin) or await self._metered.call(repair, self._standing.purse, append)
         item, _ = await _judge(repaired, checked)
         return item
 

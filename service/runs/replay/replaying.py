@@ -29,7 +29,9 @@ from service.loop.machine import decide, evolve
 from service.loop.state import RunState
 from service.loop.values import CallOutcome, CellResult, CellStatus, HostCallKey
 from service.runs.copies.cell_logs import copy_session, forget_session, log_until, was_changed_beside
-from service.runs.host_calls.host_calls import HostCall, HostCallItem, HostCalls, HostFunction
+from service.runs.host_calls.host_calls import HostCalls
+from service.runs.host_calls.under_way import UnderWay
+from service.runs.host_calls.values import HostCall, HostCallItem, HostFunction
 from service.runs.replay.comparing import (
     Difference,
     ReplayReport,
@@ -132,10 +134,10 @@ class NothingNew:
     def remember(self, call: CallFinished) -> None:
         """Parts of a call are of no use: the whole was recorded, or its cell was cut short."""
 
-    async def make(self, call: HostCall, key: HostCallKey, items: list[HostCallItem]) -> None:
+    async def make(self, call: HostCall, under_way: UnderWay) -> None:
         """No model is asked."""
-        self.asked = self.asked or key
-        items.append(HostCallItem(diverged=True, message="the recorded run did not make this call"))
+        self.asked = self.asked or under_way.key
+        under_way.items.append(HostCallItem(diverged=True, message="the recorded run did not make this call"))
 
 
 class Rehearsal:

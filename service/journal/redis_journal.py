@@ -10,6 +10,7 @@ takes some `OPEN_BYTES` of the store's memory at most.
 import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 
 import anyio
@@ -219,6 +220,15 @@ class Journal:
         count = await self._store.run(_KEPT, [self._keys.unfinished], [], is_idempotent=True)
         assert isinstance(count, int)
         return count
+
+    async def unfinished_of(self, run_ids: AbstractSet[RunId]) -> AbstractSet[RunId]:
+        """Those of them that are unfinished root runs, whoever keeps them."""
+        if not run_ids:
+            return set()
+        named = list(run_ids)
+        leases = await self._store.read("ZMSCORE", self._keys.unfinished, *named)
+        assert isinstance(leases, list)
+        return {run_id for run_id, lease in zip(named, leases, strict=True) if lease is not None}
 
     def fence(self, run_id: RunId, epoch: int) -> Fence:
         """What a write is given that is only to happen while this epoch of the run stands."""

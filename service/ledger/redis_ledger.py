@@ -29,7 +29,7 @@ from service.ledger.script_calls import (
     resolving,
     settling,
 )
-from service.ledger.values import Account, Balance, Charge, Entry, Level, Period, Reserved, Unit, UsageTotal
+from service.ledger.values import Account, Balance, Charge, Entry, Level, Period, Reserved, Unfinished, Unit, UsageTotal
 from service.store.batching import Batch
 from service.store.connection import Command, Reply, ScriptCall, Store
 from service.store.errors import StoreFailed
@@ -145,20 +145,35 @@ class Ledger:
                 raise outcome
         return found.count(True)
 
-    async def settle_expired(self, now: float) -> int:
+    async def settle_expired(self, now: float, *, unfinished: Unfinished) -> int:
         """Settle the holds whose time is over at what they held, flagged `uncertain`; how many there were.
 
-        Called now and then by every replica, and at recovery. Idempotent.
+        `now` is the store's own time, and `unfinished` says which of some runs have not ended: their holds, and those
+        of the runs below them, are left to whoever drives them or takes them over, however long that takes. It is
+        asked after the holds were read, because a run is there before it holds anything. Called now and then by every
+        replica. Idempotent.
         """
-        settled = 0
+        settled = left = 0
         while True:
             reply = await self._store.read(
-                "ZRANGE", self._keys.holds, "-inf", repr(float(now)), "BYSCORE", "LIMIT", 0, MOST_AT_ONCE
+                "ZRANGE", self._keys.holds, "-inf", repr(float(now)), "BYSCORE", "LIMIT", left, MOST_AT_ONCE
             )
             call_ids = _call_ids(reply)
-            settled += (await self._resolve("expire", call_ids, now=now)).count(True)
+            lineages = await self._lineages(call_ids)
+            going_on = await unfinished({run_id for lineage in lineages.values() for run_id in lineage})
+            due = [call_id for call_id in call_ids if going_on.isdisjoint(lineages[call_id])]
+            settled += (await self._resolve("expire", due, now=now)).count(True)
+            left += len(call_ids) - len(due)
             if len(call_ids) < MOST_AT_ONCE:
                 return settled
+
+    async def _lineages(self, call_ids: Sequence[CallId]) -> dict[CallId, frozenset[RunId]]:
+        """Which runs each hold is held for: the call's own and those above it; none when it is resolved."""
+        holds = await self._store.read_many([("GET", self._keys.hold(each)) for each in call_ids]) if call_ids else []
+        return {
+            call_id: self._keys.lineage(hold) if isinstance(hold, bytes) else frozenset()
+            for call_id, hold in zip(call_ids, holds, strict=True)
+        }
 
     async def open_holds(self) -> list[CallId]:
         """The calls whose holds are not resolved yet, soonest to expire first."""

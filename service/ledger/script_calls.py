@@ -18,7 +18,7 @@ from service.ids import CallId, RunId, TenantId
 from service.ledger.errors import ReservationConflict
 from service.ledger.periods import Span, span_of
 from service.ledger.reports import ReportKeys
-from service.ledger.values import Account, Charge, Entry, Refusal, Reserved, Unit
+from service.ledger.values import Account, Charge, Entry, Level, Refusal, Reserved, Unit
 from service.money import MAX_NANO_USD
 from service.store.connection import Part, Reply, ScriptCall
 from service.store.errors import StaleEpoch
@@ -76,6 +76,15 @@ class LedgerKeys:
 
     def entries(self, run_id: RunId) -> str:
         return self.keys("run", run_id, "entries")
+
+    def lineage(self, hold: bytes) -> frozenset[RunId]:
+        """The runs among the accounts of an unresolved hold."""
+        head, _, facts = hold.partition(b"\n")
+        if not head.startswith(b"held "):
+            return frozenset()
+        prefix = self.keys("account", Level.RUN, "")
+        rows: list[str] = from_json(facts)["rows"]
+        return frozenset(RunId(row.removeprefix(prefix)) for row in rows if row.startswith(prefix))
 
 
 def limit_field(account: Account, unit: Unit) -> str:

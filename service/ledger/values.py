@@ -1,5 +1,7 @@
 """What the ledger keeps: accounts with limits, charges that are held and resolved exactly once, entries that add up."""
 
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +31,10 @@ class Period(StrEnum):
 
     DAY = "day"
     MONTH = "month"
+
+
+Unfinished = Callable[[AbstractSet[RunId]], Awaitable[AbstractSet[RunId]]]
+"""Which of these runs have not ended: asked of the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

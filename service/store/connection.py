@@ -150,6 +150,15 @@ class Store:
     def __repr__(self) -> str:
         return f"<Store {self.server} in_flight={CONNECTIONS - self._slots.value} {self._hints!r}>"
 
+    async def now(self) -> float:
+        """The server's own time (Unix seconds), whatever the clocks of replicas say: what decides about what belongs to
+        others (a lease, a hold, how old something is) goes by it."""
+        match await self.read("TIME"):
+            case [bytes(seconds), bytes(microseconds)]:
+                return int(seconds) + int(microseconds) / 1_000_000
+            case reply:
+                raise AssertionError(f"TIME replies two numbers, not {reply!r}")
+
     async def read(self, *command: Part) -> Reply:
         """Run a command that changes nothing. Retried once when the connection breaks."""
         return (await self._execute([command], is_idempotent=True))[0]

@@ -201,7 +201,11 @@ def _start_upkeep(tasks: anyio.abc.TaskGroup, settings: Settings, shared: Shared
     tasks.start_soon(shared.leases.keep_renewing)
     tasks.start_soon(keep_reaping, shared.provider, sessions_directory(settings))
     tasks.start_soon(tenancy.kept.keep_resting, patience)
-    tasks.start_soon(keep_settling, lambda: [each.rooms.ledger for each in tenancy.opened()], time.time)
+    tasks.start_soon(
+        keep_settling,
+        lambda: [(each.rooms.ledger, each.rooms.journal) for each in tenancy.opened()],
+        shared.store.now,
+    )
     tasks.start_soon(keep_renewing, lambda: [each.rooms.dispatch.counts for each in tenancy.opened()])
 
 

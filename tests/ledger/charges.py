@@ -1,5 +1,7 @@
 """Charges, accounts and times for tests of the ledger."""
 
+from collections.abc import Set as AbstractSet
+
 from service.ids import CallId, KeyId, RunId
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Account, Charge, Entry, Level, Refusal
@@ -47,6 +49,11 @@ def accounts_of(ledger: Ledger, *runs: RunId, key: KeyId | None = KEY, session: 
         Account(level=Level.SESSION, owner=session),
         *ledger.outer_accounts(() if key is None else (key,)),
     )
+
+
+async def none_of(run_ids: AbstractSet[RunId]) -> AbstractSet[RunId]:
+    """All of them have ended."""
+    return set()
 
 
 async def hold(ledger: Ledger, *charges: Charge, accounts: tuple[Account, ...] | None = None) -> Refusal | None:

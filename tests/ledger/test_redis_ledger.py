@@ -1,5 +1,6 @@
 """The ledger, rule by rule. `test_ledger_model` throws everything at it at once."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from service.errors import BadRequest, NotFound
 from service.ids import CallId, RunId
 from service.ledger.errors import ReservationConflict
 from service.ledger.redis_ledger import Ledger
-from service.ledger.script_calls import LARGEST_AMOUNT
+from service.ledger.script_calls import LARGEST_AMOUNT, MOST_AT_ONCE
 from service.ledger.values import Account, Level, Period, Refusal, Unit, UsageTotal
 from service.store.connection import open_store
 from service.store.embedded import SOCKET
@@ -26,6 +27,7 @@ from tests.ledger.charges import (
     accounts_of,
     charge,
     hold,
+    none_of,
 )
 from tests.store_fixture import Stored
 
@@ -261,14 +263,31 @@ async def test_what_nobody_settled_is_booked_at_its_estimate(ledger: Ledger) -> 
     accounts = accounts_of(ledger, RUN)
     await ledger.reserve([charge("old", 7)], accounts, expires_at=NOON)
     await ledger.reserve([charge("young", 1)], accounts, expires_at=NOON + 0.5)
-    assert await ledger.settle_expired(NOON) == 1
-    assert await ledger.settle_expired(NOON) == 0
+    assert await ledger.settle_expired(NOON, unfinished=none_of) == 1
+    assert await ledger.settle_expired(NOON, unfinished=none_of) == 0
     for account in accounts:
         assert await balance(ledger, account) == (7, 1)
     (booked,) = await ledger.entries(RUN)
     assert (booked.call_id, booked.nano_usd, booked.flags) == ("old", 7, ("uncertain",))
     assert not await ledger.settle(charge("old", 1))
     assert await ledger.open_holds() == ["young"]
+
+
+async def test_holds_of_runs_that_have_not_ended_are_left_to_who_drives_them(ledger: Ledger) -> None:
+    """However late it is, and however many of them there are: a call of a child run as well, by the run above it."""
+    live, over, child = RunId("run_live"), RunId("run_over"), RunId("run_child")
+    for owner, lineage in ((live, (live,)), (child, (child, live)), (over, (over,))):
+        accounts = [Account(level=Level.RUN, owner=run_id) for run_id in lineage]
+        for number in range(2 * MOST_AT_ONCE if owner is live else 1):
+            await ledger.reserve([charge(f"{owner}/{number}", 1, run=owner)], accounts, expires_at=NOON)
+
+    async def unfinished(asked: AbstractSet[RunId]) -> AbstractSet[RunId]:
+        return asked & {live}
+
+    assert await ledger.settle_expired(NOON + 1, unfinished=unfinished) == 1
+    assert len(await ledger.entries(over)) == 1
+    assert len(await ledger.open_holds()) == 2 * MOST_AT_ONCE + 1
+    assert await ledger.settle_expired(NOON + 1, unfinished=none_of) == 2 * MOST_AT_ONCE + 1
 
 
 async def test_expired_holds_are_settled_however_many_there_are(ledger: Ledger) -> None:
@@ -281,7 +300,7 @@ async def test_expired_holds_are_settled_however_many_there_are(ledger: Ledger) 
     settled: list[int] = []
 
     async def look() -> None:
-        settled.append(await ledger.settle_expired(NOON + 1))
+        settled.append(await ledger.settle_expired(NOON + 1, unfinished=none_of))
 
     async with anyio.create_task_group() as group:
         for _ in range(3):

@@ -116,6 +116,26 @@ async def test_a_wrap_up_that_was_in_flight_is_told_as_uncertain(tmp_path: Path)
         await it.check_books(run_id)
 
 
+async def test_a_run_whose_replica_comes_back_late_is_charged_once_by_its_journal(tmp_path: Path) -> None:
+    """However long after its deadline the next replica starts: who looks for expired holds leaves them to whoever takes
+    the run over, so that the ledger says what the journal says."""
+    async with world(tmp_path) as it:
+        async with open_service(it.settings) as first:
+            run_id = await submitted(it, first)
+        await it.journal.claim(run_id, first.runs.rooms.leases.replica, for_s=0)
+        in_flight = charge(f"{run_id}/t1", 7, run=run_id, model=ROOT, purpose="turn")
+        await it.ledger.reserve([in_flight], [run_account(run_id)], expires_at=1.0)
+        now = await it.store.now()
+        assert await it.ledger.settle_expired(now, unfinished=it.journal.unfinished_of) == 0
+        await it.lapse(run_id)
+        async with open_service(it.settings, serves=True) as second:
+            await end_of(it, run_id)
+            await until_idle(second)
+        await it.check_books(run_id)
+        uncertain = [entry for entry in await it.ledger.entries(run_id) if "uncertain" in entry.flags]
+        assert [entry.nano_usd for entry in uncertain] == [7]
+
+
 async def test_a_renewal_tells_a_replica_that_it_lost_its_run(tmp_path: Path) -> None:
     """Without any write of its own it notices at the next renewal, and stops."""
     async with world(tmp_path) as it:

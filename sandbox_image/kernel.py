@@ -90,8 +90,9 @@ def _confine_self(birth: KernelBirth, system: System) -> list[str]:
     os.setsid()
     in_force = system.prefer_as_oom_victim()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # What the stack may grow to is memory that the limit on data does not count.
-    _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
+    if system.limits_memory:
+        # What the stack may grow to is memory that the limit on data does not count.
+        _lower_limit(resource.RLIMIT_STACK, _MAIN_STACK_BYTES)
     bound_thread_starts(_THREAD_STACK_BYTES)
     if birth.confined:
         in_force += system.confine_kernel()

@@ -6,7 +6,7 @@
 -- A claim whose time is over belonged to a replica that died: the next one takes it, and what it stands for stays.
 -- Of too many requests the oldest go, but for those that are being done: they are put behind the others.
 local found = redis.call('HMGET', KEYS[1], 'body', 'target', 'token', 'until')
-if not found[1] or (not found[3] and found[2] == ARGV[7]) then
+if not found[1] or (found[1] == ARGV[1] and not found[3] and found[2] == ARGV[7]) then
   redis.call('HSET', KEYS[1], 'body', ARGV[1], 'target', ARGV[2], 'token', ARGV[3], 'until', ARGV[5])
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', tonumber(ARGV[4]) - tonumber(ARGV[6]) / 1000)

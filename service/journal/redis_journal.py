@@ -181,11 +181,12 @@ class Journal:
             raise absent(run_id) if epoch == -1 else already_finished(run_id)
         return epoch
 
-    async def keep(self, leases: Sequence[tuple[RunId, int]], *, for_s: float) -> list[RunId]:
-        """Renew the leases of runs under their epochs; those that are not the caller's (any more). Idempotent."""
+    async def keep(self, leases: Sequence[tuple[RunId, int]], *, for_s: float) -> list[tuple[RunId, int]]:
+        """Renew the leases of runs under their epochs; those that are not the caller's (any more): one that has claimed
+        a run anew has lost it under the epoch before. Idempotent."""
         calls = [self._lease(run_id, epoch, for_s) for run_id, epoch in leases]
         replies = await self._store.run_many(calls) if calls else []
-        return [run_id for (run_id, _), reply in zip(leases, replies, strict=True) if reply != b"kept"]
+        return [lease for lease, reply in zip(leases, replies, strict=True) if reply != b"kept"]
 
     async def let_go(self, run_id: RunId, epoch: int) -> None:
         """Give the lease up, so that any replica may claim the run at once. Idempotent; nothing happens to a run that

@@ -111,7 +111,7 @@ async def test_a_run_that_was_taken_over_shuts_out_its_old_driver(journal: Journ
     assert await journal.take_over(run_id) == 2
     with pytest.raises(StaleEpoch):
         await journal.append(run_id, 1, tick(3))
-    assert await journal.keep([(run_id, 1), (run_id, 2)], for_s=60) == [run_id]
+    assert await journal.keep([(run_id, 1), (run_id, 2)], for_s=60) == [(run_id, 1)]
     assert await journal.append(run_id, 2, tick(4)) == 3
     assert [each.event.at for each in await journal.read(run_id)] == [1.0, 2.0, 4.0]
 
@@ -252,7 +252,7 @@ async def test_runs_that_nobody_drives_are_found(journal: Journal) -> None:
     assert await journal.abandoned() == [run_id]
     await journal.append(run_id, 1, finished())
     assert await journal.abandoned() == []
-    assert await journal.keep([(run_id, 1)], for_s=600) == [run_id]
+    assert await journal.keep([(run_id, 1)], for_s=600) == [(run_id, 1)]
     await journal.let_go(run_id, 1)
     assert await journal.abandoned() == []
 

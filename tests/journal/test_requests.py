@@ -120,6 +120,16 @@ async def test_one_key_is_one_body(desk: Desk) -> None:
         await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two")
 
 
+async def test_what_a_request_shall_not_stand_for_any_more_is_replaced_for_the_same_body_only(desk: Desk) -> None:
+    """Another body under the key is refused all the same, and the request stands for what it stood for."""
+    await desk.requests.done(await desk.requests.claim(**SENT, target="one"))
+    with pytest.raises(IdempotencyKeyReused):
+        await desk.requests.claim(**SENT | {"body_sha256": "other"}, target="two", instead_of="one")
+    assert (await desk.requests.claim(**SENT, target="three")).target == "one"
+    again = await desk.requests.claim(**SENT, target="two", instead_of="one")
+    assert (again.is_ours, again.target) == (True, "two")
+
+
 async def test_a_tenants_requests_are_bounded(desk: Desk, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the most the oldest that are done are forgotten, never one that is being done; refused ones and those
     whose day is over take no room."""

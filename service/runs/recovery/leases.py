@@ -77,7 +77,7 @@ class Leases:
         for journal, kept in by_journal.items():
             lost = set(await journal.keep([(each.run_id, each.epoch) for each in kept], for_s=self.for_s))
             for each in kept:
-                if each.run_id in lost:
+                if (each.run_id, each.epoch) in lost:
                     each.on_lost()
 
 

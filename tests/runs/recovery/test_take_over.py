@@ -27,6 +27,7 @@ from service.models.port import ModelReply, ModelRequest
 from service.runs.calls.purse import run_account
 from service.runs.driving.wrap_up import is_wrap_up, wrap_up_hold_id
 from service.runs.recovery.adopting import Attempts, keep_adopting, next_to_adopt
+from service.runs.recovery.leases import Leases
 from service.runs.recovery.progress import MOST_IN_VAIN, RunStalled, check_progress, take_overs_in_vain
 from service.store.errors import StaleEpoch
 from service.wiring.service import Service, open_service
@@ -153,6 +154,23 @@ async def test_a_renewal_tells_a_replica_that_it_lost_its_run(tmp_path: Path) ->
             assert len([e for e in await it.events(run_id) if isinstance(e, CallFinished)]) == 1
             with pytest.raises(StaleEpoch):
                 await it.journal.append(run_id, theirs.epoch - 1, RunTakenOver(at=0.0, epoch=1))
+
+
+async def test_only_the_tenure_that_lost_the_run_is_told(tmp_path: Path) -> None:
+    """A replica that has claimed a run anew, while its earlier tenure is still leaving, goes on with it."""
+    async with world(tmp_path) as it, open_service(it.settings) as service:
+        run_id = await submitted(it, service)
+        journal, leases = it.journal, Leases("rep_1", for_s=600, hands_over=True)
+        told = list[str]()
+        await it.lapse(run_id)
+        before = await journal.claim(run_id, "rep_1", for_s=600)
+        now = await journal.claim(run_id, "rep_1", for_s=600)
+        with (
+            leases.kept(journal, run_id, before.epoch, lambda: told.append("before")),
+            leases.kept(journal, run_id, now.epoch, lambda: told.append("now")),
+        ):
+            await leases.renew()
+        assert told == ["before"]
 
 
 async def _never(request: ModelRequest) -> ModelReply:

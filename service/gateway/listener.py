@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.gateway.bounds import BoundedProtocol
-from service.sandboxes.directory import short_path
+from service.sandboxes.socket_path import short_path
 from service.store.errors import disk_failed
 
 STOP_DEADLINE_S = 10

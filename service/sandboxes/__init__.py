@@ -16,6 +16,7 @@
     process_table       what /proc tells of processes, or ps where there is none
     opening             opens a sandbox: directory, listener, process, first dial
     directory           the session directory that host and sandbox share
+    socket_path         a path of a socket that fits its address
     tree_removal        removes what hostile code has filled
     listener            takes the streams that the sandbox dials, and says whose they are
     stream              one connected unix stream

@@ -11,8 +11,7 @@
 The files stand beside the directory, not in it: code of the same uid could open and lock what it can see, and
 so keep the reaper away for ever.
 
-A unix socket's path may have 107 bytes, a data directory more; sockets are therefore bound through
-`/proc/self/fd/N` of the open directory. macOS has no such thing: there the path may have 103 bytes.
+Its path may be longer than a socket's address: `socket_path` has a shorter one.
 """
 
 import errno
@@ -21,7 +20,6 @@ import json
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -40,7 +38,6 @@ _log = structlog.get_logger(__name__)
 _LINK_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 _MAX_PROCESS_RECORD_BYTES = 4096
 _OWNER_SUFFIX = ".owner"
-_MAX_ADDRESS_BYTES = 103
 _LOOK_ONLY = getattr(os, "O_PATH", os.O_RDONLY)
 """Without the right to read, where the system has that."""
 _LOOK_ONLY_AT_FILE = getattr(os, "O_PATH", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
@@ -148,29 +145,6 @@ def let_pass(top: Path, *below: Path) -> None:
             mode = stat.S_IMODE(directory.stat().st_mode)
             if mode & 0o011 != 0o011:
                 directory.chmod(mode | 0o011)
-
-
-@contextmanager
-def short_path(directory: Path, name: str, platform: str = sys.platform) -> Iterator[str]:
-    """A path of `directory/name` that fits a socket address, on Linux however deep the directory stands.
-
-    Raises:
-        RlmServiceError: it does not fit.
-    """
-    if platform != "linux":
-        path = str(directory / name)
-        if len(os.fsencode(path)) > _MAX_ADDRESS_BYTES:
-            raise RlmServiceError(
-                f"{path} is too long for a unix socket on this system ({_MAX_ADDRESS_BYTES} bytes): "
-                "use a data directory with a shorter path"
-            )
-        yield path
-        return
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 def write_process_record(session: Path, record: ProcessRecord) -> None:

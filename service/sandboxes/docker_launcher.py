@@ -20,7 +20,6 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, ValidationError
 
 import service
-from service.sandboxes.directory import short_path
 from service.sandboxes.launcher.protocol import (
     REPLY,
     AttachRequest,
@@ -40,6 +39,7 @@ from service.sandboxes.launcher.protocol import (
 )
 from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
 from service.sandboxes.port import SandboxRefused, SandboxStartFailed
+from service.sandboxes.socket_path import short_path
 from service.sandboxes.stream import UnixStream, connect
 
 CONNECT_DEADLINE_S = 5.0

@@ -26,7 +26,8 @@ from sandbox_image.protocol import (
     PROTOCOL_VERSION,
     SANDBOX_SOCKET,
 )
-from service.sandboxes.directory import SessionDirectory, short_path
+from service.sandboxes.directory import SessionDirectory
+from service.sandboxes.socket_path import short_path
 from service.sandboxes.stream import UnixStream, accept
 
 Lane = Literal["cells", "control"]

@@ -19,8 +19,8 @@ import anyio
 import anyio.abc
 
 from service.ids import SandboxId
-from service.sandboxes.directory import short_path
 from service.sandboxes.port import Isolation, Measured, Template
+from service.sandboxes.socket_path import short_path
 from service.sandboxes.stream import UnixStream
 
 CAPTURED = {"head": "", "tail": "", "size_bytes": 0}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import BadRequest
+from service.errors import BadRequest, RlmServiceError
 from service.ids import SandboxId, new_id
 from service.sandboxes.directory import (
     ProcessRecord,
@@ -24,6 +24,8 @@ from service.sandboxes.directory import (
 from service.sandboxes.process_provider import ProcessProvider
 from service.sandboxes.processes import boot_id, identify
 from service.sandboxes.reaper import reap_orphans
+from service.sandboxes.socket_path import short_path
+from tests.lacking import WITHOUT_LINUX
 
 
 def new_sandbox_id() -> SandboxId:
@@ -130,3 +132,48 @@ def test_two_replicas_never_own_one_orphan(data: Path) -> None:
     session.mkdir()
     with orphaned(session) as mine, orphaned(session) as theirs:
         assert (mine, theirs) == (True, False)
+
+
+_OWNED = """
+import os, sys
+from pathlib import Path
+from service.sandboxes.directory import create_session_directory, orphaned
+made = create_session_directory(Path(sys.argv[1]), sys.argv[2])
+owner = made.path.with_name(made.path.name + ".owner")
+def tell():
+    with orphaned(made.path) as is_orphaned:
+        print(is_orphaned)
+tell()
+os.close(made._owner_lock)
+tell()
+owner.rename(owner.with_name("elsewhere"))
+owner.symlink_to("elsewhere")
+tell()
+owner.unlink()
+os.mkfifo(owner)
+tell()
+"""
+
+
+def test_ownership_needs_nothing_of_linux(data: Path) -> None:
+    """Without a way to open a file for looking only: a living owner is respected, a dead one is found, a link is not
+    followed and a pipe is not waited for."""
+    command = [sys.executable, "-c", WITHOUT_LINUX + _OWNED, str(data / "sessions"), new_sandbox_id()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split(), done.stderr) == (["False", "True", "False", "False"], "")
+
+
+def test_a_socket_is_reached_however_deep_on_linux_only(data: Path) -> None:
+    """Through its open directory there; on macOS by its own path, or a sentence says that this is too long."""
+    deep = data / ("d" * 200)
+    deep.mkdir()
+    with short_path(deep, "s", "linux") as path:
+        assert os.path.samefile(Path(path).parent, deep)
+        assert len(path) < 100
+    with short_path(data, "s", "darwin") as path:
+        assert path == str(data / "s")
+    with (
+        pytest.raises(RlmServiceError, match="use a data directory with a shorter path"),
+        short_path(deep, "s", "darwin"),
+    ):
+        pass

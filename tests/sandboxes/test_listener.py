@@ -14,8 +14,9 @@ import anyio
 import pytest
 
 from service.ids import SandboxId, new_id
-from service.sandboxes.directory import create_session_directory, short_path
+from service.sandboxes.directory import create_session_directory
 from service.sandboxes.listener import MAX_REFUSALS, MAX_WAITING, Lane, Listener, open_listener
+from service.sandboxes.socket_path import short_path
 from tests.machine import READABLE_PYTHON
 from tests.sandboxes.scripted import Stream, connect, read_line
 

@@ -17,7 +17,6 @@ import anyio
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from service.sandboxes.directory import short_path
 from service.sandboxes.launcher.containers import Containers
 from service.sandboxes.launcher.engine import CALLS_AT_ONCE, EngineFailed
 from service.sandboxes.launcher.held import Held, Refused
@@ -42,6 +41,7 @@ from service.sandboxes.launcher.protocol import (
 )
 from service.sandboxes.launcher.turns import Turns
 from service.sandboxes.launcher.wire import WireBroken, receive_line, send_message
+from service.sandboxes.socket_path import short_path
 from service.sandboxes.stream import UnixStream, accept
 
 REQUEST_DEADLINE_S = 5.0

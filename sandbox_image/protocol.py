@@ -45,7 +45,10 @@ Host calls (sandbox → gateway), over `<session directory>/gateway.sock`, `Auth
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypedDict
+
+from .json_values import UnendedText as UnendedText  # noqa: PLC0414 - part of the format, for the host too
+from .json_values import has_more_values as has_more_values  # noqa: PLC0414
 
 PROTOCOL_VERSION = 1
 
@@ -60,6 +63,8 @@ MAX_HOST_CALL_BODY_BYTES = 64 << 20
 MAX_HOST_CALL_REPLY_BYTES = 256 << 20
 MAX_CODE_BYTES = 2 << 20
 MAX_BATCH_ITEMS = 10_000
+MAX_REPLY_VALUES = 20_000
+"""Of every JSON body that a sandbox answers with; the longest is what 4096 bindings have bound."""
 
 CAPTURE_HEAD_BYTES = 128 << 10
 CAPTURE_TAIL_BYTES = 128 << 10
@@ -102,8 +107,19 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+class _Closed(TypedDict):
+    extra: Literal["forbid"]
+
+
+class FromSandbox:
+    """What a sandbox says has the fields named here and no others; the host's pydantic reads it from this."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[_Closed] = {"extra": "forbid"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorReply:
+class ErrorReply(FromSandbox):
     code: ErrorCode
     message: str
 
@@ -123,7 +139,7 @@ class ClaimRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimReply:
+class ClaimReply(FromSandbox):
     python: str
     confinement: list[str]
     """What the supervisor could put in force on itself and the kernel, such as `seccomp`, `landlock:7`, `uid`; and how
@@ -219,7 +235,7 @@ class BindRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BindReply:
+class BindReply(FromSandbox):
     variables: list["Variable"]
 
 
@@ -243,7 +259,7 @@ class InterruptRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
+class Captured(FromSandbox):
     """One stream of output: `head` and `tail` decoded with backslashreplace, `size_bytes` as really written."""
 
     head: str
@@ -252,14 +268,14 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RaisedReply:
+class RaisedReply(FromSandbox):
     type_name: str
     message: str
     traceback: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerReply:
+class AnswerReply(FromSandbox):
     ready: bool
     type_name: str
     size_bytes: int
@@ -267,7 +283,7 @@ class AnswerReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
+class Variable(FromSandbox):
     """`size` is `len()` where the type has one, else None."""
 
     name: str
@@ -276,7 +292,7 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellReply:
+class CellReply(FromSandbox):
     cell_id: str
     status: Literal["ok", "raised", "timed_out", "killed"]
     stdout: Captured
@@ -294,12 +310,12 @@ class CellReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VariablesReply:
+class VariablesReply(FromSandbox):
     variables: list[Variable]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputPiece:
+class OutputPiece(FromSandbox):
     """Some of a stream: `data` (base64, at most `OUTPUT_PIECE_BYTES`) begins at `from_byte`, which is later than asked
     for where what stood between is kept no more. `size_bytes` were written so far."""
 
@@ -309,7 +325,7 @@ class OutputPiece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputReply:
+class OutputReply(FromSandbox):
     """What a cell has printed. With `is_over` the cell has ended, and `size_bytes` will not grow any more."""
 
     stdout: OutputPiece
@@ -332,7 +348,7 @@ class DeleteFileRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileShown:
+class FileShown(FromSandbox):
     """A regular file; `path` is relative to the working directory."""
 
     path: str
@@ -340,7 +356,7 @@ class FileShown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilesReply:
+class FilesReply(FromSandbox):
     """At most `MAX_FILES_LISTED`, by path. Not complete: there are more, or some that no path can name."""
 
     files: list[FileShown]
@@ -348,7 +364,7 @@ class FilesReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatsReply:
+class StatsReply(FromSandbox):
     """What the sandbox says of itself. For people; the host measures from outside."""
 
     kernel_lives: int
@@ -360,7 +376,7 @@ HostFunction = Literal["llm_query", "llm_query_batched", "rlm_query", "rlm_query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostCallRequest:
+class HostCallRequest(FromSandbox):
     """One call of a namespace function, whole batch included. It is recorded under its cell, its function, a digest of
     its arguments that the host makes itself, and its ordinal."""
 

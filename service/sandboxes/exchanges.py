@@ -99,7 +99,7 @@ class Exchanges:
             if answer.status == 200:
                 yield answer
             elif 400 <= answer.status < 600:
-                error = replies.parse(replies.ERROR, await answer.read(MAX_CONTROL_BODY_BYTES))
+                error = await replies.read(replies.ERROR, await answer.read(MAX_CONTROL_BODY_BYTES))
                 raise Refused(error.code, error.message)
             else:
                 raise ProtocolBroken(f"an answer of status {answer.status}")

@@ -158,7 +158,7 @@ class SandboxFiles:
     async def list(self) -> FileList:
         """Every regular file, up to a bound."""
         async with self._asking("listed its files", ""):
-            reply = replies.parse(replies.FILES, await self._speaks.ask("GET", "/files"))
+            reply = await replies.read(replies.FILES, await self._speaks.ask("GET", "/files"))
             if len(reply.files) > MAX_FILES_LISTED:
                 raise ProtocolBroken("too many files in a list")
             files = tuple(

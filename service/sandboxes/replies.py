@@ -8,12 +8,15 @@ import math
 import re
 from typing import TypeVar
 
+import anyio
+import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 
 from sandbox_image.protocol import (
     CAPTURE_HEAD_BYTES,
     CAPTURE_TAIL_BYTES,
     MAX_NAME_CHARS,
+    MAX_REPLY_VALUES,
     MAX_TRACEBACK_CHARS,
     MAX_VARIABLES_REPORTED,
     AnswerReply,
@@ -26,8 +29,10 @@ from sandbox_image.protocol import (
     OutputReply,
     RaisedReply,
     StatsReply,
+    UnendedText,
     Variable,
     VariablesReply,
+    has_more_values,
 )
 from service.ids import CellId
 from service.loop.values import AnswerShown, CapturedText, CellResult, CellStatus, Raised
@@ -39,12 +44,17 @@ MAX_SECONDS = 1e7
 MAX_LINE_CHARS = 2_000
 MAX_MESSAGE_CHARS = 64_000
 MAX_BOUND_VARIABLES = 4_096
+MAX_ERRORS_TOLD = 20
+INLINE_BYTES = 64 << 10
+"""Larger replies are read in a thread."""
 _CHARS_PER_BYTE = 4
 """A byte that is no UTF-8 is shown as `\\xff`."""
 _TRACEBACK_SLACK_CHARS = 1_000
 
 _LONE_SURROGATE_PERHAPS = re.compile(rb"\\u[dD][89a-fA-F]")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
+_LARGE_REPLIES = anyio.CapacityLimiter(2)
+"""Read at once, of all sandboxes."""
 
 CLAIM = TypeAdapter(ClaimReply)
 BIND = TypeAdapter(BindReply)
@@ -58,9 +68,26 @@ FILES = TypeAdapter(FilesReply)
 Reply = TypeVar("Reply")
 
 
+async def read(adapter: TypeAdapter[Reply], body: bytes) -> Reply:
+    """The reply, if it is one. A large one is read in a thread: it may be 8 MiB, and others are served meanwhile.
+
+    Raises:
+        ProtocolBroken: it is none.
+    """
+    if len(body) <= INLINE_BYTES:
+        return parse(adapter, body)
+    return await anyio.to_thread.run_sync(parse, adapter, body, limiter=_LARGE_REPLIES)
+
+
 def parse(adapter: TypeAdapter[Reply], body: bytes) -> Reply:
-    """The reply, if it is one: no coercion, no endless nesting. A lone surrogate, which a cell may well put into an
-    error's message and which no UTF-8 can carry, becomes a question mark."""
+    """The reply, if it is one: no coercion, no field too many, no endless nesting, and no more values than any reply
+    has, which are counted before one is made. A lone surrogate, which a cell may well put into an error's message and
+    which no UTF-8 can carry, becomes a question mark."""
+    try:
+        if has_more_values(body, MAX_REPLY_VALUES):
+            raise ProtocolBroken(f"a reply of more than {MAX_REPLY_VALUES} values")
+    except UnendedText:
+        raise ProtocolBroken("a reply that is no JSON") from None
     try:
         return adapter.validate_json(body, strict=True)
     except ValidationError as exc:
@@ -80,6 +107,8 @@ def _without_surrogates(body: bytes) -> bytes:
 
 
 def _outside_schema(exc: ValidationError) -> ProtocolBroken:
+    if exc.error_count() > MAX_ERRORS_TOLD:  # asking for the first makes them all
+        return ProtocolBroken("a reply outside the schema, in many places")
     where = ".".join(str(part)[:40] for part in exc.errors(include_input=False, include_url=False)[0]["loc"][:4])
     return ProtocolBroken(f"a reply outside the schema, at {where or 'its beginning'}")
 

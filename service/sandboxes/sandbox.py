@@ -178,7 +178,7 @@ class Sandbox:
             bind=bind,
         )
         async with self._killed_when_broken("was claimed"):
-            reply = replies.parse(
+            reply = await replies.read(
                 replies.CLAIM, await self._exchanges.ask("POST", "/claim", asdict(request), deadline_s=deadline_s)
             )
             self._confinement = replies.confinement(reply)
@@ -224,7 +224,7 @@ class Sandbox:
                 )
             except Refused as exc:
                 raise bind_error(exc) from exc
-            return replies.variables(replies.parse(replies.BIND, body).variables, replies.MAX_BOUND_VARIABLES)
+            return replies.variables((await replies.read(replies.BIND, body)).variables, replies.MAX_BOUND_VARIABLES)
 
     async def run_cell(
         self,
@@ -269,7 +269,7 @@ class Sandbox:
         target = f"/cells/{quote(cell_id, safe='')}/output?stdout={after.stdout}&stderr={after.stderr}"
         async with self._killed_when_broken("told what a cell printed"):
             try:
-                return output_of(replies.parse(replies.OUTPUT, await self._exchanges.ask("GET", target)), after)
+                return output_of(await replies.read(replies.OUTPUT, await self._exchanges.ask("GET", target)), after)
             except Refused as exc:
                 if exc.code is ErrorCode.NOT_FOUND:
                     return None
@@ -289,12 +289,12 @@ class Sandbox:
         """What the namespace holds besides its own names, bounded. Raises `SandboxGone`, `SandboxBusy`."""
         async with self._killed_when_broken("listed its variables"):
             body = await self._exchanges.ask("GET", "/variables")
-            return replies.variables(replies.parse(replies.VARIABLES, body).variables, MAX_VARIABLES_REPORTED)
+            return replies.variables((await replies.read(replies.VARIABLES, body)).variables, MAX_VARIABLES_REPORTED)
 
     async def stats(self) -> SandboxStats:
         """What the sandbox says of itself. Raises `SandboxGone`."""
         async with self._killed_when_broken("told its stats"):
-            return replies.stats(replies.parse(replies.STATS, await self._exchanges.ask("GET", "/stats")))
+            return replies.stats(await replies.read(replies.STATS, await self._exchanges.ask("GET", "/stats")))
 
     @asynccontextmanager
     async def read_value(
@@ -403,7 +403,7 @@ class Sandbox:
         target = f"/cells/{quote(cell_id, safe='')}"
         async with self._killed_when_broken(f"ran cell {cell_id}", may_be_busy=False):
             body = await self._exchanges.ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
-            reply: CellReply = replies.parse(replies.CELL, body)
+            reply: CellReply = await replies.read(replies.CELL, body)
             result = replies.cell_result(reply, cell_id)
             self._unacknowledged = cell_id
             return result

@@ -21,6 +21,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
 from service.store.connection import Store, open_store
 
 _BAIT = "readable and writable by everybody outside"
@@ -68,7 +69,8 @@ class Ground:
     async def remember(self) -> None:
         """How it looks unharmed."""
         self._before = await self._look()
-        self._memory_bytes = _resident_bytes()
+        self._memory_bytes = resident_bytes()
+        restart_peak()
 
     async def harm(self) -> list[str]:
         """What has changed since; empty when all is well."""
@@ -76,7 +78,8 @@ class Ground:
         found = [
             f"{name} changed: {self._before[name]!r} → {now[name]!r}" for name in now if now[name] != self._before[name]
         ]
-        grown = _resident_bytes() - self._memory_bytes
+        grown = peak_bytes() - self._memory_bytes
+        restart_peak()
         if grown > _MOST_GROWTH_BYTES:
             found.append(f"the orchestrator grew by {grown >> 20} MiB")
         return found
@@ -146,10 +149,6 @@ def _posture(process: "subprocess.Popen[bytes]") -> tuple[object, ...]:
             resource.prlimit(pid, resource.RLIMIT_NOFILE),
         )
     return ("gone",)
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def descriptors() -> dict[str, int]:

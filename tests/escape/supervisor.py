@@ -306,4 +306,23 @@ say('sent')
         words("sent"),
         ends=True,
     ),
+    _attack(
+        "answer with countless values",
+        """
+from sandbox_image import operations
+operations.encode_json = lambda reply: b'{"variables":[' + b'0,' * 4_000_000 + b'0]}'
+""",
+        words(),
+        ends=True,
+    ),
+    _attack(
+        "answer with fields that nobody asked for",
+        """
+from sandbox_image import operations
+encode = operations.encode_json
+operations.encode_json = lambda reply: encode({**reply, "junk": "junk"})
+""",
+        words(),
+        ends=True,
+    ),
 )

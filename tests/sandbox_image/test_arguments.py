@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_image.host_calls import CallRefused, _count_values, _parse_arguments
+from sandbox_image.host_calls import CallRefused, _parse_arguments
+from sandbox_image.json_values import UnendedText, has_more_values
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='\\",[{}]:é\n'),
@@ -25,10 +26,26 @@ def containers_and_commas(value: object) -> int:
     return 0
 
 
-@given(VALUES)
-def test_values_are_counted_outside_of_texts(value: object) -> None:
-    """What a text contains, escaped quotes and brackets included, is not counted; everything else is."""
-    assert _count_values(json.dumps(value).encode()) == containers_and_commas(value)
+@given(VALUES, st.integers(min_value=1, max_value=10), st.integers(min_value=1, max_value=40), st.booleans())
+def test_values_are_counted_outside_of_texts(value: object, most: int, piece_bytes: int, is_ascii: bool) -> None:
+    """What a text contains, escaped quotes and brackets included, is not counted; everything else is, wherever the
+    pieces end that are counted one after the other."""
+    body = json.dumps(value, ensure_ascii=is_ascii).encode()
+    assert has_more_values(body, most, piece_bytes) == (containers_and_commas(value) > most)
+
+
+@given(st.binary(), st.text(alphabet='\\",[{x'), st.integers(min_value=1, max_value=40))
+def test_no_bytes_break_the_count(data: bytes, text: str, piece_bytes: int) -> None:
+    """Bytes that are no JSON are counted or refused, the same in one piece and in many."""
+
+    def counted(body: bytes, piece_bytes: int) -> bool | None:
+        try:
+            return has_more_values(body, 3, piece_bytes)
+        except UnendedText:
+            return None
+
+    for body in (data, text.encode()):
+        assert counted(body, piece_bytes) == counted(body, 1 << 20)
 
 
 @pytest.mark.parametrize(

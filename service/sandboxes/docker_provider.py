@@ -148,7 +148,7 @@ class DockerProvider:
                     _log.warning("sandbox_image_is_older", image=self._image)
                 # A container promises all that the namespaces level does.
                 unproven = _UnprovenProvider(self, described)
-                found = await probe(unproven, LevelName.NAMESPACES, self._sessions)
+                found = await probe(unproven, LevelName.NAMESPACES, self._sessions, in_gvisor=self._runtime == "runsc")
                 if found.faults:
                     found_text = "; ".join((*found.faults, *([] if remark is None else [remark])))[:1200]
                     raise SandboxRefused(

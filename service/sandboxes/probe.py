@@ -77,7 +77,7 @@ def sees_many_processes():
 
 status = dict(line.split(":\\t", 1) for line in lines("/proc/self/status") or () if ":\\t" in line)
 devices = lines("/proc/net/dev")
-print(json.dumps({
+print(json.dumps({"kernel build": os.uname().version, "deeds": {
     "reads a file of the host": works(lambda: open(BAIT).close()),
     "lists a directory of the host": works(lambda: os.listdir(PLANTED)),
     "writes beside a file of the host": works(lambda: open(os.path.join(PLANTED, "planted"), "w").close()),
@@ -101,7 +101,7 @@ print(json.dumps({
     "holds capabilities": int(status.get("CapEff", "0"), 16) != 0,
     "sees processes of the host": sees_many_processes(),
     "has a network device": devices is not None and any(not line.strip().startswith("lo:") for line in devices[2:]),
-}))
+}}))
 """
 
 _WITHOUT_NAMESPACES = frozenset({"sees processes of the host", "has a network device"})
@@ -116,6 +116,9 @@ _NOT_PROMISED: Mapping[LevelName, frozenset[str]] = {
 """What a cell may do at a level, because that level cannot keep it from it; everything else must fail."""
 _NEEDED_IN_FORCE: Mapping[LevelName, tuple[str, ...]] = {LevelName.SEATBELT: ("seatbelt", "no-fork", "memory-watch")}
 """What cannot be seen from a cell, and the image says of itself. On Linux it does not start without."""
+GVISOR_BUILD: Final = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
+"""The build that gVisor's kernel says it is (uname's version), whatever release it claims: 4.4.0, in newer ones
+4.19.0-gvisor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,16 +136,18 @@ class Probed:
         return f"in force inside: {', '.join(self.in_force)}"
 
 
-async def probe(provider: Provider, level: LevelName, directory: Path) -> Probed:
+async def probe(provider: Provider, level: LevelName, directory: Path, *, in_gvisor: bool = False) -> Probed:
     """Try a level.
 
-    `provider` starts sandboxes at exactly this level. Raises nothing of ours: a failure is a fault.
+    `provider` starts sandboxes at exactly this level, with `in_gvisor` on gVisor's own kernel: that a runtime bears its
+    name says nothing of what it starts. Raises nothing of ours: a failure is a fault.
     """
     try:
         with anyio.move_on_after(PROBE_DEADLINE_S):
             with _planted() as bait, _listeners(bait.parent / "socket") as port:
                 result, in_force = await _run_in_sandbox(provider, bait, port, directory)
-            return Probed(faults=(*_judge(result, level), *_missing(in_force, level)), in_force=in_force)
+            faults = (*_judge(result, level, in_gvisor=in_gvisor), *_missing(in_force, level))
+            return Probed(faults=faults, in_force=in_force)
     except StoreFailed:
         raise  # a full disk says nothing about isolation
     except RlmServiceError as exc:
@@ -214,12 +219,18 @@ def _resolved(path: Path) -> str:
     return str(path.resolve())
 
 
-def _judge(result: CellResult, level: LevelName) -> list[str]:
+def _judge(result: CellResult, level: LevelName, *, in_gvisor: bool = False) -> list[str]:
     if result.status is not CellStatus.OK:
         return [f"the probe's cell ended as {result.status}: {result.raised.message[:200] if result.raised else ''}"]
     try:
-        found: Mapping[str, object] = json.loads(result.stdout.head)
-        deeds = [deed for deed, done in found.items() if done]
-    except (ValueError, AttributeError):
+        found = json.loads(result.stdout.head)
+        kernel_build = str(found["kernel build"])
+        deeds = [str(deed) for deed, done in found["deeds"].items() if done]
+    except (ValueError, TypeError, KeyError, AttributeError):
         return ["the probe's cell printed something else than its findings"]
-    return [f"a cell there {deed}" for deed in deeds if deed not in _NOT_PROMISED[level]]
+    faults = [f"a cell there {deed}" for deed in deeds if deed not in _NOT_PROMISED[level]]
+    if in_gvisor and kernel_build != GVISOR_BUILD:
+        faults.insert(
+            0, f"it does not run on gVisor: the kernel inside is {kernel_build[:120]!r}, expected {GVISOR_BUILD!r}"
+        )
+    return faults

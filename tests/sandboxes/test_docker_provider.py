@@ -18,11 +18,13 @@ from service.sandboxes.docker_provider import ContainerProcess, DockerProvider, 
 from service.sandboxes.launcher.protocol import CapabilitiesReply, OfferedImage, Runtime
 from service.sandboxes.pool import Pool, open_pool
 from service.sandboxes.port import Provider, SandboxRefused
+from service.sandboxes.probe import GVISOR_BUILD
 from service.sandboxes.sandbox import Sandbox
 from tests.machine import SANDBOX_IMAGE
 from tests.sandboxes.contract import SMALL, SandboxContract, fails_with, printed
 from tests.sandboxes.docker_machine import build_image, containers_of, empty, engine, launcher_process
 from tests.sandboxes.files_contract import FilesContract
+from tests.sandboxes.misnamed_runtime import misnamed_runtime
 
 _providers: dict[tuple[Path, Runtime], DockerProvider] = {}
 
@@ -241,9 +243,30 @@ class TestRunsc(DockerContract):
 
     async def test_it_is_gvisor(self, sandbox: Sandbox, provider: Provider) -> None:
         """The kernel that a cell sees is gVisor's, and the level says that it may serve several tenants."""
-        assert await printed(sandbox, "import os; print(os.uname().release)") == "4.4.0\n"
+        assert await printed(sandbox, "import os; print(os.uname().version)") == f"{GVISOR_BUILD}\n"
         isolation = await provider.isolation()
         assert (isolation.level, isolation.multi_tenant) == ("runsc", True)
+
+
+@pytest.mark.needs_docker
+@pytest.mark.needs_gvisor
+@pytest.mark.anyio
+async def test_a_runtime_is_not_gvisor_by_its_name(data_without_launcher: Path) -> None:
+    """Where the engine's `runsc` starts another runtime, nothing is given out at that level."""
+    place = data_without_launcher
+    build_image()
+    with (
+        misnamed_runtime(place / "engine.sock") as relay,
+        launcher_process(place, docker_host=f"unix://{place / 'engine.sock'}"),
+    ):
+        provider = DockerProvider(
+            Launcher(place / "launcher.sock"), sessions=place / "sessions", image=SANDBOX_IMAGE, runtime="runsc"
+        )
+        with pytest.raises(SandboxRefused, match="does not run on gVisor"):
+            await provider.isolation()
+        assert relay.swapped == 1
+        with engine() as client:
+            assert containers_of(client, place) == []
 
 
 CURRENT_IMAGE = OfferedImage(
@@ -297,8 +320,10 @@ async def test_no_launcher_is_said_in_a_sentence(data_without_launcher: Path) ->
 
 
 @pytest.fixture
-def data_without_launcher(tmp_path: Path) -> Path:
-    return tmp_path
+def data_without_launcher() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rlm-docker-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.mark.needs_docker

@@ -233,7 +233,7 @@ UNPROMISED = dict.fromkeys(
 
 
 def judged(level: LevelName, **deeds: bool) -> list[str]:
-    head = json.dumps(HARMLESS | UNPROMISED | deeds)
+    head = json.dumps({"kernel build": "Darwin", "deeds": HARMLESS | UNPROMISED | deeds})
     stdout = CapturedText(head=head, size_bytes=len(head))
     return _judge(CellResult(cell_id=CellId("probe"), status=CellStatus.OK, stdout=stdout), level)
 

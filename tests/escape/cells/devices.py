@@ -1,7 +1,8 @@
 """Devices, and the files by which Linux is told what to do. Asked by `stat` or by opening for writing, which writes
 nothing; none is read."""
 
-from tests.escape.case import ABSENT, LANDLOCK, RUNSC, SHUT, Case
+from service.sandboxes.probe import GVISOR_BUILD
+from tests.escape.case import ABSENT, LANDLOCK, RUNSC, SHUT, Case, words
 
 _VISIBLE_BUT_SHUT = {LANDLOCK: ABSENT | {"done"}}
 
@@ -11,6 +12,13 @@ def _write(*paths: str) -> str:
 
 
 CASES = (
+    Case(
+        name="ask whose kernel it runs on",
+        code=f"say('gvisor' if os.uname().version == {GVISOR_BUILD!r} else 'linux')",
+        # That a runtime bears gVisor's name says nothing: its kernel does.
+        held=words("linux"),
+        but={RUNSC: words("gvisor")},
+    ),
     Case(
         name="make a device",
         code="""

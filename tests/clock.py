@@ -9,3 +9,7 @@ class Clock:
 
     def __call__(self) -> float:
         return self.at
+
+    async def read(self) -> float:
+        """The same, where the store's clock is asked for."""
+        return self.at

@@ -5,7 +5,6 @@ was put) and `part:{name}` with the part's place and facts; `open_contexts` the 
 asked about an open context, and one that nobody adds to is forgotten.
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,7 +78,7 @@ class OpenContexts:
             BadRequest: the name cannot be one.
         """
         check_name(name)
-        context_id, now = ContextId(new_id("ctx")), time.time()
+        context_id, now = ContextId(new_id("ctx")), await self._store.now()
         await self._store.leave(
             ("HSET", self.key_of(context_id), "name", name, "created_at", repr(now), "count", "0"),
             ("EXPIRE", self.key_of(context_id), OPEN_FOR_S),
@@ -131,7 +130,7 @@ class OpenContexts:
         kept = _TAKEN.dump_json(TakenPart(part=part, preview=preview))
         arguments: list[str | bytes | int] = [
             *(name, kept, MOST_PARTS, OPEN_FOR_S * 1000),
-            *(context_id, repr(time.time() + OPEN_FOR_S)),
+            *(context_id, repr(await self._store.now() + OPEN_FOR_S)),
         ]
         match await self._store.run(_PUT_PART, [self.key_of(context_id), self._ends], arguments, is_idempotent=True):
             case b"kept":

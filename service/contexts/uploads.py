@@ -32,7 +32,7 @@ from service.contexts.values import Context, DigestMismatch
 from service.errors import BadRequest, NotFound
 from service.ids import ContextId, KeyId, TenantId, UploadId, is_id, new_id
 from service.store.blobs import Blobs, gather
-from service.store.connection import Command, Store
+from service.store.connection import Clock, Command, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
@@ -72,7 +72,7 @@ class Uploads:
         contexts: Contexts,
         *,
         uncount: Uncount,
-        now: Callable[[], float],
+        now: Clock,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -99,7 +99,7 @@ class Uploads:
         arguments: list[str | bytes | int] = [
             upload_id,
             _RECORD.dump_json(record),
-            repr(self._now()),
+            repr(await self._now()),
             OPEN_FOR_S,
             MOST_OPEN,
             MOST_OPEN_OF_KEY,
@@ -201,8 +201,9 @@ class Uploads:
     async def _stay_open(self, upload_id: UploadId, record: _Record) -> None:
         """For `OPEN_FOR_S` from now."""
         commands: list[Command] = [("EXPIRE", self._record(upload_id), OPEN_FOR_S)]
+        until = repr(await self._now() + OPEN_FOR_S)
         for index in self._indexes(record):
-            commands.append(("ZADD", index, "XX", repr(self._now() + OPEN_FOR_S), upload_id))
+            commands.append(("ZADD", index, "XX", until, upload_id))
             commands.append(("EXPIRE", index, OPEN_FOR_S))
         await self._store.write_many(commands)
 

@@ -21,7 +21,7 @@ end
 local open = redis.call('HINCRBY', KEYS[1], 'open_bytes', string.format('%d', size))
 redis.call('HSET', KEYS[1], 'seq', string.format('%d', seq), 'token', ARGV[2], 'token_seq', string.format('%d', first))
 if ARGV[6] == 'finish' then
-  redis.call('HSET', KEYS[1], 'finished', '1')
+  redis.call('HSET', KEYS[1], 'finished', redis.call('TIME')[1])
   -- Only a root run has a lease.
   if redis.call('ZREM', KEYS[3], ARGV[3]) == 1 and redis.call('EXISTS', KEYS[4]) == 1 then
     redis.call('RPUSH', KEYS[5], ARGV[3])

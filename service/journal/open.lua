@@ -20,7 +20,7 @@ redis.call('HSET', KEYS[1], 'submitted', ARGV[3], 'epoch', '1', 'seq', seq, 'ses
   'open_bytes', string.format('%d', size))
 redis.call('ZADD', KEYS[3], '0', ARGV[1])
 if ARGV[7] == 'finish' then
-  redis.call('HSET', KEYS[1], 'finished', '1')
+  redis.call('HSET', KEYS[1], 'finished', redis.call('TIME')[1])
 elseif ARGV[6] ~= '' then
   local until_s = 0
   if ARGV[6] ~= '0' then

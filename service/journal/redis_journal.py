@@ -105,8 +105,8 @@ class Journal:
             RunIdTaken: the id exists with another first event.
             StaleEpoch: the fence does not stand (a child run's: its root's).
         """
-        if (now := time.time()) >= self._noted_until or now < self._noted_until - NOTED_FOR_S:
-            await note_at_work(self._store, self._keys.tenant, now)
+        if (now := time.monotonic()) >= self._noted_until:
+            await note_at_work(self._store, self._keys.tenant, await self._store.now())
             self._noted_until = now + NOTED_FOR_S
         run_id = submitted.run_id
         line = encode(submitted)
@@ -354,6 +354,16 @@ class Journal:
         submitted = (await self._recorded(*begins[0])).event
         assert isinstance(submitted, RunSubmitted), "a journal begins with it"
         return submitted, (await self._recorded(*ends[0])).event
+
+    async def ended_at(self, run_id: RunId) -> float | None:
+        """When the run ended, by the store's clock; None for one that has not, or is not there (any more).
+
+        Of one that ended under an earlier version, which did not note it: by the clock of whoever drove it."""
+        (finished,) = await self._facts(run_id, "finished")
+        if finished != b"1":
+            return None if finished is None else float(finished)
+        ends = await self.ends_of(run_id)
+        return None if ends is None else ends[1].at
 
     async def seal_ended(self, run_id: RunId) -> bool:
         """Move all but the last event of a run that has ended out of the store's memory; whether that was worth it.

@@ -6,12 +6,11 @@ made, never a second one of it.
 
 import hashlib
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.errors import Fault, RlmServiceError
 from service.ids import TenantId
-from service.store.connection import Store
+from service.store.connection import Clock, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
@@ -56,7 +55,7 @@ class Claim:
 class Requests:
     """The requests of one tenant that may be sent again, by the key that they carry or are given."""
 
-    def __init__(self, store: Store, tenant: TenantId, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, tenant: TenantId, now: Clock) -> None:
         self._store = store
         self._keys = Keys(tenant)
         self._now = now
@@ -82,7 +81,7 @@ class Requests:
             IdempotencyKeyReused: it was another request.
         """
         request = self._keys("request", hashlib.sha256(f"{sender}\n{route}\n{key}".encode()).hexdigest())
-        token, now = secrets.token_hex(8), self._now()
+        token, now = secrets.token_hex(8), await self._now()
         reply = await self._store.run(
             _CLAIM,
             [request, self._keys("requests")],
@@ -106,7 +105,7 @@ class Requests:
 
     async def renew(self, claim: Claim) -> None:
         """It is still being done: the claim runs out `CLAIMED_S` from now. One that was lost stays lost. Idempotent."""
-        until = repr(self._now() + CLAIMED_S)
+        until = repr(await self._now() + CLAIMED_S)
         await self._settle(claim, "renewed", until)
 
     async def done(self, claim: Claim) -> None:

@@ -90,10 +90,14 @@ class Sessions:
                 return
         raise StoreFailed(f"session {session_id} is changed by too many at once; try again")
 
-    async def close(self, session_id: SessionId, at: float) -> None:
-        """Note when it ended; the first time counts. Whoever counts it has to be told (`left`). Raises `NotFound`."""
+    async def close(self, session_id: SessionId) -> None:
+        """Note when it ended, by the store's clock; the first time counts. Whoever counts it has to be told (`left`).
+
+        Raises:
+            NotFound
+        """
         await self._store.leave(("SADD", self._left, session_id))
-        await self._change(session_id, "HSETNX", "closed_at", repr(at))
+        await self._change(session_id, "HSETNX", "closed_at", repr(await self._store.now()))
 
     async def left(self, limit: int) -> Sequence[SessionId]:
         """Sessions that are closed, or about to be, and of which nobody has said yet that they are counted no more."""

@@ -7,10 +7,10 @@ was not noted for `IDLE_AFTER_S`, which is much longer, and has no unfinished ru
 Keys, under no tenant's tag: `TENANTS` a set, of all that ever submitted a run; `AT_WORK` by when they were noted last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from service.ids import TenantId
-from service.store.connection import ScriptCall, Store
+from service.store.connection import Clock, ScriptCall, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 
@@ -51,7 +51,7 @@ async def forget_tenant(store: Store, tenant: TenantId) -> None:
 class TenantsAtWork:
     """As one replica asks after them, again and again."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, now: Clock) -> None:
         self._store = store
         self._now = now
         self._has_taken_over = False
@@ -69,7 +69,7 @@ class TenantsAtWork:
         found: list[TenantId] = []
         for start in range(0, len(names), ASKED_AT_ONCE):
             found += await self._ask(names[start : start + ASKED_AT_ONCE])
-        before = self._now() - IDLE_AFTER_S
+        before = await self._now() - IDLE_AFTER_S
         await self._strike_out([name for name in names if noted[name] < before and name not in found], before)
         return found
 

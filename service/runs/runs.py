@@ -200,7 +200,7 @@ class Runs:
         Idempotent.
         """
         # First the record, so that no further run comes in; then the sandbox, once the last one is out.
-        await self.rooms.session.records.close(session_id, self.rooms.now())
+        await self.rooms.session.records.close(session_id)
         await self._seats.close(session_id)
 
     async def stop(self) -> None:

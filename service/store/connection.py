@@ -44,6 +44,9 @@ CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
 OLDEST_SERVER = (7, 0)
 
+Clock = Callable[[], Awaitable[float]]
+"""`Store.now`, or what a test has for it."""
+
 _LEAVE = load_script("service.store", "leave.lua", leaves_keys=True)
 
 _log = structlog.get_logger(__name__)

@@ -2,14 +2,14 @@
 
 What is counted is the set of those who count, each under its own id and with the time at which it lapses (the theory is
 in quota_acquire.lua). Whoever holds a lease for work of its own renews it while it lives; a context or a session is
-counted until it is deleted, or until its own end where it has one.
+counted until it is deleted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 from service.ids import TenantId
-from service.store.connection import Part, Store
+from service.store.connection import Clock, Part, Store
 from service.store.keys import Keys
 from service.store.scripts import load_script
 from service.tenants.errors import ConcurrencyLimited, QuotaExceeded
@@ -42,21 +42,20 @@ _STAYING = frozenset({Counted.OPEN_SESSIONS, Counted.OPEN_CONTEXTS})
 class Quotas:
     """What one tenant has at once. Safe under concurrency, in one process and between several."""
 
-    def __init__(self, store: Store, tenant: TenantId, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, tenant: TenantId, now: Clock) -> None:
+        """`now` is the store's clock: one that goes wrong on a replica lets nobody else's lease lapse."""
         self._store = store
         self._keys = Keys(tenant)
         self._now = now
 
-    async def acquire(
-        self, counted: Counted, lease_id: str, levels: Sequence[Level], *, lapses_at: float | None
-    ) -> None:
+    async def acquire(self, counted: Counted, lease_id: str, levels: Sequence[Level], *, for_s: float | None) -> None:
         """Count one more, at all levels or at none. Idempotent by the id; a lease that is held already is renewed.
 
         Args:
             counted: what.
             lease_id: whose place it is: the run's, call's, session's or context's own id.
             levels: those of the caller; the tenant's first.
-            lapses_at: for work, `LEASE_S` from now; for what stays, its own end, or None.
+            for_s: for work, `LEASE_S`; None for what stays.
 
         Raises:
             ConcurrencyLimited: too many at once, of what ends by itself.
@@ -65,7 +64,8 @@ class Quotas:
         sets = [self._set(counted, level.kind, level.owner) for level in levels]
         found = [limit(level.limits, counted) for level in levels]
         limits: list[Part] = ["" if most is None else most for most in found]
-        arguments: list[Part] = [lease_id, repr(self._now()), "+inf" if lapses_at is None else repr(lapses_at), *limits]
+        now = await self._now()
+        arguments: list[Part] = [lease_id, repr(now), "+inf" if for_s is None else repr(now + for_s), *limits]
         keys = [self._leases(counted), *sets]
         match await self._store.run(_ACQUIRE, keys, arguments, is_idempotent=True):
             case [b"held"]:
@@ -75,11 +75,12 @@ class Quotas:
             case reply:
                 raise AssertionError(f"quota_acquire.lua replied {reply!r}")
 
-    async def renew(self, counted: Counted, lease_ids: Sequence[str], *, lapses_at: float) -> list[str]:
+    async def renew(self, counted: Counted, lease_ids: Sequence[str], *, for_s: float) -> list[str]:
         """Let leases lapse later; those that have lapsed already, which must be acquired anew. Idempotent."""
         lost: list[str] = []
+        now = await self._now()
         for start in range(0, len(lease_ids), RENEWED_AT_ONCE):
-            arguments = [repr(self._now()), repr(lapses_at), *lease_ids[start : start + RENEWED_AT_ONCE]]
+            arguments = [repr(now), repr(now + for_s), *lease_ids[start : start + RENEWED_AT_ONCE]]
             reply = await self._store.run(_RENEW, self._own_keys(counted), arguments, is_idempotent=True)
             assert isinstance(reply, list)
             lost += [each.decode() for each in reply if isinstance(each, bytes)]
@@ -92,7 +93,7 @@ class Quotas:
 
     async def count(self, counted: Counted, level: Level) -> int:
         """How many there are now."""
-        now = repr(self._now())
+        now = repr(await self._now())
         reply = await self._store.read("ZCOUNT", self._set(counted, level.kind, level.owner), f"({now}", "+inf")
         assert isinstance(reply, int)
         return reply

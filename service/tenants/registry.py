@@ -41,7 +41,7 @@ class Registry:
         return Rates(self.store, tenant, self.now)
 
     def quotas_of(self, tenant: TenantId) -> Quotas:
-        return Quotas(self.store, tenant, self.now)
+        return Quotas(self.store, tenant, self.store.now)
 
     def storage_of(self, tenant: TenantId) -> Storage:
         return Storage(self.store, tenant)

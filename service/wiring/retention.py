@@ -46,14 +46,14 @@ def start_retention(
         return [rooms.journal for rooms in await tenants()]
 
     sealer = SoleLease(shared.store, SEALER_LEASE, shared.leases.replica)
-    tasks.start_soon(partial(keep_sealing, journals, sealer, now=time.time))
+    tasks.start_soon(partial(keep_sealing, journals, sealer, now=shared.store.now))
     if settings.runs_kept_s is not None:
-        tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=time.time))
+        tasks.start_soon(partial(keep_forgetting, tenants, kept_s=settings.runs_kept_s, now=shared.store.now))
     erasure = Erasure(shared.store, shared.registry, shared.blobs_of, time.time)
     lease = SoleLease(shared.store, ERASURES_LEASE, shared.leases.replica)
     tasks.start_soon(keep_finishing, erasure, lease, shared.store.listen(ERASURES))
     all_rooms = partial(_rooms_of_all, shared.registry, tenancy)
-    tasks.start_soon(partial(keep_expiring, all_rooms, kept_s=settings.chat_contexts_kept_s, now=time.time))
+    tasks.start_soon(partial(keep_expiring, all_rooms, kept_s=settings.chat_contexts_kept_s, now=shared.store.now))
     if settings.collect_blobs_s is not None:
         collector = open_collector(
             settings, shared.store, shared.registry, lambda tenant: tenancy.runs_of(tenant).rooms.blobs
@@ -71,7 +71,7 @@ def open_collector(
     async def tenants() -> dict[TenantId, Blobs]:
         return {tenant: blobs_of(tenant) for tenant in await registry.tenants.that_stay()}
 
-    return BlobCollector(store, Pairing(store, blobs_directory(settings)), tenants, time.time)
+    return BlobCollector(store, Pairing(store, blobs_directory(settings)), tenants, store.now)
 
 
 def _count(metrics: ReplicaMetrics, look: Look, seconds: float) -> None:

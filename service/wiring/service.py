@@ -218,7 +218,7 @@ def _start_serving(
 ) -> None:
     """What only a replica does: take abandoned runs over, as long as `adopting` lasts, and clear up after tenants."""
 
-    at_work = TenantsAtWork(shared.store, time.time)
+    at_work = TenantsAtWork(shared.store, shared.store.now)
 
     async def abandoned() -> list[Runs]:
         return [tenancy.runs_of(tenant) for tenant in await at_work.with_abandoned_runs()]

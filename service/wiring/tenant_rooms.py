@@ -81,7 +81,7 @@ class SharedRooms:
             ledger=ledger,
             dispatch=dispatch,
             metered=MeteredCalls(ledger, time.time, self.health, dispatch),
-            requests=Requests(self.store, tenant_id, time.time),
+            requests=Requests(self.store, tenant_id, self.store.now),
             now=time.time,
             session=SessionRooms(
                 pool=self.pool,
@@ -100,7 +100,7 @@ class SharedRooms:
                 tenant_id,
                 contexts,
                 uncount=storage.drop,
-                now=time.time,
+                now=self.store.now,
             ),
             catalog=self.catalog,
             provider_keys=self.registry.provider_keys_of(tenant_id).opened,

@@ -45,7 +45,7 @@ async def main():
     async with open_store(data_directory=directory, redis_url=None) as store:
         blobs = Blobs(directory / "blobs" / tenant)
         contexts = Contexts(store, blobs, tenant)
-        uploads = Uploads(store, blobs, tenant, contexts, uncount=Storage(store, tenant).drop, now=time.time)
+        uploads = Uploads(store, blobs, tenant, contexts, uncount=Storage(store, tenant).drop, now=store.now)
         await uploads.add(upload_id, 0, chunks())
 
 anyio.run(main)
@@ -55,7 +55,7 @@ anyio.run(main)
 def uploads_of(stored: Stored) -> Uploads:
     contexts = Contexts(stored.store, stored.blobs, stored.tenant)
     storage = Storage(stored.store, stored.tenant)
-    return Uploads(stored.store, stored.blobs, stored.tenant, contexts, uncount=storage.drop, now=time.time)
+    return Uploads(stored.store, stored.blobs, stored.tenant, contexts, uncount=storage.drop, now=stored.store.now)
 
 
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:

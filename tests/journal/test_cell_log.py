@@ -90,10 +90,12 @@ async def test_a_session_is_kept(sessions: Sessions) -> None:
     assert await sessions.get(session) == record
     await sessions.set_hash_seed(session, 2**32 - 1)
     await sessions.set_hash_seed(session, 7)
-    await sessions.close(session, 5.5)
-    await sessions.close(session, 6.5)
+    await sessions.close(session)
+    closed_at = (await sessions.get(session)).closed_at
+    assert closed_at is not None
+    await sessions.close(session)
     read = await sessions.get(session)
-    assert (read.hash_seed, read.closed_at, read.created_at) == (2**32 - 1, 5.5, 1.25)
+    assert (read.hash_seed, read.closed_at, read.created_at) == (2**32 - 1, closed_at, 1.25)
     assert await sessions.list() == [session]
 
 
@@ -153,7 +155,7 @@ async def test_an_unknown_session_is_not_found(sessions: Sessions) -> None:
     for attempt in (
         sessions.get(unknown),
         sessions.next_generation(unknown),
-        sessions.close(unknown, 1.0),
+        sessions.close(unknown),
         sessions.change(unknown, lambda found: found),
         sessions.epoch_of(unknown),
         sessions.set_hash_seed(unknown, 1),

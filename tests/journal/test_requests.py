@@ -28,7 +28,7 @@ SENT = {"sender": "key_1", "route": "POST /v1/runs", "key": "k", "body_sha256": 
 class Clock:
     now: float = 1000.0
 
-    def __call__(self) -> float:
+    async def __call__(self) -> float:
         return self.now
 
 

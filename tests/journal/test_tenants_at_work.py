@@ -35,7 +35,11 @@ async def abandoned_run(stored: Stored, tenant: TenantId) -> RunId:
 async def test_who_has_an_abandoned_run_is_found_however_long_it_lies(stored: Stored) -> None:
     """Also when it was noted long ago; it is struck out when its last run has ended, and found again with the next."""
     run_id = await abandoned_run(stored, stored.tenant)
-    later = TenantsAtWork(stored.store, lambda: time.time() + 10 * IDLE_AFTER_S)
+
+    async def much_later() -> float:
+        return time.time() + 10 * IDLE_AFTER_S
+
+    later = TenantsAtWork(stored.store, much_later)
     for _ in range(2):
         assert stored.tenant in await later.with_abandoned_runs()
     journal = journal_of(stored, stored.tenant)
@@ -64,7 +68,7 @@ async def test_a_tenant_that_is_noted_while_it_is_looked_at_stays(
         return replies
 
     monkeypatch.setattr(Store, "read_many", meanwhile)
-    await TenantsAtWork(stored.store, time.time).with_abandoned_runs()
+    await TenantsAtWork(stored.store, stored.store.now).with_abandoned_runs()
     assert await stored.store.read("ZSCORE", AT_WORK, stored.tenant) is not None
 
 
@@ -72,13 +76,13 @@ async def test_tenants_of_an_earlier_version_are_asked_after_once(stored: Stored
     """They are known as such that have had runs; nothing of theirs is lost at the upgrade."""
     await abandoned_run(stored, stored.tenant)
     await stored.store.write("ZREM", AT_WORK, stored.tenant)
-    assert stored.tenant in await TenantsAtWork(stored.store, time.time).with_abandoned_runs()
+    assert stored.tenant in await TenantsAtWork(stored.store, stored.store.now).with_abandoned_runs()
 
 
 async def test_a_look_does_not_grow_with_tenants_that_are_idle(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand of them are asked after no more; with a thousand at work a look takes two round trips."""
     idle = [TenantId(new_id("ten")) for _ in range(1000)]
-    at_work = TenantsAtWork(stored.store, time.time)
+    at_work = TenantsAtWork(stored.store, stored.store.now)
     await at_work.with_abandoned_runs()
     execute, sent = Store._execute, list[int]()
 

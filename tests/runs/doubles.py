@@ -157,6 +157,6 @@ def rules(
         tenant=tenant,
         require_active=require_active,
         levels_of=levels_of,
-        quotas=Quotas(store, tenant, time.time),
+        quotas=Quotas(store, tenant, store.now),
         rates=Rates(store, tenant, time.time),
     )

@@ -1,7 +1,6 @@
 """Collecting blobs: what is referred to stays, the rest goes, whatever happens in between."""
 
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Yard:
         async def tenants() -> Mapping[TenantId, Blobs]:
             return {self.stored.tenant: blobs or self.stored.blobs}
 
-        return BlobCollector(self.stored.store, self.pairing, tenants, time.time)
+        return BlobCollector(self.stored.store, self.pairing, tenants, self.stored.store.now)
 
     @property
     def pairing(self) -> Pairing:

@@ -48,6 +48,10 @@ pytestmark = pytest.mark.anyio
 AT = 1_800_000_000.0
 
 
+async def at() -> float:
+    return AT
+
+
 async def test_a_run_in_flight_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its tenant is erased while a model is being asked for it: the run ends, and no key of the tenant is there."""
     is_asked, may_answer = anyio.Event(), anyio.Event()
@@ -93,7 +97,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
     async def no_uncount(name: str) -> None:
         """Nothing is counted here."""
 
-    uploads = Uploads(store, blobs, tenant, contexts, uncount=no_uncount, now=lambda: AT)
+    uploads = Uploads(store, blobs, tenant, contexts, uncount=no_uncount, now=at)
     sessions = Sessions(store, tenant)
     session = SessionRecord(session_id=SessionId(new_id("ses")), created_at=AT, random_seed=1)
     cell = CellRecord(cell_id=CellId("c"), run_id=None, kind="cell", code="1")
@@ -102,7 +106,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
         "a run": lambda: Journal(store, blobs, tenant).open_run(submitted()),
         "a session": lambda: sessions.create(session),
         "a cell": lambda: CellLog(store, blobs, tenant).append(session.session_id, cell),
-        "a request": lambda: Requests(store, tenant, lambda: AT).claim(
+        "a request": lambda: Requests(store, tenant, at).claim(
             sender="s", route="r", key="k", body_sha256="b", target="t"
         ),
         "a context": lambda: put_path(contexts, Path(__file__)),
@@ -111,7 +115,7 @@ def writes(stored: Stored) -> dict[str, Callable[[], Awaitable[object]]]:
         "a limit": lambda: Ledger(store, tenant, lambda: AT).set_limit(account, Unit.NANO_USD, 5),
         "an ended run": lambda: EndedRuns(store, tenant).put_off([RunId(new_id("run"))]),
         "bytes": lambda: registry.storage_of(tenant).hold("ctx_a", {"d": 1}, levels),
-        "a place": lambda: registry.quotas_of(tenant).acquire(Counted.OPEN_CONTEXTS, "ctx_a", levels, lapses_at=None),
+        "a place": lambda: registry.quotas_of(tenant).acquire(Counted.OPEN_CONTEXTS, "ctx_a", levels, for_s=None),
         "a deed": lambda: registry.logs.of(tenant).record(deed("test.done", tenant, OPERATOR)),
         "a provider's key": lambda: registry.provider_keys_of(tenant).put("openai", "sk-bait-0123456789", by=OPERATOR),
     }

@@ -222,7 +222,7 @@ async def test_a_count_is_given_back_though_its_context_was_deleted_by_somebody_
         await rooms.open_contexts.delete(context_id)
         session_id = await kept.on.service.runs.open_session()
         await holdings.count_session(session_id)
-        await rooms.session.records.close(session_id, time.time())
+        await rooms.session.records.close(session_id)
         still_open = await kept.on.service.runs.open_session()
         await holdings.count_session(still_open)
         assert await kept.counts() == (2, 2, len("deleted"))
@@ -294,7 +294,7 @@ async def test_nothing_is_counted_for_what_is_gone(tmp_path: Path) -> None:
         await kept.holdings.count_session(session_id)
         await kept.holdings.keep_in_session(session_id, await rooms.blobs.put(b"in time"))
         assert await kept.counts() == (0, 1, len("in time"))
-        await rooms.session.records.close(session_id, time.time())
+        await rooms.session.records.close(session_id)
         await kept.holdings.drop_session(session_id)
         blob = await rooms.blobs.put(b"too late")
         for keep in (kept.holdings.keep_in_session, kept.holdings.keep_read_out):
@@ -333,7 +333,7 @@ async def test_what_cannot_be_read_of_one_tenant_holds_up_nobody(tmp_path: Path)
         async def tenants() -> list[RunsRooms]:
             return [Damaged(), kept.rooms]  # type: ignore[list-item]
 
-        def later() -> float:
+        async def later() -> float:
             return time.time() + 2 * DAY_S
 
         async def look() -> None:
@@ -374,7 +374,7 @@ async def test_killed_at_any_request_every_count_is_right_after_the_next_look(
             try:
                 await rooms.contexts.delete(deleted.context_id)
                 await kept.holdings.drop_context(deleted.context_id)
-                await rooms.session.records.close(session_id, time.time())
+                await rooms.session.records.close(session_id)
                 await kept.holdings.drop_session(session_id)
                 await expire(rooms, now=time.time() + 2 * DAY_S, kept_s=DAY_S)
             except StoreFailed:

@@ -13,8 +13,7 @@ from service.ids import KeyId, RunId, SessionId, born_at, new_id
 from service.journal.redis_journal import Journal
 from service.journal.values import SessionRecord
 from service.loop.events import ChildRunFinished, Event, RunFinished, RunSubmitted
-from service.loop.values import AnswerSource, Limits, Message, StopReason
-from service.money import NanoUSD
+from service.loop.values import Limits, Message, StopReason
 from service.runs.direct.direct_calls import DirectCalls
 from service.runs.direct.values import DirectRequest
 from service.runs.driving.drives import Drives
@@ -36,8 +35,12 @@ from tests.runs.playing import SUB, Stage, repl, stage
 pytestmark = pytest.mark.anyio
 
 FOR_EVER = 9e12
-RECORD = SessionRecord(session_id=SessionId(new_id("ses")), created_at=0.0, random_seed=1)
 """Later than everything."""
+RECORD = SessionRecord(session_id=SessionId(new_id("ses")), created_at=0.0, random_seed=1)
+
+
+async def for_ever() -> float:
+    return FOR_EVER
 
 
 async def keys_of(on: Stage, kind: str, name: str) -> list[str]:
@@ -51,21 +54,14 @@ def test_what_is_due_has_ended_and_nobody_needs_it() -> None:
     """Not a run that goes on or ended lately, nor one whose session is open or was closed lately."""
     run = submitted_run(RunId(new_id("run")), limits=Limits(), deadline_at=0.0)
     kept = replace(run, keeps_session=True)
-    ended = RunFinished(
-        at=10.0,
-        stop_reason=StopReason.ANSWERED,
-        answer_source=AnswerSource.SUBMITTED,
-        answer=None,
-        spent=NanoUSD(0),
-    )
     session = SessionRecord(session_id=SessionId(new_id("ses")), created_at=0.0, random_seed=1)
     assert not is_due(run, None, None, before=20.0)
-    assert not is_due(run, ended, None, before=10.0)
-    assert is_due(run, ended, session, before=20.0)
-    assert is_due(kept, ended, None, before=20.0)
-    assert not is_due(kept, ended, session, before=20.0)
-    assert not is_due(kept, ended, replace(session, closed_at=30.0), before=20.0)
-    assert is_due(kept, ended, replace(session, closed_at=15.0), before=20.0)
+    assert not is_due(run, 10.0, None, before=10.0)
+    assert is_due(run, 10.0, session, before=20.0)
+    assert is_due(kept, 10.0, None, before=20.0)
+    assert not is_due(kept, 10.0, session, before=20.0)
+    assert not is_due(kept, 10.0, replace(session, closed_at=30.0), before=20.0)
+    assert is_due(kept, 10.0, replace(session, closed_at=15.0), before=20.0)
 
 
 async def test_a_forgotten_run_leaves_what_it_spent_and_nothing_else(tmp_path: Path) -> None:
@@ -223,7 +219,7 @@ async def test_what_cannot_be_read_keeps_no_other_runs(tmp_path: Path) -> None:
 
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(partial(keep_forgetting, tenants, kept_s=0, now=lambda: FOR_EVER, every_s=0.01))
+                tasks.start_soon(partial(keep_forgetting, tenants, kept_s=0, now=for_ever, every_s=0.01))
                 while True:
                     if not await on.service.runs.ls(10):
                         break

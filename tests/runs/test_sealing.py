@@ -21,6 +21,10 @@ pytestmark = pytest.mark.anyio
 FOR_EVER = 9e12
 
 
+async def for_ever() -> float:
+    return FOR_EVER
+
+
 def note(number: int) -> Event:
     return RootUnavailable(
         at=float(number), purpose=Purpose.TURN, outcome=CallOutcome.UNAVAILABLE, message=f"{number} " + "x" * 3_000
@@ -90,7 +94,7 @@ async def test_a_store_that_fails_is_asked_again(journal: Journal, stored: Store
     broken = Broken(stored.store, stored.blobs, stored.tenant)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
-            group.start_soon(partial(keep_sealing, tenants, sealer(stored), now=lambda: FOR_EVER, every_s=0.01))
+            group.start_soon(partial(keep_sealing, tenants, sealer(stored), now=for_ever, every_s=0.01))
             await until_sealed(stored, large)
             group.cancel_scope.cancel()
 
@@ -112,7 +116,7 @@ async def test_what_was_not_sealed_in_its_turn_has_another(journal: Journal, sto
         return [damaged]
 
     damaged = Damaged(stored.store, stored.blobs, stored.tenant)
-    looks = partial(keep_sealing, tenants, sealer(stored), now=lambda: FOR_EVER, every_s=0.01, begin_anew_s=0)
+    looks = partial(keep_sealing, tenants, sealer(stored), now=for_ever, every_s=0.01, begin_anew_s=0)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(looks)
@@ -142,7 +146,7 @@ async def test_one_replica_seals_at_a_time(journal: Journal, stored: Stored) -> 
     lease = Asked(stored.store, f"{LEASE}:{stored.tenant}", "this")
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
-            group.start_soon(partial(keep_sealing, tenants, lease, now=lambda: FOR_EVER, every_s=0.01))
+            group.start_soon(partial(keep_sealing, tenants, lease, now=for_ever, every_s=0.01))
             await asked.wait()
             group.cancel_scope.cancel()
 

@@ -48,7 +48,7 @@ class QuotasMachine(RuleBasedStateMachine):
         )
         self.clock = Clock(at=1000.0)
         self.tenant = stored.tenant
-        self.replicas = [Quotas(store, stored.tenant, self.clock) for store in (stored.store, other)]
+        self.replicas = [Quotas(store, stored.tenant, self.clock.read) for store in (stored.store, other)]
         self.leases: dict[str, tuple[str, float]] = {}
 
     def teardown(self) -> None:
@@ -70,7 +70,7 @@ class QuotasMachine(RuleBasedStateMachine):
         fits = lease in live or (len(live) < 4 and list(live.values()).count(key) < 3)
         lapses_at = None if lasts is None else self.clock.at + lasts
         try:
-            self.portal.call(lambda: self.replicas[replica].acquire(RUNS, lease, self.levels(key), lapses_at=lapses_at))
+            self.portal.call(lambda: self.replicas[replica].acquire(RUNS, lease, self.levels(key), for_s=lasts))
         except ConcurrencyLimited:
             assert not fits
         else:
@@ -81,7 +81,7 @@ class QuotasMachine(RuleBasedStateMachine):
     def renew(self, leases: list[str], replica: int) -> None:
         live = self.live()
         lapses_at = self.clock.at + 30
-        lost = self.portal.call(lambda: self.replicas[replica].renew(RUNS, leases, lapses_at=lapses_at))
+        lost = self.portal.call(lambda: self.replicas[replica].renew(RUNS, leases, for_s=30))
         assert sorted(lost) == sorted(lease for lease in leases if lease not in live)
         for lease in set(leases) - set(lost):
             self.leases[lease] = (live[lease], lapses_at)
@@ -177,13 +177,13 @@ async def test_replicas_that_race_acquire_no_more_than_the_limit(store_directory
     """Of 64 that want a place over two connections at once, exactly as many get one as there are."""
     refused = 0
     async with open_store(data_directory=store_directory, redis_url=None) as other:
-        replicas = [Quotas(store, stored.tenant, Clock()) for store in (stored.store, other)]
+        replicas = [Quotas(store, stored.tenant, Clock().read) for store in (stored.store, other)]
 
         async def want(number: int) -> None:
             nonlocal refused
             try:
                 await replicas[number % 2].acquire(
-                    RUNS, f"run_{number}", [level("tenant", stored.tenant, 10)], lapses_at=None
+                    RUNS, f"run_{number}", [level("tenant", stored.tenant, 10)], for_s=None
                 )
             except ConcurrencyLimited:
                 refused += 1
@@ -212,6 +212,6 @@ async def test_replicas_that_race_keep_no_more_bytes_than_the_limit(store_direct
 
 async def test_what_stays_is_refused_as_a_quota(stored: Stored) -> None:
     """Too many contexts is not a matter of waiting, and says so."""
-    quotas = Quotas(stored.store, stored.tenant, Clock())
+    quotas = Quotas(stored.store, stored.tenant, Clock().read)
     with pytest.raises(QuotaExceeded, match="delete"):
-        await quotas.acquire(Counted.OPEN_CONTEXTS, "ctx_a", [level("tenant", stored.tenant, 0)], lapses_at=None)
+        await quotas.acquire(Counted.OPEN_CONTEXTS, "ctx_a", [level("tenant", stored.tenant, 0)], for_s=None)

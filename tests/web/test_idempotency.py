@@ -65,7 +65,11 @@ async def test_a_replica_that_died_in_the_middle_costs_no_second_run(it: Served)
     runs = it.stage.service.runs
     body = json.dumps(await it.submission()).encode()
     caller = await it.api_keys.authenticate(it.client.headers["authorization"].removeprefix("Bearer "))
-    long_ago = Requests(it.stage.service.store, EMBEDDED_TENANT, lambda: time.time() - 10 * CLAIMED_S)
+
+    async def then() -> float:
+        return time.time() - 10 * CLAIMED_S
+
+    long_ago = Requests(it.stage.service.store, EMBEDDED_TENANT, then)
     claim = await long_ago.claim(
         sender=caller.key.id,
         route="POST /v1/runs",

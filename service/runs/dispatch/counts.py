@@ -30,9 +30,8 @@ log = structlog.get_logger(__name__)
 class Counts:
     """Those of one tenant on this replica."""
 
-    def __init__(self, rules: TenantRules, now: Callable[[], float]) -> None:
+    def __init__(self, rules: TenantRules) -> None:
         self._rules = rules
-        self._now = now
         self._held: dict[Counted, dict[str, tuple[Level, ...]]] = {counted: {} for counted in Counted}
         self._changed = anyio.Event()
         self._doors: dict[tuple[Counted, str], anyio.Lock] = {}
@@ -58,7 +57,7 @@ class Counts:
         with anyio.CancelScope(shield=True):
             try:
                 for lease_id in lease_ids:
-                    await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
+                    await self._rules.quotas.acquire(counted, lease_id, levels, for_s=LEASE_S)
                     if lease_id not in held:
                         taken.append(lease_id)
                     held[lease_id] = levels
@@ -124,13 +123,13 @@ class Counts:
         for counted, held in self._held.items():
             if not held:
                 continue
-            lost = await self._rules.quotas.renew(counted, list(held), lapses_at=self._now() + LEASE_S)
+            lost = await self._rules.quotas.renew(counted, list(held), for_s=LEASE_S)
             for lease_id in lost:
                 levels = held.get(lease_id)
                 if levels is None:
                     continue  # given back meanwhile
                 try:
-                    await self._rules.quotas.acquire(counted, lease_id, levels, lapses_at=self._now() + LEASE_S)
+                    await self._rules.quotas.acquire(counted, lease_id, levels, for_s=LEASE_S)
                 except ConcurrencyLimited:
                     log.warning("lease_lost", counted=counted.value, lease_id=lease_id)
                     held.pop(lease_id, None)

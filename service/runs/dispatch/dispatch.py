@@ -37,7 +37,7 @@ class Dispatch:
         self.tenant = rules.tenant
         self.require_active = rules.require_active
         self.lines = lines
-        self.counts = Counts(rules, now)
+        self.counts = Counts(rules)
         self.calls = CallAdmission(rules, lines.calls, self.counts, now)
         self._levels_of = rules.levels_of
         self._allowances = Allowances(ledger, now)

@@ -181,4 +181,4 @@ async def _keep_session(rooms: RunsRooms, first: RunSubmitted, read: ReadExport,
     )
     for record in (bound, *records):
         await session.cell_log.append(first.session_id, record)
-    await session.records.close(first.session_id, rooms.now())
+    await session.records.close(first.session_id)

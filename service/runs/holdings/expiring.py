@@ -15,6 +15,7 @@ from service.errors import NotFound
 from service.ids import ContextId, SessionId, born_at
 from service.runs.holdings.holdings import uncount_context, uncount_session
 from service.runs.rooms import RunsRooms
+from service.store.connection import Clock
 from service.store.rounds import tried_again
 
 LOOK_EVERY_S = 600.0
@@ -51,7 +52,7 @@ async def keep_expiring(
     tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
     *,
     kept_s: float | None,
-    now: Callable[[], float],
+    now: Clock,
     every_s: float = LOOK_EVERY_S,
 ) -> None:
     """Every tenant, again and again, until cancelled. `kept_s` is how long a context that came along is kept after it
@@ -61,7 +62,7 @@ async def keep_expiring(
             for rooms in await tenants():
                 tenant = rooms.journal.tenant
                 with tried_again("nothing_expired", tenant_id=tenant):
-                    if uncounted := await expire(rooms, now=now(), kept_s=kept_s):
+                    if uncounted := await expire(rooms, now=await now(), kept_s=kept_s):
                         log.info("holdings_expired", tenant_id=tenant, contexts_and_sessions=uncounted)
         await anyio.sleep(every_s)
 

@@ -54,7 +54,7 @@ class Holdings:
 
     async def count_context(self, context_id: ContextId) -> None:
         """Count one whose parts are yet to come. Raises `QuotaExceeded`."""
-        await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, lapses_at=None)
+        await self._quotas.acquire(Counted.OPEN_CONTEXTS, context_id, self._levels, for_s=None)
 
     async def keep_parts(self, context_id: ContextId, parts: Sequence[Part]) -> None:
         """Count the bytes of parts of an open context, before it refers to them. Idempotent.
@@ -88,12 +88,11 @@ class Holdings:
 
     async def begin_session(self, session_id: SessionId) -> None:
         """Count one that is about to be opened, for as long as that may take. Raises `QuotaExceeded`."""
-        until = self._rooms.now() + LEASE_S
-        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=until)
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, for_s=LEASE_S)
 
     async def count_session(self, session_id: SessionId) -> None:
         """Count one until it is closed. Raises `QuotaExceeded`."""
-        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, lapses_at=None)
+        await self._quotas.acquire(Counted.OPEN_SESSIONS, session_id, self._levels, for_s=None)
 
     async def keep_in_session(self, session_id: SessionId, blob: BlobRef) -> None:
         """Count what is about to be put into a session. Raises `QuotaExceeded`, and `NotFound` when it is closed."""

@@ -20,7 +20,7 @@ from service.ids import TenantId
 from service.store.blob_collection import SHARDS, Collected
 from service.store.blob_references import References, Suspects
 from service.store.blobs import Blobs
-from service.store.connection import Store
+from service.store.connection import Clock, Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
 from service.store.pairing import Pairing, Standing
@@ -76,7 +76,7 @@ class _Place:
 class BlobCollector:
     """Looks after the blobs of all tenants, one look at a time."""
 
-    def __init__(self, store: Store, pairing: Pairing, tenants: BlobsOfTenants, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, pairing: Pairing, tenants: BlobsOfTenants, now: Clock) -> None:
         self._store = store
         self._pairing = pairing
         self._tenants = tenants
@@ -106,7 +106,7 @@ class BlobCollector:
                 "the blobs belong to another store than this one, or it has lost its data, so nothing was removed: "
                 "restore it, or say `blobs collect --force` if what it does not refer to is not needed"
             )
-        untouched_since = self._now() - UNTOUCHED_FOR_S
+        untouched_since = await self._now() - UNTOUCHED_FOR_S
         tenants = await self._tenants()
         before = self._suspected
         suspects, young = await self._suspects(tenants, untouched_since)

@@ -20,6 +20,7 @@ from service.loop.events import RunFinished, RunSubmitted
 from service.runs.copies.cell_logs import forget_session
 from service.runs.retention.forgetting_sessions import forget_sessions
 from service.runs.rooms import RunsRooms
+from service.store.connection import Clock
 from service.store.errors import StoreFailed
 from service.store.rounds import tried_again
 
@@ -39,11 +40,9 @@ class Look:
     """Where the next one goes on; None at the beginning, because this one has seen the last run that may be due."""
 
 
-def is_due(
-    submitted: RunSubmitted, finished: RunFinished | None, session: SessionRecord | None, *, before: float
-) -> bool:
+def is_due(submitted: RunSubmitted, ended_at: float | None, session: SessionRecord | None, *, before: float) -> bool:
     """Whether a run that was born before then is forgotten now. `session` is None when its record is gone. Pure."""
-    if finished is None or finished.at >= before:
+    if ended_at is None or ended_at >= before:
         return False
     if not submitted.keeps_session or session is None:
         return True
@@ -75,7 +74,7 @@ async def keep_forgetting(
     tenants: Callable[[], Awaitable[Iterable[RunsRooms]]],
     *,
     kept_s: float,
-    now: Callable[[], float],
+    now: Clock,
     every_s: float = LOOK_EVERY_S,
 ) -> None:
     """Until cancelled: a bounded look at each tenant's runs, again and again. A store that fails is asked again, and
@@ -87,8 +86,9 @@ async def keep_forgetting(
             for rooms in await tenants():
                 tenant = rooms.journal.tenant
                 with tried_again("runs_not_forgotten", tenant_id=tenant):
-                    look = await forget_runs(rooms, before=now() - kept_s, after=places.get(tenant))
-                    sessions = await forget_sessions(rooms, before=now() - kept_s, after=session_places.get(tenant))
+                    before = await now() - kept_s
+                    look = await forget_runs(rooms, before=before, after=places.get(tenant))
+                    sessions = await forget_sessions(rooms, before=before, after=session_places.get(tenant))
                     places[tenant], session_places[tenant] = look.after, sessions.after
                     if look.forgotten or sessions.forgotten:
                         log.info("runs_forgotten", tenant_id=tenant, runs=look.forgotten, sessions=sessions.forgotten)
@@ -102,7 +102,8 @@ async def _forget_if_due(rooms: RunsRooms, run_id: RunId, before: float) -> bool
         return True
     submitted, last = ends
     session = await _session_of(rooms, submitted)
-    if not is_due(submitted, last if isinstance(last, RunFinished) else None, session, before=before):
+    ended_at = await rooms.journal.ended_at(run_id) if isinstance(last, RunFinished) else None
+    if not is_due(submitted, ended_at, session, before=before):
         return False
     await _forget_family(rooms, run_id)
     return True

@@ -12,6 +12,7 @@ import structlog
 
 from service.ids import RunId, born_at
 from service.journal.redis_journal import Journal
+from service.store.connection import Clock
 from service.store.errors import StoreFailed
 from service.store.rounds import tried_again
 from service.store.sole_lease import SoleLease
@@ -67,7 +68,7 @@ async def keep_sealing(
     tenants: Callable[[], Awaitable[Iterable[Journal]]],
     lease: SoleLease,
     *,
-    now: Callable[[], float],
+    now: Clock,
     every_s: float = LOOK_EVERY_S,
     begin_anew_s: float = BEGIN_ANEW_S,
 ) -> None:
@@ -80,14 +81,14 @@ async def keep_sealing(
             is_ours = await lease.hold(for_s=LEASE_S)
             for journal in await tenants() if is_ours else ():
                 tenant = journal.tenant
-                if now() < not_before.get(tenant, 0.0):
+                if anyio.current_time() < not_before.get(tenant, 0.0):
                     continue
                 with tried_again("journals_not_sealed", tenant_id=tenant):
-                    look = await seal_runs(journal, before=now() - SEALED_AFTER_S, after=places.pop(tenant, None))
+                    look = await seal_runs(journal, before=await now() - SEALED_AFTER_S, after=places.pop(tenant, None))
                     if look.after is not None:
                         places[tenant] = look.after
                     else:
-                        not_before[tenant] = now() + begin_anew_s
+                        not_before[tenant] = anyio.current_time() + begin_anew_s
                     if look.sealed:
                         log.info("journals_sealed", tenant_id=tenant, runs=look.sealed)
         await anyio.sleep(every_s)

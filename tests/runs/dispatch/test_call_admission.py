@@ -33,7 +33,7 @@ async def store_in(directory: Path) -> AsyncIterator[Store]:
 def admission(store: Store, limits: CallerLimits, *, lines: CallLines | None = None) -> CallAdmission:
     """Of a tenant of its own, on a replica of its own unless it shares `lines`."""
     mine = rules(store, TenantId(new_id("ten")), limits=limits)
-    return CallAdmission(mine, lines or CallLines(256), Counts(mine, time.time), time.time)
+    return CallAdmission(mine, lines or CallLines(256), Counts(mine), time.time)
 
 
 def asked(name: str, tokens: int = 10, *, provider: str = "p") -> CallAsked:
@@ -69,7 +69,7 @@ async def test_calls_of_other_replicas_count_too(tmp_path: Path) -> None:
     """What one replica's calls take, another's cannot have until they are over."""
     async with store_in(tmp_path) as store:
         mine = rules(store, TenantId(new_id("ten")), limits=CallerLimits(model_calls=1))
-        here, there = (CallAdmission(mine, CallLines(9), Counts(mine, time.time), time.time) for _ in range(2))
+        here, there = (CallAdmission(mine, CallLines(9), Counts(mine), time.time) for _ in range(2))
         await here.admit(asked("a"), until=time.time() + LONG_S)
         assert await there.admit_now([asked("b")]) == 0
         await here.dismiss(CallId("a"), used_tokens=0)
@@ -125,7 +125,7 @@ async def test_who_gives_up_waiting_holds_nothing(tmp_path: Path) -> None:
     async with store_in(tmp_path) as store:
         lines = CallLines(1)
         mine = rules(store, TenantId(new_id("ten")), limits=CallerLimits(model_calls=2))
-        counts = Counts(mine, time.time)
+        counts = Counts(mine)
         calls = CallAdmission(mine, lines, counts, time.time)
         await calls.admit(asked("a"), until=time.time() + LONG_S)
         async with anyio.create_task_group() as tasks:
@@ -158,7 +158,7 @@ async def test_a_batch_that_breaks_off_leaves_nobody_inside(tmp_path: Path) -> N
             return await mine.levels_of(key_line)
 
         breaking = replace(mine, levels_of=levels_of)
-        calls = CallAdmission(breaking, CallLines(4), Counts(breaking, time.time), time.time)
+        calls = CallAdmission(breaking, CallLines(4), Counts(breaking), time.time)
         with pytest.raises(StoreFailed):
             await calls.admit_now([asked(f"a{index}") for index in range(4)])
         asked_for, is_cancelled = 0, True

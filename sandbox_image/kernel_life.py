@@ -134,7 +134,7 @@ class KernelLife:
             KernelLost: no answer will come. `ladder_reason` tells whether it was stopped on purpose.
             ZygoteLost: it cannot be stopped.
         """
-        self._ladder = Ladder()
+        self.begin_ladder()
         self._go_on()
         self._check_silence()
         self._send_cells(encode_frame(request.header, request.body))
@@ -162,6 +162,10 @@ class KernelLife:
                 look_s = min(look_s, _FULL_LOOK_S)
             for descriptor, _ in polled.poll(look_s * 1000 + 1):
                 self._attend(descriptor, polled, host_calls, hang_up)
+
+    def begin_ladder(self) -> None:
+        """Forget why an earlier request was stopped. `ask` does so itself; for a request that may not come to it."""
+        self._ladder = Ladder()
 
     def look_at_idle(self) -> None:
         """Now and then while nobody asks anything of it: what a cell left behind may finish something small, but not

@@ -40,7 +40,7 @@ from .protocol import (
     StatsReply,
     VariablesReply,
 )
-from .zygote import Zygote
+from .zygote import Zygote, ZygoteLost
 
 _VALUE_PATIENCE_MS = 60_000
 _MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {
@@ -217,19 +217,29 @@ class KernelOperations:
         if self._book.begin(cell_id, request.acknowledges).verdict is not Verdict.RUN:
             return self.await_cell(cell_id, hang_up)
         if not self._operation.acquire(timeout=_HANDOVER_PATIENCE_S):
-            self._book.withdraw(cell_id)
+            self._let_go_of_cell(cell_id)
             raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
+        reported = False
         try:
             reply = self._run(CellRun(cell_id, code, request.answer_as, limits), hang_up)
             encoded = encode_json(asdict(reply))
             with self._interrupt_lock:
                 self._book.finish(cell_id, encoded, namespace_lost=reply.namespace_lost)
+            reported = True
+        except Exception as error:
+            self._lose_kernel(error)  # else the cell could run in it twice
+            raise
         finally:
-            with self._interrupt_lock:
-                self._book.withdraw(cell_id)  # only if it did not finish
-                self._interrupted_cell = None
-            self._release_kernel(reported=True)
+            self._let_go_of_cell(cell_id)
+            self._release_kernel(reported=reported)
         return encoded
+
+    def _let_go_of_cell(self, cell_id: str) -> None:
+        """The next one may have been asked for, and interrupted, before this one's thread comes here."""
+        with self._interrupt_lock:
+            self._book.withdraw(cell_id)  # only if it did not finish
+            if self._interrupted_cell == cell_id:
+                self._interrupted_cell = None
 
     def await_cell(self, cell_id: str, hang_up: HangUp) -> bytes:
         """The result of a cell that has run or is running."""
@@ -272,11 +282,12 @@ class KernelOperations:
         while not self._operation.acquire(timeout=0.02):
             if time.monotonic() > deadline:
                 raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
-            if self._life is not None and self._life is not killed:
+            if killed is None and self._life is not None:
                 killed = self._life
                 killed.kill("it was restarted")
         try:
-            if self._life is not None:
+            # Whoever talked to the one that was killed has left a new one behind.
+            if self._life is not None and (killed is None or self._life is killed):
                 self._life.bury("it was restarted")
             self._book.start_life()
         finally:
@@ -298,6 +309,7 @@ class KernelOperations:
         assert self._life is not None
         life = self._life
         self._printed = Printed(cell.cell_id, life.stdout.ring, life.stderr.ring)
+        life.begin_ladder()  # what stopped an earlier request must not be told of this one
         clock = life.new_clock()
         try:
             if self._unreported_loss is not None:
@@ -343,20 +355,30 @@ class KernelOperations:
             )
         )
         header = {"do": "cell", "number": self._cells, "answer_as": cell.answer_as}
-        frame = self._converse(life, Request(header, cell.code, cell.limits, clock), hang_up)
+        frame = self._converse(life, Request(header, cell.code, cell.limits, clock), hang_up, cell.cell_id)
         outcome = bound_outcome(self._decode_answer(CellOutcome, "cell", frame))
         if (outcome.status == "raised") != (outcome.raised is not None):
             raise life.bury("the kernel broke the protocol: an impossible outcome")
         reason = life.ladder_reason
         return outcome, "" if reason is None or outcome.status == "ok" else _describe_stop(reason, cell.limits)
 
-    def _converse(self, life: KernelLife, request: Request, hang_up: HangUp) -> Frame:
-        return life.ask(
-            request,
-            asked_to_stop=lambda: self._interrupted_cell is not None,
-            host_calls=self._host_calls,
-            hang_up=hang_up,
-        )
+    def _converse(self, life: KernelLife, request: Request, hang_up: HangUp, cell_id: str | None = None) -> Frame:
+        """What fails unforeseen costs the kernel its life: its answer could come later, to somebody else's request."""
+        try:
+            return life.ask(
+                request,
+                asked_to_stop=lambda: cell_id is not None and self._interrupted_cell == cell_id,
+                host_calls=self._host_calls,
+                hang_up=hang_up,
+            )
+        except (KernelLost, ZygoteLost):
+            raise
+        except Exception as error:
+            raise self._lose_kernel(error) from error
+
+    def _lose_kernel(self, error: Exception) -> KernelLost:
+        assert self._life is not None
+        return self._life.bury(f"the interpreter was ended: the sandbox failed beside it ({type(error).__name__})")
 
     def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
         life = self._take_kernel()

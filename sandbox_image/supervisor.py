@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import threading
+import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
@@ -29,7 +31,7 @@ from .http_stream import (
     encode_response,
     encode_response_head,
 )
-from .kernel_life import HangUp, KernelLost
+from .kernel_life import HangUp
 from .operations import KernelOperations, Refused
 from .protocol import (
     DIGEST_HEADER,
@@ -51,6 +53,7 @@ from .protocol import (
 )
 from .zygote import Zygote, ZygoteLost
 
+EXIT_FAILED = 70
 EXIT_HOST_GONE = 75
 EXIT_ZYGOTE_LOST = 76
 EXIT_PREFACE_REFUSED = 78
@@ -128,7 +131,7 @@ class Supervisor:
                     served.serve(stream)
                 finally:
                     self._dialler.closed(stream)
-        except (HostGone, ZygoteLost, PrefaceRefused) as error:
+        except BaseException as error:  # a lane without a thread would keep the host waiting for ever
             _leave(error)
 
     @property
@@ -154,15 +157,18 @@ def _hear_of_children() -> socket.socket:
     return heard
 
 
-def _leave(error: Exception) -> None:
-    print(f"sandbox: {error}", file=sys.stderr, flush=True)
+def _leave(error: BaseException) -> None:
+    with suppress(Exception):
+        print(f"sandbox: {error}", file=sys.stderr, flush=True)
     match error:
         case HostGone():
             os._exit(EXIT_HOST_GONE)
         case ZygoteLost():
             os._exit(EXIT_ZYGOTE_LOST)
-        case _:
+        case PrefaceRefused():
             os._exit(EXIT_PREFACE_REFUSED)
+        case _:
+            os._exit(EXIT_FAILED)
 
 
 class _LaneStream:
@@ -176,7 +182,8 @@ class _LaneStream:
         self.handed_over = False
 
     def serve(self, stream: BufferedStream) -> None:
-        """Answer requests until the stream ends. Nothing that a request does gets out of here but `ZygoteLost`."""
+        """Answer requests until the stream ends. Nothing that a request does gets out of here but `ZygoteLost`: what
+        nobody foresaw is answered as `internal` on a stream that then ends, and the lane goes on."""
         timeout = _SEND_TIMEOUT_S.to_bytes(8, "little") + bytes(8)
         stream.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         try:
@@ -184,6 +191,11 @@ class _LaneStream:
                 pass
         except (OSError, StreamEnded):
             return
+        except ZygoteLost:
+            raise
+        except Exception as error:
+            with suppress(OSError):
+                stream.connection.sendall(_encode_error(_describe_fault(error)))
 
     def _answer_one(self, stream: BufferedStream) -> bool:
         """False when the stream cannot be used for another request."""
@@ -208,8 +220,10 @@ class _LaneStream:
         return True
 
     def _hand_over(self) -> None:
-        self.handed_over = True
-        self._supervisor.take_over(self._lane)
+        """Without a thread to hand over to, this one dials again when its request is over."""
+        with suppress(RuntimeError, MemoryError):
+            self._supervisor.take_over(self._lane)
+            self.handed_over = True
 
     def _respond(self, head: Head, body: bytes, stream: BufferedStream, hang_up: HangUp) -> bytes | None:
         """The whole response, or None when it was streamed."""
@@ -296,9 +310,11 @@ class _LaneStream:
                 pending = b""
             if pending:
                 stream.connection.sendall(pending)
-        except KernelLost:
+        except ZygoteLost:
+            raise
+        except Exception as error:
             # The length was announced; a closed stream is the only way left to say that it will not come.
-            raise StreamEnded("the kernel was lost while it sent a value") from None
+            raise StreamEnded(f"a value could not be sent to its end ({type(error).__name__})") from None
         finally:
             value.close()
 
@@ -309,6 +325,13 @@ def _encode_reply(value: dict[str, Any]) -> bytes:
 
 def _encode_error(reply: ErrorReply) -> bytes:
     return encode_response(STATUS_OF[reply.code], encode_json(asdict(reply)))
+
+
+def _describe_fault(error: Exception) -> ErrorReply:
+    """Of ours: told where an operator of a process sandbox may see it, and by its kind to the host."""
+    with suppress(Exception):
+        traceback.print_exception(error)
+    return ErrorReply(code=ErrorCode.INTERNAL, message=f"the supervisor failed: {type(error).__name__}")
 
 
 def _read_value_query(query: str) -> tuple[str, int]:

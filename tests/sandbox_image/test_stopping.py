@@ -227,6 +227,27 @@ def test_a_kernel_that_dies_between_cells_is_told(host: Host) -> None:
     alive(host)
 
 
+def test_a_loss_is_not_told_as_an_earlier_time_out(host: Host) -> None:
+    """A cell that never ran, for its kernel died after a cell that had timed out, is told of that death alone."""
+    code = (
+        "import threading, os, time\n"
+        "def die():\n    while not os.path.exists('die'): time.sleep(0.001)\n    os._exit(9)\n"
+        "threading.Thread(target=die).start()\nwhile True: pass"
+    )
+    reply = host.run(code, active_limit_s=0.3, grace_s=PATIENCE_S)
+    assert (reply["status"], reply["namespace_lost"]) == ("timed_out", False)
+    (zygote,) = children(host.process.pid)
+    (kernel,) = children(zygote)
+    (host.directory.parent / "tmp" / "die").touch()
+    while kernel in children(zygote):
+        pass
+    reply = host.run("print('ran')")
+    assert (reply["status"], reply["stdout"]["head"]) == ("killed", "")
+    assert "exited with code 9" in reply["detail"]
+    assert "s of active time" not in reply["detail"]
+    alive(host)
+
+
 def test_what_a_cell_left_spinning_is_stopped_between_cells(host: Host) -> None:
     """A leftover thread takes next to no processor time while no cell runs, and goes on beside the next one."""
     host.run(
@@ -267,7 +288,7 @@ def state_of(pid: int) -> str:
 
 
 def test_a_restart_empties_the_namespace(host: Host) -> None:
-    """After `/restart` there is a new kernel; a cell that ran meanwhile was killed."""
+    """After `/restart` there is one new kernel; a cell that ran meanwhile was killed."""
     host.run("x = 1")
     assert host.request("POST", "/restart", {}).status == 200
     assert host.evaluate("'x' in globals()") is False
@@ -277,6 +298,7 @@ def test_a_restart_empties_the_namespace(host: Host) -> None:
     reply = host.receive("cells").json
     assert (reply["status"], reply["namespace_lost"], reply["detail"]) == ("killed", True, "it was restarted")
     alive(host)
+    assert host.request("GET", "/stats").json["kernel_lives"] == 3
 
 
 def test_reading_a_hostile_value_is_bounded(host: Host) -> None:

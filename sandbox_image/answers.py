@@ -36,9 +36,12 @@ class Answer:
         """Take over what the name `answer` is bound to."""
         if bound is self.value:
             pass
-        elif isinstance(bound, dict) and ("content" in bound or "ready" in bound):
-            bound.setdefault("content", self.content())
-            bound.setdefault("ready", False)
+        # Methods of `dict`, not of what may be a class of the cell's: the kernel's own loop is in this function too.
+        elif issubclass(type(bound), dict) and (
+            dict.__contains__(bound, "content") or dict.__contains__(bound, "ready")
+        ):
+            dict.setdefault(bound, "content", dict.get(self.value, "content", ""))
+            dict.setdefault(bound, "ready", False)
             self.value = bound
         else:
             self.value = {"content": bound, "ready": False}

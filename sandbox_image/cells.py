@@ -16,7 +16,8 @@ _MAX_SOURCES_KEPT = 2_000
 
 
 class CellRunner:
-    """Executes code in one namespace. Owns the event loop that top-level `await` runs on, for the kernel's life."""
+    """Executes code in one namespace. Owns the event loop that top-level `await` runs on: one for the kernel's life,
+    unless a cell closes it."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self._namespace = namespace
@@ -47,7 +48,7 @@ class CellRunner:
         return self._run_coroutine(eval(code, self._namespace))  # noqa: S307
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         task = self._loop.create_task(coroutine)

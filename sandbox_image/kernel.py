@@ -123,6 +123,7 @@ class Kernel:
         self._connection = cells
         self._decoder = FrameDecoder(max_body_bytes=MAX_CONTROL_BODY_BYTES)
         self._interrupts = Interrupts()
+        self._interrupts.guard_handlers()
         self._origins = Origins()
         self._origins.watch()
         self._calls = CallChannel(calls, self._interrupts, self._origins)
@@ -183,12 +184,11 @@ class Kernel:
         self._interrupts.restore()
         os.dup2(self._output, 1, inheritable=False)
         os.dup2(self._errors, 2, inheritable=False)
-        if self._stdout.closed or self._stderr.closed:
+        sys.stdout, sys.stderr = self._stdout, self._stderr  # a stream of the cell's may close what it wraps as it goes
+        if not (_is_open(self._stdout) and _is_open(self._stderr)):
             self._stdout, self._stderr = _open_stream(1), _open_stream(2)
-        sys.stdout, sys.stderr = self._stdout, self._stderr
+            sys.stdout, sys.stderr = self._stdout, self._stderr
         builtins.input = self._input
-        sys.settrace(None)
-        sys.setprofile(None)
 
     def _run_cell(self, frame: Frame) -> None:
         form: Form = frame.header["answer_as"]
@@ -225,7 +225,7 @@ class Kernel:
             error = described
         told = self._interrupts.run(lambda: None if error is None else describe_exception(error))
         if error is not None:
-            error.__traceback__ = None  # frames would keep the cell's locals alive
+            BaseException.with_traceback(error, None)  # frames would keep the cell's locals alive
         raised = describe_exception(told) if isinstance(told, BaseException) else told
         variables = self._interrupts.run(self._namespace.changed_names)
         flushed = self._interrupts.run(self._flush)
@@ -243,8 +243,11 @@ class Kernel:
         return self._namespace.answer.describe(form)
 
     def _flush(self) -> None:
-        for stream in {sys.stdout, sys.stderr, self._stdout, self._stderr} - {None}:
+        for stream in {sys.stdout, sys.stderr} - {None, self._stdout, self._stderr}:
             stream.flush()
+        for stream in (self._stdout, self._stderr):
+            if _is_open(stream):
+                stream.flush()
 
     def _bind(self, frame: Frame) -> None:
         request = decode_value(BindRequest, json.loads(frame.body))
@@ -330,6 +333,13 @@ def rehearse() -> None:
 def _open_stream(descriptor: int) -> TextIOWrapper:
     """Line-buffered: what was printed before a kernel died is not lost. Anything that is a `str` can be printed."""
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, newline="", closefd=False)
+
+
+def _is_open(stream: TextIOWrapper) -> bool:
+    try:
+        return not stream.closed
+    except ValueError:  # a cell has detached what it writes to
+        return False
 
 
 def _leave_attributes(_source: object, _target: object, *, follow_symlinks: bool = True) -> None:

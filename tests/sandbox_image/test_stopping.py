@@ -63,6 +63,70 @@ def test_signal_handlers_of_one_cell_do_not_spoil_the_next(host: Host) -> None:
     assert host.run("while True: pass", **SHORT)["namespace_lost"] is False
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())\nprint('a')", id="detached"),
+        pytest.param("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint('a')", id="wrapped"),
+        pytest.param("import sys\nsys.stderr.buffer.detach()", id="detached-below"),
+        pytest.param("import sys\nsys.stdout.close()", id="closed"),
+        pytest.param("import sys\nsys.settrace(lambda *_: 1 / 0)", id="traced"),
+        pytest.param("import sys\nsys.setprofile(lambda *_: 1 / 0)", id="profiled"),
+        pytest.param("class E(Exception):\n    __traceback__ = property(lambda e: None)\nraise E", id="traceback"),
+        pytest.param("class D(dict):\n    def __contains__(self, k): 1 / 0\nanswer = D()", id="answer"),
+    ],
+)
+def test_nothing_that_a_cell_leaves_behind_reaches_the_kernel(host: Host, code: str) -> None:
+    """Replaced streams, trace functions and odd classes cost no later cell its output or its variables."""
+    host.run("kept = 5\n" + code)
+    reply = host.run("print(kept); import sys; print(sys.gettrace(), sys.getprofile(), file=sys.stderr)")
+    assert (reply["status"], reply["stdout"]["head"], reply["stderr"]["head"]) == ("ok", "5\n", "None None\n"), reply
+    assert host.request("GET", "/stats").json["kernel_lives"] == 1
+
+
+def test_a_replaced_stream_is_no_error(host: Host) -> None:
+    """A cell that writes through a stream of its own over ours has its output, and has not failed."""
+    reply = host.run("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach())\nprint('é')")
+    assert (reply["status"], reply["stdout"]["head"]) == ("ok", "é\n")
+
+
+def test_a_closed_event_loop_is_replaced(host: Host) -> None:
+    """Top-level `await` works in the cells after one that closed the event loop."""
+    host.run("import asyncio\nawait asyncio.sleep(0)")
+    assert host.run("asyncio.get_event_loop().close()")["status"] == "ok"
+    assert host.run("print(await asyncio.sleep(0, 'slept'))")["stdout"]["head"] == "slept\n"
+
+
+def test_a_handler_is_called_in_cells_only(host: Host) -> None:
+    """A signal between cells is dropped; in a later cell the handler that an earlier one set is called as ever."""
+    code = (
+        "import os, signal, threading, time\nkept, calls = 5, []\n"
+        "def raises(*_): calls.append(1); raise TimeoutError('too slow')\n"
+        "print(signal.signal(signal.SIGUSR1, raises) == signal.SIG_IGN, signal.getsignal(signal.SIGUSR1) is raises)\n"
+        "def send():\n    while not os.path.exists('go'): time.sleep(0.001)\n"
+        "    for _ in range(1000): os.kill(os.getpid(), signal.SIGUSR1); time.sleep(0)\n"
+        "    open('sent', 'w').close()\n"
+        "threading.Thread(target=send).start()"
+    )
+    assert host.run(code)["stdout"]["head"] == "True True\n"
+    (host.directory.parent / "tmp" / "go").touch()
+    while not (host.directory.parent / "tmp" / "sent").exists():
+        assert host.process.poll() is None
+    assert host.run("print(kept, calls)")["stdout"]["head"] == "5 []\n"
+    reply = host.run("os.kill(os.getpid(), signal.SIGUSR1)\nwhile True: pass")
+    assert (reply["status"], reply["raised"]["type_name"]) == ("raised", "TimeoutError")
+    assert host.run("print(kept, calls)")["stdout"]["head"] == "5 [1]\n"
+
+
+def test_a_timer_ends_with_its_cell(host: Host) -> None:
+    """An alarm that a cell has left running strikes no later cell."""
+    code = (
+        "import signal\ndef raises(*_): raise TimeoutError\nsignal.signal(signal.SIGALRM, raises); signal.alarm(10_000)"
+    )
+    assert host.run(code)["status"] == "ok"
+    assert host.evaluate("signal.getitimer(signal.ITIMER_REAL)") == [0.0, 0.0]
+
+
 def test_a_swallowed_interrupt_is_repeated(host: Host) -> None:
     """An interrupt lost in a finalizer comes a second time."""
     code = "class D:\n    def __del__(self):\n        while True: pass\nd = D()\ndel d\nwhile True: pass"

@@ -8,6 +8,7 @@ is bounded: lines, time, streams in their preface, streams waiting, and how ofte
 """
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -38,8 +39,12 @@ MAX_PREFACES = 4
 BACKLOG = 16
 MAX_WAITING = 2
 """Streams that wait on one lane. The supervisor keeps one dialled; a second appears when it redials early."""
+ACCEPT_PAUSE_S = 0.2
+"""After a stream could not be accepted, for want of descriptors mostly: until some are closed."""
 MAX_REFUSALS = 64
 """Streams refused or pushed out in a sandbox's life. A supervisor never comes near; beyond it, nothing is accepted."""
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 
 _log = structlog.get_logger(__name__)
 
@@ -85,11 +90,20 @@ class Listener:
                 stream.close()
 
     async def _accept(self) -> UnixStream | None:
-        try:
-            return None if self._closed else await accept(self._listening)
-        except OSError as exc:
-            self._log.warning("sandbox_listener_failed", reason=exc.strerror)
-            return None
+        """The next stream; None at the end. Where this process has no descriptor left, the sandbox waits for one."""
+        has_waited = False
+        while not self._closed:
+            try:
+                return await accept(self._listening)
+            except OSError as exc:
+                if exc.errno not in _PASSING:
+                    self._log.warning("sandbox_listener_failed", reason=exc.strerror)
+                    return None
+                if not has_waited:
+                    self._log.warning("sandbox_listener_waits", reason=exc.strerror)
+            has_waited = True
+            await anyio.sleep(ACCEPT_PAUSE_S)
+        return None
 
     def _is_stranger(self, stream: UnixStream, dialler_uid: int | None) -> bool:
         if dialler_uid is None:

@@ -19,16 +19,24 @@ _log = structlog.get_logger(__name__)
 
 
 async def reap_orphans(provider: Provider, sessions: Path) -> int:
-    """Reap every orphan under `sessions`; how many there were. Idempotent, and safe beside other replicas."""
+    """Reap every orphan under `sessions`; how many were. Idempotent, and safe beside other replicas. One that the
+    file system fails is logged, and left for the next time."""
     reaped = 0
     for session in await anyio.to_thread.run_sync(sessions_in, sessions):
-        with orphaned(session) as is_orphan:
-            if is_orphan:
-                await provider.reap(session)
-                await anyio.to_thread.run_sync(remove_session, session)
-                _log.info("sandbox_orphan_reaped", sandbox_id=session.name)
-                reaped += 1
+        try:
+            reaped += await _reap_orphan(provider, session)
+        except OSError as exc:
+            _log.warning("sandbox_reaping_failed", sandbox_id=session.name, error=str(exc))
     return reaped
+
+
+async def _reap_orphan(provider: Provider, session: Path) -> bool:
+    with orphaned(session) as is_orphan:
+        if is_orphan:
+            await provider.reap(session)
+            await anyio.to_thread.run_sync(remove_session, session)
+            _log.info("sandbox_orphan_reaped", sandbox_id=session.name)
+        return is_orphan
 
 
 async def keep_reaping(provider: Provider, sessions: Path, *, interval_s: float = REAP_INTERVAL_S) -> None:

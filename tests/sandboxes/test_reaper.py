@@ -66,6 +66,19 @@ class FailsAtFirst(ScriptedProvider):
             raise OSError("the disk is tired")
 
 
+async def test_an_orphan_that_fails_holds_up_no_other(data: Path) -> None:
+    """Where the file system fails one orphan, the others of the round are reaped, and that one goes in the next."""
+    sessions = data / "sessions"
+    for _ in range(3):
+        orphan(create_session_directory(sessions, SandboxId(new_id("sbx"))))
+    async with anyio.create_task_group() as tasks:
+        provider = FailsAtFirst(tasks=tasks)
+        assert await reap_orphans(provider, sessions) == 2
+        assert len(set(provider.reaped)) == 3
+        assert await reap_orphans(provider, sessions) == 1
+    assert list(sessions.iterdir()) == []
+
+
 async def test_reaping_goes_on_after_a_failure(data: Path) -> None:
     """A round that the file system fails is logged and tried again at the interval, until the orphan is gone; one
     that appears later goes too."""

@@ -33,7 +33,6 @@ from service.web.inbound import Inbound
 from service.web.openapi.document import DESCRIPTION, document_of
 from service.web.operations import capabilities, health
 from service.web.problems import InvalidRequest, problem, problem_of
-from service.web.queries import refuse_unknown_query
 from service.web.rooms import WebRooms
 from service.web.runs import answer, artifacts, calls, estimates, events, exports, forks, trajectory
 from service.web.runs import collection as run_collection
@@ -42,6 +41,7 @@ from service.web.sessions import cells as session_cells
 from service.web.sessions import collection as session_collection
 from service.web.sessions import files as session_files
 from service.web.sessions import variables as session_variables
+from service.web.urls import refuse_unknown_query
 from service.web.webhooks import collection as webhook_collection
 from service.web.webhooks import deliveries as webhook_deliveries
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import RlmServiceError, sole_failure
 from service.web.dialects.anthropic.refusals import in_dialect, is_anthropic
 from service.web.problems import problem, problem_of, status_of
+from service.web.urls import refuse_other_encodings
 
 LONGEST_REQUEST_ID = 128
 _UNLESS_SAID = (
@@ -48,6 +49,7 @@ class Boundary:
         request_id: str = scope["state"]["request_id"]
         exchange = _Exchange(scope, receive, send, _id_headers(scope["path"], request_id))
         try:
+            refuse_other_encodings(scope)
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             return

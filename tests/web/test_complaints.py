@@ -58,6 +58,8 @@ WRONG_STRINGS: list[tuple[str, str, dict[str, Any], str]] = [
         {"params": {"timeout": "5"}},
         "timeout: there is no parameter of this name: there are wait",
     ),
+    ("PUT", f"/v1/contexts/ctx_{'0' * 32}/parts/%FF", {"content": b"a"}, "the path of the URL must be UTF-8"),
+    ("GET", "/v1/contexts?cursor=%FE", {}, "the query of the URL must be UTF-8"),
     ("POST", "/v1/runs:import", {"content": b"notes\n", "headers": JSON_LINES}, "/export gave"),
     ("POST", "/v1/runs:import", {"content": b"{}\n", "headers": JSON_LINES}, "/export gave"),
 ]

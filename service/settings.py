@@ -5,8 +5,9 @@ The only module that reads the environment. Every setting is documented in docs/
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,9 @@ from service.errors import BadRequest
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _LARGEST_SECRET = 4096
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9_./:@-]{0,255}")
+"""As the launcher takes them (`sandboxes.launcher.protocol`)."""
+_ENGINES = ("unix:///", "tcp://", "http://", "https://", "ssh://")
 _Choice = TypeVar("_Choice", bound=str)
 
 
@@ -101,6 +105,17 @@ class Settings:
     """All of it, as it was read, and the files of `RLM_SECRETS_DIR`: keys of further providers are looked up in it, by
     the names that `config_file` gives or that follow from the provider's."""
 
+    unknown: tuple[str, ...] = ()
+    """A sentence for each variable that is named like a setting and is none."""
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """A sentence for each variable that does nothing as things are set; of those that are settings, only what makes
+        people believe in an isolation that they do not have."""
+        if self.sandbox == "process" and self.environment.get("RLM_DOCKER_RUNTIME"):
+            return (*self.unknown, "RLM_DOCKER_RUNTIME does nothing without RLM_SANDBOX=docker (or --sandbox docker)")
+        return self.unknown
+
     def __repr__(self) -> str:
         """Without keys, and without the environment, which may hold more of them."""
         store = "embedded" if self.redis_url is None else "at RLM_REDIS_URL"
@@ -113,9 +128,33 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises:
         BadRequest: a value is unusable; the message names the variable.
     """
-    env = os.environ if environment is None else environment
-    if env.get("RLM_SECRETS_DIR"):
-        env = _with_secrets(env, Path(env["RLM_SECRETS_DIR"]))
+    given = os.environ if environment is None else environment
+    if given.get("RLM_SECRETS_DIR"):
+        given = _with_secrets(given, Path(given["RLM_SECRETS_DIR"]))
+    env = _Asked(given)
+    settings = _settings(env)
+    return replace(settings, unknown=tuple(_unknown(given, env.names)))
+
+
+class _Asked(Mapping[str, str]):
+    """An environment that knows which of its names were asked for, be they there or not."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self.given = given
+        self.names = {"RLM_SECRETS_DIR"}
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return self.given[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+
+def _settings(env: _Asked) -> Settings:
     home = Path(env.get("XDG_DATA_HOME") or Path(env.get("HOME") or Path.home()) / ".local/share")
     config_file = env.get("RLM_CONFIG")
     launcher_socket = env.get("RLM_LAUNCHER_SOCKET")
@@ -133,9 +172,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         warm_sandboxes=_whole_number(env, "RLM_WARM_SANDBOXES", default=1, least=0, most=1024),
         sandbox_memory_bytes=_whole_number(env, "RLM_SANDBOX_MEMORY_MB", default=2048, least=64, most=1 << 20) << 20,
         sandbox=_one_of(env, "RLM_SANDBOX", ("process", "docker")),
-        docker_image=env.get("RLM_DOCKER_IMAGE") or "rlm-sandbox",
+        docker_image=_image(env, "RLM_DOCKER_IMAGE", default="rlm-sandbox"),
         docker_runtime=_one_of(env, "RLM_DOCKER_RUNTIME", ("runc", "runsc")),
-        docker_host=env.get("RLM_DOCKER_HOST") or None,
+        docker_host=_engine(env, "RLM_DOCKER_HOST"),
         launcher_socket=Path(launcher_socket).absolute() if launcher_socket else None,
         trust_runc=_switch(env, "RLM_TRUST_RUNC"),
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
@@ -160,8 +199,14 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if env.get("RLM_METRICS_PORT")
         else None,
         webhook_networks=_networks(env, "RLM_WEBHOOK_NETWORKS"),
-        environment=MappingProxyType(dict(env)),
+        environment=MappingProxyType(dict(env.given)),
     )
+
+
+def _unknown(env: Mapping[str, str], asked: Collection[str]) -> Iterator[str]:
+    for name in sorted(name for name in env if name.startswith("RLM_") and name not in asked):
+        likely = get_close_matches(name, asked, n=1)
+        yield f"{name} is not a setting" + (f"; did you mean {likely[0]}?" if likely else " (docs/settings.md)")
 
 
 def _with_secrets(env: Mapping[str, str], directory: Path) -> Mapping[str, str]:
@@ -209,6 +254,22 @@ def _whole_number(env: Mapping[str, str], name: str, *, default: int, least: int
     if not least <= number <= most:
         raise BadRequest(f"{name} must be between {least} and {most}, found {number}")
     return number
+
+
+def _image(env: Mapping[str, str], name: str, *, default: str) -> str:
+    image = env.get(name) or default
+    if not _IMAGE.fullmatch(image):
+        raise BadRequest(
+            f"{name} must be the name of an image, such as rlm-sandbox or rlm-sandbox:full, found {image!r}"
+        )
+    return image
+
+
+def _engine(env: Mapping[str, str], name: str) -> str | None:
+    address = env.get(name) or None
+    if address is not None and not address.startswith(_ENGINES):
+        raise BadRequest(f"{name} must be an address such as unix:///var/run/docker.sock, found {address!r}")
+    return address
 
 
 def _base_url(env: Mapping[str, str], name: str, *, default: str) -> str:

@@ -1,11 +1,13 @@
 """Settings: what is read, and what cannot be used."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from service.errors import BadRequest
 from service.settings import read_settings
+from tests.machine import ROOT
 
 BAD_ADDRESSES = ("127.0.0.1:8000/v1", "ftp://host", "http://", "http://host:port/v1", "http://me:hunter2@host/v1?x=1")
 BAD_STORES = ("localhost:6379", "http://:hunter2@host", "redis://:hunter2@host:port/0", "redis://host/zero", "unix://")
@@ -18,6 +20,41 @@ def test_an_address_that_is_none_is_refused_with_its_variable(name: str) -> None
         with pytest.raises(BadRequest, match=f"^{name} must be ") as refused:
             read_settings({name: value})
         assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("RLM_DOCKER_IMAGE", "Bad Name!", "such as rlm-sandbox"),
+        ("RLM_DOCKER_IMAGE", "-x", "such as rlm-sandbox"),
+        ("RLM_DOCKER_HOST", "/var/run/docker.sock", "such as unix:///var/run/docker.sock"),
+    ],
+)
+def test_a_name_or_an_engine_that_is_none_is_told_what_would_be_one(name: str, value: str, right: str) -> None:
+    """What only the launcher or the engine would stumble over is refused before either is asked."""
+    with pytest.raises(BadRequest, match=f"^{name} must be .*{right}"):
+        read_settings({name: value})
+
+
+def test_what_is_set_and_does_nothing_is_told() -> None:
+    """A mistyped setting, and a runtime for sandboxes that are not Docker's, have a sentence each; what is read has
+    none, be it set or not."""
+    told = read_settings({"RLM_SANDBX": "docker", "RLM_DOCKER_RUNTIME": "runsc", "RLM_XYZZY_QUUX": "1"}).without_effect
+    assert told == (
+        "RLM_SANDBX is not a setting; did you mean RLM_SANDBOX?",
+        "RLM_XYZZY_QUUX is not a setting (docs/settings.md)",
+        "RLM_DOCKER_RUNTIME does nothing without RLM_SANDBOX=docker (or --sandbox docker)",
+    )
+    assert not read_settings({"RLM_SANDBOX": "docker", "RLM_DOCKER_RUNTIME": "runsc"}).without_effect
+    assert not read_settings({"RLM_LEASE_S": "3", "RLM_DOCKER_RUNTIME": "", "HOME": "/x"}).without_effect
+
+
+def test_every_documented_setting_is_known() -> None:
+    """No setting that the documents list is called unknown."""
+    listed = re.findall(r"^\| `(RLM_[A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert len(listed) > 20
+    told = read_settings(dict.fromkeys(listed, "")).without_effect
+    assert not told
 
 
 def test_usual_addresses_are_taken() -> None:

@@ -7,7 +7,7 @@ from service.cli.exit_codes import ExitCode
 from service.cli.inputs import Source, StoredContext
 from service.cli.lines import Line, Style
 from service.cli.question import AskOptions, Question
-from service.cli.run_ends import code_of, delivering, warn_of_no_isolation, warn_of_weak_isolation
+from service.cli.run_ends import code_of, delivering, warn_of_settings, warn_of_weak_isolation
 from service.cli.screen import open_screen
 from service.cli.storing import Telling, store_sources
 from service.cli.streams import flush_out
@@ -34,7 +34,7 @@ async def ask_and_deliver(question: Question, options: AskOptions) -> ExitCode:
     settings = read_settings()
     if question.sandbox is not None:
         settings = replace(settings, sandbox=question.sandbox)
-    warn_of_no_isolation(settings)
+    warn_of_settings(settings)
     async with open_service(settings) as service:
         asked = await ask_service(service, question, options)
         if asked.finished is None:

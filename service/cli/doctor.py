@@ -56,10 +56,14 @@ def _program() -> Finding:
 
 def _settings(findings: list[Finding]) -> Settings | None:
     try:
-        return read_settings()
+        settings = read_settings()
     except RlmServiceError as error:
         findings.append(broken("settings", error))
         return None
+    if settings.without_effect:
+        text = f"{len(settings.without_effect)} of what is set does nothing"
+        findings.append(Finding(subject="settings", state=State.WARNING, text=text, details=settings.without_effect))
+    return settings
 
 
 async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]], settings: Settings) -> Finding:

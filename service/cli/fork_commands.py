@@ -6,7 +6,7 @@ from service.cli.boundary import without_warm_sandboxes
 from service.cli.delivery import print_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
-from service.cli.run_ends import code_of, delivering, warn_of_no_isolation, warn_of_weak_isolation
+from service.cli.run_ends import code_of, delivering, warn_of_settings, warn_of_weak_isolation
 from service.cli.screen import open_screen
 from service.cli.streams import write_out
 from service.cli.views import print_json
@@ -44,7 +44,7 @@ async def fork_run(options: ForkOptions) -> ExitCode:
     source_id = parse_run_id(options.run)
     asked = ForkRequest(from_turn=options.from_turn, overrides=_overrides(options))
     settings = read_settings()
-    warn_of_no_isolation(settings)
+    warn_of_settings(settings)
     async with open_service(settings) as service:
         runs = service.runs
         await warn_of_weak_isolation(service.provider)

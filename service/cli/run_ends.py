@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from service.cli import exit_codes
 from service.cli.exit_codes import ExitCode
 from service.cli.streams import OutputLost
+from service.cli.visible import visible_line
 from service.ids import RunId
 from service.loop.events import RunFinished
 from service.loop.values import StopReason
@@ -14,8 +15,10 @@ from service.sandboxes.port import Provider
 from service.settings import Settings
 
 
-def warn_of_no_isolation(settings: Settings) -> None:
-    """Before a run begins, where whoever set the environment has given isolation up."""
+def warn_of_settings(settings: Settings) -> None:
+    """Before a run begins: of variables that do nothing, and where whoever set them has given isolation up."""
+    for sentence in settings.without_effect:
+        sys.stderr.write(f"rlm-service: {visible_line(sentence)}\n")
     if settings.unsafe_no_sandbox:
         sys.stderr.write(
             "rlm-service: RLM_UNSAFE_NO_SANDBOX=1: where no isolation works, code runs WITHOUT ISOLATION\n"

@@ -20,6 +20,9 @@ async def serve() -> ExitCode:
         write_out(f"rlm-service listens at {serving.address}\n")
         flush_out()
 
-    await run(read_settings(), ready)
-    structlog.get_logger(__name__).info("ended")
+    log, settings = structlog.get_logger(__name__), read_settings()
+    for sentence in settings.without_effect:
+        log.warning("setting_without_effect", why=sentence)
+    await run(settings, ready)
+    log.info("ended")
     return ExitCode.ANSWERED

@@ -56,6 +56,7 @@ class Sessions:
             hash_seed=int(fields[b"hash_seed"]) if b"hash_seed" in fields else None,
             random_seed=int(fields[b"random_seed"]),
             generation=int(fields[b"generation"]),
+            epoch=int(fields.get(b"epoch", b"0")),
             details=_DETAILS.validate_json(fields[b"details"]) if b"details" in fields else SessionDetails(),
         )
 

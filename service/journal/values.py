@@ -83,6 +83,8 @@ class SessionRecord:
     """Of its first sandbox; None before there was one. A later one starts with the same, so that sets iterate alike."""
     generation: int = 0
     """Of the last sandbox that was started for it; 0 before the first."""
+    epoch: int = 0
+    """How often it was claimed or taken."""
     details: SessionDetails = SessionDetails()
 
 

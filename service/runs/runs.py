@@ -196,8 +196,8 @@ class Runs:
         return await new_session(self.rooms)
 
     async def close_session(self, session_id: SessionId) -> None:
-        """End the session's sandbox here, if it has one: at the end of the run that is in it, which is not waited for.
-        Idempotent.
+        """End the session's sandbox, if it has one: at the end of the run that is in it, which is not waited for; at
+        another replica soon after it is idle. Idempotent.
         """
         # First the record, so that no further run comes in; then the sandbox, once the last one is out.
         await self.rooms.session.records.close(session_id)

@@ -18,6 +18,7 @@ from service.runs.session_use.contents import SessionContents
 from service.runs.session_use.direct_cells import DirectCells
 from service.runs.session_use.sessions import SessionDesk
 from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, SessionChange, Silence
+from service.runs.sessions.idling import IdlePatience
 from service.sandboxes.files import FileMissing
 from service.sandboxes.values import BindRefused, ValueMissing
 from service.wiring.service import Service, open_service
@@ -27,6 +28,7 @@ from tests.runs.recovery.crashing import world
 pytestmark = pytest.mark.anyio
 
 FINISH = repl("FINAL(x)")
+FOR_EVER = IdlePatience(pause_s=None, end_s=None)
 
 
 async def _uncounted(session_id: SessionId, blob: BlobRef) -> None:
@@ -434,6 +436,53 @@ async def test_two_replicas_never_see_an_older_session_than_there_is(tmp_path: P
         assert await first.printed(session_id, "print('x' in globals())") == "False\n"
         await second.contents.write_variable(session_id, "y", chunks(b"5"), as_="json")
         assert await first.value(session_id, "y") == b"5"
+
+
+@pytest.mark.parametrize("how", ["pause", "close", "use"])
+async def test_a_sandbox_ends_that_another_replica_was_told_to_give_up(tmp_path: Path, how: str) -> None:
+    """Of a session that was paused, closed or used at another replica no idle sandbox is left here, although nobody
+    comes here any more; before that it stays."""
+    async with world(tmp_path) as it, open_service(it.settings) as one, open_service(it.beside()) as other:
+        first, second, kept = Desk.beside(one), Desk.beside(other), one.tenancy.kept
+        session_id = (await first.sessions.open(SessionChange())).session_id
+        await first.printed(session_id, "x = 1")
+        async with one.runs.seats.between_runs(session_id, patience_s=60.0) as session:
+            assert session is not None
+            sandbox = session.opened
+        await kept.rest(FOR_EVER, 0.0)
+        assert kept.by_id[session_id].is_in_slot
+        match how:
+            case "pause":
+                assert (await second.sessions.pause(session_id)).state == "paused"
+            case "close":
+                await second.sessions.close(session_id)
+            case _:
+                assert await second.value(session_id, "x") == b"1"
+        await kept.rest(FOR_EVER, 0.0)
+        assert not sandbox.is_running
+        assert session_id not in kept.by_id
+        if how == "pause":
+            await second.sessions.resume(session_id)
+            assert await first.value(session_id, "x") == b"1"
+
+
+async def test_a_run_that_came_just_before_a_pause_leaves_no_sandbox(tmp_path: Path) -> None:
+    """Submitted before the pause and begun after it, it ends as it would have; then the session rests."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "x = 5")
+        run_id = await runs.submit(await on.request("c", session_id=session_id))
+        await desk.sessions.pause(session_id)
+        runs.start(run_id)
+        ended = runs.end_of(run_id)
+        assert ended is not None
+        with anyio.fail_after(60):
+            await ended.wait()
+        assert (await runs.show(run_id)).stop_reason is StopReason.ANSWERED
+        await on.service.tenancy.kept.rest(FOR_EVER, 0.0)
+        assert (await desk.sessions.get(session_id)).state == "paused"
+        assert session_id not in on.service.tenancy.kept.by_id
 
 
 async def test_a_change_between_runs_is_refused_once_another_replica_has_come(tmp_path: Path) -> None:

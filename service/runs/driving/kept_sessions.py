@@ -25,6 +25,9 @@ class Kept:
     tenant: TenantId
     end_idle: Callable[["Kept"], Awaitable[None]]
     """What its tenant's seats do, unless somebody has come for it."""
+    is_left: Callable[["Kept"], Awaitable[bool]]
+    """Whether its record says that nobody comes back to this sandbox: the session was paused, closed or used elsewhere.
+    Raises `StoreFailed`."""
     turnstile: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
     """One run at a time: a host call is charged to the run whose cell is active."""
     run_id: RunId | None = None
@@ -85,7 +88,16 @@ class KeptSessions:
         return f"<KeptSessions {len(self.by_id)}>"
 
     async def rest(self, patience: IdlePatience, now_s: float) -> None:
-        """Pause or end the sandboxes that have been idle for long enough, on the clock of `time.monotonic`."""
+        """Pause or end the sandboxes that have been idle for long enough, on the clock of `time.monotonic`; then end
+        those of sessions that were paused or closed at another replica, or used there.
+
+        Raises:
+            StoreFailed: what was done elsewhere is not known.
+        """
+        await self._rest_idle(patience, now_s)
+        await self._end_left()
+
+    async def _rest_idle(self, patience: IdlePatience, now_s: float) -> None:
         for kept in list(self.by_id.values()):
             sandbox = kept.session.sandbox
             if sandbox is None or kept.run_id is not None:
@@ -97,6 +109,15 @@ class KeptSessions:
                     await sandbox.pause()
                 case Rest.END:
                     await kept.end_idle(kept)
+
+    async def _end_left(self) -> None:
+        for kept in list(self.by_id.values()):
+            epoch = kept.epoch
+            if not kept.is_in_slot or kept.run_id is not None:
+                continue
+            # Whoever came while its record was read has a sandbox that fits it.
+            if await kept.is_left(kept) and kept.epoch == epoch:
+                await kept.end_idle(kept)
 
     async def keep_resting(self, patience: IdlePatience) -> None:
         """Until cancelled."""

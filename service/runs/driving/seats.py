@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
+from service.errors import NotFound
 from service.ids import RunId, SessionId
 from service.journal.values import SessionUsed
 from service.loop.events import RunSubmitted
@@ -134,7 +135,7 @@ class Seats:
         """Take a seat in a session that outlives the run. Called by `Seat` only."""
         session_id = submitted.session_id
         kept = self._kept.setdefault(
-            session_id, Kept(self.new_session(session_id), self.dispatch.tenant, self.end_idle)
+            session_id, Kept(self.new_session(session_id), self.dispatch.tenant, self.end_idle, self.is_left)
         )
         await kept.turnstile.acquire()
         leave.push_async_callback(self._let_out, kept)
@@ -263,6 +264,14 @@ class Seats:
             kept = self._kept.get(session_id)
             if session is not None and kept is not None:
                 await self._stand_up(kept)
+
+    async def is_left(self, kept: Kept) -> bool:
+        """Whether nobody comes back to the session's sandbox here, by its record."""
+        try:
+            record = await self._rooms.session.records.get(kept.session.session_id)
+        except NotFound:
+            return True
+        return record.closed_at is not None or record.details.is_paused or record.epoch != kept.epoch
 
     async def end_idle(self, kept: Kept) -> None:
         """End the sandbox of a session, unless somebody has come for it."""

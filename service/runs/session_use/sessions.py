@@ -63,19 +63,25 @@ class SessionDesk:
     async def pause(self, session_id: SessionId) -> SessionView:
         """Give its sandbox up and take no more work. Its log brings variables and files back. Idempotent.
 
+        A run that was submitted before still runs. At whatever replica the sandbox is, it ends soon after it is idle.
+
         Raises:
-            NotFound
+            NotFound, BadRequest: there is none, or it is closed.
             SessionBusy: a run is in it.
         """
         await self._records.get(session_id)
         if (run_id := await self.run_in(session_id)) is not None:
             raise SessionBusy(f"session {session_id} is in use by run {run_id}: wait for it, or cancel it")
-        await self._runs.seats.rest(session_id)
-        return await self._set_paused(session_id, is_paused=True)
+        # First the record, so that no further run comes in. One that came meanwhile has its sandbox until it is out.
+        await self._set_paused(session_id, is_paused=True)
+        with contextlib.suppress(SessionBusy):
+            await self._runs.seats.rest(session_id)
+        return await self.get(session_id)
 
     async def resume(self, session_id: SessionId) -> SessionView:
         """Take work again. Idempotent. Raises `NotFound`."""
-        return await self._set_paused(session_id, is_paused=False)
+        await self._set_paused(session_id, is_paused=False)
+        return await self.get(session_id)
 
     async def close(self, session_id: SessionId) -> None:
         """For good; its sandbox ends with the run that is in it. Idempotent. Raises `NotFound`."""
@@ -108,12 +114,11 @@ class SessionDesk:
             return None if is_finished else run_id
         return None
 
-    async def _set_paused(self, session_id: SessionId, *, is_paused: bool) -> SessionView:
+    async def _set_paused(self, session_id: SessionId, *, is_paused: bool) -> None:
         record = await self._records.get(session_id)
         if record.closed_at is not None:
             raise BadRequest(f"session {session_id} is closed: open another one")
         await self._records.change(session_id, lambda details: replace(details, is_paused=is_paused))
-        return await self.get(session_id)
 
     async def _check_model(self, change: SessionChange) -> None:
         if change.sub_model is not None:

@@ -15,6 +15,7 @@ trusted than this, borrows `seccomp`.
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
                     memory_watch, file_watch)
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
+    files           what the host does with the files in /tmp, safe beside code that moves them
 
     kernel_birth    what a kernel is started with
     zygote          forked before the first connection; has the imports done; forks, signals and reaps kernels

@@ -19,7 +19,7 @@ class ActiveClock:
     def __init__(self, process_cpu_s: Callable[[], float]) -> None:
         """`process_cpu_s` reads the CPU time of the kernel; it raises `OSError` when that is gone."""
         self._process_cpu_s = process_cpu_s
-        self._lock = Lock()  # keeps `_in_flight`, `_idle_since` and `_waited` of one moment
+        self._lock = Lock()  # keeps `_in_flight`, `_waiting_since` and `_waited` of one moment
         self._started = time.monotonic()
         self._in_flight = 0
         self._waiting_since = 0.0
@@ -85,16 +85,13 @@ class Ladder:
     reason: Reason | None = None
     interrupted_at: float = 0.0
     interrupts: int = 0
-    killed: bool = False
 
 
 def climb(ladder: Ladder, limits: Limits, *, wall_s: float, active_s: float, asked: bool) -> tuple[Ladder, Act]:
-    """One look at the clocks. Pure: the caller does what is returned.
+    """One look at the clocks. Pure: the caller does what is returned; after a kill it looks no more.
 
     The second interrupt is for the one that was swallowed where Python ignores exceptions (a finalizer, say).
     """
-    if ladder.killed:
-        return ladder, Act.NOTHING
     if ladder.reason is None:
         reason = _reason_to_stop(limits, wall_s=wall_s, active_s=active_s, asked=asked)
         if reason is None:
@@ -102,7 +99,7 @@ def climb(ladder: Ladder, limits: Limits, *, wall_s: float, active_s: float, ask
         return Ladder(reason=reason, interrupted_at=wall_s, interrupts=1), Act.INTERRUPT
     since = wall_s - ladder.interrupted_at
     if since >= limits.grace_s:
-        return replace(ladder, killed=True), Act.KILL
+        return ladder, Act.KILL
     if ladder.interrupts == 1 and since >= limits.grace_s / 2:
         return replace(ladder, interrupts=2), Act.INTERRUPT
     return ladder, Act.NOTHING
@@ -120,8 +117,6 @@ def _reason_to_stop(limits: Limits, *, wall_s: float, active_s: float, asked: bo
 
 def next_look_s(ladder: Ladder, limits: Limits, *, wall_s: float, active_s: float) -> float:
     """How long nothing can change by time alone. CPU time may outrun wall time (threads), hence the cap."""
-    if ladder.killed:
-        return 1.0
     if ladder.reason is None:
         return max(0.0, min(limits.active_s - active_s, limits.wall_s - wall_s, 1.0))
     step = limits.grace_s / 2 if ladder.interrupts == 1 else limits.grace_s

@@ -175,7 +175,7 @@ class WorkingFiles:
     @contextmanager
     def _source(self, request: PutFileRequest) -> Iterator[int]:
         name = request.source
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
+        if not is_bare(name):
             raise FileRefused(ErrorCode.BAD_REQUEST, "expected a bare file name as the source")
         descriptor = os.open(os.path.join(self._sources, name), _READ)
         try:
@@ -184,6 +184,11 @@ class WorkingFiles:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def is_bare(name: str) -> bool:
+    """Whether it names a file in one directory, and nothing outside it."""
+    return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..")
 
 
 def split_path(path: str) -> list[str]:

@@ -1,7 +1,7 @@
 """One life of a kernel as the supervisor holds it: its process, its two sockets, its two output pipes.
 
 Whoever calls `ask` holds the supervisor's operation lock, so a life has one conversation at a time; only
-`interrupt`, `kill` and replies to host calls come from other threads.
+`kill` and replies to host calls come from other threads.
 """
 
 import os

@@ -17,6 +17,7 @@ from .capture import HeadTailRing
 from .cell_book import CellBook, Verdict
 from .clock import ActiveClock, Limits, Reason
 from .decoding import NotThatShape, decode_value, learn_shape, parse_json
+from .files import is_bare
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
@@ -553,15 +554,11 @@ def _check_bindings(request: BindRequest) -> None:
             if not name.isidentifier() or keyword.iskeyword(name):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{name[:80]!r} cannot be a variable's name")
         for file in binding.files:
-            if not all(_is_bare(named.file) for named in (file, file.image, file.list_image) if named is not None):
+            if not all(is_bare(named.file) for named in (file, file.image, file.list_image) if named is not None):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: expected a bare file name")
             text, texts = file.image, file.list_image
             if (text and text.length < 1) or (texts and not 1 <= texts.count <= texts.size_bytes // LIST_ENTRY.size):
                 raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: an image of an impossible length")
-
-
-def _is_bare(name: str) -> bool:
-    return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..")
 
 
 def _is_digest(text: str) -> bool:

@@ -243,7 +243,7 @@ class BindReply(FromSandbox):
 class CellRequest:
     code: str
     active_limit_s: float
-    """Bound on the cell's active time (see `supervisor`): waiting for a model does not count."""
+    """Bound on the cell's active time (see `clock`): waiting for a model does not count."""
     wall_limit_s: float
     """Bound on everything, waiting included."""
     grace_s: float

@@ -141,7 +141,7 @@ async def open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGr
         webhooks=service.webhooks,
         metrics=service.metrics,
         drain=Drain(service.store.wake_listeners),
-        probe=StoreProbe(lambda: service.store.read("PING"), tasks),
+        probe=StoreProbe(service.store, service.disk, tasks),
         profiles=service.profiles,
         live=LiveAnswers(tasks),
         places=RequestPlaces(settings.most_connections),

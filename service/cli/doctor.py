@@ -22,12 +22,12 @@ from service.sandboxes.capabilities import capabilities
 from service.sandboxes.docker_image import complaint, image_age
 from service.settings import Settings, read_settings
 from service.store.connection import open_store
+from service.store.disk_room import LEAST_BYTES
 from service.store.errors import disk_failed
 from service.wiring.data_directory import make_data_directory
 from service.wiring.sandboxes import open_docker_launcher, open_provider
 
 LEAST_FREE_BYTES = 1 << 30
-LEAST_USABLE_BYTES = 1 << 20
 
 
 async def doctor(*, as_json: bool) -> ExitCode:
@@ -78,7 +78,7 @@ async def _checked(subject: str, check: Callable[[Settings], Awaitable[Finding]]
 async def _data_directory(settings: Settings) -> Finding:
     make_data_directory(settings)
     free = shutil.disk_usage(settings.data_directory).free
-    if free < LEAST_USABLE_BYTES:
+    if free < LEAST_BYTES:
         raise disk_failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"use {settings.data_directory}")
     text = f"{settings.data_directory}, {free / (1 << 30):.1f} GiB free"
     state = State.OK if free >= LEAST_FREE_BYTES else State.WARNING

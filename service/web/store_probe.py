@@ -1,10 +1,11 @@
-"""Whether the store answers, asked so that nobody waits long for it and nobody's asking piles up."""
-
-from collections.abc import Awaitable, Callable
+"""Whether the store answers and there is room on the disk, asked so that nobody waits long for it and nobody's asking
+piles up."""
 
 import anyio
 import anyio.abc
 
+from service.store.connection import Store
+from service.store.disk_room import DiskRoom
 from service.store.errors import StoreFailed
 
 READY_WITHIN_S = 2.0
@@ -14,14 +15,15 @@ READY_WITHIN_S = 2.0
 class StoreProbe:
     """One question in flight at a time, whoever waits for it: a command of the store cannot be cancelled."""
 
-    def __init__(self, ask: Callable[[], Awaitable[object]], tasks: anyio.abc.TaskGroup) -> None:
-        self._ask = ask
+    def __init__(self, store: Store, disk: DiskRoom, tasks: anyio.abc.TaskGroup) -> None:
+        self._store = store
+        self._disk = disk
         self._tasks = tasks
         self._in_flight: anyio.Event | None = None
         self._trouble: str | None = None
 
     async def trouble(self) -> str | None:
-        """Why the store cannot be used now; None when it can. Within `READY_WITHIN_S`."""
+        """Why nothing can be kept now; None when it can. Within `READY_WITHIN_S`."""
         if self._in_flight is None:
             self._in_flight = anyio.Event()
             self._tasks.start_soon(self._fly, self._in_flight)
@@ -33,10 +35,18 @@ class StoreProbe:
 
     async def _fly(self, landed: anyio.Event) -> None:
         try:
-            await self._ask()
-            self._trouble = None
-        except StoreFailed:
-            self._trouble = "the store cannot be reached"
+            self._trouble = await self._found()
         finally:
             self._in_flight = None
             landed.set()
+
+    async def _found(self) -> str | None:
+        try:
+            await self._store.read("PING")
+        except StoreFailed:
+            return "the store cannot be reached"
+        try:
+            await self._disk.require()
+        except StoreFailed:
+            return "there is no room left on the disk of the data directory"
+        return None

@@ -43,11 +43,12 @@ from service.sandboxes.slots import Slots
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
+from service.store.disk_room import DiskRoom
 from service.tenants.registry import Registry
 from service.webhooks.delivering import Delivering
 from service.webhooks.rooms import WebhookRooms
 from service.webhooks.targets import TargetRules
-from service.wiring.blobs import open_blobs
+from service.wiring.blobs import blobs_directory, open_blobs
 from service.wiring.data_directory import make_data_directory, sessions_directory
 from service.wiring.keys import open_registry_of
 from service.wiring.models import open_catalog
@@ -65,6 +66,7 @@ class Service:
     store: Store
     registry: Registry
     blobs: Blobs
+    disk: DiskRoom
     contexts: Contexts
     catalog: Catalog
     provider: Provider
@@ -129,6 +131,7 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
                 store=shared.store,
                 registry=shared.registry,
                 blobs=runs.rooms.blobs,
+                disk=shared.disk,
                 contexts=runs.rooms.contexts,
                 catalog=shared.catalog,
                 provider=shared.provider,
@@ -180,6 +183,7 @@ async def _open_shared(
         store=store,
         registry=registry,
         blobs_of=partial(open_blobs, settings),
+        disk=DiskRoom(blobs_directory(settings), sessions_directory(settings)),
         catalog=catalog,
         packs=configuration.prompt_packs,
         provider=provider,
@@ -221,6 +225,7 @@ def _start_serving(
     at_work = TenantsAtWork(shared.store, shared.store.now)
 
     async def abandoned() -> list[Runs]:
+        await shared.disk.require()  # without room they could not go on here
         return [tenancy.runs_of(tenant) for tenant in await at_work.with_abandoned_runs()]
 
     def room() -> int:

@@ -32,6 +32,7 @@ from service.sandboxes.port import Provider, Template
 from service.sandboxes.slots import Slots
 from service.store.blobs import Blobs
 from service.store.connection import Store
+from service.store.disk_room import DiskRoom
 from service.tenants.registry import Registry
 
 
@@ -43,6 +44,7 @@ class SharedRooms:
     registry: Registry
     blobs_of: Callable[[TenantId], Blobs]
     """Those of one tenant."""
+    disk: DiskRoom
     catalog: Catalog
     packs: Mapping[str, PromptPack]
     provider: Provider
@@ -80,7 +82,7 @@ class SharedRooms:
             blobs=blobs,
             ledger=ledger,
             dispatch=dispatch,
-            metered=MeteredCalls(ledger, time.time, self.health, dispatch),
+            metered=MeteredCalls(ledger, time.time, self.health, dispatch, self.disk),
             requests=Requests(self.store, tenant_id, self.store.now),
             now=time.time,
             session=SessionRooms(

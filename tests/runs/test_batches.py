@@ -29,6 +29,7 @@ from service.runs.host_calls.sub_calls import WINDOW, SubCalls
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import CELL_ENDED, HostCall, HostCallItem
 from service.runs.standing import Standing
+from service.store.disk_room import DiskRoom
 from service.store.riders import Rider
 from tests.runs.doubles import StandInModel, echo, rules, standing_of, usage_of
 from tests.runs.playing import repl, stage
@@ -113,7 +114,7 @@ async def bench(stored: Stored, *, answers_at_once: int, cost: NanoUSD | None = 
     )
     await standing.purse.set_limits()
     async with anyio.create_task_group() as tasks:
-        metered = MeteredCalls(ledger, time.time, ProviderHealth(), dispatch)
+        metered = MeteredCalls(ledger, time.time, ProviderHealth(), dispatch, DiskRoom())
         sub_calls = SubCalls(standing, max_output_tokens=10, metered=metered, record=record)
         calls = HostCalls({"llm_query_batched": sub_calls}, record=record, now=time.time, recall=recall, tasks=tasks)
         calls.open(CELL)

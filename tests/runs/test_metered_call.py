@@ -28,6 +28,7 @@ from service.runs.calls.values import Hold, Refused
 from service.runs.dispatch.dispatch import Dispatch, Lines
 from service.runs.standing import Standing
 from service.store.connection import Store, open_store
+from service.store.disk_room import DiskRoom
 from service.tenants.errors import TenantSuspended
 from tests.clock import Clock
 from tests.runs.doubles import Journalled, StandInModel, call_of, route_to, rules, standing_of, with_fallbacks
@@ -85,7 +86,7 @@ async def bench(directory: Path, now: Callable[[], float] = time.time) -> AsyncI
         suspension = Suspension()
         tenant_rules = rules(store, ledger.tenant, suspension.require_active)
         dispatch = Dispatch(tenant_rules, Lines(calls_each_provider=256), ledger, now)
-        metered = MeteredCalls(ledger, now, health, dispatch)
+        metered = MeteredCalls(ledger, now, health, dispatch, DiskRoom(directory))
         yield Bench(
             now=now,
             store=store,

@@ -456,6 +456,7 @@ async def test_a_defect_is_told_as_one_and_not_as_a_cancel(tmp_path: Path) -> No
             clock_that_breaks,
             ProviderHealth(),
             rooms.dispatch,
+            on.service.disk,
         )
         async with anyio.create_task_group() as tasks:
             runs = Runs(replace(rooms, metered=metered), tasks, KeptSessions())

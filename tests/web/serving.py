@@ -106,7 +106,7 @@ async def served(
             webhooks=service.webhooks,
             metrics=service.metrics,
             drain=Drain(service.store.wake_listeners),
-            probe=StoreProbe(lambda: service.store.read("PING"), tasks),
+            probe=StoreProbe(service.store, service.disk, tasks),
             profiles=service.profiles,
             live=LiveAnswers(tasks, grace_s=grace_s),
             places=RequestPlaces(service.settings.most_connections),

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import tracemalloc
 from contextlib import aclosing
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -131,6 +133,28 @@ async def test_streams_end_when_the_replica_leaves_and_waits_come_back(tmp_path:
         assert waited.json()["status"] == "running"
         assert (await it.client.get("/readyz")).status_code == 503
         assert (await it.client.get("/livez")).status_code == 200
+
+
+async def test_a_full_disk_is_told_by_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that could keep nothing asks to be sent nothing, and says why; with room it is ready again."""
+    look = os.statvfs
+    async with served(tmp_path) as it:
+
+        def full(path: str | Path) -> os.statvfs_result:
+            found = list(look(path))
+            found[4] = 0  # blocks left
+            return os.statvfs_result(found)
+
+        async def told(status: int) -> object:
+            with anyio.fail_after(60):
+                while (reply := await it.client.get("/readyz")).status_code != status:
+                    await anyio.lowlevel.checkpoint()
+            return reply.json()["reason"]
+
+        monkeypatch.setattr(os, "statvfs", full)
+        assert await told(503) == "there is no room left on the disk of the data directory"
+        monkeypatch.undo()
+        assert await told(200) is None
 
 
 async def test_the_events_of_a_run_that_there_is_not_are_not_found(it: Served) -> None:

@@ -43,6 +43,7 @@ from service.runs.calls.purse import Purse
 from service.runs.calls.values import Hold, MeteredCall, Refused
 from service.runs.dispatch.call_admission import CallAsked
 from service.runs.dispatch.dispatch import Dispatch
+from service.store.disk_room import DiskRoom
 from service.tenants.errors import ConcurrencyLimited, RateLimited, TenantSuspended
 
 HOLD_MARGIN_S = 120.0
@@ -60,7 +61,9 @@ class MeteredCalls:
         now: Callable[[], float],
         health: ProviderHealth,
         dispatch: Dispatch,
+        disk: DiskRoom,
     ) -> None:
+        self._disk = disk
         self._ledger = ledger
         self._dispatch = dispatch
         self._now = now
@@ -175,7 +178,12 @@ class MeteredCalls:
                 max_output_tokens = shrunk
 
     async def _admitted(self, asked: CallAsked, call: MeteredCall) -> Refused | None:
-        """Wait until the attempt may be made, as far as its tenant's limits go; or why it may not."""
+        """Wait until the attempt may be made, as far as its tenant's limits go; or why it may not.
+
+        Raises:
+            StoreFailed: what comes of it could not be kept.
+        """
+        await self._disk.require()
         until = call.deadline_at
         if call.purpose is Purpose.DIRECT:  # somebody waits for it, who can come again
             until = min(until, self._now() + OTHERS_PATIENCE_S)

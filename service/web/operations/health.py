@@ -48,10 +48,11 @@ async def livez() -> Alive:
 @router.get(
     "/readyz",
     summary="Whether requests should be sent here",
-    responses={503: {"model": Readiness, "description": "Not now: it is draining, or its store does not answer."}},
+    responses={503: {"model": Readiness, "description": "Not now: it is draining, or can keep nothing."}},
 )
 async def readyz(rooms: RoomsOfService, response: Response) -> Readiness:
-    """For load balancers: whether the store answers and the replica is not about to leave. Within two seconds."""
+    """For load balancers: whether the store answers, there is room on the disk, and the replica is not about to leave.
+    Within two seconds."""
     reason = "it is draining" if rooms.drain.has_begun else await rooms.probe.trouble()
     if reason is None:
         return Readiness(status="ready")

@@ -48,6 +48,8 @@ REPLY_DEADLINE_S = 150.0
 RETURN_DEADLINE_S = 30.0
 """For a launcher that went away to be there again."""
 _RETURN_PAUSE_S = 0.2
+_UNPAUSE_ATTEMPTS = 2
+"""The second is for a launcher that ended with the first in its hands."""
 READY_DEADLINE_S = 30.0
 _LONGEST_LOG_LINE = 4096
 _LAST_LINES_S = 2.0
@@ -166,7 +168,26 @@ class Launcher:
         await self._asked(PauseRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), DoneReply)
 
     async def unpause(self, sandbox_id: str) -> None:
-        await self._asked(UnpauseRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), DoneReply)
+        """Let it go on; no error if it does already. A launcher that went away, before or meanwhile, is waited for.
+
+        Raises:
+            SandboxRefused, SandboxStartFailed: it stays paused, or is gone.
+        """
+        request = UnpauseRequest(sandbox_id=sandbox_id, owner_key=self.owner_key)
+        failure: Exception | None = None
+        for _ in range(_UNPAUSE_ATTEMPTS):
+            try:
+                async with await self._returned() as stream:
+                    reply = await _exchange(stream, request)
+            except LauncherGone as exc:
+                raise SandboxRefused(str(exc)) from exc
+            except WireBroken as exc:
+                failure = exc
+                continue
+            if isinstance(reply, DoneReply):
+                return
+            raise _failure(reply)
+        raise SandboxStartFailed(f"the launcher did not answer: {failure}") from failure
 
     async def stats(self, sandbox_id: str) -> StatsReply:
         return await self._asked(StatsRequest(sandbox_id=sandbox_id, owner_key=self.owner_key), StatsReply)

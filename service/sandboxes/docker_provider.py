@@ -84,9 +84,11 @@ class ContainerProcess:
         """See `port.Process.pause`."""
         try:
             await self._launcher.pause(self._sandbox_id)
-        except (SandboxRefused, SandboxStartFailed) as exc:
+        except SandboxRefused as exc:  # before it reached the engine
             _log.warning("sandbox_not_paused", sandbox_id=self._sandbox_id, reason=str(exc))
             return False
+        except SandboxStartFailed as exc:
+            _log.warning("sandbox_perhaps_not_paused", sandbox_id=self._sandbox_id, reason=str(exc))
         return True
 
     async def unpause(self) -> None:

@@ -45,10 +45,12 @@ class Exchanges:
 
     async def pause(self, is_running: Callable[[], bool]) -> None:
         """Stop the sandbox until something is asked of it, where its provider can and nothing is being asked. Never
-        raises."""
+        raises. Once begun it is waited for, also by a caller that is cancelled: what is known of it stays
+        true."""
         async with self._one_pause:
             if not self._in_use and not self._is_paused and is_running():
-                self._is_paused = await self._process.pause()
+                with anyio.CancelScope(shield=True):
+                    self._is_paused = await self._process.pause()
 
     @asynccontextmanager
     async def _awake(self) -> AsyncIterator[None]:
@@ -58,10 +60,11 @@ class Exchanges:
             async with self._one_pause:
                 if self._is_paused:
                     try:
-                        await self._process.unpause()
+                        with anyio.CancelScope(shield=True):  # what is known of it stays true
+                            await self._process.unpause()
+                            self._is_paused = False
                     except (SandboxRefused, SandboxStartFailed) as exc:
                         raise ProtocolBroken("it could not be unpaused") from exc
-                    self._is_paused = False
             yield
         finally:
             self._in_use -= 1

@@ -68,11 +68,13 @@ class Process(Protocol):
 
     async def pause(self) -> bool:
         """Stop all of it where it stands, so that it takes no processor time and answers nothing; False where the
-        provider has no such thing, or cannot do it now. Called when nothing is asked of it. Never raises."""
+        provider has no such thing, or did not do it. Where that cannot be told it is True: to unpause it does no harm
+        then. Called when nothing is asked of it; bounded, and never cancelled. Never raises."""
         ...
 
     async def unpause(self) -> None:
-        """Let it go on. Raises `SandboxRefused`, `SandboxStartFailed` when that cannot be done."""
+        """Let it go on, once for each `pause` that was True. Bounded, and never cancelled. Raises `SandboxRefused`,
+        `SandboxStartFailed` when that cannot be done."""
         ...
 
     async def measure(self) -> Measured | None:

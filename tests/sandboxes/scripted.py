@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 
 from service.ids import SandboxId
-from service.sandboxes.port import Isolation, Measured, Template
+from service.sandboxes.port import Isolation, Measured, SandboxStartFailed, Template
 from service.sandboxes.socket_path import short_path
 from service.sandboxes.stream import UnixStream
 
@@ -111,7 +111,10 @@ class ScriptedProcess:
         self.scope = anyio.CancelScope()
         self.cpu_readings: Iterator[float | None] = itertools.repeat(None)
         self.memory_peak_bytes = 0
-        self.pauses = self.unpauses = 0
+        self.is_paused = False
+        self.is_unpausing = anyio.Event()
+        self.may_unpause = anyio.Event()
+        self.may_unpause.set()
         self._gone = anyio.Event()
 
     @property
@@ -126,11 +129,17 @@ class ScriptedProcess:
         self.end()
 
     async def pause(self) -> bool:
-        self.pauses += 1
+        assert not self.is_paused
+        self.is_paused = True
         return True
 
     async def unpause(self) -> None:
-        self.unpauses += 1
+        """Waits for `may_unpause` with the deed done. What runs cannot be unpaused."""
+        if not self.is_paused:
+            raise SandboxStartFailed("it is not paused")
+        self.is_paused = False
+        self.is_unpausing.set()
+        await self.may_unpause.wait()
 
     async def measure(self) -> Measured | None:
         cpu_s = next(self.cpu_readings)

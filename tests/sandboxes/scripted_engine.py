@@ -29,6 +29,7 @@ class ScriptedEngine(ThreadingUnixStreamServer):
         self.created: dict[str, dict[str, Any]] = {}
         """Container id → what it was to be made of."""
         self.removed: set[str] = set()
+        self.paused: set[str] = set()
         self.mounted: list[tuple[int, int]] = []
         """Device and inode of what each session directory's path stood for when the container was made."""
         self.parks: str | None = None
@@ -52,6 +53,14 @@ class ScriptedEngine(ThreadingUnixStreamServer):
             self.created[container_id] = profile
             self.mounted.append((found.st_dev, found.st_ino))
         return container_id
+
+    def turn(self, container_id: str, *, is_paused: bool) -> bool:
+        """Pause it, or let it go on; False where it is so already."""
+        with self._one_change:
+            if (container_id in self.paused) == is_paused:
+                return False
+            self.paused ^= {container_id}
+            return True
 
     def running(self) -> list[dict[str, Any]]:
         """As the engine lists them."""
@@ -112,7 +121,9 @@ class _Connection(BaseHTTPRequestHandler):
         elif path.endswith("/stats"):
             self._answer(200, {"memory_stats": {"usage": 1 << 20}, "pids_stats": {"current": 3}})
         elif "/containers/" in path:
-            self._answer(200, {"State": {"Pid": 0}})
+            container_id = path.split("/")[-2]
+            state = {"Pid": 0, "Running": container_id not in self.server.removed}
+            self._answer(200, {"State": state | {"Paused": container_id in self.server.paused}})
         elif "/images/" in path:
             self._answer(200, {"Config": {"Labels": {}}})
         elif path.endswith("/info"):
@@ -127,6 +138,14 @@ class _Connection(BaseHTTPRequestHandler):
         if url.path.endswith("/containers/create"):
             (name,) = urllib.parse.parse_qs(url.query)["name"]
             self._answer(201, {"Id": self.server.create(name, json.loads(body)), "Warnings": []})
+        elif url.path.endswith(("/pause", "/unpause")):
+            container_id, action = url.path.split("/")[-2:]
+            if self.server.turn(container_id, is_paused=action == "pause"):
+                self._answer(204, None)
+            else:
+                self._answer(
+                    409, {"message": f"Container {container_id} is {'already' if action == 'pause' else 'not'} paused"}
+                )
         else:
             self._answer(204, None)
 

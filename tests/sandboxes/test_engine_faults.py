@@ -11,6 +11,7 @@ import pytest
 from service.sandboxes.launcher import engine as engine_module
 from service.sandboxes.launcher.engine import Engine, EngineFailed
 from service.sandboxes.launcher.engine_faults import EngineFault, described, fault_of_answer
+from tests.sandboxes.scripted_engine import scripted_engine
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,26 @@ async def test_a_silent_engine_is_given_up(place: Path, monkeypatch: pytest.Monk
         with pytest.raises(EngineFailed) as failed:
             await Engine(f"unix://{place / 's'}").remove("0123")
     assert failed.value.fault is EngineFault.SILENT
+
+
+@pytest.mark.anyio
+async def test_what_runs_already_is_woken_and_what_is_gone_is_not(place: Path) -> None:
+    """An unpause that is repeated, as its asker may not have heard of the first, is no fault; one of a container that
+    has ended is."""
+    with scripted_engine(place) as scripted:
+        engine = Engine(f"unix://{place / 'engine.sock'}")
+        try:
+            (place / "session").mkdir()
+            profile = {"HostConfig": {"Mounts": [{"Source": str(place / "session")}]}, "Labels": {}}
+            container_id = await engine.create("rlm-x", profile)
+            await engine.pause(container_id)
+            for _ in range(2):
+                await engine.unpause(container_id)
+            assert not scripted.paused
+            scripted.removed.add(container_id)
+            with pytest.raises(EngineFailed, match="not paused"):
+                await engine.unpause(container_id)
+        finally:
+            assert engine._found is not None
+            engine._found.asking.close()
+            engine._found.working.close()

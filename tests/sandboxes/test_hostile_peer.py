@@ -506,6 +506,26 @@ async def test_a_cell_may_wait_for_its_host_calls(data: Path) -> None:
         assert it.sandbox.is_running
 
 
+async def test_a_caller_that_leaves_while_a_sandbox_wakes_leaves_it_awake(data: Path) -> None:
+    """The next one finds it running, and does not wake it again."""
+    async with scene(data) as on_stage, anyio.create_task_group() as tasks:
+        (process,) = on_stage.provider.processes
+        await on_stage.sandbox.pause()
+        process.may_unpause = anyio.Event()
+        caller = anyio.CancelScope()
+
+        async def ask() -> None:
+            with caller:
+                await on_stage.sandbox.variables()
+
+        tasks.start_soon(ask)
+        await process.is_unpausing.wait()
+        caller.cancel()
+        process.may_unpause.set()
+        assert await on_stage.sandbox.variables() == []
+        assert not on_stage.sandbox.is_paused
+
+
 async def test_a_killed_sandbox_says_so_ever_after(data: Path) -> None:
     """Every call after the kill raises SandboxGone, and a second kill is nothing."""
     async with scene(data) as it:

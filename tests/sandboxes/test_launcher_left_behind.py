@@ -214,6 +214,28 @@ class TestLeftBehind:
             with engine() as client:
                 assert containers_of(client, data) == []
 
+    @pytest.mark.anyio
+    async def test_a_paused_sandbox_outlives_its_launcher(self, data: Path) -> None:
+        """It is woken by the next launcher, whether that is up already or is waited for, with its variables."""
+        where = {"socket_path": data / "launcher.sock", "sessions": data / "sessions"}
+        async with open_launcher(**where, image=SANDBOX_IMAGE, docker_host=DOCKER_HOST) as launcher:
+            provider = DockerProvider(launcher, sessions=data / "sessions", image=SANDBOX_IMAGE, runtime="runc")
+            async with open_pool(
+                provider, sessions=data / "sessions", gateway_socket=None, slots=1, warm=1, template=SMALL
+            ) as pool:
+                sandbox = await pool.acquire()
+                await sandbox.claim(generation=1, grant="g", random_seed=1)
+                await printed(sandbox, "kept = 7; print(kept)")
+                await sandbox.pause()
+                assert sandbox.is_paused
+                launchers = [pid for pid in children() if b"service.sandboxes.launcher" in told_by_proc(pid, "cmdline")]
+                assert len(launchers) == 1
+                os.kill(launchers[0], signal.SIGKILL)
+                assert await printed(sandbox, "kept") == "7\n"
+                await pool.release(sandbox)
+            with engine() as client:
+                assert containers_of(client, data) == []
+
 
 def wait_until_removed(client: docker.APIClient, container_id: str) -> None:
     """On the engine's word, not on the clock."""

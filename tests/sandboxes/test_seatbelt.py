@@ -96,7 +96,7 @@ names = st.text(
     st.one_of(st.sampled_from("\"\\()';#| \t\n\r\0"), st.characters(), st.sampled_from(string.ascii_letters)),
     min_size=1,
     max_size=30,
-).filter(lambda name: "/" not in name)
+).filter(lambda name: "/" not in name and name != ".")
 
 
 @given(names)
@@ -106,7 +106,7 @@ def test_a_path_is_one_string_whatever_it_holds(name: str) -> None:
     place = Path("/data") / name
     profile = replace(PROFILE, tmp=place / "t", session=place / "s", python_files=[place])
     harmless = replace(PROFILE, tmp=Path("/data/@/t"), session=Path("/data/@/s"), python_files=[Path("/data/@")])
-    if name in {".", ".."} or not name.isprintable():
+    if name == ".." or not name.isprintable():
         with pytest.raises(SandboxRefused, match="use an"):
             render(profile)
         return

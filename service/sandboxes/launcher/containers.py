@@ -103,7 +103,8 @@ class Containers:
         await self._engine.pause(self._held.of(sandbox_id, owner).container_id)
 
     async def unpause(self, sandbox_id: str, owner: str) -> None:
-        await self._engine.unpause(self._held.of(sandbox_id, owner).container_id)
+        """Also one that an earlier launcher started; no error if it is not paused. Raises `Refused`, `EngineFailed`."""
+        await self._engine.unpause((await self._found(sandbox_id, owner)).container_id)
 
     async def usage(self, sandbox_id: str, owner: str) -> Usage:
         return await self._engine.usage(self._held.of(sandbox_id, owner).container_id)
@@ -161,9 +162,7 @@ class Containers:
 
     async def attach(self, sandbox_id: str, owner: str) -> Held:
         """The owner's that runs, also if an earlier launcher started it. Raises `Refused`, `EngineFailed`."""
-        if sandbox_id not in self._held:
-            await self.reconcile()
-        held = self._held.of(sandbox_id, owner)
+        held = await self._found(sandbox_id, owner)
         held.is_ours = True
         return held
 
@@ -198,6 +197,12 @@ class Containers:
                 await self.kill(held.sandbox_id, held.owner)
             except EngineFailed as exc:
                 _log.error("sandbox_not_killed", sandbox_id=held.sandbox_id, reason=exc.reason)
+
+    async def _found(self, sandbox_id: str, owner: str) -> Held:
+        """The owner's that runs, whichever launcher started it. Raises `Refused`, `EngineFailed`."""
+        if sandbox_id not in self._held:
+            await self.reconcile()
+        return self._held.of(sandbox_id, owner)
 
     async def _end(self, sandbox_id: str, owner: str | None) -> None:
         """The owner's, or whoever's. Inside its lock."""

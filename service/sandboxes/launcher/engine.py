@@ -182,7 +182,17 @@ class Engine:
         await self._call(lambda client: client.pause(container_id))
 
     async def unpause(self, container_id: str) -> None:
-        await self._call(lambda client: client.unpause(container_id))
+        """No error if it runs already."""
+
+        def unpause(client: docker.APIClient) -> None:
+            try:
+                client.unpause(container_id)
+            except docker.errors.APIError:
+                state = client.inspect_container(container_id)["State"]
+                if state.get("Paused") or not state.get("Running"):
+                    raise
+
+        await self._call(unpause)
 
     async def usage(self, container_id: str) -> Usage:
         def measure(client: docker.APIClient) -> Usage:

@@ -13,13 +13,14 @@ class CuttingProxy:
 
     def __init__(self, server: Path) -> None:
         self._server = server
-        self._losing = 0
+        self._losing, self._words = 0, b""
         self.lost = 0
         """How many replies were lost so far."""
 
-    def lose_replies(self, count: int) -> None:
-        """Lose the replies to the next `count` requests that call a script, and the connections they came on."""
-        self._losing = count
+    def lose_replies(self, count: int, to: bytes = b"EVALSHA") -> None:
+        """Lose the replies to the next `count` requests that have these words, by default to those that call a script,
+        and the connections they came on."""
+        self._losing, self._words = count, to
 
     async def relay(self, client: SocketStream) -> None:
         async with client, await anyio.connect_unix(str(self._server)) as server:
@@ -28,7 +29,7 @@ class CuttingProxy:
                     request = await client.receive(1 << 20)
                     await server.send(request)
                     reply = await server.receive(1 << 20)
-                    if self._losing and b"EVALSHA" in request:
+                    if self._losing and self._words in request:
                         # The server has answered, so it has done what it was asked.
                         self._losing -= 1
                         self.lost += 1

@@ -21,6 +21,7 @@ IDLE_AFTER_S = 3600.0
 ASKED_AT_ONCE = 1000
 
 _ABANDONED = load_script("service.journal", "abandoned.lua")
+_NOTE = load_script("service.journal", "note_at_work.lua")
 _STRIKE_OUT = load_script("service.journal", "strike_out.lua")
 
 
@@ -31,8 +32,7 @@ def unfinished_key(tenant: TenantId) -> str:
 
 async def note_at_work(store: Store, tenant: TenantId, at: float) -> None:
     """A run of it is about to be opened. Idempotent."""
-    await store.write("SADD", TENANTS, tenant)
-    await store.write("ZADD", AT_WORK, repr(at), tenant)
+    await store.run(_NOTE, [TENANTS, AT_WORK], [tenant, repr(at)], is_idempotent=True)
 
 
 async def tenants_with_runs(store: Store) -> list[TenantId]:

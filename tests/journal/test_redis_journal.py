@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 from service.errors import NotFound
 from service.ids import RunId, TenantId, new_id
 from service.journal.redis_journal import PAGE, Journal
+from service.journal.tenants_at_work import AT_WORK
 from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import DeadlineNeared, Event, SandboxLost
 from service.runs.exports.reading import MOST_EVENTS
@@ -377,23 +378,28 @@ async def test_tenants_do_not_see_each_other(stored: Stored) -> None:
     assert await other.list_runs() == []
 
 
-async def test_an_append_whose_reply_was_lost_is_not_written_twice(
+async def test_a_write_whose_reply_was_lost_fails_nothing_and_stands_once(
     stored: Stored, store_directory: Path, tmp_path: Path
 ) -> None:
-    """When the server does an append and its reply is lost, the append is acknowledged and stands once."""
+    """When the server notes a tenant, opens a run or appends to it, and the reply is lost, it is acknowledged and
+    stands once."""
     async with (
         cutting_proxy(store_directory / "store" / SOCKET, tmp_path / "proxy") as proxy,
         open_store(data_directory=tmp_path, redis_url=f"unix://{tmp_path / 'proxy'}") as store,
     ):
         journal = Journal(store, stored.blobs, stored.tenant)
+        first = submitted()
+        proxy.lose_replies(1, to=AT_WORK.encode())
+        await journal.open_run(first)
         proxy.lose_replies(1)
-        run_id = await opened(journal)
+        run_id = first.run_id
+        await journal.open_run(first)
         for number in range(2, 6):
             proxy.lose_replies(1)
             assert await journal.append(run_id, 1, tick(number)) == number
         proxy.lose_replies(1)
         await journal.append(run_id, 1, finished())
-        assert proxy.lost == 6
+        assert proxy.lost == 7
         recorded = await journal.read(run_id, after=1)
     assert [each.event for each in recorded] == [*(tick(number) for number in range(2, 6)), finished()]
 

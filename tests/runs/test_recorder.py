@@ -9,9 +9,10 @@ import pytest
 
 from service.ids import CallId, RunId, new_id
 from service.journal.values import Recorded
-from service.loop.events import CallFinished, Event
+from service.loop.events import CallFinished, CancelRequested, DeadlineNeared, DeadlinePassed, Event
 from service.loop.values import CallOutcome, Limits, Purpose, Usage
 from service.money import NanoUSD
+from service.runs.driving.interruption import Interruption
 from service.runs.driving.recorder import Recorder
 from service.store.errors import StoreFailed
 from service.store.fences import NO_FENCE, Fence
@@ -133,3 +134,17 @@ async def test_waiting_for_what_never_comes_can_be_broken_off() -> None:
             tasks.start_soon(recorder.record, call(1))
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
+
+
+async def test_what_is_to_be_broken_off_is_told_so_once() -> None:
+    """However many reasons to stop come one after the other; and the next command is told anew."""
+    recorder = recorder_over(SlowJournal(seed=1))
+    interruption, told = Interruption(recorder), list[str]()
+    with interruption.by(lambda: told.append("first")):
+        await recorder.record(call(1))
+        assert told == []
+        for reason in (DeadlineNeared(at=1.0), CancelRequested(at=2.0), DeadlinePassed(at=3.0)):
+            await recorder.record(reason)
+    with interruption.by(lambda: told.append("second")):
+        await recorder.record(call(2))
+    assert told == ["first", "second"]

@@ -33,6 +33,8 @@ keywords = st.sampled_from(
         ({"$ref": "#/$defs/missing"}, "does not have"),
         ({"items": {"$id": "urn:x", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "$defs": {"a": {}}}, "'\\$id' within"),
         ({"type": "strin"}, "not a valid JSON Schema"),
+        ({"const": float("nan")}, "not plain JSON"),
+        ({"properties": {"a": {"maximum": float("inf")}}}, "not plain JSON"),
         ({"enum": ["x" * 70_000]}, "larger"),
         ({"items": {"required": [{}] * 10_000}}, "takes names"),
         ({"type": [["string"]]}, "takes names"),

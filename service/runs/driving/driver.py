@@ -243,7 +243,6 @@ class RunDriver:
 
     async def _stop_cell(self, session: OpenSession, command: RunCell) -> None:
         """Calls in flight first, so that code waiting for them is released; then the code; then the sandbox."""
-        self._interruption.once()
         self._host_calls.cancel()
         sandbox = session.sandbox
         if sandbox is None:

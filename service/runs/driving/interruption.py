@@ -33,17 +33,13 @@ class Interruption:
 
     @contextmanager
     def by(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Break off by calling this, for the time of the block; at once where it is wanted already."""
+        """Break off by calling this, for the time of the block; at once where it is wanted already, and only once."""
         self._interrupt = interrupt
         self._interrupt_if_wanted()
         try:
             yield
         finally:
-            self.once()
-
-    def once(self) -> None:
-        """It is being broken off: that need not be begun again."""
-        self._interrupt = _nothing
+            self._interrupt = _nothing
 
     async def unless_stopped(self, act: Callable[[], Awaitable[Value]]) -> Value | Stopped:
         """What the act returns, or `STOPPED` when the loop wants the due command broken off first."""
@@ -53,7 +49,8 @@ class Interruption:
 
     def _interrupt_if_wanted(self) -> None:
         if wants_interrupt(self._recorder.state):
-            self._interrupt()
+            interrupt, self._interrupt = self._interrupt, _nothing
+            interrupt()
 
 
 def _nothing() -> None:

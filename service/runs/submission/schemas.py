@@ -61,7 +61,7 @@ def check_schema(schema: dict[str, Any]) -> CheckedSchema:
     It may take a good part of a second: in the event loop, ask `check_schema_aside`.
     """
     try:
-        if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        if len(json.dumps(schema, allow_nan=False)) > MAX_SCHEMA_CHARS:
             raise BadRequest(f"the JSON schema is larger than {MAX_SCHEMA_CHARS} characters")
         seen = _refuse_keywords(schema)
         jsonschema.Draft202012Validator.check_schema(schema)

@@ -43,6 +43,8 @@ CONNECTIONS = 32
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
 OLDEST_SERVER = (7, 0)
+_NO_KEY = "rlm:probe"
+"""Never there: writing nothing into it does not make it."""
 
 Clock = Callable[[], Awaitable[float]]
 """`Store.now`, or what a test has for it."""
@@ -243,6 +245,15 @@ class Store:
         """This replica is to end: from so many seconds on, a server that is silent holds nothing up for more than
         `patience.HURRIED_S`. Until then commands wait for it as ever, but not beyond."""
         self._patience.end_after(seconds)
+
+    async def require_writes(self) -> None:
+        """Have the server check that it takes writes, with one that leaves nothing behind.
+
+        Raises:
+            WritesRefused: it answers, and takes none.
+            StoreFailed: it does not answer.
+        """
+        await self._execute([("SETRANGE", _NO_KEY, 0, "")], is_idempotent=True)
 
     async def check_server(self) -> None:
         """Refuse a server that is too old, and warn about one that may forget.

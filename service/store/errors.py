@@ -19,6 +19,10 @@ class TenantErased(StoreFailed):
     may_be_retried = False
 
 
+class WritesRefused(StoreFailed):
+    """The server answers and takes no writes: it is full, its disk is, or it is a read-only replica."""
+
+
 class StaleEpoch(RlmServiceError):
     """Somebody else has taken the run or session over; whoever gets this stops driving it and touches nothing more."""
 

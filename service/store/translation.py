@@ -14,7 +14,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.store.errors import StoreFailed, TenantErased
+from service.store.errors import StoreFailed, TenantErased, WritesRefused
 
 
 class ScriptUnknown(StoreFailed):
@@ -38,9 +38,14 @@ def translated(error: RedisError | OSError, place: str, *, last_words: str = "")
         case BusyLoadingError():
             message = "the server is still loading its data; try again shortly"
         case OutOfMemoryError():
-            message = "the server is out of memory; raise its maxmemory or delete old runs"
+            return WritesRefused(
+                "the store failed: the server is out of memory; raise its maxmemory, then keep runs for a shorter time "
+                "(RLM_KEEP_RUNS_DAYS)"
+            )
         case ReadOnlyError():
-            message = "the server is a read-only replica; point RLM_REDIS_URL at the primary"
+            return WritesRefused(
+                "the store failed: the server is a read-only replica; point RLM_REDIS_URL at the primary"
+            )
         case RedisTimeoutError():
             message = f"{place} did not answer in time; check that it is not overloaded"
         case RedisConnectionError() | OSError() if last_words:
@@ -50,7 +55,7 @@ def translated(error: RedisError | OSError, place: str, *, last_words: str = "")
         case _ if str(error).startswith("ERASED"):
             return TenantErased("the tenant is erased: nothing can be kept for it any more")
         case _ if str(error).startswith("MISCONF"):
-            message = "the server cannot write to its disk; check free space there"
+            return WritesRefused("the store failed: the server cannot write to its disk; check free space there")
         case _:
             # A server's error text names commands and keys, never values.
             message = f"the server refused a command: {str(error)[:200]}"

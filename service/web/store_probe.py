@@ -1,12 +1,12 @@
-"""Whether the store answers and there is room on the disk, asked so that nobody waits long for it and nobody's asking
-piles up."""
+"""Whether the store takes writes and there is room on the disk, asked so that nobody waits long for it and that no
+asking piles up."""
 
 import anyio
 import anyio.abc
 
 from service.store.connection import Store
 from service.store.disk_room import DiskRoom
-from service.store.errors import StoreFailed
+from service.store.errors import StoreFailed, WritesRefused
 
 READY_WITHIN_S = 2.0
 """A load balancer does not wait longer either."""
@@ -42,7 +42,9 @@ class StoreProbe:
 
     async def _found(self) -> str | None:
         try:
-            await self._store.read("PING")
+            await self._store.require_writes()
+        except WritesRefused:
+            return "the store takes no writes: it is full, cannot write to its disk or is a read-only replica"
         except StoreFailed:
             return "the store cannot be reached"
         try:

@@ -16,6 +16,7 @@ from service.settings import read_settings
 from tests.serve_process import PATIENCE_S, SERVE
 from tests.store_server import store_server
 from tests.web.alone import alone, serve_alone
+from tests.web.serving import served
 
 pytestmark = [pytest.mark.anyio]
 
@@ -56,6 +57,23 @@ async def test_readiness_follows_the_store(tmp_path: Path) -> None:
                 assert (await client.get("/v1/runs")).status_code == 200
                 serve.send_signal(signal.SIGTERM)
                 assert await serve.ends() == 0
+
+
+async def test_a_full_store_is_not_ready(tmp_path: Path) -> None:
+    """A server that answers and takes no writes is told as that, and asking leaves nothing in it; ready again when it
+    takes them."""
+    async with served(tmp_path) as it:
+        store = it.stage.service.store
+        keys = await store.read("DBSIZE")
+        await store.write("CONFIG", "SET", "maxmemory", "1")
+        reply = await it.client.get("/readyz")
+        assert (reply.status_code, reply.json()["status"]) == (503, "not_ready")
+        assert "takes no writes" in reply.json()["reason"]
+        refused = await it.client.post("/v1/contexts", json={"text": "four"})
+        assert (refused.status_code, "RLM_KEEP_RUNS_DAYS" in refused.json()["detail"]) == (503, True)
+        await store.write("CONFIG", "SET", "maxmemory", "0")
+        assert (await it.client.get("/readyz")).status_code == 200
+        assert await store.read("DBSIZE") == keys
 
 
 @pytest.mark.takes_long

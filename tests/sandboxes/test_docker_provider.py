@@ -105,6 +105,8 @@ class DockerContract(SandboxContract, FilesContract):
         await printed(sandbox, "big = bytearray(80 << 20); print(len(big))")
         after = await container_of(sandbox).stats()
         assert after.memory_bytes - before.memory_bytes > 60 << 20
+        assert after.memory_peak_bytes >= after.memory_bytes
+        assert after.cpu_s > before.cpu_s
         assert after.processes >= 3
 
     async def test_a_paused_sandbox_goes_on_where_it_was(self, sandbox: Sandbox, data: Path) -> None:

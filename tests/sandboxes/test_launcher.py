@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,7 +23,7 @@ from service.sandboxes import docker_launcher
 from service.sandboxes.directory import create_session_directory
 from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.containers import Containers
+from service.sandboxes.launcher.containers import ENGINE_LOOKS_EVERY_S, Containers
 from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.held import Refused
 from service.sandboxes.launcher.owners import owner_of
@@ -39,6 +40,7 @@ from service.sandboxes.stream import UnixStream, accept
 from tests.machine import ROOT, SANDBOX_IMAGE
 from tests.sandboxes.docker_machine import launcher_process
 from tests.sandboxes.launcher_clients import ask, children, place_for_launcher, told_by_proc
+from tests.sandboxes.scripted_engine import scripted_engine
 from tests.sandboxes.test_launcher_requests import GOOD
 
 
@@ -290,3 +292,32 @@ async def test_a_container_that_vanishes_keeps_no_other_from_being_taken_up(data
     for sandbox_id, owner in ((GOOD["sandbox_id"], "0" * 64), ("sbx_" + "1" * 32, "1" * 64)):
         with pytest.raises(Refused):
             containers.held(sandbox_id, owner_of(owner))
+
+
+@pytest.mark.anyio
+async def test_the_engine_is_asked_what_a_container_uses_once_a_second(data: Path) -> None:
+    """Where Linux's own files do not tell, whoever asks sooner gets what was told last, and does not wait for more."""
+    now = time.time()
+    create_session_directory(data / "sessions", SandboxId(GOOD["sandbox_id"]))
+    with scripted_engine(data) as scripted:
+        docker = Engine(f"unix://{data}/engine.sock")
+        containers = Containers(
+            docker,
+            sessions=data / "sessions",
+            bounds=Bounds(images=(GOOD["image"],)),
+            client_uid=os.geteuid(),
+            now=lambda: now,
+        )
+        try:
+            await containers.start(StartRequest(**GOOD))
+            owner = owner_of(GOOD["owner_key"])
+            told = [await containers.usage(GOOD["sandbox_id"], owner) for _ in range(3)]
+            assert (scripted.measured, {usage.processes for usage in told}) == (1, {3})
+            now += ENGINE_LOOKS_EVERY_S
+            await containers.usage(GOOD["sandbox_id"], owner)
+            assert scripted.measured == 2
+        finally:
+            containers.close()
+            assert docker._found is not None
+            docker._found.asking.close()
+            docker._found.working.close()

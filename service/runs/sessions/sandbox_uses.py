@@ -43,19 +43,20 @@ class SandboxUses:
 
     async def measured(self) -> tuple[SandboxUse, ...]:
         """All of them, in order; that which still runs is measured now. Bounded; never raises."""
+        now = time.monotonic()  # measuring takes its time, which nobody has used the sandbox for
         if self._held and self._held[-1].until is None and self._held[-1].sandbox.is_running:
             await self._held[-1].sandbox.measure()
-        return tuple(_use(held) for held in self._held)
+        return tuple(_use(held, now) for held in self._held)
 
     def _hold(self, sandbox: Sandbox, *, cpu_before_s: float) -> None:
         self._held.append(_Held(sandbox=sandbox, since=time.monotonic(), cpu_before_s=cpu_before_s))
 
 
-def _use(held: _Held) -> SandboxUse:
+def _use(held: _Held, now: float) -> SandboxUse:
     seen = held.sandbox.seen
     return SandboxUse(
         sandbox_id=held.sandbox.sandbox_id,
         cpu_s=None if seen is None else round(max(0.0, seen.cpu_s - held.cpu_before_s), 3),
         memory_peak_bytes=None if seen is None else seen.memory_peak_bytes,
-        held_s=round((held.until or time.monotonic()) - held.since, 3),
+        held_s=round((held.until or now) - held.since, 3),
     )

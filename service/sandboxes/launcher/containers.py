@@ -12,7 +12,8 @@ import structlog
 
 from service.sandboxes.docker_profile import ContainerTemplate, container_profile
 from service.sandboxes.launcher.bounds import Bounds
-from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, FoundImage, Usage
+from service.sandboxes.launcher.cgroups import usage_of
+from service.sandboxes.launcher.engine import Endings, Engine, EngineFacts, EngineFailed, FoundImage
 from service.sandboxes.launcher.held import Held, HeldSandboxes, Refused
 from service.sandboxes.launcher.orphans import orphans_among
 from service.sandboxes.launcher.owners import is_same_owner, owner_of
@@ -20,8 +21,11 @@ from service.sandboxes.launcher.protocol import StartRequest
 from service.sandboxes.launcher.reconciling import FoundContainer, pause_s, to_remove
 from service.sandboxes.launcher.staging import PLACE, NotStaged, Stage, check_seen, opened_session
 from service.sandboxes.launcher.uids import MAPPED_UIDS, OWN_UIDS, Uids
+from service.sandboxes.launcher.usage import Usage
 
 RECONCILE_INTERVAL_S = 30.0
+ENGINE_LOOKS_EVERY_S = 1.0
+"""At a container, when it is asked what that uses."""
 _log = structlog.get_logger(__name__)
 
 
@@ -107,7 +111,18 @@ class Containers:
         await self._engine.unpause((await self._found(sandbox_id, owner)).container_id)
 
     async def usage(self, sandbox_id: str, owner: str) -> Usage:
-        return await self._engine.usage(self._held.of(sandbox_id, owner).container_id)
+        """From Linux's own files; where they cannot be seen, from the engine, which looks once a second.
+
+        Raises:
+            Refused, EngineFailed
+        """
+        held = self._held.of(sandbox_id, owner)
+        if (found := await anyio.to_thread.run_sync(usage_of, held.pid, held.container_id)) is not None:
+            return found
+        if held.usage is None or self._now() >= held.usage_at + ENGINE_LOOKS_EVERY_S:
+            held.usage = await self._engine.usage(held.container_id)
+            held.usage_at = self._now()
+        return held.usage
 
     def held(self, sandbox_id: str, owner: str) -> Held:
         """See `HeldSandboxes.of`."""

@@ -26,6 +26,7 @@ from service.sandboxes.docker_image import LABEL_PROTOCOL, LABEL_SOURCES
 from service.sandboxes.docker_profile import LABEL_DEADLINE, LABEL_OWNER, LABEL_SANDBOX, LABEL_SESSIONS, LABEL_UID
 from service.sandboxes.launcher.engine_faults import EngineFault, described, fault_of_answer, fault_of_silence
 from service.sandboxes.launcher.reconciling import FoundContainer
+from service.sandboxes.launcher.usage import Usage
 
 CALL_DEADLINE_S = 60
 """Of what changes something."""
@@ -68,15 +69,6 @@ class EngineFacts:
     seccomp: bool
     own_uids: bool
     """Whether uids in containers are those of the machine (no user namespace around them all)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    memory_bytes: int
-    memory_peak_bytes: int
-    """What it uses now where the engine tells no peak."""
-    cpu_s: float
-    processes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +187,8 @@ class Engine:
         await self._call(unpause)
 
     async def usage(self, container_id: str) -> Usage:
+        """The same container is answered for once a second (Docker 20.10): `cgroups` is asked first."""
+
         def measure(client: docker.APIClient) -> Usage:
             found: Mapping[str, Any] = client.stats(container_id, stream=False, one_shot=True)
             memory = found.get("memory_stats", {})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from service.sandboxes.launcher.owners import is_same_owner
+from service.sandboxes.launcher.usage import Usage
 
 
 class Refused(Exception):
@@ -28,6 +29,9 @@ class Held:
     exit_status: int | None = None
     leases: int = 0
     """Connections that hold it."""
+    usage: Usage | None = None
+    """As the engine said last, where it has to be asked."""
+    usage_at: float = 0.0
     ended: anyio.Event = field(default_factory=anyio.Event)
 
 

@@ -174,17 +174,15 @@ class OpenContexts:
             raise _absent(context_id)
 
     async def end_lapsed(self, now: float, limit: int) -> int:
-        """Note of those whose time is over that they may still be counted (`Contexts.left`); how many. Idempotent."""
+        """Note of those whose time is over that they may still be counted (`ContextLives.left`); how many.
+
+        Idempotent."""
         reply = await self._store.read("ZRANGE", self._ends, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
         assert isinstance(reply, list)
         lapsed = 0
         for context_id in (ContextId(each.decode()) for each in reply if isinstance(each, bytes)):
-            keys = [
-                self.key_of(context_id),
-                self._ends,
-                self._keys("context", context_id),
-                self._keys("contexts", "left"),
-            ]
+            sealed, left = self._keys("context", context_id), self._contexts.lives.left_key
+            keys = [self.key_of(context_id), self._ends, sealed, left]
             lapsed += await self._store.run(_END_LAPSED, keys, [context_id, repr(now)], is_idempotent=True) == b"ended"
         return lapsed
 

@@ -25,7 +25,8 @@ class Claimed:
 
     epoch: int
     was_driven: bool
-    """Whether somebody has claimed it before: then it may have calls in flight that nobody waits for any more."""
+    """Whether it may have calls in flight that nobody waits for any more: it was claimed before, be it by this very
+    claim, whose first reply was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

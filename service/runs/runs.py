@@ -271,9 +271,8 @@ class Runs:
         return False
 
     async def _end(self, run_id: RunId, failure: BaseException) -> bool:
-        """The last word of a run that cannot go on anywhere, or that nobody else would drive; whether it was that."""
+        """The last word of a run that cannot go on anywhere, or that nobody else would drive; whether it was said."""
         if isinstance(failure, StoreFailed) and self.rooms.leases.hands_over:
             log.warning("run_left", run_id=run_id, why=str(failure))
             return False
-        await say_last_word(self.rooms, run_id, failure, None)
-        return True
+        return await say_last_word(self.rooms, run_id, failure, None)

@@ -187,8 +187,8 @@ class Store:
         return executed
 
     async def leave(self, *commands: Command) -> list[Reply]:
-        """Run commands that leave keys of one tenant behind, all or nothing. The second word of each is its key. Never
-        retried: after `StoreFailed` their outcome is unknown.
+        """Run commands that leave keys of one tenant behind, in one step. The second word of each is its key. One that
+        the server refuses undoes none of those before it. Never retried: after `StoreFailed` their outcome is unknown.
 
         Raises:
             TenantErased: nothing was done.

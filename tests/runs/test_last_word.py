@@ -42,7 +42,8 @@ async def test_a_defect_in_the_last_word_stays_with_its_run(tmp_path: Path) -> N
     """When saying it fails by a defect nothing is raised, and the run stays unfinished in the store."""
     async with stage(tmp_path, repl("FINAL(1)")) as on:
         run_id = await on.service.runs.submit(await on.request("x"))
-        await say_last_word(replace(on.service.runs.rooms, now=stopped_clock), run_id, ValueError("lost"), None)
+        rooms = on.service.runs.rooms
+        assert not await say_last_word(replace(rooms, now=stopped_clock), run_id, ValueError("lost"), None)
         assert (await on.service.runs.show(run_id)).stop_reason is None
 
 
@@ -55,7 +56,7 @@ async def test_a_run_that_cannot_be_folded_ends_all_the_same(tmp_path: Path) -> 
         await on.service.store.write("DEL", events)
         packed = await Bodies(on.service.blobs).pack(encode(CancelRequested(at=1.0)))
         await on.service.store.write("XADD", events, "1-0", "e", packed)
-        await say_last_word(runs.rooms, run_id, ValueError("it begins with nothing"), None)
+        assert await say_last_word(runs.rooms, run_id, ValueError("it begins with nothing"), None)
         last = (await runs.rooms.events_of(run_id))[-1].event
         assert isinstance(last, RunFinished)
         assert (last.stop_reason, last.answer) == (StopReason.INTERNAL_ERROR, None)
@@ -105,7 +106,7 @@ async def test_a_child_is_not_ended_by_a_replica_that_has_lost_its_root(tmp_path
         child = submitted(parent=run_id)
         await rooms.journal.open_run(child, within=fence)
         ledger = Overtaken(on, lambda: rooms.journal.take_over(run_id))
-        await say_last_word(replace(rooms, ledger=ledger), child.run_id, None, fence)
+        assert not await say_last_word(replace(rooms, ledger=ledger), child.run_id, None, fence)
         assert [entry.event for entry in await rooms.events_of(child.run_id)] == [child]
 
 

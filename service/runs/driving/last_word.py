@@ -8,7 +8,7 @@ import structlog
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import CallId, RunId
-from service.journal.values import RunAlreadyFinished, RunKept
+from service.journal.values import RunAbsent, RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
 from service.loop.machine import decide
@@ -31,8 +31,9 @@ TRY_AGAIN_AFTER_S = 0.5
 log = structlog.get_logger(__name__)
 
 
-async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException | None, within: Fence | None) -> None:
-    """End the run in its journal, if the store lets us within `LAST_WORD_S`; otherwise it stays unfinished.
+async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException | None, within: Fence | None) -> bool:
+    """End the run in its journal, if the store lets us within `LAST_WORD_S`; otherwise it stays unfinished. Whether it
+    has ended, by this or before, or is not there any more.
 
     `failure` is None for a run that nobody wants any more; a cancellation counts as that too. `within` is what fences
     a child run, None for a root run. Nothing is written for a run that another replica has taken over. It raises
@@ -48,15 +49,18 @@ async def say_last_word(rooms: RunsRooms, run_id: RunId, failure: BaseException 
             except StoreFailed:
                 await anyio.sleep(TRY_AGAIN_AFTER_S)
                 continue
-            except RunAlreadyFinished:
-                pass  # it has said its last word itself
+            except (RunAlreadyFinished, RunAbsent):
+                return True  # it has said its last word itself, perhaps long ago
             except (StaleEpoch, RunKept):
                 log.info("run_lost", run_id=run_id)
             except RlmServiceError as exc:
                 log.warning("last_word_refused", run_id=run_id, code=exc.code)
             except Exception:  # a boundary, like the one around the run itself
                 log.exception("last_word_broke_off", run_id=run_id)
-            return
+            else:
+                return True
+            return False
+    return False
 
 
 def _reason(failure: BaseException | None) -> tuple[StopReason, str]:

@@ -14,7 +14,7 @@ from service.runs.session_use.values import SessionChange, SessionState, Session
 
 
 class SessionDesk:
-    """Sessions from the outside. `DirectCells`, `SessionVariables` and `SessionFiles` go into one."""
+    """Sessions from the outside. `DirectCells` and `SessionContents` go into one."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from service.ids import TenantId
 from service.store.connection import Clock, Part, Store
+from service.store.fences import NO_FENCE, Fence
 from service.store.keys import Keys
-from service.store.scripts import load_script
+from service.store.scripts import load_fenced_script, load_script
 from service.tenants.errors import ConcurrencyLimited, QuotaExceeded
 from service.tenants.values import Level, limit
 
@@ -20,7 +21,7 @@ LEASE_S = 60.0
 RENEWED_AT_ONCE = 1000
 
 _ACQUIRE = load_script("service.tenants", "quota_acquire.lua", leaves_keys=True)
-_RELEASE = load_script("service.tenants", "quota_release.lua")
+_RELEASE = load_fenced_script("service.tenants", "quota_release.lua")
 _RENEW = load_script("service.tenants", "quota_renew.lua")
 
 
@@ -86,10 +87,11 @@ class Quotas:
             lost += [each.decode() for each in reply if isinstance(each, bytes)]
         return lost
 
-    async def release(self, counted: Counted, *lease_ids: str) -> None:
-        """Give leases back, whoever took them. Idempotent."""
+    async def release(self, counted: Counted, *lease_ids: str, within: Fence = NO_FENCE) -> None:
+        """Give leases back, whoever took them. Idempotent. Where the fence does not stand nothing happens: they are
+        somebody else's by now, under the same ids."""
         if lease_ids:
-            await self._store.run(_RELEASE, self._own_keys(counted), lease_ids, is_idempotent=True)
+            await self._store.run(_RELEASE, self._own_keys(counted), lease_ids, is_idempotent=True, fence=within)
 
     async def count(self, counted: Counted, level: Level) -> int:
         """How many there are now."""

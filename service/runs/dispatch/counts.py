@@ -14,6 +14,7 @@ import structlog
 from service.ids import KeyId
 from service.runs.dispatch.tenant_rules import TenantRules
 from service.store.errors import StoreFailed
+from service.store.fences import NO_FENCE, Fence
 from service.store.rounds import tried_again
 from service.tenants.errors import ConcurrencyLimited
 from service.tenants.quotas import LEASE_S, Counted
@@ -41,8 +42,10 @@ class Counts:
     def __repr__(self) -> str:
         return f"<Counts {' '.join(f'{counted}={len(held)}' for counted, held in self._held.items() if held)}>"
 
-    async def take(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
-        """Count them, until `give_back`: all or none. Idempotent by the ids.
+    async def take(
+        self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId], *, within: Fence = NO_FENCE
+    ) -> None:
+        """Count them, until `give_back`: all or none, unless the fence does not stand. Idempotent by the ids.
 
         Raises:
             ConcurrencyLimited: there would be too many.
@@ -62,10 +65,12 @@ class Counts:
                         taken.append(lease_id)
                     held[lease_id] = levels
             except BaseException:
-                await self.give_back(counted, *taken)
+                await self.give_back(counted, *taken, within=within)
                 raise
 
-    async def wait_for(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
+    async def wait_for(
+        self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId], *, within: Fence = NO_FENCE
+    ) -> None:
         """The same, waiting until it fits. Of one key it is first come, first served on this replica.
 
         Raises:
@@ -76,18 +81,20 @@ class Counts:
         self._before[door] += 1
         try:
             async with self._doors.setdefault(door, anyio.Lock()):
-                await self._wait_at_door(counted, lease_ids, key_line)
+                await self._wait_at_door(counted, lease_ids, key_line, within)
         finally:
             self._before[door] -= 1
             if not self._before[door]:
                 del self._before[door], self._doors[door]
 
-    async def _wait_at_door(self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId]) -> None:
+    async def _wait_at_door(
+        self, counted: Counted, lease_ids: Sequence[str], key_line: Sequence[KeyId], within: Fence
+    ) -> None:
         while True:
             changed = self._changed
             await self._rules.require_active()
             try:
-                await self.take(counted, lease_ids, key_line)
+                await self.take(counted, lease_ids, key_line, within=within)
             except ConcurrencyLimited:
                 with anyio.move_on_after(LOOK_AGAIN_S):
                     await changed.wait()
@@ -102,14 +109,15 @@ class Counts:
         """Whether somebody waits here for more of them."""
         return any(what is counted for what, _ in self._before)
 
-    async def give_back(self, counted: Counted, *lease_ids: str) -> None:
-        """They are no more. Idempotent, shielded; without a store they lapse by themselves."""
+    async def give_back(self, counted: Counted, *lease_ids: str, within: Fence = NO_FENCE) -> None:
+        """They are no more; where the fence does not stand, they are somebody else's and stay. Idempotent, shielded;
+        without a store they lapse by themselves."""
         held = [lease_id for lease_id in lease_ids if self._held[counted].pop(lease_id, None) is not None]
         if not held:
             return
         with anyio.move_on_after(GIVE_BACK_WITHIN_S, shield=True):
             try:
-                await self._rules.quotas.release(counted, *held)
+                await self._rules.quotas.release(counted, *held, within=within)
             except StoreFailed as exc:
                 log.warning("leases_left_to_lapse", counted=counted.value, count=len(held), why=str(exc))
         self._announce()

@@ -12,6 +12,7 @@ from service.runs.dispatch.places import FairPlaces
 from service.runs.dispatch.run_place import RunPlace
 from service.runs.dispatch.sandbox_counts import SandboxCount, check_chain
 from service.runs.dispatch.tenant_rules import TenantRules
+from service.store.fences import NO_FENCE, Fence
 from service.tenants.quotas import Counted
 from service.tenants.values import Level
 
@@ -71,9 +72,9 @@ class Dispatch:
         for counted in _OF_RUNS:
             self.counts.leave_to_others(counted, run_id)
 
-    def sandboxes_of(self, submitted: RunSubmitted) -> SandboxCount:
-        """What a root run takes of its tenant's sandboxes; nothing yet."""
-        return SandboxCount(self.counts, submitted.run_id, submitted.key_line)
+    def sandboxes_of(self, submitted: RunSubmitted, fence: Fence = NO_FENCE) -> SandboxCount:
+        """What a root run takes of its tenant's sandboxes, for as long as the fence stands; nothing yet."""
+        return SandboxCount(self.counts, submitted.run_id, submitted.key_line, fence)
 
     async def check_chain(self, submitted: RunSubmitted) -> None:
         """Raises `QuotaExceeded` for a run that goes deeper than its tenant or a key may have sandboxes."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from service.ids import KeyId, RunId, SessionId
 from service.runs.dispatch.counts import Counts
+from service.store.fences import Fence
 from service.tenants.errors import ConcurrencyLimited, QuotaExceeded
 from service.tenants.quotas import Counted
 from service.tenants.values import Level
@@ -17,7 +18,9 @@ from service.tenants.values import Level
 class SandboxCount:
     """Of one root run and all below it."""
 
-    def __init__(self, counts: Counts, run_id: RunId, key_line: tuple[KeyId, ...]) -> None:
+    def __init__(self, counts: Counts, run_id: RunId, key_line: tuple[KeyId, ...], fence: Fence) -> None:
+        """`fence` is the run's: whoever takes it over counts under the same ids, and what it counts stays."""
+        self._fence = fence
         self._counts = counts
         self._run_id = run_id
         self._key_line = key_line
@@ -31,7 +34,7 @@ class SandboxCount:
         """Take one sandbox for each level at once, if they are to be had."""
         chain = tuple(f"{self._run_id}/{level}" for level in range(levels))
         try:
-            await self._counts.take(Counted.SANDBOXES, chain, self._key_line)
+            await self._counts.take(Counted.SANDBOXES, chain, self._key_line, within=self._fence)
         except ConcurrencyLimited:
             return False
         self._chain = chain
@@ -40,13 +43,13 @@ class SandboxCount:
     async def wait_for_chain(self, levels: int) -> None:
         """The same, as soon as they are. Raises `TenantSuspended`."""
         chain = tuple(f"{self._run_id}/{level}" for level in range(levels))
-        await self._counts.wait_for(Counted.SANDBOXES, chain, self._key_line)
+        await self._counts.wait_for(Counted.SANDBOXES, chain, self._key_line, within=self._fence)
         self._chain = chain
 
     async def give_chain_back(self) -> None:
         """Idempotent."""
         chain, self._chain = self._chain, ()
-        await self._counts.give_back(Counted.SANDBOXES, *chain)
+        await self._counts.give_back(Counted.SANDBOXES, *chain, within=self._fence)
 
     @asynccontextmanager
     async def maybe_one_more(self) -> AsyncIterator[bool]:
@@ -61,7 +64,7 @@ class SandboxCount:
         try:
             yield True
         finally:
-            await self._counts.give_back(Counted.SANDBOXES, extra)
+            await self._counts.give_back(Counted.SANDBOXES, extra, within=self._fence)
 
     async def keep_for(self, session_id: SessionId) -> bool:
         """Count the sandbox that stays with a session when its run has ended; False when that is one too many, or
@@ -72,7 +75,7 @@ class SandboxCount:
         if self._counts.are_waited_for(Counted.SANDBOXES):
             return False
         first, *_ = self._chain
-        await self._counts.give_back(Counted.SANDBOXES, first)
+        await self._counts.give_back(Counted.SANDBOXES, first, within=self._fence)
         try:
             await self._counts.take(Counted.SANDBOXES, (session_id,), self._key_line)
         except ConcurrencyLimited:

@@ -36,7 +36,7 @@ class Seat:
     def __init__(self, seats: "Seats", submitted: RunSubmitted, fence: Fence, levels: Levels | None = None) -> None:
         self._seats = seats
         self._submitted = submitted
-        self.sandboxes = seats.dispatch.sandboxes_of(submitted)
+        self.sandboxes = seats.dispatch.sandboxes_of(submitted, fence)
         """What a root run takes; a child run takes from those of its root, through `levels`."""
         self.fence = fence
         """Of what the run logs for its session: the run's, or in a kept session that of its claim."""
@@ -185,8 +185,11 @@ class Seats:
             await self._stand_up(kept)
 
     async def _uncount(self, kept: Kept) -> None:
-        """The sandbox of an idle session, which is a run's again or is no more."""
-        await self.dispatch.counts.give_back(Counted.SANDBOXES, kept.session.session_id)
+        """The sandbox of an idle session, which is a run's again or is no more. Where the session was used elsewhere
+        since, the count is of the sandbox there."""
+        session_id = kept.session.session_id
+        fence = self._rooms.session.records.fence(session_id, kept.epoch)
+        await self.dispatch.counts.give_back(Counted.SANDBOXES, session_id, within=fence)
 
     async def _make_way(self, kept: Kept) -> None:
         """At the end of a run: the session keeps its sandbox, unless somebody waits for a slot or it is closed."""

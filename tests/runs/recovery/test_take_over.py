@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from service.ids import RunId
+from service.ids import EMBEDDED_TENANT, RunId
 from service.journal.redis_journal import RUNS_LET_GO, Journal
 from service.ledger.values import Unit
 from service.loop.events import (
@@ -30,10 +30,13 @@ from service.runs.recovery.adopting import Attempts, keep_adopting, next_to_adop
 from service.runs.recovery.leases import Leases
 from service.runs.recovery.progress import MOST_IN_VAIN, RunStalled, check_progress, take_overs_in_vain
 from service.store.errors import StaleEpoch
+from service.tenants.key_plans import KeyRequest
+from service.tenants.quotas import Counted
+from service.tenants.values import OPERATOR, CallerLimits, Scope
 from service.wiring.service import Service, open_service
 from tests.ledger.charges import charge
 from tests.runs.doubles import echo
-from tests.runs.playing import ROOT
+from tests.runs.playing import ROOT, asked_by
 from tests.runs.recovery.crashing import ANSWER, World, end_of, world
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +95,47 @@ async def test_a_replica_that_was_paused_too_long_changes_nothing_any_more(tmp_p
         assert [call.estimated for call in lost] == [True]
         assert events.index(taken_over) < events.index(lost[0])
         assert len({e.sandbox_id for e in events if isinstance(e, SandboxAcquired)}) == 2
+
+
+async def test_a_replica_that_was_paused_too_long_gives_no_sandbox_away(tmp_path: Path) -> None:
+    """What it had counted for its run is counted for whoever took the run over: its leaving makes no room under the
+    limit on sandboxes. They are given back when the run has ended there."""
+    async with world(tmp_path) as it:
+        answers = anyio.Event()
+
+        async def answers_late(request: ModelRequest) -> ModelReply:
+            await answers.wait()
+            return await echo(request)
+
+        async def asked(times: int) -> None:
+            with anyio.fail_after(60):
+                while len(it.model.sub_requests) < times:
+                    await anyio.lowlevel.checkpoint()
+
+        it.model.sub = answers_late
+        async with open_service(it.settings) as first, open_service(it.beside(), serves=True) as second:
+            registry = first.registry
+            await registry.tenants.ensure_default()
+            limits = CallerLimits(sandboxes=5)
+            key = await registry.api_keys.create(
+                EMBEDDED_TENANT, KeyRequest(name="k", scopes=frozenset({Scope.RUNS}), limits=limits), by=OPERATOR
+            )
+            caller = await registry.api_keys.authenticate(key.secret)
+            run_id = await first.runs.submit(asked_by(await it.request(first, None), caller))
+            first.runs.start(run_id)
+            await asked(1)
+            counted = registry.quotas_of(EMBEDDED_TENANT)
+            held = await counted.count(Counted.SANDBOXES, caller.levels[1])
+            assert held > 0
+            await it.lapse(run_id)
+            await asked(2)
+            await first.runs.rooms.leases.renew()
+            await until_idle(first)
+            assert await counted.count(Counted.SANDBOXES, caller.levels[1]) == held
+            answers.set()
+            assert (await end_of(it, run_id)).stop_reason is StopReason.ANSWERED
+            await until_idle(second)
+            assert await counted.count(Counted.SANDBOXES, caller.levels[1]) == 0
 
 
 async def test_a_wrap_up_that_was_in_flight_is_told_as_uncertain(tmp_path: Path) -> None:

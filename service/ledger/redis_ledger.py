@@ -4,7 +4,8 @@ Every operation is idempotent by the call's id, so a lost reply is answered by a
 for a month after it was reached: a run that is recovered later than that is recovered by nobody.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,11 +30,24 @@ from service.ledger.script_calls import (
     resolving,
     settling,
 )
-from service.ledger.values import Account, Balance, Charge, Entry, Level, Period, Reserved, Unfinished, Unit, UsageTotal
+from service.ledger.values import (
+    Account,
+    Balance,
+    Charge,
+    Entry,
+    Level,
+    Period,
+    Reserved,
+    Unfinished,
+    Unit,
+    UsageTotal,
+    usage_totals,
+)
 from service.store.batching import Batch
 from service.store.connection import Command, Reply, ScriptCall, Store
 from service.store.errors import StoreFailed
 from service.store.fences import NO_FENCE, Fence
+from service.store.key_scans import pages_of_keys
 from service.store.riders import AppendMark, Rider
 
 PAGE = 1000
@@ -237,21 +251,17 @@ class Ledger:
             if len(page) < PAGE:
                 return found
 
+    async def booked_runs(self) -> AsyncGenerator[list[RunId], None]:
+        """Every run for which something was booked, forgotten ones as well, page by page; one perhaps twice. Looks
+        through all keys of the store."""
+        head, tail = self._keys.all_entries
+        async with aclosing(pages_of_keys(self._store, f"{head}*{tail}")) as pages:
+            async for names in pages:
+                yield [RunId(name.decode().removeprefix(head).removesuffix(tail)) for name in names]
+
     async def usage(self, run_id: RunId) -> list[UsageTotal]:
         """The run's entries by model and purpose, dearest first."""
-        totals: dict[tuple[str, str], UsageTotal] = {}
-        for entry in await self.entries(run_id):
-            key = (entry.model, entry.purpose)
-            so_far = totals.get(key) or UsageTotal(model=entry.model, purpose=entry.purpose)
-            totals[key] = replace(
-                so_far,
-                calls=so_far.calls + 1,
-                nano_usd=so_far.nano_usd + entry.nano_usd,
-                input_tokens=so_far.input_tokens + entry.input_tokens,
-                cached_input_tokens=so_far.cached_input_tokens + entry.cached_input_tokens,
-                output_tokens=so_far.output_tokens + entry.output_tokens,
-            )
-        return sorted(totals.values(), key=lambda total: (-total.nano_usd, total.model, total.purpose))
+        return usage_totals(await self.entries(run_id))
 
     async def _resolve(
         self,

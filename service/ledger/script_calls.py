@@ -77,6 +77,11 @@ class LedgerKeys:
     def entries(self, run_id: RunId) -> str:
         return self.keys("run", run_id, "entries")
 
+    @property
+    def all_entries(self) -> tuple[str, str]:
+        """What every `entries` begins and ends with."""
+        return self.keys("run", ""), ":entries"
+
     def lineage(self, hold: bytes) -> frozenset[RunId]:
         """The runs among the accounts of an unresolved hold."""
         head, _, facts = hold.partition(b"\n")

@@ -1,8 +1,8 @@
 """What the ledger keeps: accounts with limits, charges that are held and resolved exactly once, entries that add up."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from service.ids import CallId, RunId
@@ -168,3 +168,20 @@ class UsageTotal:
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
+
+
+def usage_totals(entries: Iterable[Entry]) -> list[UsageTotal]:
+    """Added up by model and purpose, dearest first."""
+    totals: dict[tuple[str, str], UsageTotal] = {}
+    for entry in entries:
+        key = (entry.model, entry.purpose)
+        so_far = totals.get(key) or UsageTotal(model=entry.model, purpose=entry.purpose)
+        totals[key] = replace(
+            so_far,
+            calls=so_far.calls + 1,
+            nano_usd=so_far.nano_usd + entry.nano_usd,
+            input_tokens=so_far.input_tokens + entry.input_tokens,
+            cached_input_tokens=so_far.cached_input_tokens + entry.cached_input_tokens,
+            output_tokens=so_far.output_tokens + entry.output_tokens,
+        )
+    return sorted(totals.values(), key=lambda total: (-total.nano_usd, total.model, total.purpose))

@@ -28,6 +28,7 @@ from service.tenants.key_plans import KeyRequest
 from service.tenants.registry import Registry, open_registry
 from service.tenants.values import OPERATOR, Scope
 from tests.journal.runs import finished, submitted
+from tests.ledger.charges import charge
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +134,23 @@ async def test_nothing_of_the_tenant_is_left_and_nothing_of_others_is_touched(fi
         last = page[-1].number
         actions += [record.deed.action for record in page if record.deed.target == filled.ours]
     assert actions == ["tenant.created", "tenant.erasure_began", "tenant.erased"]
+
+
+async def test_what_was_spent_for_runs_that_are_gone_is_added_up_too(filled: Filled) -> None:
+    """For one that retention has forgotten, and for a call in flight, which counts at all that it can have cost."""
+    journal = Journal(filled.store, filled.blobs_of(filled.ours), filled.ours)
+    ledger = Ledger(filled.store, filled.ours, lambda: AT)
+    forgotten = submitted()
+    await journal.open_run(forgotten)
+    await book(ledger, forgotten.run_id)
+    await journal.append(forgotten.run_id, 1, finished())
+    await journal.forget(forgotten.run_id)
+    in_flight = charge("in flight", 100, run=(await journal.list_runs(1))[0])
+    await ledger.reserve([in_flight], ledger.outer_accounts(()), expires_at=AT + 60)
+    await filled.erasure().erase(filled.ours, by=OPERATOR)
+    figures = (await filled.erasure().figures())[filled.ours]
+    assert (figures.runs, figures.calls) == (3, 4)
+    assert sum(figures.nano_usd_by_month.values()) == 3 * 7 + 100
 
 
 async def test_an_unknown_tenant_cannot_be_erased(filled: Filled) -> None:

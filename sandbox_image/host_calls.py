@@ -18,12 +18,18 @@ from typing import Any, get_args
 
 from .frames import Frame
 from .http_stream import BodyTooLarge, BufferedStream, Head, StreamEnded, StreamViolation, encode_json
-from .protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_REPLY_BYTES, HostFunction, has_more_values
+from .protocol import (
+    MAX_BATCH_ITEMS,
+    MAX_HOST_CALL_REPLY_BYTES,
+    MAX_HOST_CALL_VALUES,
+    MAX_SCHEMA_CHARS,
+    HostFunction,
+    count_values,
+)
 
 MAX_PARALLEL_CALLS = 64
 MAX_CALLS_HELD = 512
 MAX_BYTES_HELD = 192 << 20
-_MAX_ARGUMENT_VALUES = 2_000_000
 _BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _MIN_TIMEOUT_S = 5.0
 _HOST_FUNCTIONS = frozenset(get_args(HostFunction))
@@ -183,10 +189,7 @@ class HostCalls:
             raise CallRefused("refused", "there is no such host function")
         arguments = _parse_arguments(frame.body)
         count = _check_arguments(function, arguments)
-        try:
-            canonical = _canonical(arguments)
-        except (ValueError, RecursionError):
-            raise CallRefused("refused", "the arguments are not plain JSON") from None
+        canonical = _canonical(arguments).encode("utf-8", "backslashreplace")
         digest = hashlib.sha256(canonical).hexdigest()
         ordinal = self._ordinals[function, digest]
         self._ordinals[function, digest] += 1
@@ -324,9 +327,10 @@ class HostCalls:
 
 def _parse_arguments(body: bytes) -> dict[str, Any]:
     # 64 MB of brackets would become gigabytes of empty lists, so values are counted before any is made.
+    if count_values(body, MAX_HOST_CALL_VALUES) > MAX_HOST_CALL_VALUES:
+        message = f"the arguments have more than {MAX_HOST_CALL_VALUES} values: pass what is large as a text"
+        raise CallRefused("too_long", message)
     try:
-        if has_more_values(body, _MAX_ARGUMENT_VALUES):
-            raise CallRefused("too_long", f"the arguments have more than {_MAX_ARGUMENT_VALUES} values")
         arguments = json.loads(body)
     except (ValueError, RecursionError):
         raise CallRefused("refused", "the arguments are not JSON") from None
@@ -354,14 +358,18 @@ def _check_arguments(function: str, arguments: dict[str, Any]) -> int:
         raise CallRefused("refused", "model must be a text or null")
     if extra is not None and not isinstance(extra, dict if other == "schema" else list):
         raise CallRefused("refused", f"{other} is of the wrong type")
+    if isinstance(extra, dict) and len(_canonical(extra)) > MAX_SCHEMA_CHARS:
+        raise CallRefused("refused", f"the JSON schema is larger than {MAX_SCHEMA_CHARS} characters")
     if isinstance(extra, list) and len(extra) != count:
         raise CallRefused("refused", "expected one context for each prompt")
     return count
 
 
-def _canonical(value: Any) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")
+def _canonical(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        raise CallRefused("refused", "the arguments are not plain JSON") from None
 
 
 def _failures(kind: str, message: str, count: int) -> bytes:

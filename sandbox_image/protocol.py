@@ -47,8 +47,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, TypedDict
 
-from .json_values import UnendedText as UnendedText  # noqa: PLC0414 - part of the format, for the host too
-from .json_values import has_more_values as has_more_values  # noqa: PLC0414
+from .json_counts import count_values as count_values  # noqa: PLC0414 - both sides count before they decode
 
 PROTOCOL_VERSION = 1
 
@@ -60,6 +59,9 @@ MAX_PREFACE_BYTES = 1024
 MAX_CONTROL_BODY_BYTES = 8 << 20
 """Of every JSON body in either direction on the dialled streams. Values travel as raw streams instead."""
 MAX_HOST_CALL_BODY_BYTES = 64 << 20
+MAX_HOST_CALL_VALUES = 100_000
+"""Of a host call's JSON: strings, numbers, lists, objects. A text may be as long as the body."""
+MAX_SCHEMA_CHARS = 64_000
 MAX_HOST_CALL_REPLY_BYTES = 256 << 20
 MAX_CODE_BYTES = 2 << 20
 MAX_BATCH_ITEMS = 10_000

@@ -1,9 +1,9 @@
 """The gateway's application: host calls in, items out."""
 
-import hashlib
 import json
 from typing import Any, Self
 
+import anyio
 import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
@@ -12,11 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sandbox_image.protocol import (
     MAX_BATCH_ITEMS,
     MAX_HOST_CALL_BODY_BYTES,
+    MAX_HOST_CALL_VALUES,
     HostCallReply,
     HostCallRequest,
+    count_values,
 )
 from sandbox_image.protocol import HostCallItem as WireItem
 from service.errors import BadRequest, Fault, RlmServiceError
+from service.gateway.digests import digest_of
 from service.runs.host_calls.grants import GrantRefused, Grants
 from service.runs.host_calls.host_calls import HostCallRefused, HostCalls
 from service.runs.host_calls.values import HostCall, HostCallItem
@@ -33,6 +36,8 @@ MAX_INBOUND_BYTES = 2 * MAX_HOST_CALL_BODY_BYTES
 """Of one grant's requests at once."""
 INLINE_BYTES = 64 << 10
 """Larger bodies are decoded in a thread: a megabyte of JSON is a few milliseconds in which nobody else is served."""
+_LARGE_BODIES = anyio.CapacityLimiter(2)
+"""Decoded at once, of all grants; of one grant they come one after the other, so that many delay only themselves."""
 
 
 class BodyTooLarge(BadRequest):
@@ -58,8 +63,9 @@ def gateway_app(grants: Grants) -> ASGIApp:
 async def _host_call_response(grants: Grants, headers: Headers, receive: Receive) -> Response:
     try:
         granted = grants.resolve(_bearer(headers))
+        granted.check_paying()
         with _Inbound(granted) as inbound:
-            items = await granted.answer(await _decoded(await _body(headers, receive, inbound)))
+            items = await granted.answer(await _decoded(granted, await _body(headers, receive, inbound)))
     except RlmServiceError as exc:
         return _refusal(exc)
     reply = HostCallReply(items=[_wire_item(item) for item in items])
@@ -116,13 +122,20 @@ async def _body(headers: Headers, receive: Receive, inbound: _Inbound) -> bytes:
             return b"".join(chunks)
 
 
-async def _decoded(body: bytes) -> HostCall:
-    if len(body) <= INLINE_BYTES:
-        return _host_call(body)
-    return await anyio.to_thread.run_sync(_host_call, body)
+async def _decoded(granted: HostCalls, body: bytes) -> HostCall:
+    try:
+        if len(body) <= INLINE_BYTES:
+            return _host_call(body)
+        async with granted.one_large_body:
+            return await anyio.to_thread.run_sync(_host_call, body, limiter=_LARGE_BODIES)
+    except BadRequest:
+        granted.count_unpaid()
+        raise
 
 
 def _host_call(body: bytes) -> HostCall:
+    if count_values(body, MAX_HOST_CALL_VALUES) > MAX_HOST_CALL_VALUES:
+        raise BodyTooLarge(f"a host call may have at most {MAX_HOST_CALL_VALUES} values: pass what is large as a text")
     try:
         wire = _REQUEST.validate_json(body, strict=True)
     except ValidationError as exc:
@@ -135,16 +148,10 @@ def _host_call(body: bytes) -> HostCall:
     return HostCall(
         wire_cell_id=wire.cell_id,
         function=wire.function,
-        arguments_sha256=_digest(wire.arguments),
+        arguments_sha256=digest_of(wire.arguments, is_large=len(body) > INLINE_BYTES),
         ordinal=wire.ordinal,
         arguments=wire.arguments,
     )
-
-
-def _digest(arguments: dict[str, Any]) -> str:
-    """Computed here, not believed: what is recorded and reserved under it must be what was really asked."""
-    canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _wire_item(item: HostCallItem) -> WireItem:

@@ -29,10 +29,9 @@ from sandbox_image.protocol import (
     OutputReply,
     RaisedReply,
     StatsReply,
-    UnendedText,
     Variable,
     VariablesReply,
-    has_more_values,
+    count_values,
 )
 from service.ids import CellId
 from service.loop.values import AnswerShown, CapturedText, CellResult, CellStatus, Raised
@@ -83,11 +82,8 @@ def parse(adapter: TypeAdapter[Reply], body: bytes) -> Reply:
     """The reply, if it is one: no coercion, no field too many, no endless nesting, and no more values than any reply
     has, which are counted before one is made. A lone surrogate, which a cell may well put into an error's message and
     which no UTF-8 can carry, becomes a question mark."""
-    try:
-        if has_more_values(body, MAX_REPLY_VALUES):
-            raise ProtocolBroken(f"a reply of more than {MAX_REPLY_VALUES} values")
-    except UnendedText:
-        raise ProtocolBroken("a reply that is no JSON") from None
+    if count_values(body, MAX_REPLY_VALUES) > MAX_REPLY_VALUES:
+        raise ProtocolBroken(f"a reply of more than {MAX_REPLY_VALUES} values")
     try:
         return adapter.validate_json(body, strict=True)
     except ValidationError as exc:

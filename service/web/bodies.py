@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from service.contexts.json_counts import MOST_VALUES, count_values
+from sandbox_image.protocol import count_values
+from service.contexts.json_counts import MOST_VALUES
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.web.callers import caller_of
 from service.web.inbound import InboundShare

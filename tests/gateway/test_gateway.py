@@ -16,11 +16,14 @@ import httpx
 import pytest
 from anyio.abc import TaskStatus
 
-from sandbox_image.protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES
+from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
+from sandbox_image.protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES, MAX_HOST_CALL_VALUES
+from service.errors import BadRequest
 from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import CellId
 from service.loop.events import CallFinished, Event
+from service.runs.host_calls import host_calls as host_calls_module
 from service.runs.host_calls.grants import Grants
 from service.runs.host_calls.host_calls import HostCalls, OpenCell
 from service.runs.host_calls.under_way import UnderWay
@@ -38,6 +41,8 @@ class Reversing:
         """Nothing to remember."""
 
     async def make(self, call: HostCall, under_way: UnderWay) -> None:
+        if call.arguments["prompts"] is None:
+            raise BadRequest("prompts must be a list of strings")
         under_way.items += [HostCallItem(value=prompt[::-1]) for prompt in call.arguments["prompts"]]
 
 
@@ -103,7 +108,7 @@ async def test_an_expired_grant_is_refused(tmp_path: Path) -> None:
     [
         b"",
         b"null",
-        b"[" * 200_000,
+        b"[" * 90_000,
         b'{"cell_id": 1}',
         json.dumps(body(function="open")).encode(),
         json.dumps(body(ordinal=-1)).encode(),
@@ -244,3 +249,47 @@ async def test_a_body_in_pieces_of_one_byte_is_read(tmp_path: Path) -> None:
     async with gateway(tmp_path) as (client, token):
         reply = await client.post("/host-calls", content=bytes_one_by_one(), headers=bearer(token))
         assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"1.5,", '"é",'.encode(), b'{"a":0},'])
+async def test_a_body_of_countless_values_is_not_decoded(tmp_path: Path, piece: bytes) -> None:
+    """It is refused for the number of its values, and takes little more memory than its bytes."""
+    begin, end = b'{"cell_id":"x","function":"budget","ordinal":0,"arguments":{"prompts":[', b"0]}}"
+    content = begin + piece * ((16 << 20) // len(piece)) + end
+    async with gateway(tmp_path) as (client, token):
+        restart_peak()
+        before = resident_bytes()
+        reply = await client.post("/host-calls", content=content, headers=bearer(token))
+        assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large")
+        assert peak_bytes() - before < 10 * len(content)
+
+
+async def test_a_schema_of_countless_values_is_not_looked_at(tmp_path: Path) -> None:
+    """Where a call asks for an answer of a shape, the shape's values count too."""
+    asked = body(arguments={"prompts": ["x"], "model": None, "schema": {"enum": [1] * MAX_HOST_CALL_VALUES}})
+    async with gateway(tmp_path) as (client, token):
+        assert (await client.post("/host-calls", json=asked, headers=bearer(token))).status_code == 413
+
+
+async def test_calls_that_are_refused_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many that were no host calls nothing more is read of a run, nor answered."""
+    monkeypatch.setattr(host_calls_module, "MAX_UNPAID_CALLS", 3)
+    async with gateway(tmp_path) as (client, token):
+        for _ in range(3):
+            assert (await client.post("/host-calls", json={}, headers=bearer(token))).status_code == 400
+        for content in (b"{}", json.dumps(body()).encode()):
+            reply = await client.post("/host-calls", content=content, headers=bearer(token))
+            assert (reply.status_code, reply.json()["code"]) == (409, "host_call_refused")
+
+
+async def test_calls_that_their_maker_refuses_come_to_an_end_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has the form of a call and asks for what cannot be is counted like what has not."""
+    monkeypatch.setattr(host_calls_module, "MAX_UNPAID_CALLS", 3)
+    async with gateway(tmp_path) as (client, token):
+        for ordinal in range(3):
+            asked = body(ordinal=ordinal, arguments={"prompts": None})
+            assert (await client.post("/host-calls", json=asked, headers=bearer(token))).status_code == 400
+        reply = await client.post("/host-calls", json=body(), headers=bearer(token))
+        assert (reply.status_code, reply.json()["code"]) == (409, "host_call_refused")

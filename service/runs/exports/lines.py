@@ -16,7 +16,8 @@ import anyio.to_thread
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from service.contexts.json_counts import MOST_VALUES, count_values
+from sandbox_image.protocol import count_values
+from service.contexts.json_counts import MOST_VALUES
 from service.errors import BadRequest
 from service.journal.codec import encode
 from service.journal.values import CellRecord

@@ -28,7 +28,8 @@ from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import NOT_STARTED, HostCall, HostCallItem, HostFunction, decode_items
 
 MAX_UNPAID_CALLS = 10_000
-"""Host calls of one run that cost nothing (`budget()`, whole failures): each is a record that has to be kept."""
+"""Host calls of one run that cost nothing: `budget()` and whole failures are records that have to be kept, and what is
+refused had to be read."""
 
 
 def _nothing() -> None:
@@ -104,6 +105,8 @@ class HostCalls:
         self._open_cell: OpenCell | None = None
         self.inbound_bytes = 0
         """Of requests that the gateway is reading or answering; it keeps their sum within bounds."""
+        self.one_large_body = anyio.Lock()
+        """Of this run, one is decoded after the other."""
         self.has_diverged = False
         """Set by a re-run cell that asked for something it had not asked for before."""
 
@@ -149,6 +152,16 @@ class HostCalls:
         for under_way in self._under_way.values():
             under_way.scope.cancel()
 
+    def check_paying(self) -> None:
+        """Raise `HostCallRefused` where too many calls came to nothing. A re-run is answered from its records."""
+        is_rerun = self._open_cell is not None and self._open_cell.is_rerun
+        if self._unpaid >= MAX_UNPAID_CALLS and not is_rerun:
+            raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
+
+    def count_unpaid(self) -> None:
+        """A call was refused as it stands: it cost nothing but our time."""
+        self._unpaid += 1
+
     async def answer(self, call: HostCall) -> list[HostCallItem]:
         """The items' results, in order. An item that fails never fails the others.
 
@@ -174,8 +187,7 @@ class HostCalls:
             return [HostCallItem(diverged=True, message="the cell did not make this call when it first ran")]
         if self.are_cancelled:
             return [NOT_STARTED]
-        if self._unpaid >= MAX_UNPAID_CALLS:
-            raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
+        self.check_paying()
         under_way = self._under_way.get(key)
         if under_way is None:
             under_way = self._under_way[key] = UnderWay(key)
@@ -201,6 +213,7 @@ class HostCalls:
                     if exc.fault is Fault.PLATFORM:
                         raise
                     under_way.refusal = exc
+                    self.count_unpaid()
                     return
             if not under_way.is_recorded:
                 answered = under_way.answered(self._now())

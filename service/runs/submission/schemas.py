@@ -16,9 +16,9 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
+from sandbox_image.protocol import MAX_SCHEMA_CHARS
 from service.errors import BadRequest
 
-MAX_SCHEMA_CHARS = 64_000
 MAX_EXPANDED_NODES = 5_000
 """Of the schema with every reference replaced by what it refers to."""
 MAX_CHECKED_CHARS = 4_000_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contexts import json_counts
-from service.contexts.json_counts import count_values
+from sandbox_image import json_counts
+from sandbox_image.json_counts import count_values
 
 TEXTS = st.text(alphabet=st.sampled_from('a,[]{}:"\\\n é'), max_size=12)
 VALUES = st.recursive(

@@ -178,8 +178,8 @@ class Erasure:
         return _FIGURES.validate_json(kept)
 
     async def _add_up(self, tenant_id: TenantId) -> ErasedFigures:
-        """Of what the ledger has booked, for runs that were forgotten too. Calls that are in flight still, or were lost,
-        are booked first, at all that they can have cost."""
+        """Of what the ledger has booked, for runs that were forgotten too. Calls in flight, or lost there, are booked
+        first, at all that they can have cost."""
         journal = Journal(self._store, self._blobs_of(tenant_id), tenant_id)
         ledger = Ledger(self._store, tenant_id, self._now)
         await ledger.settle_expired(_FOR_EVER, unfinished=_all_have_ended)

@@ -1,5 +1,6 @@
 """`tenants …`: straight on the store, whether or not a service runs."""
 
+import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -77,7 +78,13 @@ async def erase_tenant(text: str, *, yes: bool, as_json: bool) -> ExitCode:
     settings = read_settings()
     async with open_registry_alone(settings) as registry:
         erasure = Erasure(registry.store, registry, partial(open_blobs, settings), time.time)
-        figures = await erasure.erase(TenantId(text), by=OPERATOR)
+        erased = await erasure.erase(TenantId(text), by=OPERATOR)
+    figures = erased.figures
+    if not erased.is_off_the_log:
+        sys.stderr.write(
+            "the store's server has not written its append-only file anew, so what was erased still stands in it: "
+            "say BGREWRITEAOF to the server\n"
+        )
     if as_json:
         print_json(asdict(figures))
     else:

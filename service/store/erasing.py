@@ -13,6 +13,10 @@ from service.store.key_scans import remove_keys
 from service.store.keys import Keys
 
 MOST_PASSES = 20
+DEFAULT_STAYS = (
+    "the tenant default cannot be erased: stop the service and delete its data directory and its store (with "
+    "RLM_REDIS_URL all keys rlm:* there, in Compose its volumes)"
+)
 
 
 async def erase_keys(store: Store, tenant: TenantId) -> None:
@@ -22,7 +26,7 @@ async def erase_keys(store: Store, tenant: TenantId) -> None:
         StoreFailed: some may be left; ask again.
     """
     if tenant == EMBEDDED_TENANT:
-        raise BadRequest("the tenant default cannot be erased: stop the service and delete its data directory")
+        raise BadRequest(DEFAULT_STAYS)
     await store.write("SET", tombstone(tenant), "1")
     # What was being written when the tombstone came is found by a later pass.
     for _ in range(MOST_PASSES):

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import BadRequest, NotFound
 from service.ids import EMBEDDED_TENANT, TenantId, is_id, new_id
 from service.store.connection import Part, Store
+from service.store.erasing import DEFAULT_STAYS
 from service.store.errors import RecordUnreadable, TenantErased
 from service.store.scripts import load_script
 from service.tenants.audit import OPERATORS_CHAIN, AuditLogs, deed
@@ -168,7 +169,7 @@ class Tenants:
             BadRequest: it is the tenant `default`.
         """
         if tenant_id == EMBEDDED_TENANT:
-            raise BadRequest("the tenant default cannot be erased: stop the service and delete its data directory")
+            raise BadRequest(DEFAULT_STAYS)
         has_begun = (await self.get(tenant_id)).erasing_since is not None
         at = self._now()
         tenant = await self._change(tenant_id, lambda tenant: replace(tenant, erasing_since=tenant.erasing_since or at))

@@ -34,6 +34,7 @@ from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
 pytestmark = pytest.mark.anyio
 
 AT = 1_800_000_000.0  # 2027-01-15
+BAIT = "a question that nobody may find again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,38 @@ async def test_an_unknown_tenant_cannot_be_erased(filled: Filled) -> None:
     """What is not there is not found, also the second time."""
     with pytest.raises(NotFound):
         await filled.erasure().erase(TenantId(new_id("ten")), by=OPERATOR)
+
+
+async def erased_alone(directory: Path, *forbidden: str) -> tuple[bool, list[Path]]:
+    """Erase the one tenant of a store of its own, and return whether that is off the log and which files still have
+    what was in its journal. The server refuses the commands that are `forbidden`."""
+    async with open_store(data_directory=directory, redis_url=None) as store:
+        registry = registry_over(store)
+        ours = (await registry.tenants.create("ours", by=OPERATOR)).id
+        filled = Filled(directory=directory / "blobs", store=store, registry=registry, ours=ours, theirs=ours)
+        await fill(filled, ours)
+        run = replace(submitted(), question=BAIT)
+        await Journal(store, filled.blobs_of(ours), ours).open_run(run)
+        if forbidden:
+            await store.write("ACL", "SETUSER", "default", *(f"-{command}" for command in forbidden))
+        erased = await filled.erasure().erase(ours, by=OPERATOR)
+    return erased.is_off_the_log, files_with_bait(directory)
+
+
+def files_with_bait(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and BAIT.encode() in path.read_bytes()]
+
+
+async def test_what_is_erased_is_in_no_file_any_more(tmp_path: Path) -> None:
+    """The store's append-only file is written anew before a tenant counts as erased."""
+    assert await erased_alone(tmp_path) == (True, [])
+
+
+async def test_a_log_that_cannot_be_rewritten_is_told(tmp_path: Path) -> None:
+    """Where the server does not let it be, the tenant is erased all the same and the operator learns what is left."""
+    is_off_the_log, files = await erased_alone(tmp_path, "bgrewriteaof")
+    assert not is_off_the_log
+    assert files
 
 
 async def test_broken_off_at_any_request_it_is_finished_by_asking_again(

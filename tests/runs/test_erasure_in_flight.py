@@ -164,6 +164,6 @@ async def test_what_is_noted_beside_a_run_goes_with_it(stored: Stored) -> None:
 
 async def test_the_default_tenant_has_no_tombstone(stored: Stored) -> None:
     """It cannot be erased, by this way either."""
-    with pytest.raises(BadRequest, match="delete its data directory"):
+    with pytest.raises(BadRequest, match="delete its data directory and its store"):
         await erase_keys(stored.store, EMBEDDED_TENANT)
     assert await stored.store.read("EXISTS", tombstone(EMBEDDED_TENANT)) == 0

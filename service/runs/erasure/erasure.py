@@ -6,7 +6,8 @@
     4  what it has spent is added up by month, and kept with its id: the operator's books must go on adding up
     5  its keys in the store go, for good: what still works for it can write nothing more
     6  its blobs go
-    7  its record goes
+    7  the store's log is written anew, without what was deleted (`store.log_rewriting`)
+    8  its record goes
 
 What stays: the figures of step 4, and in the operator's chain of the audit log its id with what the operator did to it.
 """
@@ -30,6 +31,7 @@ from service.ledger.redis_ledger import Ledger
 from service.store.blobs import Blobs
 from service.store.connection import Store
 from service.store.erasing import erase_keys
+from service.store.log_rewriting import rewrite_log
 from service.tenants.records import KEYS
 from service.tenants.registry import Registry
 from service.tenants.values import Author
@@ -69,6 +71,15 @@ class ErasureStanding:
         return self.began_at is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What an erasure that was carried out came to."""
+
+    figures: ErasedFigures
+    is_off_the_log: bool
+    """Whether the store's log has nothing of it any more; where not, the service's log says why."""
+
+
 _FOR_EVER = 9e12
 """Later than any hold expires."""
 _FIGURES = TypeAdapter(ErasedFigures)
@@ -86,7 +97,7 @@ class Erasure:
         self._blobs_of = blobs_of
         self._now = now
 
-    async def erase(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> ErasedFigures:
+    async def erase(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> Erased:
         """Erase everything of a tenant. When it is broken off, call it again.
 
         Raises:
@@ -129,7 +140,7 @@ class Erasure:
         """Tenants whose erasure has begun and not ended."""
         return await self._registry.tenants.being_erased()
 
-    async def finish(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> ErasedFigures:
+    async def finish(self, tenant_id: TenantId, *, by: Author, stop_within_s: float = STOP_WITHIN_S) -> Erased:
         """Do the rest of an erasure that has begun. Raises as `erase`."""
         await self._registry.api_keys.forget_all(tenant_id)
         await self._stop_runs(tenant_id, stop_within_s)
@@ -137,9 +148,10 @@ class Erasure:
         await erase_keys(self._store, tenant_id)
         await self._blobs_of(tenant_id).erase()
         await forget_tenant(self._store, tenant_id)
+        is_off_the_log = await rewrite_log(self._store)
         await self._registry.tenants.forget(tenant_id, by=by)
         _log.info("tenant_erased", tenant_id=tenant_id, runs=figures.runs)
-        return figures
+        return Erased(figures=figures, is_off_the_log=is_off_the_log)
 
     async def figures(self) -> dict[TenantId, ErasedFigures]:
         """What is kept of the tenants that were erased."""

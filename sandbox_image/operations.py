@@ -227,6 +227,8 @@ class KernelOperations:
             with self._interrupt_lock:
                 self._book.finish(cell_id, encoded, namespace_lost=reply.namespace_lost)
             reported = True
+        except ZygoteLost:
+            raise
         except Exception as error:
             self._lose_kernel(error)  # else the cell could run in it twice
             raise

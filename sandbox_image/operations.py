@@ -4,7 +4,6 @@ One operation at a time; whoever comes second is told `busy`. The thread that br
 the answer is there.
 """
 
-import keyword
 import platform
 import threading
 import time
@@ -17,7 +16,6 @@ from .capture import HeadTailRing
 from .cell_book import CellBook, Verdict
 from .clock import ActiveClock, Limits, Reason
 from .decoding import NotThatShape, decode_value, learn_shape, parse_json
-from .files import is_bare
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
@@ -25,7 +23,6 @@ from .kernel_birth import KernelBirth, KernelTerms
 from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
-    LIST_ENTRY,
     MAX_CODE_BYTES,
     BindReply,
     BindRequest,
@@ -41,6 +38,7 @@ from .protocol import (
     StatsReply,
     VariablesReply,
 )
+from .request_checks import Refused, check_bindings, check_claim, check_grant, is_digest
 from .zygote import Zygote, ZygoteLost
 
 _VALUE_PATIENCE_MS = 60_000
@@ -63,14 +61,6 @@ _THREADS_BESIDE_KERNEL = 96
 threads as host calls may have, so those can be started whatever the kernel has taken."""
 
 Reply = TypeVar("Reply")
-
-
-class Refused(Exception):
-    """The request is answered with an `ErrorReply`."""
-
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.reply = ErrorReply(code=code, message=message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +127,7 @@ class KernelOperations:
 
     def _take_claim(self, request: ClaimRequest) -> list[str]:
         """What is in force."""
-        _check_claim(request)
+        check_claim(request)
         if not self._operation.acquire(blocking=False):
             raise Refused(ErrorCode.BUSY, "the sandbox is being claimed")
         try:
@@ -171,7 +161,7 @@ class KernelOperations:
             raise Refused(ErrorCode.STALE_GENERATION, f"this sandbox is of generation {claimed}")
 
     def replace_grant(self, request: GrantRequest) -> None:
-        _check_grant(request.grant)
+        check_grant(request.grant)
         self._host_calls.replace_grant(request.grant)
 
     def stats(self) -> StatsReply:
@@ -182,7 +172,7 @@ class KernelOperations:
         )
 
     def bind(self, request: BindRequest, hang_up: HangUp) -> BindReply:
-        _check_bindings(request)
+        check_bindings(request)
         reply = self._ask(BindReply, {"do": "bind"}, encode_json(asdict(request)), _BIND_LIMITS, hang_up)
         return BindReply(variables=bound_variables(reply.variables))
 
@@ -197,7 +187,7 @@ class KernelOperations:
         try:
             request = Request(header, b"", _VALUE_LIMITS, life.new_clock())
             outcome = self._decode_answer(ValueOutcome, "value", self._converse(life, request, hang_up))
-            if not 0 <= outcome.size_bytes <= limit or not _is_digest(outcome.sha256):
+            if not 0 <= outcome.size_bytes <= limit or not is_digest(outcome.sha256):
                 raise life.bury("the kernel broke the protocol: an impossible value")
         except KernelLost as error:
             self._release_kernel()
@@ -534,34 +524,3 @@ def _describe_loss(reason: Reason | None, limits: Limits) -> str | None:
         return None
     stopped = _describe_stop(reason, limits)
     return f"{stopped}; it ignored the interrupt for {limits.grace_s:g} s, so the interpreter was ended"
-
-
-def _check_claim(request: ClaimRequest) -> None:
-    _check_grant(request.grant)
-    least = 64 << 20
-    if request.memory_bytes < least or request.processes < 1 or request.file_bytes < 0 or request.generation < 0:
-        raise Refused(ErrorCode.BAD_REQUEST, f"expected memory_bytes of at least {least}, processes of at least 1")
-    if max(request.memory_bytes, request.file_bytes) >= 1 << 60 or abs(request.random_seed) >= 1 << 63:
-        raise Refused(ErrorCode.BAD_REQUEST, "a number is out of range")
-
-
-def _check_grant(grant: str) -> None:
-    if not grant.isascii() or not grant.isprintable() or " " in grant or len(grant) > 4096:
-        raise Refused(ErrorCode.BAD_REQUEST, "a grant must be printable ASCII without spaces")
-
-
-def _check_bindings(request: BindRequest) -> None:
-    for binding in request.bindings:
-        for name in (binding.name, *binding.aliases):
-            if not name.isidentifier() or keyword.iskeyword(name):
-                raise Refused(ErrorCode.BAD_REQUEST, f"{name[:80]!r} cannot be a variable's name")
-        for file in binding.files:
-            if not all(is_bare(named.file) for named in (file, file.image, file.list_image) if named is not None):
-                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: expected a bare file name")
-            text, texts = file.image, file.list_image
-            if (text and text.length < 1) or (texts and not 1 <= texts.count <= texts.size_bytes // LIST_ENTRY.size):
-                raise Refused(ErrorCode.BAD_REQUEST, f"{binding.name}: an image of an impossible length")
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

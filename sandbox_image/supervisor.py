@@ -32,7 +32,7 @@ from .http_stream import (
     encode_response_head,
 )
 from .kernel_life import HangUp
-from .operations import KernelOperations, Refused
+from .operations import KernelOperations
 from .protocol import (
     DIGEST_HEADER,
     FILE_PIECE_BYTES,
@@ -51,6 +51,7 @@ from .protocol import (
     InterruptRequest,
     PutFileRequest,
 )
+from .request_checks import Refused
 from .zygote import Zygote, ZygoteLost
 
 EXIT_FAILED = 70

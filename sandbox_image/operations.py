@@ -7,7 +7,6 @@ the answer is there.
 import platform
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
@@ -39,9 +38,9 @@ from .protocol import (
     VariablesReply,
 )
 from .request_checks import Refused, check_bindings, check_claim, check_grant, is_digest
+from .value_stream import ValueStream
 from .zygote import Zygote, ZygoteLost
 
-_VALUE_PATIENCE_MS = 60_000
 _MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {
     "cell": frozenset(),
     "bind": frozenset({ErrorCode.BAD_REQUEST, ErrorCode.NOT_FOUND, ErrorCode.TOO_LARGE, ErrorCode.INTERNAL}),
@@ -180,7 +179,7 @@ class KernelOperations:
         reply = self._ask(VariablesReply, {"do": "variables"}, b"", _VARIABLES_LIMITS, hang_up)
         return VariablesReply(variables=bound_variables(reply.variables))
 
-    def open_value(self, name: str, form: str, limit: int, hang_up: HangUp) -> "ValueStream":
+    def open_value(self, name: str, form: str, limit: int, hang_up: HangUp) -> ValueStream:
         """The caller must `close` what it gets: until then the kernel is busy sending."""
         life = self._take_kernel()
         header = {"do": "value", "name": name, "as": form, "limit": limit}
@@ -471,35 +470,6 @@ class Printed:
     cell_id: str
     stdout: HeadTailRing
     stderr: HeadTailRing
-
-
-class ValueStream:
-    """A value on its way out. `close` gives the kernel back."""
-
-    def __init__(self, life: KernelLife, outcome: ValueOutcome, release: Callable[[], None]) -> None:
-        self._life = life
-        self._release = release
-        self._left = outcome.size_bytes
-        self.outcome = outcome
-
-    def next_chunk(self) -> bytes:
-        """Empty at the end. Raises `KernelLost`."""
-        if self._left == 0:
-            return b""
-        chunk = self._life.next_chunk(_VALUE_PATIENCE_MS)
-        if len(chunk) > self._left:
-            raise self._life.bury("the kernel broke the protocol: more of a value than it announced")
-        self._left -= len(chunk)
-        return chunk
-
-    def close(self) -> None:
-        """Reads to the end even if nobody wants it: the kernel can do nothing else until it has sent everything."""
-        try:
-            with suppress(KernelLost):
-                while self._left:
-                    self.next_chunk()
-        finally:
-            self._release()
 
 
 def _status(outcome: CellOutcome | None, reason: Reason | None) -> Literal["ok", "raised", "timed_out", "killed"]:

@@ -13,6 +13,7 @@ trusted than this, borrows `seccomp`.
     operations      what the host can have done to the kernel: claim, bind, run a cell, read a value, restart
     request_checks  what of it is refused before anything is done
     value_stream    a value on its way from the kernel to the host
+    cell_run        one cell: what it was given, what it prints, how its end is told
     cell_book       which cells have run, and their results until they are acknowledged
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
                     memory_watch, file_watch)

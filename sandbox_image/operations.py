@@ -9,11 +9,11 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from .capture import HeadTailRing
 from .cell_book import CellBook, Verdict
-from .clock import ActiveClock, Limits, Reason
+from .cell_run import CellRun, Printed, describe_loss, describe_stop, status_of
+from .clock import ActiveClock, Limits
 from .decoding import NotThatShape, decode_value, learn_shape, parse_json
 from .frames import Frame
 from .host_calls import HostCalls, OpenCell
@@ -297,7 +297,7 @@ class KernelOperations:
         finally:
             self._release_kernel()
 
-    def _run(self, cell: "CellRun", hang_up: HangUp) -> CellReply:
+    def _run(self, cell: CellRun, hang_up: HangUp) -> CellReply:
         assert self._life is not None
         life = self._life
         self._printed = Printed(cell.cell_id, life.stdout.ring, life.stderr.ring)
@@ -311,7 +311,7 @@ class KernelOperations:
             detail, lost = how, False
         except KernelLost as error:
             outcome, lost = None, True
-            detail = _describe_loss(life.ladder_reason, cell.limits) or str(error)
+            detail = describe_loss(life.ladder_reason, cell.limits) or str(error)
         finally:
             self._host_calls.close_cell()
         if not lost:
@@ -320,7 +320,7 @@ class KernelOperations:
         wall_s, active_s, cpu_s = clock.wall_s(), clock.active_s(), clock.cpu_s()
         return CellReply(
             cell_id=cell.cell_id,
-            status=_status(outcome, life.ladder_reason),
+            status=status_of(outcome, life.ladder_reason),
             stdout=life.stdout.take_ring().captured(),
             stderr=life.stderr.take_ring().captured(),
             raised=outcome.raised if outcome else None,
@@ -333,9 +333,7 @@ class KernelOperations:
             cpu_s=cpu_s,
         )
 
-    def _run_in(
-        self, life: KernelLife, cell: "CellRun", clock: ActiveClock, hang_up: HangUp
-    ) -> tuple[CellOutcome, str]:
+    def _run_in(self, life: KernelLife, cell: CellRun, clock: ActiveClock, hang_up: HangUp) -> tuple[CellOutcome, str]:
         self._cells += 1
         self._host_calls.open_cell(
             OpenCell(
@@ -352,7 +350,7 @@ class KernelOperations:
         if (outcome.status == "raised") != (outcome.raised is not None):
             raise life.bury("the kernel broke the protocol: an impossible outcome")
         reason = life.ladder_reason
-        return outcome, "" if reason is None or outcome.status == "ok" else _describe_stop(reason, cell.limits)
+        return outcome, "" if reason is None or outcome.status == "ok" else describe_stop(reason, cell.limits)
 
     def _converse(self, life: KernelLife, request: Request, hang_up: HangUp, cell_id: str | None = None) -> Frame:
         """What fails unforeseen costs the kernel its life: its answer could come later, to somebody else's request."""
@@ -451,46 +449,3 @@ class KernelOperations:
             pass  # the life has ended already, so the next cell reports it and the one after tries again
         finally:
             self._operation.release()
-
-
-@dataclass(frozen=True, slots=True)
-class CellRun:
-    """A cell as it is handed to the kernel."""
-
-    cell_id: str
-    code: bytes
-    answer_as: str
-    limits: Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """The rings of a cell's output, kept until the next cell begins."""
-
-    cell_id: str
-    stdout: HeadTailRing
-    stderr: HeadTailRing
-
-
-def _status(outcome: CellOutcome | None, reason: Reason | None) -> Literal["ok", "raised", "timed_out", "killed"]:
-    if reason in ("active_limit", "wall_limit") and (outcome is None or outcome.status == "raised"):
-        return "timed_out"
-    return "killed" if outcome is None else outcome.status
-
-
-def _describe_stop(reason: Reason, limits: Limits) -> str:
-    match reason:
-        case "active_limit":
-            return f"stopped after {limits.active_s:g} s of active time"
-        case "wall_limit":
-            return f"stopped after {limits.wall_s:g} s"
-        case "interrupted":
-            return "interrupted"
-
-
-def _describe_loss(reason: Reason | None, limits: Limits) -> str | None:
-    """None when the kernel died without our doing."""
-    if reason is None:
-        return None
-    stopped = _describe_stop(reason, limits)
-    return f"{stopped}; it ignored the interrupt for {limits.grace_s:g} s, so the interpreter was ended"

@@ -17,6 +17,7 @@ trusted than this, borrows `seccomp`.
     cell_book       which cells have run, and their results until they are acknowledged
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
                     memory_watch, file_watch)
+    kernel_exit     how it ended; hang_up, waker: what else its thread attends to meanwhile
     host_calls      what a kernel asks of the gateway: checked, keyed, bounded, repeated when the way breaks
     files           what the host does with the files in /tmp, safe beside code that moves them
 

@@ -20,12 +20,15 @@ from .clock import Act, ActiveClock, Ladder, Limits, Reason, climb, next_look_s
 from .decoding import NotThatShape, decode_value, parse_json
 from .file_watch import FileWatch
 from .frames import Frame, FrameDecoder, FrameViolation, encode_frame
+from .hang_up import HANG_UP, HangUp
 from .host_calls import HostCalls
 from .http_stream import encode_json
 from .kernel_birth import KernelBirth, KernelTerms
+from .kernel_exit import KernelLost, describe_exit
 from .kernel_messages import MAX_KERNEL_BODY_BYTES, KernelReady
 from .memory_watch import WATCH_INTERVAL_S, MemoryWatch
 from .protocol import MAX_HOST_CALL_BODY_BYTES
+from .waker import Waker
 from .zygote import Zygote, ZygoteLost
 
 _RECEIVE_BYTES = 256 << 10
@@ -34,12 +37,6 @@ _BIRTH_PATIENCE_MS = 20_000
 _FULL_LOOK_S = 0.02
 _IDLE_CPU_S = 0.5
 """What threads that a cell left behind may take between two requests."""
-_HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
-"""The first one is Linux's alone, and tells of a stream that is closed in one direction."""
-
-
-class KernelLost(Exception):
-    """The kernel has died, or broke the protocol and was killed. The message says how, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Request:
 class KernelLife:
     """A running kernel."""
 
-    def __init__(self, zygote: Zygote, birth: KernelBirth, waker: "Waker") -> None:
+    def __init__(self, zygote: Zygote, birth: KernelBirth, waker: Waker) -> None:
         """Fork one and wait until it stands by, confined; `begin` comes before anything else is asked of it.
 
         Raises:
@@ -126,7 +123,7 @@ class KernelLife:
         *,
         asked_to_stop: Callable[[], bool],
         host_calls: HostCalls,
-        hang_up: "HangUp",
+        hang_up: HangUp,
     ) -> Frame:
         """Send one request and wait for its answer under the ladder, draining output and host calls meanwhile.
 
@@ -225,16 +222,16 @@ class KernelLife:
         """Why the last request was stopped, if it was."""
         return self._ladder.reason
 
-    def _polled(self, hang_up: "HangUp") -> select.poll:
+    def _polled(self, hang_up: HangUp) -> select.poll:
         polled = select.poll()
         pipes = (self.stdout.descriptor, self.stderr.descriptor)
         for readable in (self.cells.fileno(), self.calls.fileno(), *pipes, self._waker.descriptor):
             polled.register(readable, select.POLLIN)
         if (watched := hang_up.watched()) is not None:
-            polled.register(watched, _HANG_UP)
+            polled.register(watched, HANG_UP)
         return polled
 
-    def _attend(self, descriptor: int, polled: select.poll, host_calls: HostCalls, hang_up: "HangUp") -> None:
+    def _attend(self, descriptor: int, polled: select.poll, host_calls: HostCalls, hang_up: HangUp) -> None:
         if descriptor == self.cells.fileno():
             self._receive_cells()
         elif descriptor == self.calls.fileno():
@@ -350,63 +347,3 @@ class KernelLife:
         # Shut down, not closed: a thread that answers a host call may be inside `sendall` with this descriptor.
         for end in (self.cells, self.calls):
             end.shutdown(socket.SHUT_RDWR)
-
-
-class Waker:
-    """Makes the thread that is in `KernelLife.ask` look around. One for all lives."""
-
-    def __init__(self) -> None:
-        self.descriptor, self._other_end = os.pipe()
-        os.set_blocking(self.descriptor, False)
-        os.set_blocking(self._other_end, False)
-
-    def wake(self) -> None:
-        with suppress(BlockingIOError):  # full: whoever looks will find enough to wake for
-            os.write(self._other_end, b"!")
-
-    def calm(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self.descriptor, _RECEIVE_BYTES)
-
-
-class HangUp:
-    """What to do when the stream that asked is closed while the kernel is still at work."""
-
-    def __init__(self, connection: socket.socket, do: Callable[[], None]) -> None:
-        self._connection: socket.socket | None = connection
-        self._do = do
-
-    def watched(self) -> int | None:
-        return None if self._connection is None else self._connection.fileno()
-
-    def happened(self) -> None:
-        self._connection = None
-        self._do()
-
-    def check(self) -> None:
-        """Look once, for who waits for something else than descriptors."""
-        if self._connection is not None:
-            polled = select.poll()
-            polled.register(self._connection, _HANG_UP)
-            if polled.poll(0):
-                self.happened()
-
-
-_SIGNAL_HINTS = {
-    signal.SIGKILL: "most likely out of memory",
-    signal.SIGSEGV: "a crash in native code, or too deep a recursion",
-    signal.SIGABRT: "aborted",
-    signal.SIGSYS: "it made a forbidden system call",
-}
-
-
-def describe_exit(code: int) -> str:
-    """One line for the model about how its kernel ended."""
-    if code >= 0:
-        return f"the interpreter exited with code {code}"
-    try:
-        number = signal.Signals(-code)
-    except ValueError:
-        return f"the interpreter was ended by signal {-code}"
-    hint = _SIGNAL_HINTS.get(number)
-    return f"the interpreter was ended by {number.name}" + (f" ({hint})" if hint else "")

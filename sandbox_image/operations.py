@@ -16,10 +16,12 @@ from .cell_run import CellRun, Printed, describe_loss, describe_stop, status_of
 from .clock import ActiveClock, Limits
 from .decoding import NotThatShape, decode_value, learn_shape, parse_json
 from .frames import Frame
+from .hang_up import HangUp
 from .host_calls import HostCalls, OpenCell
 from .http_stream import encode_json
 from .kernel_birth import KernelBirth, KernelTerms
-from .kernel_life import HangUp, KernelLife, KernelLost, Request, Waker
+from .kernel_exit import KernelLost
+from .kernel_life import KernelLife, Request
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
 from .protocol import (
     MAX_CODE_BYTES,
@@ -39,6 +41,7 @@ from .protocol import (
 )
 from .request_checks import Refused, check_bindings, check_claim, check_grant, is_digest
 from .value_stream import ValueStream
+from .waker import Waker
 from .zygote import Zygote, ZygoteLost
 
 _MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from .decoding import NotThatShape, decode_value, parse_json
 from .dialling import Dialler, HostGone, Lane, PrefaceRefused
 from .files import FileRefused, WorkingFiles
+from .hang_up import HangUp
 from .http_stream import (
     BodyTooLarge,
     BufferedStream,
@@ -31,7 +32,6 @@ from .http_stream import (
     encode_response,
     encode_response_head,
 )
-from .kernel_life import HangUp
 from .operations import KernelOperations
 from .protocol import (
     DIGEST_HEADER,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import suppress
 
-from .kernel_life import KernelLife, KernelLost
+from .kernel_exit import KernelLost
+from .kernel_life import KernelLife
 from .kernel_messages import ValueOutcome
 
 _PATIENCE_MS = 60_000

@@ -15,6 +15,7 @@ trusted than this, borrows `seccomp`.
     value_stream    a value on its way from the kernel to the host
     cell_run        one cell: what it was given, what it prints, how its end is told
     cell_book       which cells have run, and their results until they are acknowledged
+    kernel_seat     who may talk to the kernel, and that another follows one that has ended
     kernel_life     one kernel as the supervisor holds it: sockets, pipes (capture), limits (clock,
                     memory_watch, file_watch)
     kernel_exit     how it ended; hang_up, waker: what else its thread attends to meanwhile

@@ -7,7 +7,6 @@ the answer is there.
 import platform
 import threading
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ from .kernel_birth import KernelBirth, KernelTerms
 from .kernel_exit import KernelLost
 from .kernel_life import KernelLife, Request
 from .kernel_messages import CellOutcome, ValueOutcome, bound_outcome, bound_variables
+from .kernel_seat import KernelSeat
 from .protocol import (
     MAX_CODE_BYTES,
     BindReply,
@@ -41,7 +41,6 @@ from .protocol import (
 )
 from .request_checks import Refused, check_bindings, check_claim, check_grant, is_digest
 from .value_stream import ValueStream
-from .waker import Waker
 from .zygote import Zygote, ZygoteLost
 
 _MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {
@@ -87,23 +86,23 @@ class Claim:
 
 
 class KernelOperations:
-    """Owns the kernel, the record of its cells, and who pays for its host calls."""
+    """Owns the kernel (in its seat), the record of its cells, and who pays for its host calls."""
 
     def __init__(self, station: Station, zygote: Zygote) -> None:
         self._station = station
-        self._zygote = zygote
-        self._operation = threading.Lock()  # whoever holds it may talk to the kernel, and replace it
         self._claim: Claim | None = None
-        self._life: KernelLife | None = None
-        self._lives = 0
-        self._unreported_loss: str | None = None
+        self._host_calls = HostCalls(station.gateway_socket)
+        birth = KernelBirth(
+            contexts_directory=station.contexts_directory,
+            tmp_directory=station.tmp_directory,
+            confined=station.confined,
+        )
+        self._seat = KernelSeat(zygote, birth, self._host_calls)
         self._book = CellBook()
         self._printed: Printed | None = None
         self._cells = 0
-        self._waker = Waker()
         self._interrupt_lock = threading.Lock()  # keeps `_interrupted_cell` the one that is running, or None
         self._interrupted_cell: str | None = None
-        self._host_calls = HostCalls(station.gateway_socket)
 
     def stand_by(self) -> None:
         """Have a kernel ready before anybody claims the sandbox. One that does not come up is tried again then.
@@ -113,8 +112,7 @@ class KernelOperations:
         """
         for shape in (ClaimRequest, CellRequest, CellOutcome, BindReply):
             learn_shape(shape)
-        with self._operation, suppress(KernelLost):
-            self._fork_life()
+        self._seat.stand_by()
 
     def claim(self, request: ClaimRequest, hang_up: HangUp) -> ClaimReply:
         """The claim stands also where its bindings are refused."""
@@ -130,21 +128,21 @@ class KernelOperations:
     def _take_claim(self, request: ClaimRequest) -> list[str]:
         """What is in force."""
         check_claim(request)
-        if not self._operation.acquire(blocking=False):
+        if not self._seat.acquire(0.0):
             raise Refused(ErrorCode.BUSY, "the sandbox is being claimed")
         try:
             if self._claim is not None:
                 raise Refused(ErrorCode.ALREADY_CLAIMED, f"claimed as generation {self._claim.generation}")
             terms = self._terms(request)
             try:
-                life = self._begin_life(terms)
+                life = self._seat.begin(terms)
             except KernelLost as error:
                 raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
             self._host_calls.replace_grant(request.grant)
             self._claim = Claim(request.generation, terms)
             return [*self._station.confinement, *life.confinement]
         finally:
-            self._operation.release()
+            self._seat.release()
 
     def _terms(self, request: ClaimRequest) -> KernelTerms:
         beside = self._station.tasks_beside
@@ -168,7 +166,7 @@ class KernelOperations:
 
     def stats(self) -> StatsReply:
         return StatsReply(
-            kernel_lives=self._lives,
+            kernel_lives=self._seat.lives,
             running_cell=self._book.running,
             host_calls_in_flight=self._host_calls.in_flight,
         )
@@ -192,12 +190,12 @@ class KernelOperations:
             if not 0 <= outcome.size_bytes <= limit or not is_digest(outcome.sha256):
                 raise life.bury("the kernel broke the protocol: an impossible value")
         except KernelLost as error:
-            self._release_kernel()
+            self._seat.release()
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
         except BaseException:
-            self._release_kernel()
+            self._seat.release()
             raise
-        return ValueStream(life, outcome, self._release_kernel)
+        return ValueStream(life, outcome, self._seat.release)
 
     def run_cell(self, cell_id: str, request: CellRequest, hang_up: HangUp) -> bytes:
         """The encoded `CellReply`, from running it or from having run it."""
@@ -209,7 +207,7 @@ class KernelOperations:
             raise Refused(ErrorCode.BAD_REQUEST, "the limits of a cell must be positive numbers of seconds")
         if self._book.begin(cell_id, request.acknowledges).verdict is not Verdict.RUN:
             return self.await_cell(cell_id, hang_up)
-        if not self._operation.acquire(timeout=_HANDOVER_PATIENCE_S):
+        if not self._seat.acquire(_HANDOVER_PATIENCE_S):
             self._let_go_of_cell(cell_id)
             raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
         reported = False
@@ -226,7 +224,7 @@ class KernelOperations:
             raise
         finally:
             self._let_go_of_cell(cell_id)
-            self._release_kernel(reported=reported)
+            self._seat.release(reported=reported)
         return encoded
 
     def _let_go_of_cell(self, cell_id: str) -> None:
@@ -268,47 +266,29 @@ class KernelOperations:
         with self._interrupt_lock:
             if self._book.running == request.cell_id:
                 self._interrupted_cell = request.cell_id
-                self._waker.wake()
+                self._seat.waker.wake()
 
     def restart(self) -> None:
         """Also ends what is running: a cell's result is `killed`."""
-        deadline = time.monotonic() + _RESTART_PATIENCE_S
-        killed: KernelLife | None = None
-        while not self._operation.acquire(timeout=0.02):
-            if time.monotonic() > deadline:
-                raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
-            if killed is None and self._life is not None:
-                killed = self._life
-                killed.kill("it was restarted")
+        if not self._seat.clear("it was restarted", _RESTART_PATIENCE_S):
+            raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
         try:
-            # Whoever talked to the one that was killed has left a new one behind.
-            if self._life is not None and (killed is None or self._life is killed):
-                self._life.bury("it was restarted")
             self._book.start_life()
         finally:
-            self._release_kernel(reported=True)
+            self._seat.release(reported=True)
 
     def look_at_idle_kernel(self) -> None:
         """To be called now and then, by a thread that has nothing else to do. Raises `ZygoteLost`."""
-        if self._claim is None or not self._operation.acquire(blocking=False):
-            return
-        try:
-            if self._life is not None and self._life.ended_with is None:
-                self._life.look_at_idle()
-        except KernelLost:
-            pass  # replaced below, and the next cell tells of it
-        finally:
-            self._release_kernel()
+        self._seat.look_at_idle()
 
     def _run(self, cell: CellRun, hang_up: HangUp) -> CellReply:
-        assert self._life is not None
-        life = self._life
+        life = self._seat.life
         self._printed = Printed(cell.cell_id, life.stdout.ring, life.stderr.ring)
         life.begin_ladder()  # what stopped an earlier request must not be told of this one
         clock = life.new_clock()
         try:
-            if self._unreported_loss is not None:
-                raise KernelLost(f"{self._unreported_loss}, between cells; this cell was not run")
+            if self._seat.unreported_loss is not None:
+                raise KernelLost(f"{self._seat.unreported_loss}, between cells; this cell was not run")
             life.check_alive()
             outcome, how = self._run_in(life, cell, clock, hang_up)
             detail, lost = how, False
@@ -370,8 +350,7 @@ class KernelOperations:
             raise self._lose_kernel(error) from error
 
     def _lose_kernel(self, error: Exception) -> KernelLost:
-        assert self._life is not None
-        return self._life.bury(f"the interpreter was ended: the sandbox failed beside it ({type(error).__name__})")
+        return self._seat.life.bury(f"the interpreter was ended: the sandbox failed beside it ({type(error).__name__})")
 
     def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
         life = self._take_kernel()
@@ -381,7 +360,7 @@ class KernelOperations:
         except KernelLost as error:
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
         finally:
-            self._release_kernel()
+            self._seat.release()
 
     def _decode_answer(self, cls: type[Reply], asked: str, frame: Frame) -> Reply:
         """What the kernel answered to a request of this word, or its refusal; else the kernel is buried."""
@@ -396,59 +375,14 @@ class KernelOperations:
                 raise NotThatShape(f"{asked} cannot fail with {failure.code}")
             raise Refused(failure.code, failure.message[:2000])
         except NotThatShape as error:
-            assert self._life is not None
-            raise self._life.bury(f"the kernel broke the protocol: {error}") from None
-
-    def _begin_life(self, terms: KernelTerms) -> KernelLife:
-        """Of the kernel that stands by, or of a new one."""
-        try:
-            if self._life is None:
-                raise KernelLost("it did not come up")
-            self._life.check_alive()
-        except KernelLost:
-            life = self._fork_life()
-        else:
-            life = self._life
-        life.begin(terms)
-        return life
-
-    def _fork_life(self) -> KernelLife:
-        self._lives += 1
-        birth = KernelBirth(
-            contexts_directory=self._station.contexts_directory,
-            tmp_directory=self._station.tmp_directory,
-            confined=self._station.confined,
-        )
-        self._life = KernelLife(self._zygote, birth, self._waker)
-        return self._life
+            raise self._seat.life.bury(f"the kernel broke the protocol: {error}") from None
 
     def _take_kernel(self) -> KernelLife:
         patience_s = _HANDOVER_PATIENCE_S if self._book.running is None else 0.0
-        if not self._operation.acquire(timeout=patience_s):
+        if not self._seat.acquire(patience_s):
             raise Refused(ErrorCode.BUSY, "the kernel is busy with another request")
         try:
-            assert self._life is not None
-            self._life.check_alive()
+            return self._seat.living()
         except KernelLost as error:
-            self._release_kernel()
+            self._seat.release()
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None
-        return self._life
-
-    def _release_kernel(self, *, reported: bool = False) -> None:
-        """Leave a living kernel behind: one that died is replaced at once.
-
-        A loss that the host was not told of in a cell's result (`reported`) is told by the next cell, so that no cell
-        runs in a namespace that is silently new.
-        """
-        try:
-            if reported:
-                self._unreported_loss = None
-            if self._life is not None and self._life.ended_with is not None and self._claim is not None:
-                self._host_calls.abandon()
-                if not reported:
-                    self._unreported_loss = f"the kernel was lost: {self._life.ended_with}"
-                self._begin_life(self._claim.terms)
-        except KernelLost:
-            pass  # the life has ended already, so the next cell reports it and the one after tries again
-        finally:
-            self._operation.release()

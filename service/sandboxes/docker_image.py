@@ -41,6 +41,7 @@ def image_age(image_protocol: str, image_sources: str) -> ImageAge:
 
 def complaint(name: str, age: ImageAge) -> str | None:
     """What is to be said of an image, and what to do; None of a current one."""
+    again = f"make it anew as it was made, with `sh deploy/make_sandbox_image.sh {name} [full] [PACKAGE...]`"
     match age:
         case ImageAge.CURRENT:
             return None
@@ -49,8 +50,9 @@ def complaint(name: str, age: ImageAge) -> str | None:
         case ImageAge.OTHER_PROTOCOL:
             what = "was made for another version of the service, which speaks otherwise with its sandboxes"
         case ImageAge.UNKNOWN:
-            what = "does not say what it was made from"
-    return f"the image {name} {what}: make it anew with `sh deploy/make_sandbox_image.sh {name}`"
+            what = "is none of this service's, by its labels"
+            again = "make one with `sh deploy/make_sandbox_image.sh rlm-sandbox`, and name that in RLM_DOCKER_IMAGE"
+    return f"the image {name} {what}: {again}"
 
 
 @cache

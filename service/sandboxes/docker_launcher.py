@@ -4,6 +4,7 @@ On the embedded default the launcher is a child of the service. It gets no envir
 the process with the Docker socket, and it ends, with all its sandboxes, when this process does.
 """
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -309,6 +310,8 @@ class _Child:
         self._stopping = False
         self._said_all = anyio.Event()
         """Its log has come to an end."""
+        self._last_line = ""
+        """Of its log."""
 
     async def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Until it says that it listens."""
@@ -325,14 +328,19 @@ class _Child:
         assert process.stdout is not None
         assert process.stderr is not None
         self._said_all = anyio.Event()
-        tasks.start_soon(_forward, process.stderr, self._said_all)
+        tasks.start_soon(self._forward, process.stderr, self._said_all)
         try:
             with anyio.fail_after(READY_DEADLINE_S):
                 await process.stdout.receive()
         except (anyio.EndOfStream, TimeoutError) as exc:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                process.kill()
+            with anyio.move_on_after(_LAST_LINES_S):
+                await self._said_all.wait()
             await process.aclose()
-            raise SandboxStartFailed("the launcher process did not come up; the log says why") from exc
+            raise SandboxStartFailed(
+                f"the launcher process did not come up: {self._last_line or 'it said nothing'}"
+            ) from exc
 
     async def keep(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start it anew whenever it ends. Runs until cancelled."""
@@ -367,14 +375,14 @@ class _Child:
                 process.kill()
             await process.aclose()
 
-
-async def _forward(stderr: anyio.abc.ByteReceiveStream, said_all: anyio.Event) -> None:
-    """What the child logs, a line at a time, into our log."""
-    lines = BufferedByteReceiveStream(stderr)
-    while True:
-        try:
-            line = await lines.receive_until(b"\n", _LONGEST_LOG_LINE)
-        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.ClosedResourceError):
-            said_all.set()
-            return
-        _log.info("launcher_says", line=line.decode(errors="replace"))
+    async def _forward(self, stderr: anyio.abc.ByteReceiveStream, said_all: anyio.Event) -> None:
+        """What the child logs, a line at a time, into our log."""
+        lines = BufferedByteReceiveStream(stderr)
+        while True:
+            try:
+                line = await lines.receive_until(b"\n", _LONGEST_LOG_LINE)
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.ClosedResourceError):
+                said_all.set()
+                return
+            self._last_line = line.decode(errors="replace").strip()
+            _log.info("launcher_says", line=self._last_line)

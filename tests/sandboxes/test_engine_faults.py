@@ -43,6 +43,17 @@ def test_each_fault_is_one_line_that_says_something(fault: EngineFault) -> None:
         assert len(line) < 700
 
 
+@pytest.mark.anyio
+async def test_an_engine_that_refuses_the_connection_is_absent_not_silent() -> None:
+    """Over TCP too, where the client calls a refused connection a time-out: nobody is told to restart what is not
+    there."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(EngineFailed) as failed:
+            await Engine(f"tcp://127.0.0.1:{nobody.getsockname()[1]}").facts()
+    assert failed.value.fault is EngineFault.ABSENT
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that other uids may enter, with a path short enough for a socket."""

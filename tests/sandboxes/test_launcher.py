@@ -27,6 +27,7 @@ from service.sandboxes.launcher.containers import ENGINE_LOOKS_EVERY_S, Containe
 from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.held import Refused
 from service.sandboxes.launcher.owners import owner_of
+from service.sandboxes.launcher.program import read_options
 from service.sandboxes.launcher.protocol import (
     MAX_LINE_BYTES,
     KillRequest,
@@ -140,6 +141,20 @@ class TestWithoutAnEngine:
             assert "Docker engine cannot be reached" in said["65534"].stdout, said["65534"].stderr
             assert "Permission" in said["65533"].stderr
 
+    @pytest.mark.parametrize(
+        ("words", "most_mb"),
+        [
+            ([], None),
+            (["--max-memory-mb", "2048"], 2048),
+            (["--max-memory-mb", "64"], 256),
+            (["--max-tmp-mb", "16", "--max-memory-mb", "2048"], 16),
+        ],
+    )
+    def test_tmp_is_bounded_where_memory_is(self, data: Path, words: list[str], most_mb: int | None) -> None:
+        """It is memory too; what every sandbox asks for fits always, unless the operator says less."""
+        options = read_options(["--socket", str(data / "s"), "--sessions", str(data), "--image", "x", *words])
+        assert options.bounds.tmp_bytes == (most_mb and most_mb << 20)
+
     def test_a_command_line_that_cannot_be_used_is_said(self, data: Path) -> None:
         """An image name that is none, and a socket without its directory, end the program with a sentence."""
         for words, says in (
@@ -225,6 +240,14 @@ class TestWithoutAnEngine:
                 assert asked.is_set()
                 await ended.wait()
             tasks.cancel_scope.cancel()
+
+    async def test_a_launcher_that_does_not_come_up_is_told_with_its_last_words(self, data: Path) -> None:
+        """What it said before it ended stands in the sentence, because nobody may be reading its log."""
+        with pytest.raises(SandboxStartFailed, match=r"did not come up: .*--image: expected the name of an image"):
+            async with open_launcher(
+                socket_path=data / "l.sock", sessions=data / "sessions", image="No Name!", docker_host=None
+            ):
+                pytest.fail("it came up")
 
     async def test_a_child_gets_none_of_our_environment(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The launcher that the service starts sees no key of the service's."""

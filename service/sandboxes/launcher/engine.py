@@ -366,7 +366,10 @@ def _causes(exc: BaseException) -> tuple[BaseException, ...]:
     found: list[BaseException] = []
     each: BaseException | None = exc
     while each is not None and len(found) < MOST_CAUSES:
-        found.append(TimeoutError() if isinstance(each, requests.Timeout | urllib3.exceptions.TimeoutError) else each)
+        # To urllib3 a connection that was refused at once is a time-out too.
+        is_late = isinstance(each, requests.Timeout | urllib3.exceptions.TimeoutError)
+        is_late = is_late and not isinstance(each, urllib3.exceptions.NewConnectionError)
+        found.append(TimeoutError() if is_late else each)
         # The SDK and requests wrap what was raised in an argument as often as in the chain.
         inner = next((argument for argument in each.args if isinstance(argument, BaseException)), None)
         each = each.__cause__ or inner or each.__context__

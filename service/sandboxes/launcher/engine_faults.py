@@ -72,7 +72,10 @@ def described(fault: EngineFault, *, host: str, said: str = "") -> str:
     words = " ".join(said.split())[:_TOO_LONG]
     match fault:
         case EngineFault.ABSENT:
-            return f"the Docker engine cannot be reached at {host}: start Docker, or set RLM_DOCKER_HOST to where it is"
+            return (
+                f"the Docker engine cannot be reached at {host}: start Docker, or say where it is "
+                "(RLM_DOCKER_HOST; of a launcher that is started by hand, --docker-host)"
+            )
         case EngineFault.DENIED:
             return (
                 f"the Docker engine cannot be reached at {host}, because this user may not open its socket: run the "

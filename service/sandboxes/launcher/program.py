@@ -18,6 +18,7 @@ from service.sandboxes.launcher.engine import Engine
 from service.sandboxes.launcher.protocol import ImageName, Runtime
 from service.sandboxes.launcher.server import Server, open_socket, raise_open_file_limit
 from service.sandboxes.launcher.staging import PLACE
+from service.sandboxes.port import Template
 
 READY = "launcher listens"
 """The first line on stdout, once callers can connect."""
@@ -67,11 +68,11 @@ def read_options(arguments: list[str]) -> Options:
         help="a runtime that may be used; repeatable (default: both)",
     )
     for option, of in (
-        ("--max-memory-mb", "the most memory of one sandbox's kernel"),
-        ("--max-tmp-mb", "the largest /tmp of one sandbox"),
-        ("--max-sandboxes", "the most sandboxes at once"),
+        ("--max-memory-mb", "the most memory of one sandbox's kernel (default: what is asked for)"),
+        ("--max-tmp-mb", "the largest /tmp of one sandbox (default: as --max-memory-mb)"),
+        ("--max-sandboxes", "the most sandboxes at once (default: what is asked for)"),
     ):
-        parser.add_argument(option, type=_positive, help=f"{of} (default: what is asked for)")
+        parser.add_argument(option, type=_positive, help=of)
     parser.add_argument("--docker-host", help="the engine, such as unix:///run/docker.sock (the default)")
     parser.add_argument(
         "--client-uid", type=int, default=os.geteuid(), help="the one uid that may speak to it (default: its own)"
@@ -101,7 +102,7 @@ def read_options(arguments: list[str]) -> Options:
             images=tuple(found.images),
             runtimes=tuple(found.runtimes or get_args(Runtime)),
             memory_bytes=found.max_memory_mb and found.max_memory_mb << 20,
-            tmp_bytes=found.max_tmp_mb and found.max_tmp_mb << 20,
+            tmp_bytes=_most_tmp_bytes(found.max_tmp_mb, found.max_memory_mb),
             sandboxes=found.max_sandboxes,
         ),
         docker_host=found.docker_host,
@@ -109,6 +110,13 @@ def read_options(arguments: list[str]) -> Options:
         stage=found.stage.absolute(),
         until_stdin_closes=found.until_stdin_closes,
     )
+
+
+def _most_tmp_bytes(tmp_mb: int | None, memory_mb: int | None) -> int | None:
+    """A `/tmp` is memory: where only that is bounded, it bounds both, but for what every sandbox asks for."""
+    if tmp_mb is None and memory_mb is not None:
+        return max(memory_mb << 20, Template().tmp_bytes)
+    return tmp_mb and tmp_mb << 20
 
 
 def _positive(text: str) -> int:

@@ -259,7 +259,7 @@ say(attempt(grow))
     _attack(
         "tell its zygote what is no request",
         r"""
-channel = supervisor._zygote._channel
+channel = supervisor._seat._zygote._channel
 for line in (b'', b'[]', b'{', b'\xff' * 1000, b'{"do": "fork"}', b'{"do": "signal", "pid": 1, "signal": 9}', b'{"do": "signal", "pid": -1, "signal": 9}', b'x' * 100_000): attempt(channel.send, line + b'\n', 64)
 say('sent')
 """,
@@ -272,7 +272,7 @@ say('sent')
 from sandbox_image.kernel_birth import KernelBirth
 birth = KernelBirth(contexts_directory='/rlm/session/contexts', tmp_directory='/tmp', confined=False)
 spare = os.open('/dev/null', 0)
-say(attempt(supervisor._zygote.fork_kernel, birth, [spare] * 4))
+say(attempt(supervisor._seat._zygote.fork_kernel, birth, [spare] * 4))
 """,
         words("ZygoteLost", "EPIPE"),
         ends=True,

@@ -24,6 +24,8 @@ SEGMENT_BYTES = 512 << 10
 """About as much is moved at once. Whoever reads some entries of a segment reads it whole."""
 LARGEST_SEGMENT_BYTES = 64 << 20
 ENTRIES_AT_ONCE = 100
+SEALED_WITHIN_S = 600
+"""Of when a segment began to be put: much less than what nothing refers to is kept."""
 SEALED = ":sealed"
 
 _SEAL = load_fenced_script("service.store", "seal.lua")
@@ -54,7 +56,8 @@ class SealedStream:
     async def seal_oldest(self, counter: str, within: Fence) -> int:
         """Move about `SEGMENT_BYTES` of the oldest entries into a segment, but not the newest entry; how many bytes, 0
         when there was nothing to move or the fence does not stand. `counter` is the hash whose field `open_bytes` says
-        how much stands in the stream. Safe to repeat, and beside readers and writers.
+        how much stands in the stream. Safe to repeat, and beside readers and writers. One that was held up for so long
+        that its segment, which nothing refers to yet, may have been collected meanwhile moves nothing.
 
         Raises:
             StoreFailed: nothing was moved, or it is unknown whether it was.
@@ -63,11 +66,13 @@ class SealedStream:
         if not entries:
             return 0
         values = [value for _, value in entries]
+        put_at = await self._store.now()
         ref = await self._blobs.put(b"\n".join(values), "json")
         segment = Segment(first=entries[0][0], last=entries[-1][0], ref=ref)
         keys = [self._stream, self._sealed, counter]
         size_bytes = sum(map(len, values))
-        arguments: list[Part] = [str(segment.first), str(segment.last), segment.line(), str(size_bytes)]
+        arguments: list[Part] = [str(segment.first), str(segment.last), segment.line(), str(size_bytes), repr(put_at)]
+        arguments.append(str(SEALED_WITHIN_S))
         reply = await self._store.run(_SEAL, keys, arguments, is_idempotent=True, fence=within)
         return size_bytes if reply == b"sealed" else 0
 

@@ -12,11 +12,13 @@ from service.journal import appending, redis_journal
 from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.loop.events import Event, RootUnavailable, RunFinished
-from service.loop.values import CallOutcome, Purpose
+from service.loop.values import BlobRef, CallOutcome, Purpose
+from service.runs.retention.collecting import UNTOUCHED_FOR_S
 from service.store import segments
 from service.store.blob_references import References, Suspects
-from service.store.blobs import Blobs
+from service.store.blobs import Blobs, Media
 from service.store.bodies import INLINE_BYTES
+from service.store.connection import Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
 from service.store.segments import SealedStream
@@ -162,6 +164,32 @@ async def test_a_forgotten_journal_leaves_nothing(journal: Journal, stored: Stor
     with pytest.raises(NotFound):
         await journal.read(run_id, 3)
     assert await stored.store.read("KEYS", Keys(stored.tenant)("run", "*")) == []
+
+
+async def test_a_pause_before_sealing_loses_nothing(
+    journal: Journal, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever put a segment and was held up, until it was collected as what nothing refers to, drops no entry for it;
+    the next one seals them."""
+    run_id = await grown(journal, events=10)
+    now, put = Store.now, Blobs.put
+
+    async def long_ago(self: Store) -> float:
+        return await now(self) - UNTOUCHED_FOR_S
+
+    async def collected(self: Blobs, data: bytes, media: Media = "text") -> BlobRef:
+        ref = await put(self, data, media)
+        self.path(ref.sha256).unlink()
+        return ref
+
+    with monkeypatch.context() as held_up:
+        held_up.setattr(Store, "now", long_ago)
+        held_up.setattr(Blobs, "put", collected)
+        await journal.append(run_id, 1, finished())
+        assert not await journal.seal_ended(run_id)
+    assert numbers(await journal.read_all(run_id)) == list(range(1, 12))
+    assert await journal.seal_ended(run_id)
+    assert numbers(await journal.read_all(run_id)) == list(range(1, 12))
 
 
 async def test_segments_keep_what_they_name(journal: Journal, stored: Stored) -> None:

@@ -31,7 +31,7 @@ class BytePart:
     is_partial: bool
 
 
-def part_of(request: Request, size_bytes: int, etag: str | None = None) -> BytePart:
+def part_of(request: Request, size_bytes: int, etag: str) -> BytePart:
     """What of so many bytes the request asks for. All of it for a range that is none, is several, or is of what the
     client had (`if-range`) and may have changed since (it has not where that is `etag`), as the RFC allows.
 

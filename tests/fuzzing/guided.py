@@ -28,7 +28,7 @@ _WATCHED = (
     "service.loop.reply",
     "service.sandboxes.replies",
     "service.web.byte_ranges",
-    "service.web.contexts.digests",
+    "service.web.digests",
     "service.web.dialects",
     "service.web.forms",
     "tests.fuzzing.targets",

@@ -1,5 +1,6 @@
 """Sessions over HTTP: an execution service with variables and files."""
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -177,6 +178,16 @@ async def test_files_are_put_read_in_part_listed_and_deleted(it: Served) -> None
     assert part.headers["content-range"] == f"bytes {len(content) - 5}-{len(content) - 1}/{len(content)}"
     beyond = await it.client.get(f"{files}/in/data%0A.bin", headers={"range": f"bytes={len(content)}-"})
     assert beyond.status_code == 416
+    resumed = {"range": "bytes=5-", "if-range": read.headers["etag"]}
+    rest = await it.client.get(f"{files}/in/data%0A.bin", headers=resumed)
+    assert (rest.status_code, rest.content) == (206, content[5:])
+    digest = base64.b64encode(hashlib.sha256(b"sent").digest()).decode()
+    header = {"content-digest": f"sha-256=:{digest}:"}
+    changed = await it.client.put(f"{files}/in/data%0A.bin", content=b"came", headers=header)
+    assert (changed.status_code, changed.json()["code"]) == (422, "digest_mismatch")
+    assert (await it.client.get(f"{files}/in/data%0A.bin", headers=resumed)).content == content[5:]
+    assert (await it.client.put(f"{files}/in/data%0A.bin", content=b"sent", headers=header)).status_code == 201
+    assert (await it.client.get(f"{files}/in/data%0A.bin", headers=resumed)).content == b"sent"
     assert (await it.client.delete(f"{files}/in/data%0A.bin")).status_code == 204
     assert (await it.client.get(f"{files}/in/data%0A.bin")).status_code == 404
     for path in ("%2e%2e/x", "a/%2e%2e/b", "/etc/passwd", "x" * 300, "%00"):

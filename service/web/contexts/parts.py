@@ -8,8 +8,8 @@ from fastapi import Path, Request
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, body_chunks, refuse_form
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
-from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import ShownContext, ShownPart, shown_context, shown_part
+from service.web.digests import checked_chunks
 from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import sent_as

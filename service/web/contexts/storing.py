@@ -15,8 +15,8 @@ from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import LARGEST_UPLOAD_BYTES, STREAMED, body_chunks, is_json, read_shape, refuse_form
 from service.web.callers import HoldingsOfCaller, RunsOfCaller
-from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import GivenContext, ShownContext, shown_context, shown_open_context
+from service.web.digests import checked_chunks
 from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import bodies

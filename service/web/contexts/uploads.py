@@ -14,8 +14,8 @@ from service.tenants.errors import QuotaExceeded
 from service.tenants.values import Scope
 from service.web.bodies import body_chunks, refuse_form
 from service.web.callers import CallerOfRequest, HoldingsOfCaller, RunsOfCaller
-from service.web.contexts.digests import checked_chunks
 from service.web.contexts.shapes import Name
+from service.web.digests import checked_chunks
 from service.web.documents import refuse_document, text_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import sent_as

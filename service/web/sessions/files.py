@@ -11,6 +11,7 @@ from service.tenants.values import Scope
 from service.web.bodies import body_chunks, refuse_form
 from service.web.byte_ranges import content_range, part_of
 from service.web.callers import HoldingsOfCaller
+from service.web.digests import checked_chunks
 from service.web.doors import open_router
 from service.web.openapi.payloads import answered_as, sent_as
 from service.web.openapi.refusals import refused_with
@@ -60,8 +61,9 @@ async def read_file(
 ) -> Response:
     """As it is now. A file that is written to while it is sent breaks the response off."""
     standing = await uses.contents.look_at_file(session_id, path)
-    part = part_of(request, standing.size_bytes)
-    headers = content_range(part) | {"etag": f'"{standing.mark}"', "x-content-type-options": "nosniff"}
+    etag = f'"{standing.mark}"'
+    part = part_of(request, standing.size_bytes, etag)
+    headers = content_range(part) | {"etag": etag, "x-content-type-options": "nosniff"}
     return StreamingResponse(
         uses.contents.read_file(session_id, standing, part.first, part.end),
         status_code=206 if part.is_partial else 200,
@@ -85,9 +87,11 @@ async def put_file(
     uses: SessionUsesOfCaller,
     holdings: HoldingsOfCaller,
 ) -> StoredFile:
-    """In place of what bears its name. A rebuilt session has it again."""
+    """In place of what bears its name. A rebuilt session has it again. With `content-digest` it is kept only when it
+    arrived as it was sent."""
     refuse_form(request)
-    chunks = within_storage(body_chunks(request, limit_bytes=None), await holdings.left(), announced=request)
+    chunks = checked_chunks(request, body_chunks(request, limit_bytes=None))
+    chunks = within_storage(chunks, await holdings.left(), announced=request)
     stored = await uses.contents.put_file(session_id, path, chunks)
     return StoredFile(path=path, size_bytes=stored.size_bytes, sha256=stored.sha256)
 

@@ -26,6 +26,7 @@ LIFE_S = 24 * 3600
 
 _ENDS = {
     64: "its command line was not understood: image and service are of different versions",
+    70: "its supervisor failed",
     75: "nobody accepted its streams (gVisor needs `--host-uds=all` for that: docs/docker.md)",
     76: "its zygote was lost",
     77: "it could not confine itself",

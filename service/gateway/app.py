@@ -4,6 +4,7 @@ import json
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
@@ -13,19 +14,18 @@ from sandbox_image.protocol import (
     MAX_BATCH_ITEMS,
     MAX_HOST_CALL_BODY_BYTES,
     MAX_HOST_CALL_VALUES,
-    HostCallReply,
     HostCallRequest,
     count_values,
 )
 from sandbox_image.protocol import HostCallItem as WireItem
 from service.errors import BadRequest, Fault, RlmServiceError
 from service.gateway.digests import digest_of
+from service.gateway.pieces import is_long, reply_at_once, reply_in_pieces
 from service.runs.host_calls.grants import GrantRefused, Grants
 from service.runs.host_calls.host_calls import HostCallRefused, HostCalls
 from service.runs.host_calls.values import HostCall, HostCallItem
 
 _REQUEST = TypeAdapter(HostCallRequest)
-_REPLY = TypeAdapter(HostCallReply)
 
 Headers = dict[bytes, str]
 """By lower-case name; of one that is repeated the last."""
@@ -37,7 +37,11 @@ MAX_INBOUND_BYTES = 2 * MAX_HOST_CALL_BODY_BYTES
 INLINE_BYTES = 64 << 10
 """Larger bodies are decoded in a thread: a megabyte of JSON is a few milliseconds in which nobody else is served."""
 _LARGE_BODIES = anyio.CapacityLimiter(2)
-"""Decoded at once, of all grants; of one grant they come one after the other, so that many delay only themselves."""
+"""Decoded or measured at once, of all grants; of one grant they come one after the other, so that many delay only
+themselves."""
+REPLY_S = 30.0
+SLOWEST_BYTES_PER_S = 1 << 20
+"""How long a long reply may take to be read."""
 
 
 class BodyTooLarge(BadRequest):
@@ -51,6 +55,7 @@ def gateway_app(grants: Grants) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the listener serves nothing else"
+        response: ASGIApp
         if (scope["method"], scope["path"]) == ROUTE:
             response = await _host_call_response(grants, _headers(scope), receive)
         else:
@@ -60,7 +65,7 @@ def gateway_app(grants: Grants) -> ASGIApp:
     return app
 
 
-async def _host_call_response(grants: Grants, headers: Headers, receive: Receive) -> Response:
+async def _host_call_response(grants: Grants, headers: Headers, receive: Receive) -> ASGIApp:
     try:
         granted = grants.resolve(_bearer(headers))
         granted.check_paying()
@@ -68,8 +73,33 @@ async def _host_call_response(grants: Grants, headers: Headers, receive: Receive
             items = await granted.answer(await _decoded(granted, await _body(headers, receive, inbound)))
     except RlmServiceError as exc:
         return _refusal(exc)
-    reply = HostCallReply(items=[_wire_item(item) for item in items])
-    return Response(_REPLY.dump_json(reply), media_type="application/json")
+    wire = [_wire_item(item) for item in items]
+    if not is_long(wire):
+        return Response(reply_at_once(wire), media_type="application/json")
+    async with granted.one_large_body:
+        size_bytes = await anyio.to_thread.run_sync(_size_of, wire, limiter=_LARGE_BODIES)
+    return _LongReply(wire, size_bytes)
+
+
+def _size_of(items: list[WireItem]) -> int:
+    return sum(map(len, reply_in_pieces(items)))
+
+
+class _LongReply:
+    """An ASGI application that sends it as it is read, and gives up where that takes too long."""
+
+    def __init__(self, items: list[WireItem], size_bytes: int) -> None:
+        self._items = items
+        self._size_bytes = size_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(self._size_bytes).encode())]
+        with anyio.move_on_after(REPLY_S + self._size_bytes / SLOWEST_BYTES_PER_S):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            for piece in reply_in_pieces(self._items):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await anyio.lowlevel.checkpoint()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _headers(scope: Scope) -> Headers:

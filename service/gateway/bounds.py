@@ -1,21 +1,57 @@
-"""What a connection to the gateway may take of our memory besides the bodies that the application counts."""
+"""What a connection to the gateway may take of our memory, descriptors and time besides what the application counts."""
 
-from typing import Any
+import asyncio
+import os
+import socket
+import struct
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 << 10
 _FRAMING_PER_BODY_BYTE = 16
 """A chunk of one byte has six bytes around it."""
+_PEER = struct.Struct("iII")
+"""pid, uid, gid: `struct ucred` of unix(7)."""
+_UNTOLD_UIDS = (0, 65534)
+"""Of processes that Linux does not tell apart for us, where it does not tell their pid either."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over the parser in C, which takes in heads, chunks' extensions and trailers for ever."""
+    """uvicorn's protocol over the parser in C, which takes in heads, chunks' extensions and trailers for ever, and
+    waits for ever: for a request, and for whoever does not read an answer."""
+
+    MAX_CONNECTIONS: ClassVar[int] = 128
+    """Of one sandbox at once. A supervisor makes `MAX_PARALLEL_CALLS` at a time, each on a connection of its own."""
+    REQUEST_S: ClassVar[float] = 60.0
+    """From a connection, or from a request's first byte, until all of it is there."""
+    UNREAD_S: ClassVar[float] = 60.0
+    """How long what was written may stand before all of it has been read."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._unaccounted_bytes = 0
         """Of the request that is coming in: what is no body, and not what a body needs around it."""
+        self.peer: tuple[int, int] = (0, 0)
+        """Who connected: pid and uid as the operating system knows them."""
+        self._coming: asyncio.TimerHandle | None = None
+        """Ends the wait for a request."""
+        self._unread: asyncio.TimerHandle | None = None
+        """Ends the wait for a reader."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # told of whatever was not read at once
+        self.peer = _who_connected(transport.get_extra_info("socket"))
+        if _can_be_told(self.peer) and self._connections_of_peer() > self.MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop(self._coming)
+        self._stop(self._unread)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unaccounted_bytes += len(data)
@@ -23,10 +59,47 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unaccounted_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
+    def on_message_begin(self) -> None:
+        self._await_request()
+        super().on_message_begin()
+
     def on_body(self, body: bytes) -> None:
         self._unaccounted_bytes = max(0, self._unaccounted_bytes - (1 + _FRAMING_PER_BODY_BYTE) * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._stop(self._coming)
         self._unaccounted_bytes = 0
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop(self._unread)
+        self._unread = self.loop.call_later(self.UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop(self._unread)
+        super().resume_writing()
+
+    def _connections_of_peer(self) -> int:
+        return sum(isinstance(other, BoundedProtocol) and other.peer == self.peer for other in self.connections)
+
+    def _await_request(self) -> None:
+        self._stop(self._coming)
+        self._coming = self.loop.call_later(self.REQUEST_S, self.transport.abort)
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def _who_connected(connection: socket.socket) -> tuple[int, int]:
+    pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid), int(uid)
+
+
+def _can_be_told(peer: tuple[int, int]) -> bool:
+    """Whether all that connects as this is one sandbox: its pid is seen, or it has a uid of its own."""
+    pid, uid = peer
+    return pid != 0 or uid not in (*_UNTOLD_UIDS, os.geteuid())

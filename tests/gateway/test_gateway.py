@@ -25,7 +25,7 @@ from service.ids import CellId
 from service.loop.events import CallFinished, Event
 from service.runs.host_calls import host_calls as host_calls_module
 from service.runs.host_calls.grants import Grants
-from service.runs.host_calls.host_calls import HostCalls, OpenCell
+from service.runs.host_calls.host_calls import HostCalls, MakesHostCalls, OpenCell
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import HostCall, HostCallItem
 
@@ -47,7 +47,9 @@ class Reversing:
 
 
 @asynccontextmanager
-async def gateway(directory: Path, *, valid_s: float = 60.0) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+async def gateway(
+    directory: Path, *, valid_s: float = 60.0, maker: MakesHostCalls | None = None
+) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
 
     async def record(event: Event) -> None:
@@ -57,7 +59,7 @@ async def gateway(directory: Path, *, valid_s: float = 60.0) -> AsyncIterator[tu
         return []
 
     grants = Grants(time.time)
-    maker = Reversing()
+    maker = maker or Reversing()
     async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
         host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, recall=nothing, tasks=tasks)
         host_calls.open(OpenCell(wire_id=CELL, cell_id=CellId(CELL)))

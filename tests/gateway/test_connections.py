@@ -1,4 +1,4 @@
-"""What connections to the gateway cost that are opened and left: little memory, for a bounded time, and not too many."""
+"""What connections to the gateway cost that are opened and left: little memory, for a bounded time, not too many."""
 
 import contextlib
 import fnmatch

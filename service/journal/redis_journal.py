@@ -355,6 +355,11 @@ class Journal:
         assert isinstance(submitted, RunSubmitted), "a journal begins with it"
         return submitted, (await self._recorded(*ends[0])).event
 
+    async def has_ended(self, run_id: RunId) -> bool:
+        """Whatever of its journal can be read."""
+        (finished,) = await self._facts(run_id, "finished")
+        return finished is not None
+
     async def ended_at(self, run_id: RunId) -> float | None:
         """When the run ended, by the store's clock; None for one that has not, or is not there (any more).
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from service.ids import CallId, RunId
@@ -18,8 +19,9 @@ from service.runs.driving.last_word import say_last_word
 from service.runs.driving.wrap_up import wrap_up_hold_id
 from service.runs.recovery.families import member_of
 from service.runs.recovery.settling import open_calls
-from service.store.bodies import Bodies
+from service.store.bodies import INLINE_BYTES, Bodies, reference_in
 from service.store.keys import Keys
+from service.store.segments import entries_in
 from tests.journal.runs import submitted
 from tests.ledger.charges import charge
 from tests.runs.playing import SUB, Stage, repl, stage
@@ -45,6 +47,29 @@ async def test_a_defect_in_the_last_word_stays_with_its_run(tmp_path: Path) -> N
         rooms = on.service.runs.rooms
         assert not await say_last_word(replace(rooms, now=stopped_clock), run_id, ValueError("lost"), None)
         assert (await on.service.runs.show(run_id)).stop_reason is None
+
+
+async def test_a_run_whose_journal_has_lost_a_blob_ends(tmp_path: Path) -> None:
+    """Whoever takes it over cannot go on with it: it ends, without an answer, nobody adopts it again, and what was held
+    for a call is booked as uncertain."""
+    async with stage(tmp_path, repl("FINAL(1)")) as on:
+        runs, ledger = on.service.runs, on.service.runs.rooms.ledger
+        run_id = await runs.submit(replace(await on.request("x"), question="?" * (INLINE_BYTES + 1)))
+        await held(on, run_id, CallId(f"{run_id}/e1/turn1.1"))
+        reply = await on.service.store.read(
+            "XRANGE", Keys(runs.rooms.journal.tenant)("run", run_id, "events"), "-", "+"
+        )
+        ((_, first),) = entries_in(reply)
+        ref = reference_in(first)
+        assert ref is not None
+        on.service.blobs.path(ref.sha256).unlink()
+        runs.start(run_id)
+        with anyio.fail_after(60):
+            await runs.rooms.journal.wait_until_finished(run_id)
+        assert await runs.rooms.journal.has_ended(run_id)
+        assert await runs.abandoned(10) == []
+        assert await ledger.open_holds() == []
+        assert [entry.flags for entry in await ledger.entries(run_id)] == [("uncertain",)]
 
 
 async def test_a_run_that_cannot_be_folded_ends_all_the_same(tmp_path: Path) -> None:

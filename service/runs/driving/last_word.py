@@ -8,7 +8,7 @@ import structlog
 
 from service.errors import NotFound, RlmServiceError
 from service.ids import CallId, RunId
-from service.journal.values import RunAbsent, RunAlreadyFinished, RunKept
+from service.journal.values import Recorded, RunAbsent, RunAlreadyFinished, RunKept
 from service.loop.commands import Finish
 from service.loop.events import RunFinished
 from service.loop.machine import decide
@@ -21,7 +21,7 @@ from service.runs.holdings.holdings import count_answer
 from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
 from service.sandboxes.port import NoSandboxSlot, SandboxGone, SandboxRefused, SandboxStartFailed
-from service.store.errors import StaleEpoch, StoreFailed
+from service.store.errors import BlobMissing, StaleEpoch, StoreFailed
 from service.store.fences import NO_FENCE, Fence
 from service.tenants.errors import TenantSuspended
 
@@ -86,7 +86,7 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
         fence = rooms.journal.fence(run_id, epoch)
     else:
         epoch, fence = await rooms.journal.take_over(run_id, within=within), within
-    state = folded(run_id, await rooms.events_of(run_id))
+    state = folded(run_id, await _history(rooms, run_id))
     due = None if state is None else decide(state)
     await _resolve_holds(rooms, run_id, epoch, fence, wrap_up_is_unused=state is not None and not is_wrap_up(due))
     (balance,) = await rooms.ledger.balances([run_account(run_id)])
@@ -107,6 +107,15 @@ async def _append(rooms: RunsRooms, run_id: RunId, reason: StopReason, message: 
     if state is not None and finished.answer is not None:
         await count_answer(rooms, state.submitted, finished.answer)
     await rooms.journal.append(run_id, epoch, finished, within=within or NO_FENCE)
+
+
+async def _history(rooms: RunsRooms, run_id: RunId) -> list[Recorded]:
+    """What the run has done so far; nothing where a blob of its journal is gone: it ends without an answer then."""
+    try:
+        return await rooms.events_of(run_id)
+    except BlobMissing as exc:
+        log.error("journal_incomplete", run_id=run_id, why=str(exc))
+        return []
 
 
 async def _resolve_holds(rooms: RunsRooms, run_id: RunId, epoch: int, fence: Fence, *, wrap_up_is_unused: bool) -> None:

@@ -3,11 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from service.ids import CallId, RunId
 from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.loop.events import CallFinished, ChildRunFinished, Event, RunFinished, RunSubmitted
 from service.loop.values import HostCallKey
+from service.store.errors import BlobMissing
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +41,22 @@ def member_of(lineage: tuple[RunId, ...], recorded: Iterable[Recorded]) -> Membe
     return Member(lineage=lineage, calls=calls, is_finished=is_finished)
 
 
+async def known_member(journal: Journal, lineage: tuple[RunId, ...]) -> Member:
+    """The run that the lineage begins with. Of one whose journal has lost a blob no call is known: what is held for it
+    may have been spent."""
+    try:
+        return member_of(lineage, await journal.read_all(lineage[0]))
+    except BlobMissing as exc:
+        log.error("journal_incomplete", run_id=lineage[0], why=str(exc))
+        return Member(lineage=lineage, calls={}, is_finished=await journal.has_ended(lineage[0]))
+
+
 async def descendants_of(journal: Journal, lineage: tuple[RunId, ...]) -> list[Member]:
     """Every run below the one that the lineage begins with, parents before their children."""
     found: list[Member] = []
     for child_id in await journal.children_of(lineage[0]):
         child_lineage = (child_id, *lineage)
-        found.append(member_of(child_lineage, await journal.read_all(child_id)))
+        found.append(await known_member(journal, child_lineage))
         found.extend(await descendants_of(journal, child_lineage))
     return found
 

@@ -20,7 +20,7 @@ from service.loop.events import CallFinished
 from service.loop.values import CallOutcome, Purpose, Usage
 from service.money import NanoUSD
 from service.runs.calls.metered_call import MeteredCalls
-from service.runs.recovery.families import Member, descendants_of, member_of
+from service.runs.recovery.families import Member, descendants_of, known_member
 from service.store.fences import Fence
 
 LOST_IN_FLIGHT = "its replica was lost while it was in flight; charged in full, as it may have been billed"
@@ -78,7 +78,7 @@ class Settles:
 
     async def left_open(self, run_id: RunId, *, unused: frozenset[CallId], at: float) -> list[OpenCall]:
         """What is open of a run and of every run below it."""
-        first = member_of((run_id,), await self._journal.read_all(run_id))
+        first = await known_member(self._journal, (run_id,))
         members = [first, *await descendants_of(self._journal, first.lineage)]
         lost = await self._ledger.lost_entries([member.run_id for member in members])
         return open_calls(lost, members, unused=unused, at=at)

@@ -176,7 +176,8 @@ class OpenContexts:
     async def end_lapsed(self, now: float, limit: int) -> int:
         """Note of those whose time is over that they may still be counted (`ContextLives.left`); how many.
 
-        Idempotent."""
+        Idempotent.
+        """
         reply = await self._store.read("ZRANGE", self._ends, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
         assert isinstance(reply, list)
         lapsed = 0

@@ -1,6 +1,6 @@
 """One attack, and what counts as held."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -28,6 +28,9 @@ ABSENT = frozenset({"ENOENT", "ENOTDIR", "EACCES"})
 SHUT = REFUSED | ABSENT | {"EROFS", "EXDEV", "ELOOP"}
 """A path that leads nowhere or takes nothing."""
 ENDED = frozenset({"killed", "timed_out"})
+SANDBOX_GONE = "sandbox_gone"
+AFTERWARDS = "then:"
+"""Before every word of a second cell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,11 @@ class Case:
     """What may come of it on a backend that is different, with the reason at the case."""
     harm: Harm = Harm.NOTHING
     then: str = ""
-    """Code of a second cell, whose words count too: what the attack may have left behind."""
+    """Code of a second cell: what the attack may have left behind."""
+    then_held: frozenset[str] = frozenset({"answers"})
+    """What has to come of that one, whatever came of the first."""
+    takes_next: bool = False
+    """What it leaves is a kernel that dies of it: one more cell may be `killed`, and `then` is run once more."""
     absent: frozenset[BackendName] = frozenset()
     """Backends where the question makes no sense; there is no row."""
     active_limit_s: float = 20.0
@@ -56,7 +63,14 @@ class Case:
     """Takes a second or more; `--short` runs a sample of these."""
 
     def expected(self, backend: BackendName) -> frozenset[str]:
-        return self.but.get(backend, self.held)
+        """All words that a row which holds may have; those of the second cell begin with `then:`."""
+        held = self.but.get(backend, self.held)
+        return held | {f"{AFTERWARDS}{word}" for word in self.then_held} if self.then else held
+
+    def is_whole(self, found: Collection[str]) -> bool:
+        """Whether every cell that was to run has said something; after a lost sandbox there is no second one."""
+        said_afterwards = [word for word in found if word.startswith(AFTERWARDS)]
+        return len(found) > len(said_afterwards) and (bool(said_afterwards) or not self.then or SANDBOX_GONE in found)
 
 
 def words(*held: str) -> frozenset[str]:

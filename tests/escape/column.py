@@ -25,7 +25,7 @@ from tests import machine
 from tests.escape import cells, outside, supervisor
 from tests.escape.attack import armed, said
 from tests.escape.backends import Backend, open_backend
-from tests.escape.case import BackendName, Case, Harm, Row
+from tests.escape.case import AFTERWARDS, SANDBOX_GONE, BackendName, Case, Harm, Row
 from tests.escape.ground import Ground, descriptors, open_ground, size_on_disk
 
 TEMPLATE = Template(memory_bytes=256 << 20, tmp_bytes=16 << 20, processes=32, open_files=256, file_bytes=8 << 20)
@@ -33,7 +33,10 @@ GRANT_PATTERN = "grant-[0-9a-f]{32}"
 _SAMPLE = 0.1
 """How many of the heavy attacks a short run takes."""
 _MOST_DISK_BYTES = 64 << 20
-_CONTEXT_BYTES = 1 << 20
+_CONTEXT = b"begin" + b"." * ((1 << 20) - 8) + b"end"
+_AFTERWARDS_LIMIT_S = 20.0
+_MOVE_IN = Case(name="", code="kept = 'mine'\nopen('mine', 'w').write('mine')", held=frozenset())
+_NEXT_DOOR = Case(name="", code="say(kept, open('mine').read(), bound[:5], bound[-3:])", held=frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,7 @@ class _Column:
         self._backend = backend
         self._ground = ground
         self._context = backend.directory / "context"
-        self._context.write_bytes(b"begin" + b"." * (_CONTEXT_BYTES - 8) + b"end")
+        self._context.write_bytes(_CONTEXT)
         self._context.chmod(0o444)
         self._grants: list[str] = []
         self._cells = 0
@@ -102,16 +105,13 @@ class _Column:
         ) as pool:
             neighbour = await self._acquire(pool)
             self._neighbour = str(neighbour.directory)
-            await self._run(
-                neighbour, "kept = 'mine'\nopen('mine', 'w').write('mine')", Case(name="", code="", held=frozenset())
-            )
+            await self._run(neighbour, _MOVE_IN)
             await self._ground.remember()
             rows += await self._seen_from_outside(pool, neighbour)
             shared = [case for case in cases if case.harm is not Harm.SANDBOX]
-            rows += await self._shared(pool, shared)
+            rows += await self._shared(pool, neighbour, shared)
             for case in cases[len(shared) :]:
-                rows += await self._shared(pool, [case])
-            rows.append(await self._neighbour_row(neighbour))
+                rows += await self._shared(pool, neighbour, [case])
             rows.append(self._gateway_row())
             await pool.release(neighbour)
         rows.append(self._afterwards(before, ours))
@@ -124,7 +124,7 @@ class _Column:
         finally:
             await pool.release(sandbox)
 
-    async def _shared(self, pool: Pool, cases: Sequence[Case]) -> list[Row]:
+    async def _shared(self, pool: Pool, neighbour: Sandbox, cases: Sequence[Case]) -> list[Row]:
         """In one sandbox, and in a new one whenever that is lost."""
         rows: list[Row] = []
         sandbox: Sandbox | None = None
@@ -133,7 +133,7 @@ class _Column:
                 if sandbox is not None:
                     await pool.release(sandbox)
                 sandbox = await self._acquire(pool)
-            row, is_usable = await self._row(sandbox, case)
+            row, is_usable = await self._row(sandbox, neighbour, case)
             rows.append(row)
             if not is_usable:
                 await pool.release(sandbox)
@@ -151,34 +151,35 @@ class _Column:
         return sandbox
 
     async def _bind(self, sandbox: Sandbox) -> None:
-        image = TextImage(file="bound.0", encoding="ascii", length=_CONTEXT_BYTES)
-        file = BoundFile(part="bound.0", file="bound.0", size_bytes=_CONTEXT_BYTES, image=image)
+        image = TextImage(file="bound.0", encoding="ascii", length=len(_CONTEXT))
+        file = BoundFile(part="bound.0", file="bound.0", size_bytes=len(_CONTEXT), image=image)
         binding = Binding(name="bound", kind=BindingKind.TEXT, files=[file])
         await sandbox.bind([binding], {"bound.0": self._context})
 
-    async def _row(self, sandbox: Sandbox, case: Case) -> tuple[Row, bool]:
+    async def _row(self, sandbox: Sandbox, neighbour: Sandbox, case: Case) -> tuple[Row, bool]:
         """The row, and whether the sandbox can be used for another."""
         found: list[str] = []
         harm: list[str] = []
         is_usable = True
         try:
-            found += self._words(await self._run(sandbox, case.code, case))
+            found += self._words(await self._run(sandbox, case))
             if case.then:
-                found += self._words(await self._run(sandbox, case.then, case))
+                found += await self._afterwards_of(sandbox, case)
             await sandbox.stats()
             if case.harm is Harm.KERNEL or "killed" in found:
                 await sandbox.restart()
                 await self._bind(sandbox)
         except RlmServiceError as error:
-            found.append("sandbox_gone")
+            found.append(SANDBOX_GONE)
             is_usable = False
-            if "sandbox_gone" not in case.expected(self._backend.name):
+            if SANDBOX_GONE not in case.expected(self._backend.name):
                 harm.append(f"the sandbox was lost: {error}"[:300])
         harm += await self._ground.harm()
+        harm += await self._harm_next_door(neighbour)
         if harm:
             await self._ground.remember()
         expected = case.expected(self._backend.name)
-        held = bool(found) and set(found) <= expected and not harm
+        held = case.is_whole(found) and set(found) <= expected and not harm
         row = Row(
             case=case.name,
             held=held,
@@ -188,11 +189,19 @@ class _Column:
         )
         return row, is_usable
 
-    async def _run(self, sandbox: Sandbox, code: str, case: Case) -> CellResult:
+    async def _afterwards_of(self, sandbox: Sandbox, case: Case) -> list[str]:
+        """The second cell has all the time that it needs beside whatever the first one left running."""
+        afterwards = replace(case, code=case.then, ends_itself=False, active_limit_s=_AFTERWARDS_LIMIT_S)
+        found = self._words(await self._run(sandbox, afterwards))
+        if case.takes_next and found[-1] == "killed":
+            found = self._words(await self._run(sandbox, afterwards))
+        return [f"{AFTERWARDS}{word}" for word in found]
+
+    async def _run(self, sandbox: Sandbox, case: Case) -> CellResult:
         self._cells += 1
         return await sandbox.run_cell(
             CellId(f"run_1.t{self._cells}.b0"),
-            armed(code, self._given(sandbox), ends_itself=case.ends_itself and code == case.code),
+            armed(case.code, self._given(sandbox), ends_itself=case.ends_itself),
             active_limit_s=case.active_limit_s,
             wall_limit_s=case.active_limit_s + 20,
             grace_s=0.3,
@@ -227,16 +236,19 @@ class _Column:
             case CellStatus.KILLED:
                 return [*words, "killed"]
 
-    async def _neighbour_row(self, neighbour: Sandbox) -> Row:
-        """The sandbox that stood beside all of it."""
-        result = await self._run(neighbour, "say(kept, open('mine').read())", Case(name="", code="", held=frozenset()))
-        found = self._words(result)
-        return Row(
-            case="a neighbour's variables and files",
-            held=set(found) == {"mine"},
-            found=tuple(found),
-            expected=("mine",),
-        )
+    async def _harm_next_door(self, neighbour: Sandbox) -> list[str]:
+        """What a sandbox that stands beside all of it has lost: its variables, its files, or the context that both
+        have, which is bound to it once more."""
+        try:
+            await self._bind(neighbour)
+            found = self._words(await self._run(neighbour, _NEXT_DOOR))
+        except RlmServiceError as error:
+            return [f"the sandbox next door was lost: {error}"[:300]]
+        context = self._context.stat()
+        harm = [] if found == ["mine", "mine", "begin", "end"] else [f"the sandbox next door said {found}"]
+        if self._context.read_bytes() != _CONTEXT or context.st_mode & 0o777 != 0o444 or context.st_uid != os.getuid():
+            harm.append("the context changed")
+        return harm
 
     def _gateway_row(self) -> Row:
         """What came through the one door that there is."""

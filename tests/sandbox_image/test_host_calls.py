@@ -261,11 +261,16 @@ def forge(header, body):
 """
 
 
+HONEST = '{"prompts":["a"],"model":null,"schema":null}'
+
+
 @pytest.mark.parametrize(
     ("header", "body", "kind"),
     [
-        ({"id": 1, "cell": 999, "function": "llm_query"}, "{}", "refused"),
-        ({"id": 1, "cell": 1, "function": "shutdown"}, "{}", "refused"),
+        ({"id": 1, "cell": 999, "function": "llm_query"}, HONEST, "refused"),
+        ({"id": 1, "function": "llm_query"}, HONEST, "refused"),
+        ({"id": 1, "cell": 1, "function": "shutdown"}, HONEST, "refused"),
+        ({"id": 1, "cell": 1, "function": "__class__"}, "{}", "refused"),
         ({"id": 1, "cell": 1, "function": "llm_query"}, "{", "refused"),
         ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":["a"]}', "refused"),
         ({"id": 1, "cell": 1, "function": "llm_query"}, '{"prompts":["a","b"],"model":null,"schema":null}', "refused"),

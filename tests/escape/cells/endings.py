@@ -2,15 +2,14 @@
 
 from tests.escape.case import ENDED, Case, Harm, words
 
-_STOPPED = ENDED | {"answers", "ended", "raised:KeyboardInterrupt"}
-"""`ended`: the interrupt came where Python drops exceptions, and took the loop with it."""
 
-
-def _endless(name: str, code: str) -> Case:
+def _endless(name: str, code: str, *also: str) -> Case:
+    """Stopped by the supervisor, near its limit: a few seconds later the host itself ends the sandbox, which is no
+    outcome that is expected here. `also` is what it says where Python drops the interrupt, and the loop with it."""
     return Case(
         name=f"endless: {name}",
         code=code,
-        held=_STOPPED,
+        held=ENDED | set(also),
         then="say('answers')",
         harm=Harm.KERNEL,
         active_limit_s=0.3,
@@ -19,9 +18,7 @@ def _endless(name: str, code: str) -> Case:
 
 
 def _death(name: str, code: str) -> Case:
-    return Case(
-        name=f"die: {name}", code=code, held=words("killed", "answers"), then="say('answers')", harm=Harm.KERNEL
-    )
+    return Case(name=f"die: {name}", code=code, held=words("killed"), then="say('answers')", harm=Harm.KERNEL)
 
 
 CASES = (
@@ -73,12 +70,14 @@ re.match('(a+)+$', 'a' * 40 + 'b')
         """
 class Last:
     def __del__(self):
+        say('looped')
         while True:
             try:
                 while True: pass
             except BaseException: pass
 x = Last(); del x
 """,
+        "looped",
     ),
     _endless(
         "in an exception's text",
@@ -103,6 +102,7 @@ repr(Never())
         "in a trace function",
         """
 def trace(*_):
+    say('looped')
     while True:
         try:
             while True: pass
@@ -110,6 +110,7 @@ def trace(*_):
 sys.settrace(trace)
 (lambda: None)()
 """,
+        "looped",
     ),
     _endless(
         "in a lock",
@@ -123,12 +124,14 @@ lock = threading.Lock(); lock.acquire(); lock.acquire()
         """
 import gc
 def back(*_):
+    gc.callbacks.remove(back); say('looped')
     while True:
         try:
             while True: pass
         except BaseException: pass
 gc.callbacks.append(back); gc.collect()
 """,
+        "looped",
     ),
     _endless(
         "without switching threads",
@@ -159,7 +162,7 @@ atexit.register(again); sys.excepthook = again; sys.displayhook = again; sys.unr
 threading.setprofile(again); sys.setprofile(None)
 say('set')
 """,
-        held=words("set", "answers", "killed"),
+        held=words("set", "killed"),
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
@@ -170,13 +173,14 @@ say('set')
     _death("a jump to nowhere", "_c.CFUNCTYPE(None)(1)()"),
     _death("SIGKILL to itself", "os.kill(os.getpid(), 9)"),
     _death(
-        "SIGSTOP to itself, then nothing",
+        "SIGALRM to itself",
         """
 import signal
 signal.signal(signal.SIGALRM, signal.SIG_DFL); signal.setitimer(signal.ITIMER_REAL, 0.01)
 while True: pass
 """,
     ),
+    _endless("stopped by its own SIGSTOP", "import signal; os.kill(os.getpid(), signal.SIGSTOP); say('went on')"),
     _death("a fatal error of Python", "_c.pythonapi.Py_FatalError(b'bait')"),
     _death("the interpreter finalised", "_c.pythonapi.Py_Finalize(); os._exit(1)"),
     Case(
@@ -186,7 +190,7 @@ sys.setrecursionlimit(10**9)
 def deep(): return deep()
 say(attempt(deep))
 """,
-        held=words("killed", "RecursionError", "MemoryError", "SystemError", "answers", "timed_out"),
+        held=words("killed", "RecursionError", "MemoryError", "SystemError", "timed_out"),
         then="say('answers')",
         harm=Harm.KERNEL,
         is_heavy=True,
@@ -194,14 +198,14 @@ say(attempt(deep))
     Case(
         name="exit by SystemExit",
         code="sys.exit(0)",
-        held=words("raised:SystemExit", "killed", "answers", "ended"),
+        held=words("raised:SystemExit", "killed", "ended"),
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
     Case(
         name="raise KeyboardInterrupt itself",
         code="raise KeyboardInterrupt",
-        held=words("raised:KeyboardInterrupt", "answers"),
+        held=words("raised:KeyboardInterrupt"),
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
@@ -211,14 +215,14 @@ say(attempt(deep))
 class Odd(BaseException): pass
 raise Odd
 """,
-        held=words("raised:Odd", "answers"),
+        held=words("raised:Odd"),
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
     Case(
         name="close every descriptor",
         code="os.closerange(0, 256)",
-        held=words("killed", "answers", "raised:OSError"),
+        held=words("killed", "raised:OSError"),
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
@@ -230,7 +234,8 @@ for n in range(3, 256):
     except OSError: pass
 say('done')
 """,
-        held=words("killed", "answers", "done"),
+        held=words("killed", "done"),
+        takes_next=True,
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
@@ -244,7 +249,8 @@ for n in range(3, 64):
         except OSError: pass
 say('done')
 """,
-        held=words("killed", "answers", "done"),
+        held=words("killed", "done"),
+        takes_next=True,
         then="say('answers')",
         harm=Harm.KERNEL,
     ),
@@ -258,7 +264,8 @@ for n in range(3, 64):
         if stat.S_ISSOCK(os.fstat(n).st_mode): os.set_blocking(n, False); os.read(n, 1 << 20)
     except OSError: pass
 """,
-        held=words("killed", "answers", "done"),
+        held=words("killed", "done"),
+        takes_next=True,
         then="say('answers')",
         harm=Harm.KERNEL,
     ),

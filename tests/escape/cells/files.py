@@ -128,7 +128,8 @@ os.makedirs(tmp + '/.local/lib', exist_ok=True)
 sys.path.insert(0, tmp); sys.modules['json'] = sys.modules['struct'] = None; os.environ['PYTHONPATH'] = tmp
 os._exit(0)
 """,
-        held=words("killed", "clean", "ModuleNotFoundError"),
+        held=words("killed"),
+        then_held=words("clean", "ModuleNotFoundError"),
         then="import json, struct, builtins; say(attempt(__import__, 'planted'), 'planted' if hasattr(builtins, 'planted') or tmp in sys.path or '' in sys.path else 'clean')",
         harm=Harm.SANDBOX,
     ),
@@ -217,7 +218,8 @@ assert _c.string_at(at, 5) == b'begin'
 _c.memset(at, 120, 5)
 say('written')
 """,
-        held=words("killed", "intact"),
+        held=words("killed"),
+        then_held=words("intact"),
         harm=Harm.KERNEL,
         then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
     ),
@@ -230,7 +232,8 @@ _libc.mprotect(_c.c_void_p(at), _c.c_size_t(4096), 3)
 _c.memset(at, 120, 5)
 say('private')
 """,
-        held=words("killed", "private", "intact"),
+        held=words("killed", "private"),
+        then_held=words("intact"),
         harm=Harm.KERNEL,
         then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
     ),
@@ -261,7 +264,8 @@ try: memory = os.open('/proc/self/mem', os.O_RDWR)
 except OSError as error: say(_e.errorcode[error.errno])
 else: os.pwrite(memory, b'xxxxx', at); say('private')
 """,
-        held=SHUT | {"private", "intact"},
+        held=SHUT | {"private"},
+        then_held=words("intact"),
         harm=Harm.KERNEL,
         then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
     ),
@@ -275,7 +279,8 @@ file = os.open(CONTEXT, os.O_RDONLY)
 for advice in range(6): attempt(os.posix_fadvise, file, 0, 0, advice)
 say('advised')
 """,
-        held=words("advised", "intact", "killed"),
+        held=words("advised"),
+        then_held=words("intact"),
         harm=Harm.KERNEL,
         then="say('intact' if open(CONTEXT, 'rb').read(5) == b'begin' else 'changed')",
     ),
@@ -300,11 +305,13 @@ say(attempt(os.ftruncate, file, 0), attempt(os.posix_fallocate, file, 0, 10), at
         name="lock a context for everybody else",
         code="""
 import fcntl
-file = os.open(CONTEXT, os.O_RDONLY)
-say(attempt(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB))
-os.close(file)
+locked = os.open(CONTEXT, os.O_RDONLY)
+say('locked' if attempt(fcntl.flock, locked, fcntl.LOCK_EX | fcntl.LOCK_NB) == 'done' else 'free')
+say(attempt(fcntl.lockf, locked, fcntl.LOCK_EX | fcntl.LOCK_NB))
 """,
-        held=SHUT | {"EBADF"},
+        # Of no use: nobody of ours asks for a lock on a context. While this one is held the sandbox next door is
+        # given the same file, and reads it.
+        held=words("locked", "EBADF"),
     ),
     Case(
         name="see another sandbox's session directory",

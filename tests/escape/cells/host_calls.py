@@ -3,32 +3,30 @@ own (`column`): every call bears the grant of its session, and none that says `f
 
 from tests.escape.case import Case, Harm, words
 
-_WRITE = """
-import json, stat
+# A kernel's own socket for calls, and no other: on `cells` any such frame ends it before the call is looked at.
+FORGE = """
+from concurrent.futures import Future
 from sandbox_image.frames import encode_frame
-def write(*calls):
-    for cell, body in calls:
-        frame = encode_frame({'do': 'call', 'id': 10_000 + cell, 'cell': cell, 'function': 'llm_query'}, body)
-        for n in range(3, 64):
-            try:
-                if stat.S_ISSOCK(os.fstat(n).st_mode): os.set_blocking(n, True); os.write(n, frame)
-            except OSError: pass
-"""
-_OWN_NUMBER = """
-def own_number():
-    frame = sys._getframe()
-    while frame is not None:
-        if type(frame.f_locals.get('number')) is int: return frame.f_locals['number']
-        frame = frame.f_back
+channel = llm_query.__closure__[0].cell_contents._channel
+llm_query('x')
+def forge(body=b'{"prompts": ["forged"], "model": null, "schema": null}', **header):
+    number = 10_000 + len(_said); reply = channel._waiting[number] = Future()
+    head = {'do': 'call', 'id': number, 'cell': channel.open_cell, 'function': 'llm_query', **header}
+    channel._connection.sendall(encode_frame(head, body))
+    item, = reply.result(20)
+    say('answered' if item['ok'] else item['kind'])
 """
 
 
-def _call(name: str, code: str, *held: str, then: str = "say('answers')", is_heavy: bool = False) -> Case:
+def _call(
+    name: str, code: str, *held: str, then: str = "say('answers')", then_held: str = "answers", is_heavy: bool = False
+) -> Case:
     return Case(
         name=f"host call: {name}",
         code=code,
-        held=words("answers", *held),
+        held=words(*held),
         then=then,
+        then_held=words(then_held),
         harm=Harm.KERNEL,
         is_heavy=is_heavy,
     )
@@ -103,31 +101,48 @@ say(attempt(llm_query, 'x', None, schema))
         "RecursionError",
     ),
     _call(
-        "of a function that there is not, with arguments that are none",
-        _WRITE
-        + _OWN_NUMBER
+        "forged as an honest one",
+        FORGE + """forge(b'{"prompts": ["own"], "model": null, "schema": null}')""",
+        "answered",  # a kernel may ask whatever its cell may: the forger at work, without which `refused` means nothing
+    ),
+    _call(
+        "of functions that there are not",
+        FORGE + "for function in ('shutdown', 'eval', '', 7, None, ['llm_query']): forge(function=function)",
+        "refused",
+    ),
+    _call(
+        "with arguments that are none",
+        FORGE
         + r"""
-number = own_number()
-bodies = (b'', b'[]', b'{}', b'null', b'NaN', b'{"prompts": "forged"}', b'{"prompts": [1, "forged"]}', b'{"prompts": ["forged"], "grant": "mine"}', b'{"prompts": ["forged"], "url": "http://127.0.0.1/"}',
-          b'{"prompts": ["forged"], "model": 7}', b'[' * 100_000, b'{"prompts": ["forged\ud800"]', b'\xff\xfe')
-write(*[(number, body) for body in bodies])
-say('written')
+for body in (b'', b'[]', b'{}', b'null', b'NaN', b'{"prompts": "forged"}', b'{"prompts": [1, "forged"]}', b'{"prompts": ["forged"]}',
+             b'{"prompts": ["forged"], "model": null, "schema": null, "grant": "mine"}', b'{"prompts": ["forged"], "model": 7, "schema": null}',
+             b'{"prompts": ["forged"], "model": null, "schema": null, "url": "http://127.0.0.1/"}', b'{"prompts": ["forged\\ud800"]',
+             b'{"prompts": ["forged"], "model": null, "schema": {"x": NaN}}', b'[' * 100_000, b'\xff\xfe'): forge(body)
 """,
-        "written",
-        "killed",
-        "ended",
+        "refused",
+    ),
+    _call(
+        "of more values than there may be",
+        FORGE + "forge(b'{\"prompts\": [\"forged\"' + b',1' * 20_000_000 + b']}')",
+        "too_long",
+    ),
+    _call(
+        "of another cell",
+        FORGE
+        + "for cell in (channel.open_cell + 1, channel.open_cell + 7, 0, -1, None, str(channel.open_cell)): forge(cell=cell)",
+        "refused",
     ),
     _call(
         "for a cell that has ended",
-        _OWN_NUMBER + "\nstale = own_number()\nsay('known' if type(stale) is int else 'unknown')",
+        FORGE + "stale = channel.open_cell\nsay('known' if type(stale) is int else 'unknown')",
         "known",
-        "written",
-        "killed",
-        "ended",
-        then=_WRITE
-        + """
-write((stale, b'{"prompts": ["forged"], "model": null, "schema": null}'), (stale + 7, b'{"prompts": ["forged"], "model": null, "schema": null}'))
-say('written')
-""",
+        then=FORGE + "forge(cell=stale); forge(cell=stale + 7)",
+        then_held="refused",
+    ),
+    _call(
+        "under another grant",
+        FORGE
+        + """forge(b'{"prompts": ["own"], "model": null, "schema": null}', grant='grant-' + '0' * 32, authorization='x')""",
+        "answered",  # under its own: what came through is a row of its own
     ),
 )

@@ -8,7 +8,6 @@ _HELD = words(
     "MemoryError",
     "ENOMEM",
     "killed",
-    "answers",
     "bounded",
     "EPERM",
     "BlockingIOError",

@@ -7,7 +7,7 @@ def _flood(name: str, code: str) -> Case:
     return Case(
         name=f"print {name}",
         code=code,
-        held=ENDED | {"answers", "raised:KeyboardInterrupt"},
+        held=ENDED | {"raised:KeyboardInterrupt"},
         then="say('answers')",
         harm=Harm.KERNEL,
         active_limit_s=1.5,
@@ -23,19 +23,22 @@ def _strange(name: str, code: str) -> Case:
 
 say('said')
 """,
-        held=words("said", "answers"),
+        held=words("said"),
         then="say('answers')",
         harm=Harm.KERNEL,
     )
 
 
-def _odd(name: str, code: str, *held: str, is_heavy: bool = False, ends_itself: bool = False) -> Case:
+def _odd(
+    name: str, code: str, *held: str, is_heavy: bool = False, ends_itself: bool = False, takes_next: bool = False
+) -> Case:
     return Case(
         name=name,
         code=code,
-        held=words("answers", *held),
+        held=words(*held),
         then="say('answers')",
         harm=Harm.KERNEL,
+        takes_next=takes_next,
         is_heavy=is_heavy,
         ends_itself=ends_itself,
         active_limit_s=5,
@@ -99,6 +102,7 @@ say('sent')
         "sent",
         "killed",
         "ended",
+        takes_next=True,
     ),
     _odd(
         "announce a frame of a terabyte",
@@ -112,6 +116,7 @@ say('sent')
 """,
         "sent",
         "killed",
+        takes_next=True,
     ),
     _odd(
         "say that it uses nothing",

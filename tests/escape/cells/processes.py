@@ -178,7 +178,7 @@ def spin():
 for _ in range(4): threading.Thread(target=spin, daemon=True).start()
 say('left')
 """,
-        held=words("left", "answers"),
+        held=words("left"),
         then="say('answers')",
         harm=Harm.KERNEL,
         is_heavy=True,
@@ -193,7 +193,7 @@ try:
 except (RuntimeError, MemoryError): pass
 say('bounded' if started < 5_000 else 'endless'); stop.set()
 """,
-        held=words("bounded", "answers"),
+        held=words("bounded"),
         then="say('answers')",
         harm=Harm.KERNEL,
         is_heavy=True,

@@ -95,24 +95,6 @@ say('own' if kinds.count('socket') <= 2 and 'file' not in kinds else '+'.join(ki
         harm=Harm.KERNEL,
     ),
     Case(
-        name="forge a host call of another cell",
-        code="""
-import socket, stat, struct, json
-say('sent')
-body = json.dumps({'prompts': ['forged'], 'model': None, 'schema': None}).encode()
-head = json.dumps({'do': 'call', 'id': 1, 'cell': 999, 'function': 'llm_query', 'grant': 'mine'}).encode()
-from sandbox_image.frames import encode_frame
-frame = encode_frame(json.loads(head), body)
-for n in range(3, 64):
-    try:
-        if stat.S_ISSOCK(os.fstat(n).st_mode): os.write(n, frame)
-    except OSError: pass
-""",
-        held=words("sent", "killed", "answers"),
-        then="say('answers')",
-        harm=Harm.SANDBOX,
-    ),
-    Case(
         name="replace what the kernel is made of",
         code="""
 import sandbox_image, hmac, builtins
@@ -124,8 +106,9 @@ for name, module in list(sys.modules.items()):
                 try: setattr(module, key, lambda *a, **k: 'forged')
                 except Exception: pass
 """,
-        held=words("done", "killed", "answers"),
+        held=words("done", "killed"),
         then="say('answers')",
+        takes_next=True,  # what it is made of is what would have answered
         harm=Harm.SANDBOX,
     ),
     Case(
@@ -147,7 +130,8 @@ globals()['llm_query'] = lambda *a: 'forged'
 globals()['FINAL'] = print
 say('done')
 """,
-        held=words("done", "restored"),
+        held=words("done"),
+        then_held=words("restored"),
         then="say('restored' if llm_query.__class__.__name__ != 'function' or llm_query.__name__ != '<lambda>' else 'forged')",
         harm=Harm.KERNEL,
     ),

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,18 @@ class Request:
         return found
 
 
-Stream = UnixStream
+class Stream(UnixStream):
+    """The peer's end, which can do what no supervisor would."""
+
+    def pass_descriptors(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Send a short message and open files with it."""
+        socket.send_fds(self._socket, [message], descriptors)
+
+    def end_sending(self) -> None:
+        """Half-close: it still receives."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+
 Script = Callable[[Request, Stream], Awaitable[None]]
 
 
@@ -236,7 +247,7 @@ async def connect(directory: Path) -> Stream:
     except BaseException:
         connecting.close()
         raise
-    return UnixStream(connecting)
+    return Stream(connecting)
 
 
 async def read_line(stream: Stream) -> bytes:

@@ -17,6 +17,7 @@ from service.ids import new_id
 from service.runs.answering.live import LiveAnswers
 from service.sandboxes.capabilities import Exposure, check_exposure, refusal
 from service.settings import Settings
+from service.store.pairing import Pairing
 from service.tenants.sole_tenancy import sole_tenancy
 from service.web.app import create_app
 from service.web.counting import metrics_app
@@ -24,6 +25,7 @@ from service.web.listener import Listening, serve_public
 from service.web.request_places import RequestPlaces
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
+from service.wiring.blobs import blobs_directory
 from service.wiring.keys import make_first_key
 from service.wiring.open_files import connections_that_fit
 from service.wiring.service import Service, open_service
@@ -141,7 +143,7 @@ async def open_web(settings: Settings, service: Service, tasks: anyio.abc.TaskGr
         webhooks=service.webhooks,
         metrics=service.metrics,
         drain=Drain(service.store.wake_listeners),
-        probe=StoreProbe(service.store, service.disk, tasks),
+        probe=StoreProbe(service.store, Pairing(service.store, blobs_directory(settings)), service.disk, tasks),
         profiles=service.profiles,
         live=LiveAnswers(tasks),
         places=RequestPlaces(settings.most_connections),

@@ -24,6 +24,8 @@ from service.settings import Settings, read_settings
 from service.store.connection import open_store
 from service.store.disk_room import LEAST_BYTES
 from service.store.errors import disk_failed
+from service.store.pairing import Pairing
+from service.wiring.blobs import blobs_directory
 from service.wiring.data_directory import make_data_directory
 from service.wiring.sandboxes import open_docker_launcher, open_provider
 
@@ -85,10 +87,14 @@ async def _data_directory(settings: Settings) -> Finding:
     return Finding(subject="data directory", state=state, text=text)
 
 
-async def _store(settings: Settings) -> Finding:
+async def store_finding(settings: Settings) -> Finding:
+    """Whether the store keeps what it is given. Raises `RlmServiceError`: it cannot be used."""
     async with open_store(data_directory=settings.data_directory, redis_url=settings.redis_url) as store:
+        await store.require_writes()
+        await Pairing(store, blobs_directory(settings)).require()
         where = "embedded in the data directory" if settings.redis_url is None else "at RLM_REDIS_URL"
-        return Finding(subject="store", state=State.OK, text=f"{store.server}, {where}")
+        state = State.WARNING if store.remarks else State.OK
+        return Finding(subject="store", state=state, text=f"{store.server}, {where}", details=store.remarks)
 
 
 async def _sandbox(settings: Settings) -> Finding:
@@ -147,7 +153,7 @@ async def _docker(settings: Settings) -> Finding:
 
 _CHECKS: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
     "data directory": _data_directory,
-    "store": _store,
+    "store": store_finding,
     "sandbox": _sandbox,
     "docker": _docker,
     "documents": _documents,

@@ -151,6 +151,8 @@ class Store:
         self._slots = anyio.Semaphore(CONNECTIONS, fast_acquire=True)
         self.server = "unknown"
         """Name and version, for people."""
+        self.remarks: tuple[str, ...] = ()
+        """Why it may forget what it keeps, and what to do about each."""
 
     def __repr__(self) -> str:
         return f"<Store {self.server} in_flight={CONNECTIONS - self._slots.value} {self._hints!r}>"
@@ -269,10 +271,14 @@ class Store:
         self.server = f"{name} {version}"
         if tuple(int(number) for number in version.split(".")[:2] if number.isdigit()) < OLDEST_SERVER:
             raise StoreFailed(f"expected Redis or Valkey 7.0 or newer, found {self.server}; upgrade the server")
-        if facts.get("maxmemory_policy", "noeviction") != "noeviction":
-            _log.warning("store_may_evict", policy=facts["maxmemory_policy"], remedy="set maxmemory-policy noeviction")
+        remarks: list[str] = []
+        if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
+            remarks.append(f"once it is full it drops what it keeps ({policy}): set maxmemory-policy noeviction")
         if facts.get("aof_enabled", "1") != "1":
-            _log.warning("store_may_forget", remedy="set appendonly yes, or a crash of the server loses runs")
+            remarks.append("it has no append-only file, so a crash of it loses runs: set appendonly yes")
+        for remark in remarks:
+            _log.warning("store_may_forget", why=remark)
+        self.remarks = tuple(remarks)
 
     async def _execute(self, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
         with self._patience.for_turn() as waiting:

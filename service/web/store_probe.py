@@ -7,6 +7,7 @@ import anyio.abc
 from service.store.connection import Store
 from service.store.disk_room import DiskRoom
 from service.store.errors import StoreFailed, WritesRefused
+from service.store.pairing import Pairing, Standing
 
 READY_WITHIN_S = 2.0
 """A load balancer does not wait longer either."""
@@ -15,8 +16,9 @@ READY_WITHIN_S = 2.0
 class StoreProbe:
     """One question in flight at a time, whoever waits for it: a command of the store cannot be cancelled."""
 
-    def __init__(self, store: Store, disk: DiskRoom, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, store: Store, pairing: Pairing, disk: DiskRoom, tasks: anyio.abc.TaskGroup) -> None:
         self._store = store
+        self._pairing = pairing
         self._disk = disk
         self._tasks = tasks
         self._in_flight: anyio.Event | None = None
@@ -43,6 +45,7 @@ class StoreProbe:
     async def _found(self) -> str | None:
         try:
             await self._store.require_writes()
+            standing = await self._pairing.standing()
         except WritesRefused:
             return "the store takes no writes: it is full, cannot write to its disk or is a read-only replica"
         except StoreFailed:
@@ -51,4 +54,6 @@ class StoreProbe:
             await self._disk.require()
         except StoreFailed:
             return "there is no room left on the disk of the data directory"
+        if standing is Standing.PARTED:
+            return "the store has lost its data, or is another than the one that the blobs belong to: restore it"
         return None

@@ -44,6 +44,7 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
 from service.store.disk_room import DiskRoom
+from service.store.pairing import Pairing
 from service.tenants.registry import Registry
 from service.webhooks.delivering import Delivering
 from service.webhooks.rooms import WebhookRooms
@@ -91,8 +92,9 @@ async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIter
     cancelled and settle.
 
     Raises:
-        BadRequest: the data directory cannot be used, or the configuration file is wrong.
-        StoreFailed: no store can be reached or started.
+        BadRequest: the data directory cannot be used or, to serve, is not the one that the store goes with, or the
+            configuration file is wrong.
+        StoreFailed: no store can be reached or started or, to serve, it has lost its data.
     """
     try:
         async with _open_rooms(settings, serves=serves) as service:
@@ -108,6 +110,8 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
     async with AsyncExitStack() as stack:
         configuration = read_configuration(settings.config_file)
         shared = await _open_shared(stack, settings, configuration, hands_over=serves)
+        if serves:
+            await Pairing(shared.store, blobs_directory(settings)).join()
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tenancy = Tenancy(shared.of, tasks)
         _start_upkeep(tasks, settings, shared, tenancy)

@@ -12,6 +12,7 @@ import httpx
 
 from service.ids import EMBEDDED_TENANT, TenantId
 from service.runs.answering.live import GRACE_S, LiveAnswers
+from service.store.pairing import Pairing
 from service.tenants.api_keys import ApiKeys
 from service.tenants.key_plans import KeyRequest
 from service.tenants.tenants import Tenants
@@ -21,6 +22,7 @@ from service.web.listener import Listening, serve_public
 from service.web.request_places import RequestPlaces
 from service.web.rooms import Drain, WebRooms
 from service.web.store_probe import StoreProbe
+from service.wiring.blobs import blobs_directory
 from tests.runs.doubles import Answer, echo
 from tests.runs.playing import ROOT, SUB, PlayedModel, Stage, Turn, repl, stage
 
@@ -106,7 +108,9 @@ async def served(
             webhooks=service.webhooks,
             metrics=service.metrics,
             drain=Drain(service.store.wake_listeners),
-            probe=StoreProbe(service.store, service.disk, tasks),
+            probe=StoreProbe(
+                service.store, Pairing(service.store, blobs_directory(service.settings)), service.disk, tasks
+            ),
             profiles=service.profiles,
             live=LiveAnswers(tasks, grace_s=grace_s),
             places=RequestPlaces(service.settings.most_connections),

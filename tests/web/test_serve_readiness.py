@@ -3,6 +3,8 @@
 import signal
 import socket
 import subprocess
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -10,15 +12,25 @@ import httpx
 import pytest
 
 from service.cli.exit_codes import ExitCode
-from service.errors import RlmServiceError
+from service.errors import BadRequest, RlmServiceError
 from service.main import Serving, serve
 from service.settings import read_settings
+from service.store.connection import open_store
+from service.store.errors import StoreFailed
+from service.store.pairing import Pairing, Standing
+from service.web.store_probe import StoreProbe
+from service.wiring.blobs import blobs_directory
+from service.wiring.service import open_service
 from tests.serve_process import PATIENCE_S, SERVE
 from tests.store_server import store_server
 from tests.web.alone import alone, serve_alone
 from tests.web.serving import served
 
 pytestmark = [pytest.mark.anyio]
+
+
+def not_reached(serving: Serving) -> None:
+    raise AssertionError(f"somebody would have been served at {serving.address}")
 
 
 async def told_ready(client: httpx.AsyncClient, status: int) -> str | None:
@@ -76,6 +88,61 @@ async def test_a_full_store_is_not_ready(tmp_path: Path) -> None:
         assert await store.read("DBSIZE") == keys
 
 
+async def test_a_store_that_lost_its_data_is_not_ready_and_not_begun_with(tmp_path: Path) -> None:
+    """Emptied under a replica it is told as that; a start over it is refused before the admin key is replaced, until
+    the operator says that nothing else is needed."""
+    settings = read_settings(alone(tmp_path))
+    async with open_service(settings, serves=True) as service:
+        pairing = Pairing(service.store, blobs_directory(settings))
+        assert await pairing.standing() is Standing.PAIRED
+        await service.store.write("FLUSHALL")
+        async with anyio.create_task_group() as tasks:
+            trouble = await StoreProbe(service.store, pairing, service.disk, tasks).trouble()
+        assert trouble is not None
+        assert "lost its data" in trouble
+    (settings.data_directory / "admin-key").write_text("of before")
+    with pytest.raises(StoreFailed, match=r"lost its data.*blobs collect --force"):
+        await serve(settings, not_reached)
+    assert (settings.data_directory / "admin-key").read_text() == "of before"
+    async with open_store(data_directory=settings.data_directory, redis_url=None) as store:
+        await Pairing(store, blobs_directory(settings)).pair()
+    async with open_service(settings, serves=True):
+        """It begins again."""
+
+
+async def test_a_data_directory_that_is_not_the_stores_is_refused(tmp_path: Path) -> None:
+    """Two replicas with directories of their own over one store would each miss what the other keeps."""
+    async with store_server(tmp_path):
+        shared = {"RLM_REDIS_URL": f"unix://{tmp_path / 's'}"}
+        ours = read_settings(alone(tmp_path, **shared))
+        async with open_service(ours, serves=True):
+            theirs = replace(ours, data_directory=tmp_path / "elsewhere")
+            with pytest.raises(BadRequest, match=r"RLM_DATA_DIR to the one that all replicas"):
+                await serve(theirs, not_reached)
+        async with open_service(ours, serves=True):
+            """The one that came first begins again."""
+
+
+async def test_of_replicas_that_come_to_a_new_store_at_once_one_directory_is_paired(tmp_path: Path) -> None:
+    """Those that share a directory all join, whoever is first; another directory is refused."""
+    directories = [tmp_path / "shared", tmp_path / "shared", tmp_path / "shared", tmp_path / "other"]
+    joined: list[Path] = []
+    async with (
+        open_store(data_directory=tmp_path / "data", redis_url=None) as store,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def join(directory: Path) -> None:
+            with suppress(BadRequest):
+                await Pairing(store, directory).join()
+                joined.append(directory)
+
+        for directory in directories:
+            await anyio.Path(directory).mkdir(exist_ok=True)
+            tasks.start_soon(join, directory)
+    assert joined in ([tmp_path / "shared"] * 3, [tmp_path / "other"])
+
+
 @pytest.mark.takes_long
 def test_what_cannot_be_served_is_told_in_one_sentence(tmp_path: Path) -> None:
     """Nothing on stdout, one line on stderr that names the setting, and the exit code of whose fault it is."""
@@ -99,9 +166,6 @@ async def test_a_setting_that_cannot_be_used_ends_the_start(
     tmp_path: Path, settings: dict[str, str], sentence: str
 ) -> None:
     """Whatever is wrong is found before anybody is let in, and what was opened until then is closed again."""
-
-    def not_reached(serving: Serving) -> None:
-        raise AssertionError(f"somebody would have been served at {serving.address}")
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         if settings.get("RLM_PORT") == "taken":

@@ -30,6 +30,8 @@ _TELLING = """
 """
 TELLING_FILES = tuple(Path("/proc") / name for name in _TELLING.split())
 """What /proc tells of the whole machine though the sandbox has a /proc of its own, and no Python needs."""
+TELLING_DIRECTORIES = (Path("/proc/pressure"),)
+"""Likewise."""
 COMMANDING_FILES = tuple(Path("/proc") / name for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
 """By which Linux is told what to do. Their modes refuse most of it already; some may be opened by everybody."""
 
@@ -50,6 +52,8 @@ class Profile:
     tmp_bytes: int
     masked: Sequence[Path]
     """Of `TELLING_FILES`, those that this machine has."""
+    emptied: Sequence[Path]
+    """Of `TELLING_DIRECTORIES`, likewise."""
     read_only: Sequence[Path]
     """Of `COMMANDING_FILES`, those that this machine has."""
     environment: Mapping[str, str]
@@ -96,6 +100,8 @@ def _file_system(profile: Profile) -> list[str]:
     words += ["--proc", "/proc"]
     for path in profile.masked:
         words += ["--ro-bind", "/dev/null", str(path)]  # a device where there may be none: it cannot be opened
+    for path in profile.emptied:
+        words += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
     for path in profile.read_only:
         words += ["--ro-bind", str(path), str(path)]
     words += ["--perms", "0755", "--dir", "/dev"]

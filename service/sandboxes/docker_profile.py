@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_FILES
+from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_DIRECTORIES, TELLING_FILES
 from service.sandboxes.docker_seccomp import seccomp_profile
 
 SESSION = "/rlm/session"
@@ -34,7 +34,9 @@ supervisor has when as many host calls as may be are in flight: the kernel canno
 LEAST_GUEST_PROCESSES = 1024
 """Under gVisor the limit counts threads of gVisor itself, which dies where it may not have them; gVisor's guest has
 its own limit inside."""
-_MASKED_BY_DOCKER = ("/proc/acpi", "/proc/latency_stats", "/proc/scsi", "/proc/timer_stats", "/sys/firmware")
+_MASKED_BY_DOCKER = ("/proc/acpi", "/proc/latency_stats", "/proc/scsi", "/proc/timer_stats")
+_MACHINE = "/sys"
+"""Disks, modules, symbols, firmware: all of it is of the machine, and no Python needs it."""
 CPUS = 1.0
 HOST_PATIENCE_S = 5
 """How long a sandbox lives on when no host accepts its streams."""
@@ -105,7 +107,7 @@ def container_profile(template: ContainerTemplate) -> dict[str, Any]:
             "UsernsMode": "",
             "ReadonlyRootfs": True,
             # Both lists take the place of Docker's own, which are shorter.
-            "MaskedPaths": [*map(str, TELLING_FILES), *_MASKED_BY_DOCKER],
+            "MaskedPaths": [*map(str, TELLING_FILES + TELLING_DIRECTORIES), *_MASKED_BY_DOCKER, _MACHINE],
             "ReadonlyPaths": [*map(str, COMMANDING_FILES), "/proc/asound"],
             "Tmpfs": {
                 "/tmp": _bounded(template.tmp_bytes),  # noqa: S108 - the container's own

@@ -69,7 +69,9 @@ class Level:
     bwrap: Path | None = None
     """The bubblewrap of the `namespaces` level."""
     masked: Sequence[Path] = ()
-    """What the `namespaces` level hides of /proc."""
+    """Files that the `namespaces` level hides of /proc."""
+    emptied: Sequence[Path] = ()
+    """Directories that it hides."""
     read_only: Sequence[Path] = ()
     """What it shows of /proc and lets nobody write to."""
     as_root: bool = False
@@ -107,6 +109,7 @@ def command(level: Level, launch: Launch) -> list[str]:
             session=launch.session,
             tmp_bytes=launch.template.tmp_bytes,
             masked=level.masked,
+            emptied=level.emptied,
             read_only=level.read_only,
             environment=environment(level, launch),
             status_descriptor=launch.status_descriptor,

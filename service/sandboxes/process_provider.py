@@ -17,7 +17,7 @@ import anyio.to_thread
 import structlog
 
 from service.ids import SandboxId
-from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_FILES
+from service.sandboxes.bubblewrap import COMMANDING_FILES, TELLING_DIRECTORIES, TELLING_FILES
 from service.sandboxes.directory import close_to_others, let_pass, tmp_directory
 from service.sandboxes.image import stage_image
 from service.sandboxes.levels import Launch, Level, LevelName, command, environment, fix_on, levels_of
@@ -118,6 +118,7 @@ class ProcessProvider:
                     image=image,
                     bwrap=bwrap,
                     masked=[path for path in TELLING_FILES if path.exists()],
+                    emptied=[path for path in TELLING_DIRECTORIES if path.exists()],
                     read_only=[path for path in COMMANDING_FILES if path.exists()],
                     as_root=as_root,
                 )

@@ -16,7 +16,7 @@ from service.sandboxes.docker_seccomp import allowed_calls, seccomp_profile
 _MASKED = """
     buddyinfo cmdline config.gz crypto diskstats interrupts iomem ioports kallsyms kcore key-users keys kmsg
     kpagecgroup kpagecount kpageflags locks mdstat modules pagetypeinfo partitions sched_debug schedstat slabinfo
-    softirqs swaps timer_list vmallocinfo vmstat zoneinfo acpi latency_stats scsi timer_stats
+    softirqs swaps timer_list vmallocinfo vmstat zoneinfo pressure acpi latency_stats scsi timer_stats
 """
 
 
@@ -81,7 +81,7 @@ def test_the_profile_is_pinned() -> None:
             "UTSMode": "",
             "UsernsMode": "",
             "ReadonlyRootfs": True,
-            "MaskedPaths": [*(f"/proc/{name}" for name in _MASKED.split()), "/sys/firmware"],
+            "MaskedPaths": [*(f"/proc/{name}" for name in _MASKED.split()), "/sys"],
             "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/proc/asound"],
             "Tmpfs": {
                 "/tmp": "rw,noexec,nosuid,nodev,mode=1777,size=33554432,nr_inodes=8192",

@@ -324,6 +324,7 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         session=Path("/data/sessions/sbx_1"),
         tmp_bytes=1000,
         masked=[Path("/proc/cmdline")],
+        emptied=[Path("/proc/pressure")],
         read_only=[Path("/proc/sys")],
         environment={"PYTHONHASHSEED": "7"},
         status_descriptor=9,
@@ -336,7 +337,7 @@ def test_the_bubblewrap_profile_is_pinned() -> None:
         " --size 4096 --tmpfs /opt/python/site-packages --remount-ro /opt/python/site-packages"
         " --perms 0755 --dir /rlm --perms 0755 --dir /rlm/image --ro-bind /data/sandbox_image /rlm/image/sandbox_image"
         " --ro-bind /data/sessions/sbx_1 /rlm/session --proc /proc --ro-bind /dev/null /proc/cmdline"
-        " --ro-bind /proc/sys /proc/sys"
+        " --size 4096 --tmpfs /proc/pressure --remount-ro /proc/pressure --ro-bind /proc/sys /proc/sys"
         " --perms 0755 --dir /dev"
         " --dev-bind /dev/null /dev/null --dev-bind /dev/zero /dev/zero --dev-bind /dev/random /dev/random"
         " --dev-bind /dev/urandom /dev/urandom --perms 1777 --size 1000 --tmpfs /tmp"

@@ -135,6 +135,17 @@ for path in ('/proc/kcore', '/proc/kallsyms', '/proc/kmsg', '/proc/keys', '/proc
         held=SHUT,
     ),
     Case(
+        name="see the machine's disks, modules, symbols and load",
+        code="""
+for path in ('/sys/block', '/sys/module', '/sys/kernel', '/sys/class', '/sys/devices', '/sys/bus', '/sys/fs', '/proc/pressure'):
+    try: say('open:' + path if os.listdir(path) else 'ENOENT')
+    except OSError as error: say(_e.errorcode[error.errno])
+""",
+        held=SHUT,
+        # gVisor's own, which tell of nothing outside.
+        but={RUNSC: SHUT | {"open:/sys/class", "open:/sys/devices", "open:/sys/fs"}},
+    ),
+    Case(
         name="see the machine's firmware and debugging",
         code="""
 for path in ('/sys/firmware/efi', '/sys/kernel/debug/tracing', '/sys/kernel/tracing/trace', '/sys/kernel/security/apparmor', '/proc/acpi/wakeup', '/proc/scsi/scsi'):

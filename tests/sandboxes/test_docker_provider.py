@@ -1,6 +1,7 @@
 """The Docker provider under runc and under gVisor: the contract, and the profile as a running container shows it."""
 
 import ast
+import contextlib
 import json
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from sandbox_image import protocol
+from sandbox_image.host_calls import MAX_PARALLEL_CALLS
 from service.sandboxes.docker_image import our_sources
 from service.sandboxes.docker_launcher import Launcher
 from service.sandboxes.docker_provider import ContainerProcess, DockerProvider, check_capabilities
@@ -25,6 +27,24 @@ from tests.sandboxes.contract import SMALL, SandboxContract, fails_with, printed
 from tests.sandboxes.docker_machine import build_image, containers_of, empty, engine, launcher_process
 from tests.sandboxes.files_contract import FilesContract
 from tests.sandboxes.misnamed_runtime import misnamed_runtime
+
+_CALL_FROM_EVERY_THREAD = """
+import threading
+go, threads, replies = threading.Event(), [], [llm_query('first')]  # what waits for replies has its thread now
+def call(number):
+    go.wait()
+    replies.append(llm_query(str(number)))
+try:
+    for number in range(150):
+        thread = threading.Thread(target=call, args=(number,))
+        thread.start()
+        threads.append(thread)
+except RuntimeError:
+    pass
+go.set()
+for thread in threads: thread.join()
+print(len(replies) == len(threads) + 1 > 64 and all(reply.ok for reply in replies))
+"""
 
 _providers: dict[tuple[Path, Runtime], DockerProvider] = {}
 
@@ -147,6 +167,41 @@ class TestRunc(DockerContract):
     @pytest.fixture
     def provider(self, data: Path, runtime: Runtime) -> Provider:
         return provider_at(data, runtime)
+
+    async def test_calls_from_as_many_threads_as_can_be_had_are_answered(self, provider: Provider, data: Path) -> None:
+        """A cell that has taken every thread and then calls from all of them is answered, and the sandbox lives on."""
+        at_once = anyio.Event()
+        waiting = 0
+
+        async def answer(stream: anyio.abc.SocketStream) -> None:
+            nonlocal waiting
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                async with stream:
+                    while True:
+                        request = b""
+                        while b"prompts" not in request:
+                            request += await stream.receive()
+                        if b"first" not in request:
+                            waiting += 1
+                            if waiting == MAX_PARALLEL_CALLS:
+                                at_once.set()
+                            await at_once.wait()
+                        body = b'{"items": [{"ok": true, "value": "four", "kind": "", "message": ""}]}'
+                        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+        gateway_socket = data / "gateway.sock"
+        async with anyio.create_task_group() as tasks:
+            listener = await anyio.create_unix_listener(str(gateway_socket), mode=0o666)
+            tasks.start_soon(listener.serve, answer)
+            async with open_pool(
+                provider, sessions=data / "sessions", gateway_socket=gateway_socket, slots=1, warm=0, template=SMALL
+            ) as pool:
+                sandbox = await pool.acquire()
+                await sandbox.claim(generation=1, grant="g", random_seed=1)
+                assert await printed(sandbox, _CALL_FROM_EVERY_THREAD) == "True\n"
+                assert await printed(sandbox, "print('alive')") == "alive\n"
+            tasks.cancel_scope.cancel()
+        await listener.aclose()
 
     async def test_the_running_container_is_the_profile(self, sandbox: Sandbox, data: Path) -> None:
         """What the engine says of the container, and what it sees of itself, is what the profile promises."""

@@ -75,6 +75,8 @@ async def serve(settings: Settings, ready: Callable[[Serving], None]) -> None:
             ):
                 ready(Serving(address=address, first_key_file=first_key_file))
                 await _told_to_end(signals, rooms.drain)
+                if await _hurried(signals, within_s=settings.drain_notice_s):
+                    urgent.set()
                 # While requests end: other replicas go on with the runs at once.
                 tasks.start_soon(service.let_go)
                 tasks.start_soon(_break_off_at_next, signals, urgent)
@@ -112,6 +114,15 @@ async def _told_to_end(signals: AsyncIterator[signal.Signals], drain: Drain) -> 
         waiting.start_soon(hear)
         await drain.asked.wait()
         waiting.cancel_scope.cancel()
+
+
+async def _hurried(signals: AsyncIterator[signal.Signals], *, within_s: float) -> bool:
+    """Let balancers learn from `/readyz` that this replica is to end, while it still answers. Whether somebody asked
+    again meanwhile."""
+    with anyio.move_on_after(within_s):
+        await anext(signals)
+        return True
+    return False
 
 
 async def _break_off_at_next(signals: AsyncIterator[signal.Signals], urgent: anyio.Event) -> None:

@@ -70,6 +70,8 @@ class Settings:
     """`RLM_HOST`: the address that `serve` listens at."""
     port: int
     """`RLM_PORT`: 0 takes any that is free."""
+    drain_notice_s: float
+    """`RLM_DRAIN_NOTICE_S`: how long `serve` says that it is draining before it stops listening."""
     drain_s: float
     """`RLM_DRAIN_S`: how long requests may go on once `serve` was told to end."""
     most_connections: int
@@ -180,6 +182,7 @@ def _settings(env: _Asked) -> Settings:
         unsafe_no_sandbox=_switch(env, "RLM_UNSAFE_NO_SANDBOX"),
         host=env.get("RLM_HOST") or "127.0.0.1",
         port=_whole_number(env, "RLM_PORT", default=8000, least=0, most=65_535),
+        drain_notice_s=float(_whole_number(env, "RLM_DRAIN_NOTICE_S", default=0, least=0, most=300)),
         drain_s=float(_whole_number(env, "RLM_DRAIN_S", default=30, least=0, most=3600)),
         most_connections=_whole_number(env, "RLM_MAX_CONNECTIONS", default=4096, least=1, most=1_000_000),
         session_pause_s=_whole_number(env, "RLM_SESSION_PAUSE_S", default=60, least=0, most=604_800) or None,

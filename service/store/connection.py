@@ -4,9 +4,9 @@ Rules that hold for every command:
 
 - It is *shielded* from cancellation and bounded instead: each exchange by `COMMAND_TIMEOUT_S`, and by less once the
   replica is to end (`patience`); between the two that there may be, an embedded server that ended is started again,
-  within deadlines of its own (`embedded`). A command takes well under a millisecond; cancelling one in flight would leave a write's outcome
-  unknown, cost the connection, and (cancel scopes cancel again and again) could interrupt the client while it puts
-  the connection back into its pool. Waiting for a free connection is not shielded.
+  within deadlines of its own (`embedded`). A command takes well under a millisecond; cancelling one in flight would
+  leave a write's outcome unknown, cost the connection, and (cancel scopes cancel again and again) could interrupt the
+  client while it puts the connection back into its pool. Waiting for a free connection is not shielded.
 - Only what is idempotent is retried, once, and only when the connection broke. A `write` never is.
 - Replies are raw (`bytes`, `int`, `None`, lists of these): the client's per-command shapes differ between its
   versions and protocols, and each sibling reads its own few replies anyway.

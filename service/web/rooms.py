@@ -18,7 +18,8 @@ from service.webhooks.rooms import WebhookRooms
 
 
 class Drain:
-    """Whether this replica is about to leave: it takes no more requests, and open streams end themselves."""
+    """Whether this replica is about to leave: once asked it is not ready any more, once it has begun it takes no more
+    requests, and open streams end themselves."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """`wake` makes whoever waits for news look again."""
@@ -41,6 +42,7 @@ class Drain:
 
     def begin(self) -> None:
         """Idempotent."""
+        self.ask()
         self.begun.set()
         self._wake()
 

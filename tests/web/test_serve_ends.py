@@ -107,6 +107,22 @@ async def test_requests_that_do_not_end_are_broken_off(tmp_path: Path, drain_s: 
         assert {each["level"] for each in serve.log()} == {"info"}
 
 
+@pytest.mark.parametrize("has_patience", [True, False])
+async def test_balancers_have_time_to_see_that_it_ends(tmp_path: Path, has_patience: bool) -> None:
+    """Within `RLM_DRAIN_NOTICE_S` it is not ready, and answers all the same; a second signal cuts that short."""
+    notice_s = "2" if has_patience else "300"
+    async with serve_alone(tmp_path, RLM_DRAIN_NOTICE_S=notice_s) as serve, serve.client() as client:
+        serve.send_signal(signal.SIGTERM)
+        with anyio.fail_after(PATIENCE_S):
+            while (told := await client.get("/readyz")).status_code == 200:
+                pass
+        assert told.json()["reason"] == "it is draining"
+        if not has_patience:
+            assert (await client.post("/v1/contexts", json={"text": "four"})).status_code == 201
+            serve.send_signal(signal.SIGTERM)
+        assert await serve.ends() == 0
+
+
 async def is_listening(client: httpx.AsyncClient, address: str) -> bool:
     try:
         return (await client.get(f"{address}/livez", headers={"connection": "close"})).status_code == 200

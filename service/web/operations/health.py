@@ -53,7 +53,7 @@ async def livez() -> Alive:
 async def readyz(rooms: RoomsOfService, response: Response) -> Readiness:
     """For load balancers: whether the store answers, there is room on the disk, and the replica is not about to leave.
     Within two seconds."""
-    reason = "it is draining" if rooms.drain.has_begun else await rooms.probe.trouble()
+    reason = "it is draining" if rooms.drain.was_asked else await rooms.probe.trouble()
     if reason is None:
         return Readiness(status="ready")
     response.status_code = 503

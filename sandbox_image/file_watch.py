@@ -46,6 +46,16 @@ class FileWatch:
         return any(_files(place) > most for place, most in self._most.items())
 
 
+def make_new(tmp_directory: str) -> bool:
+    """Take away everything that kernels left, once none runs; whether nothing is left. What a cell may write to is then
+    as it was in a sandbox that nothing has run in."""
+    # Where /tmp is a directory of the host's (Landlock) the places beside are, and closed.
+    places = (tmp_directory, *(_PLACES_BESIDE if os.path.ismount(tmp_directory) else ()))
+    for place in places:
+        empty(place)
+    return not any(os.listdir(place) for place in places)
+
+
 def most_files(place: str) -> int | None:
     """How many there may be; None where the file system has a limit of its own that is no higher, or none to ask."""
     if not os.path.ismount(place):

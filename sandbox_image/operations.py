@@ -14,6 +14,7 @@ from .cell_book import CellBook, Verdict
 from .cell_run import CellRun, Printed, describe_loss, describe_stop, status_of
 from .clock import ActiveClock, Limits
 from .decoding import NotThatShape, decode_value, learn_shape, parse_json
+from .file_watch import make_new
 from .frames import Frame
 from .hang_up import HangUp
 from .host_calls import HostCalls, OpenCell
@@ -71,6 +72,8 @@ class Station:
     gateway_socket: str
     contexts_directory: str
     tmp_directory: str
+    has_own_tmp: bool
+    """Whether that is this sandbox's alone, and so may be emptied."""
     confined: bool
     confinement: list[str]
     tasks_beside: int | None
@@ -268,12 +271,15 @@ class KernelOperations:
                 self._interrupted_cell = request.cell_id
                 self._seat.waker.wake()
 
-    def restart(self) -> None:
-        """Also ends what is running: a cell's result is `killed`."""
+    def restart(self, *, empties_files: bool = False) -> None:
+        """Also ends what is running: a cell's result is `killed`. With `empties_files` the next kernel finds the places
+        that cells may write to as the first one did."""
         if not self._seat.clear("it was restarted", _RESTART_PATIENCE_S):
             raise Refused(ErrorCode.BUSY, "the kernel could not be stopped in time")
         try:
             self._book.start_life()
+            if empties_files and not (self._station.has_own_tmp and make_new(self._station.tmp_directory)):
+                raise Refused(ErrorCode.INTERNAL, "its working directory could not be emptied")
         finally:
             self._seat.release(reported=True)
 

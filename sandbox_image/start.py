@@ -29,6 +29,7 @@ from .zygote import ZygoteLost, prepare, start_zygote
 EXIT_USAGE = 64
 EXIT_NOT_CONFINED = 77
 
+_USUAL_TMP = "/tmp"  # noqa: S108  (inside the sandbox it is its own)
 _NEEDED_SIGNALS = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS}
 _NEEDED_SIGNALS |= {signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGCONT}
 _REAL_TIME_SIGNALS = getattr(signal, "SIGRTMIN", signal.NSIG)
@@ -42,7 +43,7 @@ class UsageError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandLine:
     session_directory: str
-    tmp_directory: str = "/tmp"  # noqa: S108  (inside the sandbox it is its own)
+    tmp_directory: str = _USUAL_TMP
     identity: Identity | None = None
     confined_by: ConfinedBy = ""
     open_files: int = 256
@@ -98,6 +99,7 @@ def _serve(line: CommandLine, system: System, in_force: list[str], tasks_beside:
         gateway_socket=os.path.join(line.session_directory, GATEWAY_SOCKET),
         contexts_directory=os.path.join(line.session_directory, CONTEXTS_DIRECTORY),
         tmp_directory=line.tmp_directory,
+        has_own_tmp=line.tmp_directory != _USUAL_TMP or (not line.unconfined and os.path.ismount(_USUAL_TMP)),
         confined=not line.unconfined,
         confinement=in_force,
         tasks_beside=tasks_beside,
@@ -147,7 +149,7 @@ def read_command_line(arguments: list[str]) -> CommandLine:
             raise UsageError(f"--confine knows landlock and seatbelt, found {unknown!r}")
     line = CommandLine(
         session_directory=os.path.abspath(session_directory),
-        tmp_directory=os.path.abspath(words.pop("--tmp", "/tmp")),  # noqa: S108
+        tmp_directory=os.path.abspath(words.pop("--tmp", _USUAL_TMP)),
         identity=None if uid is None or gid is None else Identity(uid=_number(uid), gid=_number(gid)),
         confined_by=confined_by,
         open_files=_number(words.pop("--open-files", "256")),

@@ -253,6 +253,9 @@ class _LaneStream:
             case "POST", ["restart"]:
                 do.restart()
                 return _encode_reply({})
+            case "POST", ["start-over"]:
+                do.restart(empties_files=True)
+                return _encode_reply({})
             case "GET", ["variables"]:
                 return _encode_reply(asdict(do.list_variables(hang_up)))
             case "GET", ["values", name]:

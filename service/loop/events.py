@@ -186,6 +186,13 @@ class NamespaceRebuilt:
     """Variables that could not be brought back, because a re-run cell diverged or died."""
     diverged: tuple[CellId, ...] = ()
     """Cells that did not end as they had: another output or `answer`, another host call, or the kernel's death."""
+    missing_files: tuple[str, ...] = ()
+    """Paths of files that callers had put there and that could not be put back."""
+
+    @property
+    def lost_something(self) -> bool:
+        """Whether anything is not as it was."""
+        return bool(self.missing or self.diverged or self.missing_files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

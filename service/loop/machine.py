@@ -286,9 +286,9 @@ def _sandbox_answered(state: RunState, event: CellFinished | ValueRead | Namespa
             return turn.value_read(state, reading, event)
         case Rebuilding(), NamespaceRebuilt():
             return turn.namespace_rebuilt(state, event)
-        case _, NamespaceRebuilt(missing=missing, diverged=diverged) if missing or diverged:
+        case _, NamespaceRebuilt() if event.lost_something:
             # The sandbox was replaced between commands, so the root LM must hear of it with the next observation.
-            note = notices.namespace_rebuilt(missing, diverged, state.submitted.run_id)
+            note = notices.namespace_rebuilt(event, state.submitted.run_id)
             return replace(state, notes=(*state.notes, note)[-8:])
         case _:
             return state

@@ -7,7 +7,8 @@ change with them.
 import json
 from typing import Any
 
-from service.ids import CellId, RunId, turn_of
+from service.ids import RunId, turn_of
+from service.loop.events import NamespaceRebuilt
 
 REMINDER = (
     "Your reply held neither code nor a final answer. Write code in a ```repl fence, or end with FINAL(answer) or "
@@ -62,8 +63,9 @@ NOT_JSON = (
 )
 
 
-def namespace_rebuilt(missing: tuple[str, ...], diverged: tuple[CellId, ...], run: RunId) -> str:
-    if not missing and not diverged:
+def namespace_rebuilt(rebuilt: NamespaceRebuilt, run: RunId) -> str:
+    missing, diverged, files = rebuilt.missing, rebuilt.diverged, rebuilt.missing_files
+    if not rebuilt.lost_something:
         return "The interpreter had to be restarted; your variables were brought back by re-running earlier cells."
     told = ["The interpreter had to be restarted, and earlier cells were run again."]
     if diverged:
@@ -77,6 +79,10 @@ def namespace_rebuilt(missing: tuple[str, ...], diverged: tuple[CellId, ...], ru
         names = ", ".join(missing[:40])
         more = f" and {len(missing) - 40} more" if len(missing) > 40 else ""
         told.append(f"These variables are lost and must be made again: {names}{more}.")
+    if files:
+        paths = ", ".join(files[:20])
+        more = f" and {len(files) - 20} more" if len(files) > 20 else ""
+        told.append(f"These files could not be put back: {paths}{more}.")
     return " ".join(told)
 
 

@@ -146,7 +146,7 @@ def _continue(state: RunState) -> RunState:
 
 def namespace_rebuilt(state: RunState, event: NamespaceRebuilt) -> RunState:
     """The lost namespace is back, as far as that was possible."""
-    return _continue(_noting(state, notices.namespace_rebuilt(event.missing, event.diverged, state.submitted.run_id)))
+    return _continue(_noting(state, notices.namespace_rebuilt(event, state.submitted.run_id)))
 
 
 def value_read(state: RunState, reading: Reading, event: ValueRead) -> RunState:

@@ -285,6 +285,12 @@ class Sandbox:
         async with self._killed_when_broken("restarted its kernel"):
             await self._exchanges.ask("POST", "/restart", {}, deadline_s=self._patience.fork_s)
 
+    async def start_over(self) -> None:
+        """The same, with what cells and callers wrote taken away too: it is as it was when it was claimed. Raises
+        `SandboxGone`, also where files are left that cannot be taken away."""
+        async with self._killed_when_broken("was emptied"):
+            await self._exchanges.ask("POST", "/start-over", {}, deadline_s=self._patience.fork_s)
+
     async def variables(self) -> list[Variable]:
         """What the namespace holds besides its own names, bounded. Raises `SandboxGone`, `SandboxBusy`."""
         async with self._killed_when_broken("listed its variables"):

@@ -1,5 +1,6 @@
 """Lost namespaces: what comes back, what does not, and that the root LM is told of it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,19 @@ from hypothesis.strategies import DataObject, booleans, data, lists, sampled_fro
 from service.ids import CellId, RunId
 from service.journal.values import CellRecord
 from service.loop.events import CellFinished, Event, NamespaceRebuilt, SandboxLost
-from service.loop.values import CellStatus, ContextBinding, Limits, StopReason
+from service.loop.values import BlobRef, CellStatus, ContextBinding, Limits, StopReason
 from service.models.port import ModelReply, ModelRequest
 from service.runs.sessions.bindings import Wanted
-from service.runs.sessions.replaying import LEAST_RERUN_S, MAX_ATTEMPTS, WANTED, plan_for, rerun_limit_s
+from service.runs.sessions.replaying import (
+    LEAST_RERUN_S,
+    MAX_ATTEMPTS,
+    PUT,
+    WANTED,
+    Found,
+    PutFile,
+    plan_for,
+    rerun_limit_s,
+)
 from tests.runs.doubles import echo
 from tests.runs.playing import Stage, repl, stage
 
@@ -30,9 +40,14 @@ ASKS_ANEW = "import time\nasked = llm_query(str(time.time_ns()))\nkept.append('p
 NAMES = "','.join(n for n in ('early', 'kept', 'asked', 'fake', 'late', 'mortal', 'mark') if n in globals())"
 
 
-def once(code: str) -> str:
-    """Code that does the rest of its life only when it is run again in the same sandbox."""
-    return f"import os\nif os.path.exists('/tmp/mark'):\n    {code}\nopen('/tmp/mark', 'w').close()\nmortal = 1"
+BIRTH = "import os, time\nborn = time.time()\nearly = 1"
+"""A cell that knows when it was run, for `once`."""
+
+
+def once(code: str) -> Callable[[ModelRequest], str]:
+    """A reply whose code does the rest of its life only when it is run again, after `BIRTH` was. A file could not tell
+    it: a rebuild begins without any."""
+    return lambda _: repl(f"if born > {time.time()!r}:\n    {code}\nmortal = 1")
 
 
 def rebuilds(events: list[Event]) -> list[tuple[int, tuple[str, ...]]]:
@@ -128,26 +143,25 @@ async def test_a_cell_that_kills_the_rebuilt_kernel_is_left_out(tmp_path: Path) 
     """The rest of the namespace comes back, the context with it; the model is told what does not."""
     async with stage(
         tmp_path,
-        repl("early = 1"),
-        repl(once("os._exit(1)")),
+        repl(BIRTH),
+        once("os._exit(1)"),
         DIE,
         repl(f"FINAL(context + ' ' + {NAMES})"),
     ) as on:
         played = await on.play(await on.request("TEXT"))
         assert played.answer == b"TEXT early"
-        assert rebuilds(played.events) == [(1, ("mortal", "os"))]
+        assert rebuilds(played.events) == [(1, ("mortal",))]
         assert "mortal" in on.model.last_observation
 
 
 async def test_after_a_few_losses_only_bindings_come_back(tmp_path: Path) -> None:
     """A log full of cells that kill the kernel costs `MAX_ATTEMPTS` attempts and not one for each cell."""
-    mortal = "import os\nif os.path.exists('/tmp/mark'):\n    os._exit(1)\nm{n} = 1"
-    turns = [repl(mortal.format(n=n)) for n in range(MAX_ATTEMPTS + 2)]
-    turns += [repl("open('/tmp/mark', 'w').close()\nmark = 1"), DIE, repl(f"FINAL(context + ' ' + {NAMES})")]
-    async with stage(tmp_path, *turns) as on:
+    deaths = [once(f"os._exit(1)\nm{n} = 1") for n in range(MAX_ATTEMPTS + 2)]
+    last = repl(f"FINAL(context + ' ' + {NAMES})")
+    async with stage(tmp_path, repl(BIRTH), *deaths, DIE, last) as on:
         played = await on.play(await on.request("TEXT"))
         assert played.answer == b"TEXT "
-        assert rebuilds(played.events) == [(0, ("m0", "m1", "m2", "m3", "m4", "mark", "os"))]
+        assert rebuilds(played.events) == [(0, ("born", "early", "m0", "m1", "m2", "m3", "m4", "mortal", "os", "time"))]
 
 
 async def test_a_session_reopened_elsewhere_tells_what_it_could_not_bring_back(tmp_path: Path) -> None:
@@ -203,9 +217,13 @@ async def test_a_cell_that_a_deadline_interrupted_is_not_run_again(tmp_path: Pat
 
 async def test_a_cancelled_rebuild_leaves_the_session_usable(tmp_path: Path) -> None:
     """Cancelled in the midst of a re-run cell it leaves no sandbox: the next run begins it anew from the log."""
-    async with stage(tmp_path, repl("early = 1"), repl(once("import time; time.sleep(600)")), DIE) as on:
+    blocks = once("if 'report' in globals(): time.sleep(600)")
+    async with stage(tmp_path, repl(BIRTH), blocks, DIE) as on:
         session = await on.service.runs.open_session()
-        run_id = await on.service.runs.submit(await on.request("x", session_id=session))
+        asked = await on.request("x", session_id=session)
+        (bound,) = asked.contexts
+        named = ContextBinding(context_id=bound.context_id, variable="report")
+        run_id = await on.service.runs.submit(replace(asked, contexts=(named,)))
         on.service.runs.start(run_id)
         await until(on, run_id, lambda event: isinstance(event, CellFinished) and event.result.namespace_lost)
         (sandbox,) = on.service.pool._acquired.values()
@@ -216,6 +234,7 @@ async def test_a_cancelled_rebuild_leaves_the_session_usable(tmp_path: Path) -> 
             events = [entry.event async for entry in on.service.runs.follow(run_id)]
         assert (await on.service.runs.show(run_id)).stop_reason is StopReason.CANCELLED
         assert not any(isinstance(event, SandboxLost) for event in events)
+        await on.service.contexts.delete(bound.context_id)  # so that the cell does not wait in the next rebuild
         on.model.root_requests.clear()
         on.model.turns = (repl("FINAL(f'{early} {context}')"),)
         played = await on.play(await on.request("y", session_id=session))
@@ -280,7 +299,7 @@ Kind = Literal["cell", "bind", "history"]
 
 def record(name: str, kind: Kind = "cell", **more: Any) -> CellRecord:
     code = WANTED.dump_json(Wanted(contexts=(), tools=(), is_child=False)).decode() if kind == "bind" else name
-    return CellRecord(cell_id=CellId(name), run_id=RunId("run"), kind=kind, code=code, **more)
+    return CellRecord(**{"cell_id": CellId(name), "run_id": RunId("run"), "kind": kind, "code": code} | more)
 
 
 @given(data())
@@ -299,9 +318,22 @@ def test_a_plan_only_ever_shrinks_and_keeps_what_binds(draw: DataObject) -> None
         given_up = {r.cell_id for r in plan.due} - {r.cell_id for r in smaller.due}
         assert broken.cell_id in given_up
         assert all(r.kind == "cell" or r == broken for r in plan.records if r.cell_id in given_up)
-        assert set(smaller.rebuilt(()).missing) >= {f"v{cell_id}" for cell_id in given_up if is_cell[cell_id]}
+        assert set(smaller.rebuilt(Found()).missing) >= {f"v{cell_id}" for cell_id in given_up if is_cell[cell_id]}
         plan = smaller
     assert with_cells <= MAX_ATTEMPTS
+
+
+def test_only_files_that_are_not_there_are_told_as_missing() -> None:
+    """A file that had no place counts by the last that was done with its path: one that was put again, or deleted, is
+    not missing."""
+    blob = BlobRef(sha256="0" * 64, size_bytes=1, media="text")
+    done = [("a", blob), ("b", blob), ("c", blob), ("a", blob), ("b", None)]
+    records = [
+        replace(record(str(n), code=PUT.dump_json(PutFile(path=path, content=content)).decode()), kind="file")
+        for n, (path, content) in enumerate(done)
+    ]
+    rebuilt = plan_for(records).rebuilt(Found(left_out={CellId("0"), CellId("1"), CellId("2")}))
+    assert rebuilt.missing_files == ("c",)
 
 
 def test_a_name_that_a_later_cell_brings_back_is_not_missing() -> None:
@@ -314,7 +346,7 @@ def test_a_name_that_a_later_cell_brings_back_is_not_missing() -> None:
             record("d", variables=("w",)),
         ]
     )
-    rebuilt = plan.rebuilt({CellId("d")})
+    rebuilt = plan.rebuilt(Found(others={CellId("d")}))
     assert (rebuilt.cells, rebuilt.missing) == (2, ("w", "y", "z"))
 
 

@@ -163,6 +163,46 @@ async def test_a_lost_sandbox_brings_everything_back(tmp_path: Path) -> None:
         assert [file.path for file in (await desk.contents.files(session_id)).files] == ["in/data.txt"]
 
 
+async def test_a_rebuild_begins_with_an_empty_working_directory(tmp_path: Path) -> None:
+    """What cells wrote before the interpreter ended is written again as it was, not a second time beside it, and what
+    callers had put there is there, although the last cell filled the directory."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        for path in "abc":
+            await desk.contents.put_file(session_id, path, chunks(b"x"))
+        await desk.run(session_id, "open('log.txt', 'a').write('row\\n')")
+        await desk.run(session_id, "import os\nos.mkdir('out')\nopen('out/a', 'x')\nos.symlink('a', 'to')\nmade = 1")
+        fills = "n = 0\nwhile True:\n    try: open(f'big{n}', 'wb').write(bytes(1 << 20)); n += 1"
+        done = await desk.run(session_id, f"{fills}\n    except OSError: os._exit(3)")
+        rebuilt = done.rebuilt
+        assert rebuilt is not None
+        assert (rebuilt.cells, rebuilt.missing, rebuilt.diverged, rebuilt.missing_files) == (3, (), (), ())
+        assert await desk.printed(session_id, "print(made, repr(open('log.txt').read()))") == "1 'row\\n'\n"
+        found = [file.path for file in (await desk.contents.files(session_id)).files]
+        assert found == ["a", "b", "c", "log.txt", "out/a"]
+
+
+async def test_a_file_that_has_no_place_any_more_costs_no_variable(tmp_path: Path) -> None:
+    """A rebuild leaves it out and says so; cells and other files come back."""
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "kept = 7")
+        for path in "pq":
+            await desk.contents.put_file(session_id, path, chunks(b"x"))
+        frees = "import os\nfor path in 'pq': os.unlink(path)\nwhile True: pass"  # what is cut short is not run again
+        assert (await desk.run(session_id, frees, active_s=0.5)).stop_reason is not None
+        for path in ("p/1", "p/2", "p/3", "q/1", "r"):
+            await desk.contents.put_file(session_id, path, chunks(b"x"))
+        rebuilt = (await desk.run(session_id, "os._exit(3)")).rebuilt
+        assert rebuilt is not None
+        assert rebuilt.missing_files == ("p/1", "p/2", "p/3", "q/1")
+        assert rebuilt.missing == ("os", "path")
+        assert await desk.printed(session_id, "print(kept)") == "7\n"
+        assert [file.path for file in (await desk.contents.files(session_id)).files] == ["p", "q", "r"]
+
+
 async def test_each_run_tells_what_its_sandboxes_used(tmp_path: Path) -> None:
     """CPU seconds are each run's own in a shared sandbox; after that one is lost, the next run tells of a new one."""
     async with stage(tmp_path, FINISH) as on:

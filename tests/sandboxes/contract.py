@@ -360,6 +360,17 @@ class SandboxContract:
         await sandbox.restart()
         assert await fails_with(sandbox, "x") == "NameError"
 
+    async def test_starting_over_empties_what_cells_wrote(self, sandbox: Sandbox) -> None:
+        """A fresh kernel finds no variable and no file; one that cells made hard to remove costs the sandbox."""
+        await run(sandbox, "import os\nos.makedirs('a/b/c')\nopen('a/b/c/f', 'x')\nos.symlink('a', 'to')")
+        await run(sandbox, "open('/dev/shm/f', 'x')")  # closed at some levels
+        await sandbox.start_over()
+        assert await fails_with(sandbox, "os") == "NameError"
+        assert await printed(sandbox, "import os; print(os.listdir(), os.path.exists('/dev/shm/f'))") == "[] False\n"
+        await run(sandbox, "os.mkdir('closed', 0o300); open('closed/f', 'x')")
+        with pytest.raises(SandboxGone):
+            await sandbox.start_over()
+
     async def test_files_of_the_host_are_out_of_reach(self, sandbox: Sandbox, data: Path) -> None:
         """A file that everybody on the host may read cannot be read, listed or linked to from a cell."""
         bait = data / "bait"

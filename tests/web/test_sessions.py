@@ -64,6 +64,18 @@ async def test_a_cell_streams_what_it_prints(it: Served) -> None:
     assert (events[-1][0], events[-1][1]["status"]) == ("result", "ok")
 
 
+async def test_the_caller_of_a_cell_hears_what_a_rebuild_lost(it: Served) -> None:
+    """A cell that ends the interpreter answers with the variables that are gone and the cells that ended otherwise."""
+    session = await opened(it)
+    code = "import os\nprint(os.urandom(8).hex())\nx = 1"
+    made = (await it.client.post(f"{session}/cells", json={"code": code})).json()
+    assert (made["missing"], made["diverged"], made["missing_files"], made["message"]) == ([], [], [], "")
+    died = (await it.client.post(f"{session}/cells", json={"code": "os._exit(3)"})).json()
+    assert (died["namespace_lost"], died["missing"], died["missing_files"]) == (True, ["os", "x"], [])
+    assert [cell.partition(".")[0] for cell in died["diverged"]] == [made["run_id"]]
+    assert "2 variables are missing, 1 earlier cells did not end as before" in died["message"]
+
+
 async def test_a_repeated_cell_runs_once(it: Served) -> None:
     """The same request under the same Idempotency-Key gets the first one's result, and the code runs once."""
     session = await opened(it)

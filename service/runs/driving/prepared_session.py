@@ -65,4 +65,10 @@ class PreparedSession:
 
 def rebuilt_event(rebuilt: Rebuilt, *, at: float) -> NamespaceRebuilt:
     """What the run's journal says of a rebuild."""
-    return NamespaceRebuilt(at=at, cells=rebuilt.cells, missing=rebuilt.missing, diverged=rebuilt.diverged)
+    return NamespaceRebuilt(
+        at=at,
+        cells=rebuilt.cells,
+        missing=rebuilt.missing,
+        diverged=rebuilt.diverged,
+        missing_files=rebuilt.missing_files,
+    )

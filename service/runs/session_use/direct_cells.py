@@ -9,7 +9,7 @@ import anyio
 
 from service.ids import CellId, RunId, SessionId, cell_id
 from service.journal.values import Recorded, RunIdTaken
-from service.loop.events import CellFinished, RunFinished, RunSubmitted
+from service.loop.events import CellFinished, NamespaceRebuilt, RunFinished, RunSubmitted
 from service.loop.values import CellResult, Limits
 from service.runs.driving.kept_sessions import SessionBusy, refused_where_taken
 from service.runs.runs import Runs
@@ -74,16 +74,20 @@ class DirectCells:
     async def done(self, run_id: RunId) -> CellDone:
         """How the cell ended; waits for that. Raises `NotFound`."""
         result: CellResult | None = None
+        rebuilt: NamespaceRebuilt | None = None
         async with aclosing(_closable(self._runs.follow(run_id))) as events:
             async for recorded in events:
                 match recorded.event:
                     case CellFinished():
                         result = recorded.event.result
+                    case NamespaceRebuilt():
+                        rebuilt = recorded.event
                     case RunFinished() as finished:
                         return CellDone(
                             run_id=run_id,
                             stop_reason=finished.stop_reason,
                             result=result,
+                            rebuilt=rebuilt,
                             message=finished.message,
                             spent=finished.spent,
                         )

@@ -7,6 +7,7 @@ from typing import Literal
 from service.errors import BadRequest
 from service.ids import KeyId, RunId, SessionId
 from service.journal.values import SessionDetails
+from service.loop.events import NamespaceRebuilt
 from service.loop.values import CellResult, ContextBinding, StopReason
 from service.money import MAX_NANO_USD, NanoUSD
 
@@ -80,11 +81,13 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone:
-    """How a direct cell ended. `result` is None where it never ran."""
+    """How a direct cell ended. `result` is None where it never ran. `rebuilt` is how the session's namespace came back,
+    if it had to: before the cell, or after it where that ended the interpreter."""
 
     run_id: RunId
     stop_reason: StopReason
     result: CellResult | None
+    rebuilt: NamespaceRebuilt | None
     message: str
     spent: NanoUSD
 

@@ -2,7 +2,8 @@
 
 A session keeps one ordered log of what shaped its namespace (contexts bound, cells run) and runs one cell at a time.
 When the kernel dies, or the whole sandbox, the log is replayed in a fresh one, host calls answered from the records
-(`replaying` says what of it). Host calls are a cell's only effect on the world, so running it twice changes nothing
+(`replaying` says what of it), which begins with an empty working directory: files that callers put are put there again,
+and cells write theirs again. Host calls are a cell's only effect on the world, so running it twice changes nothing
 outside.
 """
 
@@ -32,6 +33,7 @@ from service.runs.sessions.replaying import (
     PUT,
     WANTED,
     WRITTEN,
+    Found,
     Outcome,
     Plan,
     PutFile,
@@ -96,6 +98,8 @@ class OpenSession:
         """Of all that is written for the session: of the run that uses it, or of its last claim on this replica."""
         self._rebuilt: Rebuilt | None = None
         """How the namespace came back, as long as nothing has changed it since."""
+        self._one_rebuild = anyio.Lock()
+        """From reading the log to its last record nobody puts files."""
         self._attempts = 0
         """To replay; they tell re-run cells apart on the wire."""
 
@@ -175,24 +179,25 @@ class OpenSession:
         """
         self._run_id, self._fence = run_id, fence
         self.uses.begin_run(self.sandbox)
-        records = await self._rooms.cell_log.read(self.session_id)
-        is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
-        binds = not is_bound and bool(wanted.begins_run or wanted.contexts or wanted.tools)
-        if binds and wanted.begins_run:
-            wanted = replace(wanted, histories=await self._histories(records))
-        begins = binds and not records and (self.sandbox is None or not self.sandbox.is_running)
-        await self.open(new_grant(), await self._beginning(wanted) if begins else None)
-        rebuilt = self._rebuilt = None
-        if self._is_fresh:
-            open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
-            plan = plan_for(record for record in records if record.cell_id not in open_cells)
-            rebuilt = self._rebuilt = await self._replay(plan, new_grant, host_calls)
+        async with self._one_rebuild:
+            records = await self._rooms.cell_log.read(self.session_id)
+            is_bound = any(record.cell_id == _bind_id(run_id) for record in records)
+            binds = not is_bound and bool(wanted.begins_run or wanted.contexts or wanted.tools)
+            if binds and wanted.begins_run:
+                wanted = replace(wanted, histories=await self._histories(records))
+            begins = binds and not records and (self.sandbox is None or not self.sandbox.is_running)
+            await self.open(new_grant(), await self._beginning(wanted) if begins else None)
+            rebuilt = self._rebuilt = None
+            if self._is_fresh:
+                open_cells = {r.cell_id for r in records if r.run_id == run_id and r.kind == "cell"} - finished
+                plan = plan_for(record for record in records if record.cell_id not in open_cells)
+                rebuilt = self._rebuilt = await self._replay(plan, new_grant, host_calls)
         if binds:
             if not begins:
                 await self._bind(wanted)
             code = WANTED.dump_json(wanted).decode()
             await self._log(CellRecord(cell_id=_bind_id(run_id), run_id=run_id, kind="bind", code=code))
-        return rebuilt if rebuilt is not None and (rebuilt.cells or rebuilt.missing or rebuilt.diverged) else None
+        return rebuilt if rebuilt is not None and rebuilt.is_worth_telling else None
 
     async def bind_history(self, run_id: RunId, cell_id: CellId, messages: tuple[Message, ...]) -> None:
         """Offload a part of the root's conversation into `history`."""
@@ -245,15 +250,17 @@ class OpenSession:
         await self._log_of_caller("variable", WRITTEN.dump_json(written))
 
     async def put_file(self, put: PutFile) -> None:
-        """Put a file into the working directory, or delete it there. May be called beside a running cell.
+        """Put a file into the working directory, or delete it there. May be called beside a running cell; waits while
+        the session is rebuilt, so that the rebuild undoes nothing.
 
         Raises:
             BadRequest, FileMissing, NotAFile, FileTooLarge: as `SandboxFiles` has it.
             SandboxGone: there is no sandbox (any more).
             StaleEpoch: the session is used elsewhere by now.
         """
-        await self._put(put)
-        await self._log_of_caller("file", PUT.dump_json(put))
+        async with self._one_rebuild:
+            await self._put(put)
+            await self._log_of_caller("file", PUT.dump_json(put))
 
     async def restart(self) -> None:
         """Empty the namespace, for rebuilds too. Raises `StaleEpoch`, and `SandboxGone`: then there is nothing left
@@ -275,13 +282,17 @@ class OpenSession:
             return self._rebuilt
         if self.sandbox is None or not self.sandbox.is_running:
             await self.open(new_grant())
-        return await self._replay(plan_for(await self._rooms.cell_log.read(self.session_id)), new_grant, host_calls)
+        async with self._one_rebuild:
+            plan = plan_for(await self._rooms.cell_log.read(self.session_id))
+            return await self._replay(plan, new_grant, host_calls)
 
     async def _replay(self, plan: Plan, new_grant: Callable[[], str], host_calls: HostCalls) -> Rebuilt:
         """Do the plan in a kernel that nothing has run in, and smaller ones in further kernels while it breaks off."""
         try:
-            others: set[CellId] = set()
-            while (broken := await self._attempt(plan, others, host_calls)) is not None:
+            if not self._is_fresh:
+                await self._take_fresh_kernel(new_grant)  # what died has written files, which are written again
+            found = Found()
+            while (broken := await self._attempt(plan, found, host_calls)) is not None:
                 plan = plan.without(*broken)
                 await self._take_fresh_kernel(new_grant)
         except BaseException:
@@ -289,20 +300,20 @@ class OpenSession:
             await self.close()
             raise
         self._is_fresh = False
-        return plan.rebuilt(others)
+        return plan.rebuilt(found)
 
-    async def _attempt(
-        self, plan: Plan, others: set[CellId], host_calls: HostCalls
-    ) -> tuple[CellRecord, Outcome] | None:
-        """Do everything that is due; where it broke off and why, or None. Fills `others`."""
+    async def _attempt(self, plan: Plan, found: Found, host_calls: HostCalls) -> tuple[CellRecord, Outcome] | None:
+        """Do everything that is due; where it broke off and why, or None. Fills `found`."""
         self._attempts += 1
-        others.clear()
+        found.clear()
         for record in plan.due:
             match await self._redo(record, host_calls):
                 case "same":
                     continue
                 case "other":
-                    others.add(record.cell_id)
+                    found.others.add(record.cell_id)
+                case "left out":
+                    found.left_out.add(record.cell_id)
                 case "impossible" | "diverged" as outcome:
                     return record, outcome
                 case unreachable:
@@ -315,6 +326,8 @@ class OpenSession:
         try:
             await self._put_back(record)
         except (BindRefused, NotFound, *FILE_REFUSALS):
+            if record.kind == "file":
+                return "left out"
             if record.run_id == self._run_id:
                 raise
             return "impossible"
@@ -354,7 +367,7 @@ class OpenSession:
     async def _take_fresh_kernel(self, new_grant: Callable[[], str]) -> None:
         if self.sandbox is not None and self.sandbox.is_running:
             with suppress(SandboxGone):
-                await self.sandbox.restart()
+                await self.sandbox.start_over()
                 return
         await self.open(new_grant())
 

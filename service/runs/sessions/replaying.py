@@ -4,7 +4,7 @@ A replay goes through the log once, in order. It may break off: a cell kills the
 it had not asked for before (it diverged, and whatever it does from then on is made of nothing), or a context has gone
 since. Then a smaller plan is begun anew in another kernel, so that nothing of the broken attempt is left behind:
 
-    a record cannot be done again   → without it
+    a record cannot be done again   → without it (a file that there is no place for: in this very attempt)
     a cell diverged                 → without it and every cell after it: they may build on what it did not do
     for the `MAX_ATTEMPTS`th time   → without any cell
 
@@ -12,7 +12,7 @@ What binds contexts, tools and history stays in every plan: a run must never ans
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -49,8 +49,24 @@ WRITTEN = TypeAdapter(WrittenVariable)
 PUT = TypeAdapter(PutFile)
 MESSAGES = TypeAdapter(tuple[Message, ...])
 
-Outcome = Literal["same", "other", "impossible", "diverged"]
-"""Of one record done again. `other`: it ended, but not as it did; its variables cannot be relied on."""
+Outcome = Literal["same", "other", "left out", "impossible", "diverged"]
+"""Of one record done again. `other`: it ended, but not as it did; its variables cannot be relied on. `left out`: there
+is no place for a file; the attempt goes on without it."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What an attempt that goes on has found so far."""
+
+    others: set[CellId] = field(default_factory=set)
+    """Cells that ended otherwise than they had."""
+    left_out: set[CellId] = field(default_factory=set)
+    """Files that could not be put back, or deleted."""
+
+    def clear(self) -> None:
+        """For another attempt."""
+        self.others.clear()
+        self.left_out.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +78,13 @@ class Rebuilt:
     """Variables that could not be brought back."""
     diverged: tuple[CellId, ...] = ()
     """Cells that did not end as they had."""
+    missing_files: tuple[str, ...] = ()
+    """Paths of files that callers had put there, for which there was no room or no place."""
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """Whether there was anything to do, or to fail."""
+        return bool(self.cells or self.missing or self.diverged or self.missing_files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +114,9 @@ class Plan:
         left_out = self.left_out | cells | {broken.cell_id}
         return replace(self, left_out=left_out, diverged=diverged, attempts=self.attempts + 1)
 
-    def rebuilt(self, others: Iterable[CellId]) -> Rebuilt:
-        """What an attempt that came to its end has brought back; `others` are the cells that ended otherwise."""
-        diverged = self.diverged.union(others)
+    def rebuilt(self, found: Found) -> Rebuilt:
+        """What an attempt that came to its end has brought back."""
+        diverged = self.diverged | found.others
         unreliable = self.left_out | diverged
         missing: set[str] = set()
         for record in self.records:
@@ -105,7 +128,17 @@ class Plan:
             cells=sum(record.kind == "cell" for record in self.due),
             missing=tuple(sorted(missing)),
             diverged=tuple(record.cell_id for record in self.records if record.cell_id in diverged),
+            missing_files=self._missing_files(found.left_out),
         )
+
+    def _missing_files(self, left_out: set[CellId]) -> tuple[str, ...]:
+        """By the last record of each path: one that was put again, or deleted, is not missing."""
+        is_there: dict[str, bool] = {}
+        for record in self.records:
+            if record.kind == "file":
+                put = PUT.validate_json(record.code)
+                is_there[put.path] = put.content is None or record.cell_id not in left_out
+        return tuple(sorted(path for path, is_so in is_there.items() if not is_so))
 
 
 def plan_for(records: Iterable[CellRecord]) -> Plan:

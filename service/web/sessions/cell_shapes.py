@@ -87,6 +87,9 @@ class ShownCell(Shown):
             "raised": None,
             "variables": ["x"],
             "namespace_lost": False,
+            "missing": [],
+            "diverged": [],
+            "missing_files": [],
             "message": "",
             "active_s": 0.002,
             "wall_s": 0.003,
@@ -102,7 +105,12 @@ class ShownCell(Shown):
     raised: ShownRaised | None
     variables: list[str] = Field(description="What it bound or rebound.")
     namespace_lost: bool = Field(description="The interpreter ended; the session was rebuilt without this cell.")
-    message: str
+    missing: list[str] = Field(description="Variables that a rebuild of the session could not bring back.")
+    diverged: list[str] = Field(
+        description="Earlier cells that did not end as they had when the rebuild ran them again."
+    )
+    missing_files: list[str] = Field(description="Files that had been put there and could not be put back.")
+    message: str = Field(description="Why it ended as it did, and what a rebuild could not bring back.")
     active_s: float
     wall_s: float
     spent: Money
@@ -122,7 +130,7 @@ class ElsewhereShown(Shown):
 
 
 def shown_cell(done: CellDone) -> ShownCell:
-    result = done.result
+    result, rebuilt = done.result, done.rebuilt
     return ShownCell(
         run_id=done.run_id,
         stop_reason=done.stop_reason,
@@ -132,11 +140,29 @@ def shown_cell(done: CellDone) -> ShownCell:
         raised=_raised(result),
         variables=[] if result is None else list(result.variables),
         namespace_lost=result is not None and result.namespace_lost,
-        message=done.message or ("" if result is None else result.detail),
+        missing=[] if rebuilt is None else list(rebuilt.missing),
+        diverged=[] if rebuilt is None else list(rebuilt.diverged),
+        missing_files=[] if rebuilt is None else list(rebuilt.missing_files),
+        message=_message(done),
         active_s=0.0 if result is None else result.active_s,
         wall_s=0.0 if result is None else result.wall_s,
         spent=money(done.spent),
     )
+
+
+def _message(done: CellDone) -> str:
+    """With a sentence on what is gone; which exactly stands in fields of its own."""
+    why = done.message or ("" if done.result is None else done.result.detail)
+    rebuilt = done.rebuilt
+    if rebuilt is None or not rebuilt.lost_something:
+        return why
+    counted = (
+        (len(rebuilt.missing), "variables are missing"),
+        (len(rebuilt.diverged), "earlier cells did not end as before"),
+        (len(rebuilt.missing_files), "files could not be put back"),
+    )
+    lost = f"the session was rebuilt: {', '.join(f'{count} {what}' for count, what in counted if count)}"
+    return f"{why}; {lost}" if why else lost
 
 
 def _output(captured: CapturedText | None) -> ShownOutput:

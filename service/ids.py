@@ -52,6 +52,11 @@ def born_at(identifier: str) -> float | None:
     return (value >> 80) / 1000 if value >> 76 & 0xF == 7 else None
 
 
+def own_session_of(run: RunId) -> SessionId:
+    """The id of the session that is a run's alone: whoever begins the run a second time finds the one it had made."""
+    return SessionId(f"ses_{run.removeprefix('run_')}")
+
+
 def cell_id(run: RunId, turn: int, block: int) -> CellId:
     """The id of the `block`-th code block (from 0) of a run's `turn` (from 1)."""
     return CellId(f"{run}.t{turn}.b{block}")

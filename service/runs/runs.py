@@ -10,7 +10,7 @@ import anyio.to_thread
 import structlog
 
 from service.errors import BadRequest, NotFound, RlmServiceError, sole_failure
-from service.ids import RunId, SessionId, new_id
+from service.ids import RunId, SessionId, new_id, own_session_of
 from service.journal.values import Recorded, RunAlreadyFinished, RunIdTaken, RunKept
 from service.loop.events import Event, RunSubmitted
 from service.loop.values import AnswerSource
@@ -91,9 +91,8 @@ class Runs:
                 raise BadRequest(f"session {session_id} is closed: submit without a session, or open another one")
             if record.details.is_paused:
                 raise SessionPaused(f"session {session_id} is paused: resume it first")
-        submitted = await submitted_event(
-            self.rooms, request, session_id or SessionId(new_id("ses")), run_id=run_id or RunId(new_id("run"))
-        )
+        target = run_id or RunId(new_id("run"))
+        submitted = await submitted_event(self.rooms, request, session_id or own_session_of(target), run_id=target)
 
         async def prepare() -> None:
             await keep_named(self.rooms, request)

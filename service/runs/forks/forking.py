@@ -6,7 +6,7 @@ from typing import Any
 import anyio.to_thread
 
 from service.errors import BadRequest
-from service.ids import RunId, SessionId, new_id
+from service.ids import RunId, new_id, own_session_of
 from service.loop.events import CellFinished, RunSubmitted
 from service.loop.values import ForkedFrom
 from service.runs.copies.cell_logs import copy_session, log_until
@@ -40,7 +40,7 @@ async def fork(runs: Runs, source_id: RunId, asked: ForkRequest, run_id: RunId |
     rooms.slots.check(request.limits.depth + 1)
     await rooms.provider.isolation()
     target = run_id or RunId(new_id("run"))
-    submitted = await submitted_event(rooms, request, SessionId(new_id("ses")), run_id=target)
+    submitted = await submitted_event(rooms, request, own_session_of(target), run_id=target)
     inherited = inherited_events(events, submitted, asked.from_turn)
     origin = ForkedFrom(run_id=source_id, from_turn=asked.from_turn, events=len(inherited))
     renaming = Renaming(source=source_id, target=target)

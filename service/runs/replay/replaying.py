@@ -112,6 +112,8 @@ async def _in_own_session(
     session = OpenSession(session_id, rooms=rooms.session)
     try:
         await copy_session(rooms.session, submitted.session_id, session_id, before, at=rooms.now(), name=name)
+        # Nobody else ever uses it. So if this replica dies, it is forgotten with the sessions that were closed now.
+        await rooms.session.records.close(session_id)
         async with anyio.create_task_group() as tasks:
             rehearsal = Rehearsal(rooms, session, submitted, recorded, code, tasks=tasks)
             with anyio.move_on_after(patience_s):

@@ -1,6 +1,7 @@
 """The gateway's application: host calls in, items out."""
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
 import anyio
@@ -55,22 +56,27 @@ def gateway_app(grants: Grants) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the listener serves nothing else"
-        response: ASGIApp
         if (scope["method"], scope["path"]) == ROUTE:
-            response = await _host_call_response(grants, _headers(scope), receive)
+            async with AsyncExitStack() as until_sent:
+                response = await _host_call_response(grants, _headers(scope), receive, until_sent)
+                await response(scope, receive, send)
         else:
-            response = Response(status_code=404)
-        await response(scope, receive, send)
+            await Response(status_code=404)(scope, receive, send)
 
     return app
 
 
-async def _host_call_response(grants: Grants, headers: Headers, receive: Receive) -> ASGIApp:
+async def _host_call_response(
+    grants: Grants, headers: Headers, receive: Receive, until_sent: AsyncExitStack
+) -> ASGIApp:
     try:
         granted = grants.resolve(_bearer(headers))
         granted.check_paying()
         with _Inbound(granted) as inbound:
-            items = await granted.answer(await _decoded(granted, await _body(headers, receive, inbound)))
+            call = await _decoded(granted, await _body(headers, receive, inbound))
+            if granted.must_look_up(call):
+                await until_sent.enter_async_context(granted.one_look_up)
+            items = await granted.answer(call)
     except RlmServiceError as exc:
         return _refusal(exc)
     wire = [_wire_item(item) for item in items]

@@ -280,6 +280,15 @@ class Journal:
             recorded.extend(page)
         return recorded
 
+    async def each(self, run_id: RunId) -> AsyncIterator[Recorded]:
+        """The whole journal so far, a page at a time: large events are not all in memory at once."""
+        after, may_be_more = 0, True
+        while may_be_more:
+            page, may_be_more = await self._page(run_id, after, PAGE)
+            for recorded in page:
+                after = recorded.seq
+                yield recorded
+
     async def wait_until_finished(self, run_id: RunId) -> None:
         """Return when the run has finished, or is not there (any more); until then wait, without bound."""
         with self._store.listen(self._keys.events(run_id)) as hint:

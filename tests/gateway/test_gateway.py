@@ -52,16 +52,19 @@ async def gateway(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
 
-    async def record(event: Event) -> None:
-        """The journal is not what these tests are about."""
+    journal: list[Event] = []
 
-    async def nothing() -> list[Event]:
-        return []
+    async def record(event: Event) -> None:
+        journal.append(event)
+
+    async def recall() -> AsyncIterator[Event]:
+        for event in journal:
+            yield event
 
     grants = Grants(time.time)
     maker = maker or Reversing()
     async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
-        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, recall=nothing, tasks=tasks)
+        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, recall=recall, tasks=tasks)
         host_calls.open(OpenCell(wire_id=CELL, cell_id=CellId(CELL)))
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         with grants.granted(host_calls, expires_at=time.time() + valid_s) as token:

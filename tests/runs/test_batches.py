@@ -103,8 +103,9 @@ async def bench(stored: Stored, *, answers_at_once: int, cost: NanoUSD | None = 
         for act in on_append:
             act()
 
-    async def recall() -> list[Event]:
-        return journal
+    async def recall() -> AsyncIterator[Event]:
+        for event in journal:
+            yield event
 
     model = StandInModel(answer)
     ledger = Ledger(stored.store, stored.tenant, time.time)

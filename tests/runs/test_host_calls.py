@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.abc
@@ -62,15 +62,16 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(recorded: list[Event] | None = None) -> AsyncIterator[Bench]:
+async def bench(recorded: list[Event] | None = None, *, kept_chars: int | None = None) -> AsyncIterator[Bench]:
     journal: list[Event] = []
     maker = StandInMaker()
 
     async def record(event: Event) -> None:
         journal.append(event)
 
-    async def recall() -> list[Event]:
-        return [*(recorded or []), *journal]
+    async def recall() -> AsyncIterator[Event]:
+        for event in [*(recorded or []), *journal]:
+            yield event
 
     async with anyio.create_task_group() as tasks:
         calls = HostCalls(
@@ -85,6 +86,7 @@ async def bench(recorded: list[Event] | None = None) -> AsyncIterator[Bench]:
             now=lambda: 0.0,
             recall=recall,
             tasks=tasks,
+            kept_chars=kept_chars,
         )
         calls.open(CELL)
         yield Bench(calls=calls, maker=maker, journal=journal)
@@ -237,3 +239,31 @@ async def test_arguments_of_the_wrong_shape_are_refused_and_not_recorded() -> No
             await b.calls.answer(call("a", bad=True))
         assert b.journal == []
         assert (await b.calls.answer(call("a")))[0].value == "A"
+
+
+async def test_an_answer_that_is_kept_no_longer_comes_from_the_journal() -> None:
+    """A cell may be answered without end: what does not fit into memory is made once all the same, and answered again
+    from its record, in the same run and in a re-run."""
+    prompts = ["x" * 100_000 + str(number) for number in range(5)]
+    async with bench(kept_chars=250_000) as it:
+        it.maker.may_go_on.set()
+        answers = [await it.calls.answer(call(prompt)) for prompt in prompts]
+        assert [await it.calls.answer(call(prompt)) for prompt in prompts] == answers
+        assert len(it.maker.made) == len(prompts)
+        recorded = it.journal
+    async with bench(recorded, kept_chars=250_000) as it:
+        it.calls.open(replace(CELL, wire_id="again", is_rerun=True))
+        again = [await it.calls.answer(call(prompt, wire_cell_id="again")) for prompt in prompts]
+        assert again == answers
+        assert it.maker.made == []
+
+
+async def test_a_record_that_the_journal_lost_is_refused() -> None:
+    """Nothing is made again under a key that was answered."""
+    async with bench(kept_chars=0) as it:
+        it.maker.may_go_on.set()
+        await it.calls.answer(call("x" * 100_000))
+        it.journal.clear()
+        with pytest.raises(HostCallRefused, match="no longer there"):
+            await it.calls.answer(call("x" * 100_000))
+        assert len(it.maker.made) == 1

@@ -1,7 +1,7 @@
 """Drives: puts together everything that one run needs on this replica, and drives it; child runs likewise."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack
 
 import anyio
@@ -235,11 +235,13 @@ class Drives:
             tasks=tasks,
         )
 
-    async def _session_events(self, submitted: RunSubmitted) -> list[Event]:
+    async def _session_events(self, submitted: RunSubmitted) -> AsyncIterator[Event]:
         """The events of all runs of the session so far: their host calls answer a rebuild."""
         records = await self._rooms.session.cell_log.read(submitted.session_id)
-        runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
-        return [entry.event for run_id in runs for entry in await self._rooms.journal.read_all(run_id)]
+        run_ids = [record.run_id for record in records if record.run_id is not None]
+        for run_id in dict.fromkeys([*run_ids, submitted.run_id]):
+            async for entry in self._rooms.journal.each(run_id):
+                yield entry.event
 
     async def _reserve_wrap_up(self, standing: Standing) -> None:
         """Set the wrap-up call's money aside, so that even a run that spends everything can say what it has."""

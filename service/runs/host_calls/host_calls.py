@@ -13,7 +13,7 @@ A cell that ends leaves calls under way where it was broken off, or where its th
 for these: what is in flight is finished and booked, and the rest of a batch is not made.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from service.errors import Fault, RlmServiceError
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import HostCallKey
+from service.runs.host_calls.answers import KEPT_CHARS, Answers
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import NOT_STARTED, HostCall, HostCallItem, HostFunction, decode_items
 
@@ -87,16 +88,21 @@ class HostCalls:
         *,
         record: Callable[[Event], Awaitable[None]],
         now: Callable[[], float],
-        recall: Callable[[], Awaitable[Sequence[Event]]],
+        recall: Callable[[], AsyncIterator[Event]],
         tasks: anyio.abc.TaskGroup,
+        kept_chars: int | None = KEPT_CHARS,
     ) -> None:
         self._makers = makers
         self._record = record
         self._recall = recall
         self._now = now
         self._tasks = tasks
-        self._answers: dict[HostCallKey, list[HostCallItem]] = {}
-        """Of the open cell; for a re-run, of all cells. The rest is in the journal and takes no memory."""
+        self._answers = Answers(kept_chars)
+        """Of the open cell; for a re-run, of all cells."""
+        self._one_recall = anyio.Lock()
+        """The journal is gone through once at a time: what it has may be large."""
+        self.one_look_up = anyio.Lock()
+        """Held by the gateway until it has sent an answer for which `must_look_up`: each is a copy of its own."""
         self._has_recalled = False
         self._under_way: dict[HostCallKey, UnderWay] = {}
         self.are_cancelled = False
@@ -121,7 +127,7 @@ class HostCalls:
     def remember(self, event: Event) -> None:
         """Take a journalled fact into the records, if it is one that answers host calls."""
         if isinstance(event, HostCallAnswered):
-            self._answers[event.key] = decode_items(event.answer_json)
+            self._answers.keep(event.key, decode_items(event.answer_json))
         elif isinstance(event, CallFinished):
             for maker in dict.fromkeys(self._makers.values()):
                 maker.remember(event)
@@ -130,7 +136,7 @@ class HostCalls:
         """From now on this cell may make calls. What earlier cells were answered is let go."""
         self._open_cell = cell
         if not cell.is_rerun:
-            self._answers = {key: items for key, items in self._answers.items() if key.cell_id == cell.cell_id}
+            self._answers.keep_only(cell.cell_id)
             self._has_recalled = False
 
     def close_cell(self) -> None:
@@ -162,6 +168,11 @@ class HostCalls:
         """A call was refused as it stands: it cost nothing but our time."""
         self._unpaid += 1
 
+    def must_look_up(self, call: HostCall) -> bool:
+        """Whether its answer is in the journal alone."""
+        cell = self._open_cell
+        return cell is not None and (key := _key_of(cell, call)) in self._answers and self._answers.get(key) is None
+
     async def answer(self, call: HostCall) -> list[HostCallItem]:
         """The items' results, in order. An item that fails never fails the others.
 
@@ -172,15 +183,13 @@ class HostCalls:
         cell = self._open_cell
         if cell is None or call.wire_cell_id != cell.wire_id:
             raise HostCallRefused("host calls are only possible while their own cell is running")
-        key = HostCallKey(
-            cell_id=cell.cell_id, function=call.function, arguments_sha256=call.arguments_sha256, ordinal=call.ordinal
-        )
+        key = _key_of(cell, call)
         if cell.is_rerun and not self._has_recalled:
-            for event in await self._recall():
+            async for event in self._recall():
                 self.remember(event)
             self._has_recalled = True
         if key in self._answers:
-            return self._answers[key]
+            return self._answers.get(key) or await self._look_up(key)
         if cell.is_rerun:
             self.has_diverged = True
             cell.on_divergence()
@@ -198,6 +207,24 @@ class HostCalls:
         if under_way.answer is None:
             raise HostCallRefused("the run is over")
         return under_way.answer
+
+    async def _look_up(self, key: HostCallKey) -> list[HostCallItem]:
+        """An answer that is in the journal alone. Those behind it, which a re-run asks for next, take the place of what
+        was kept. Raises `HostCallRefused` where the journal has lost it."""
+        async with self._one_recall:
+            if (kept := self._answers.get(key)) is not None:
+                return kept
+            self._answers.let_go_of_large()
+            found: list[HostCallItem] | None = None
+            async for event in self._recall():
+                if isinstance(event, HostCallAnswered):
+                    if event.key == key:
+                        found = decode_items(event.answer_json)
+                    if found is not None and event.key in self._answers:
+                        self._answers.keep(event.key, decode_items(event.answer_json))
+        if found is None:
+            raise HostCallRefused("the record of this host call is no longer there")
+        return found
 
     async def wait_until_idle(self) -> None:
         """Until no call is in flight: all are answered and settled."""
@@ -219,7 +246,14 @@ class HostCalls:
                 answered = under_way.answered(self._now())
                 self._unpaid += call.function == "budget" or len(answered.failures) == answered.items
                 await self._record(answered)
-            under_way.answer = self._answers[under_way.key] = under_way.items or [NOT_STARTED]
+            under_way.answer = under_way.items or [NOT_STARTED]
+            self._answers.keep(under_way.key, under_way.answer)
         finally:
             del self._under_way[under_way.key]
             under_way.done.set()
+
+
+def _key_of(cell: OpenCell, call: HostCall) -> HostCallKey:
+    return HostCallKey(
+        cell_id=cell.cell_id, function=call.function, arguments_sha256=call.arguments_sha256, ordinal=call.ordinal
+    )

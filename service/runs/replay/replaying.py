@@ -5,7 +5,7 @@ then; what a command does in the sandbox is done again, in a session that exists
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import anyio
@@ -171,6 +171,7 @@ class Rehearsal:
             now=rooms.now,
             recall=self._earlier_runs,
             tasks=tasks,
+            kept_chars=None,  # a replay holds the whole run
         )
         self._answered: dict[CellId, list[HostCallAnswered]] = defaultdict(list)
         for entry in recorded:
@@ -264,11 +265,13 @@ class Rehearsal:
         except (ValueUnserialisable, SandboxGone, SandboxBusy) as exc:
             return f"failed: {exc}"
 
-    async def _earlier_runs(self) -> list[Event]:
+    async def _earlier_runs(self) -> AsyncIterator[Event]:
         """Of the session before this run: their host calls answer the rebuild."""
         records = await self._rooms.session.cell_log.read(self._session.session_id)
         runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
-        return [entry.event for run_id in runs for entry in await self._rooms.journal.read_all(run_id)]
+        for run_id in runs:
+            async for entry in self._rooms.journal.each(run_id):
+                yield entry.event
 
     @property
     def _answer_form(self) -> AnswerForm:

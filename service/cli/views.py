@@ -15,6 +15,8 @@ from service.runs.values import RunView
 
 QUESTION_WIDTH = 60
 
+ABANDONED = "unfinished, and nobody drives it: start `rlm-service serve` over this store, which goes on with it"
+
 
 def describe_run(view: RunView) -> dict[str, Any]:
     """A run as JSON: amounts as decimal USD in a string *and* as whole nano-USD, never as a float."""
@@ -76,15 +78,16 @@ def describe_context(context: Context) -> dict[str, Any]:
     }
 
 
-def run_row(view: RunView) -> str:
+def run_row(view: RunView, *, is_abandoned: bool) -> str:
     """A run on one line."""
-    state = view.stop_reason or "running"
+    state = view.stop_reason or ("not driven" if is_abandoned else "running")
     question = visible_line(view.question, QUESTION_WIDTH)
     return f"{view.run_id}  {day(view.submitted_at)}  {state:<16}  {format_usd(view.spent):>12}  {question}"
 
 
-def run_page(view: RunView) -> str:
+def run_page(view: RunView, *, is_abandoned: bool) -> str:
     """A run on several lines."""
+    unfinished = ABANDONED if is_abandoned else "running"
     took = "" if view.finished_at is None else f" in {view.finished_at - view.submitted_at:.1f} s"
     limit = "" if view.cost_limit is None else f" of {format_usd(view.cost_limit)}"
     rows: list[tuple[str, str]] = [
@@ -93,7 +96,7 @@ def run_page(view: RunView) -> str:
         ("question", visible_line(view.question, 1000)),
         ("models", f"root LM {visible_line(view.root_model)}, sub-calls {visible_line(view.sub_model)}"),
         ("submitted", day(view.submitted_at)),
-        ("state", "running" if view.stop_reason is None else f"{view.stop_reason}{took}"),
+        ("state", unfinished if view.stop_reason is None else f"{view.stop_reason}{took}"),
         (
             "counted",
             f"{counted(view.turns, 'turn')}, {counted(view.cells, 'cell')}, {counted(view.sub_calls, 'sub-call')}"

@@ -199,6 +199,11 @@ class Journal:
         """The unfinished root runs that nobody keeps now, longest abandoned first: candidates for `claim`."""
         return _run_ids(await self._store.run(_ABANDONED, [self._keys.unfinished], [limit], is_idempotent=True))
 
+    async def is_abandoned(self, run_id: RunId) -> bool:
+        """Whether it is an unfinished root run that nobody keeps now."""
+        lease = await self._store.read("ZSCORE", self._keys.unfinished, run_id)
+        return isinstance(lease, bytes) and float(lease) < await self._store.now()
+
     async def unfinished(self, limit: int = PAGE) -> list[RunId]:
         """Unfinished root runs, whoever keeps them."""
         return _run_ids(await self._store.read("ZRANGE", self._keys.unfinished, 0, limit - 1))

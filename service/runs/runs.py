@@ -172,6 +172,10 @@ class Runs:
         """Ask for the run to be stopped, wherever it is driven. Idempotent; a finished run stays as it is."""
         await self.rooms.journal.request_cancel(run_id)
 
+    async def is_abandoned(self, run_id: RunId) -> bool:
+        """Whether it is unfinished and nobody drives it: it goes on when a replica of `serve` takes it over."""
+        return await self.rooms.journal.is_abandoned(run_id)
+
     async def show(self, run_id: RunId) -> RunView:
         """Raises `NotFound`."""
         return await self._summaries.view(run_id)

@@ -302,6 +302,27 @@ def test_a_run_can_be_cancelled_from_elsewhere(command_line: CommandLine, haysta
     assert process.returncode == 130
 
 
+@pytest.mark.takes_long
+def test_a_run_that_nobody_drives_is_told_as_that(command_line: CommandLine, haystack: str) -> None:
+    """Once the lease of an `ask` that was killed is over, every command that looks at its run says what helps."""
+    elsewhere = replace(
+        command_line, settings={"RLM_DATA_DIR": str(command_line.directory / "killed"), "RLM_LEASE_S": "1"}
+    )
+    with elsewhere.start("ask", QUESTION, "-c", haystack, *SLOW) as process:
+        run_id = run_id_told(process)
+        process.kill()
+    remedy = b"nobody drives it: start `rlm-service serve`"
+    looks = (elsewhere.run("runs", "show", run_id).out for _ in range(100))
+    assert any(remedy in shown for shown in looks)
+    assert b"not driven" in elsewhere.run("runs", "ls").out
+    cancelled = elsewhere.run("runs", "cancel", run_id)
+    assert (cancelled.code, remedy.decode() in cancelled.err) == (0, True)
+    with elsewhere.start("runs", "tail", run_id) as tail:
+        assert tail.stderr is not None
+        assert any(remedy in line for line in tail.stderr)
+        tail.send_signal(signal.SIGTERM)
+
+
 def test_the_embedded_store_may_die_under_a_run(command_line: CommandLine, haystack: str) -> None:
     """When the embedded store is killed mid-run it comes back, and the run gets its answer."""
     elsewhere = replace(command_line, settings={"RLM_DATA_DIR": str(command_line.directory / "doomed")})

@@ -3,7 +3,7 @@
 Each finding is a sentence under one of the four figures.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from service.settings import read_settings
 from service.store.connection import Store
 from service.store.keys import Keys
 from service.wiring.blobs import open_blobs
+from tests.chaos.calls_compared import compare_calls
 from tests.chaos.clients import Seen
 from tests.chaos.faults import IN_SANDBOXES
 from tests.chaos.processes import alive_of
@@ -168,31 +169,12 @@ def check_books(books: Books, arrived: Sequence[Asked], spent: int, held: int, f
     findings.is_off(f"{run_id}: still held", held)
     ends = [event for event in books.events[run_id] if isinstance(event, RunFinished)]
     findings.is_off(f"{run_id}: what it said that it spent", sum(end.spent for end in ends) - journalled)
-    _check_arrivals(books, arrived, findings)
-
-
-def _check_arrivals(books: Books, arrived: Sequence[Asked], findings: Findings) -> None:
-    """Every call that arrived is booked, at its price; none whose result stood in a journal arrived again."""
-    run_id, calls = books.run_id, books.calls
-    good = [call for call in calls if call.outcome is CallOutcome.OK]
-    prices: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    for asked in arrived:
-        prices[asked.model, asked.text].add(asked.nano_usd)
-    for call in good:
-        known = prices[call.model, call.text]
-        if call.cost not in known:
-            findings.is_off(f"{call.call_id}: booked at {call.cost}, asked for {sorted(known)}", call.cost or 1)
-    unbooked = len(arrived) - len(books.entries)
-    if unbooked > 0:
-        dearest = sorted((asked.nano_usd for asked in arrived), reverse=True)[:unbooked]
-        findings.is_off(f"{run_id}: {unbooked} calls arrived that nobody booked", sum(dearest))
     findings.counts["calls"] += len(arrived)
     findings.counts["uncertain calls"] += books.uncertain
-    origins = Counter(call.origin for call in good if call.origin is not None)
-    findings.paid_twice += [f"{run_id}: {origin} has {n} results" for origin, n in origins.items() if n > 1]
-    again = len(arrived) - len({asked.identity for asked in arrived})
-    if again > books.uncertain:
-        findings.paid_twice.append(f"{run_id}: {again} calls arrived again, {books.uncertain} are uncertain")
+    compared = compare_calls(books.calls, books.entries, arrived)
+    findings.paid_twice += [f"{run_id}: {each}" for each in compared.made_again]
+    for what, amount in compared.off.items():
+        findings.is_off(f"{run_id}: {what}", amount)
 
 
 def check_left_behind(data_directory: Path, findings: Findings) -> None:

@@ -3,7 +3,7 @@
 Every reply follows from the conversation alone, so a call that is made again gets the reply that it would have got. A
 play is a list of steps, each one cell that may be run again; the root LM repeats a step until it has seen its mark, and
 begins anew when variables are gone. Every prompt bears the tag of its run and the turn that asked, so no two calls of
-an undisturbed run are alike.
+an undisturbed run are alike; and every reply bears the identity of what was asked, so no two replies are.
 """
 
 import re
@@ -23,12 +23,12 @@ _ASK = """
 def ask(prompt):
     said = llm_query(prompt)
     assert said.ok, said
-    return str(said)
+    return str(said).partition(' <')[0]
 """
 _ALL = """
 def checked(said):
     assert all(each.ok for each in said), said
-    return [str(each) for each in said]
+    return [str(each).partition(' <')[0] for each in said]
 """
 
 
@@ -76,12 +76,12 @@ def tag_of(messages: Sequence[Message]) -> str | None:
     return None if found is None else found[1]
 
 
-def sub_reply(messages: Sequence[Message]) -> str:
-    """What was asked, without the run and the turn that asked."""
-    return messages[-1].content.partition(" [[")[0]
+def sub_reply(messages: Sequence[Message], identity: str) -> str:
+    """What was asked, without the run and the turn that asked; the code of the plays takes the identity off again."""
+    return messages[-1].content.partition(" [[")[0] + f" <{identity}>"
 
 
-def root_reply(messages: Sequence[Message]) -> str:
+def root_reply(messages: Sequence[Message], identity: str) -> str:
     """The code of the step that is due."""
     asked = _ASKED.search(messages[1].content)
     assert asked is not None, "every run of ours asks in one way"
@@ -94,7 +94,7 @@ def root_reply(messages: Sequence[Message]) -> str:
         steps = _steps(name, int(index), tag, turn, session=place, is_anew=is_anew)
     code = steps[min(step, len(steps) - 1)]
     mark = "" if step >= len(steps) - 1 else f"\nprint('DONE {step}')"
-    return f"```repl\n{code.strip()}{mark}\n```"
+    return f"Reply {identity}.\n```repl\n{code.strip()}{mark}\n```"
 
 
 def _due(observations: Sequence[str]) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from service.models.port import ModelReply, ModelRequest
+from service.models.prices import input_token_bound
 from tests.chaos.plays import root_reply, sub_reply, tag_of
 from tests.runs.doubles import usage_of
 
@@ -38,7 +39,10 @@ class Asked:
     identity: str
     """Equal for two calls with equal messages."""
     text: str
-    """The reply."""
+    """The reply. It bears the identity, so whoever has it knows which call it answers."""
+    input_bound: int
+    """The most tokens that the service counts for these messages: what a call that nobody saw the end of is booked
+    with."""
     nano_usd: int
 
 
@@ -67,17 +71,19 @@ class Upstream:
         return self._random.choice(waiting)
 
     async def answer(self, request: ModelRequest, replica: str) -> ModelReply:
-        text = (root_reply if request.model == "root" else sub_reply)(request.messages)
+        said = "\0".join(f"{message.role}\0{message.content}" for message in request.messages)
+        identity = hashlib.sha256(said.encode()).hexdigest()
+        text = (root_reply if request.model == "root" else sub_reply)(request.messages, identity)
         usage = usage_of(request, text)
         read, written = PRICES[request.model]
-        said = "\0".join(f"{message.role}\0{message.content}" for message in request.messages)
         self.asked.append(
             Asked(
                 at=time.time(),
                 tag=tag_of(request.messages) or "",
                 model=f"chaos/{request.model}",
-                identity=hashlib.sha256(said.encode()).hexdigest(),
+                identity=identity,
                 text=text,
+                input_bound=input_token_bound(request.messages),
                 nano_usd=usage.input_tokens * read + usage.output_tokens * written,
             )
         )

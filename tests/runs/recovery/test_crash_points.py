@@ -40,7 +40,7 @@ async def die_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
                 while second.runs.live:
                     await anyio.lowlevel.checkpoint()
         assert await it.store.read("ZCARD", "rlm:{default}:runs:unfinished") == 0
-        assert await it.store.read("ZCARD", "rlm:{default}:reservations") == 0
+        assert await it.store.read("ZCARD", "rlm:{default}:holds") == 0
         return point.requests
 
 

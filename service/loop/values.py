@@ -251,6 +251,7 @@ class CellResult:
     """Why it timed out or was killed, one line, for the model."""
     active_s: float = 0.0
     wall_s: float = 0.0
+    """Like `active_s` as the sandbox says, and never more than it took by the host's own clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,8 +109,8 @@ def _outside_schema(exc: ValidationError) -> ProtocolBroken:
     return ProtocolBroken(f"a reply outside the schema, at {where or 'its beginning'}")
 
 
-def cell_result(reply: CellReply, asked: CellId) -> CellResult:
-    """The result of the cell that was asked for."""
+def cell_result(reply: CellReply, asked: CellId, *, at_most_s: float) -> CellResult:
+    """The result of the cell that was asked for, no longer ago than `at_most_s` by the host's clock."""
     _require(reply.cell_id == asked, "the result of another cell")
     _require(len(reply.variables) <= MAX_VARIABLES_REPORTED, "too many variables")
     status = CellStatus(reply.status)
@@ -126,8 +126,8 @@ def cell_result(reply: CellReply, asked: CellId) -> CellResult:
         answer=_answer(reply.answer),
         namespace_lost=reply.namespace_lost,
         detail=_text(reply.detail, MAX_LINE_CHARS),
-        active_s=_seconds(reply.active_s),
-        wall_s=_seconds(reply.wall_s),
+        active_s=min(_seconds(reply.active_s), at_most_s),
+        wall_s=min(_seconds(reply.wall_s), at_most_s),
     )
 
 

@@ -5,6 +5,7 @@ half-trusted state. What the model's code does wrong is a `CellResult`.
 """
 
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -95,6 +96,8 @@ class Sandbox:
         self._exchanges = Exchanges(parts.link, parts.process, patience)
         self._confinement: tuple[str, ...] = ()
         self._unacknowledged: CellId | None = None
+        self._asked: tuple[CellId, float] | None = None
+        """The last cell, and when it was first asked for: it cannot have taken longer."""
         self._one_cell = anyio.Lock()
         """At most one cell is in flight; the next acknowledges its result."""
         self._one_kill = anyio.Lock()
@@ -407,10 +410,12 @@ class Sandbox:
     async def _put_cell(self, cell_id: CellId, request: CellRequest) -> CellResult:
         deadline_s = request.wall_limit_s + request.grace_s + self._patience.margin_s
         target = f"/cells/{quote(cell_id, safe='')}"
+        if self._asked is None or self._asked[0] != cell_id:
+            self._asked = (cell_id, time.monotonic())
         async with self._killed_when_broken(f"ran cell {cell_id}", may_be_busy=False):
             body = await self._exchanges.ask("PUT", target, asdict(request), lane="cells", deadline_s=deadline_s)
             reply: CellReply = await replies.read(replies.CELL, body)
-            result = replies.cell_result(reply, cell_id)
+            result = replies.cell_result(reply, cell_id, at_most_s=time.monotonic() - self._asked[1])
             self._unacknowledged = cell_id
             return result
 

@@ -55,7 +55,7 @@ def root_replies(data: bytes) -> None:
 def cell_replies(data: bytes) -> None:
     """A cell's result, or a broken protocol."""
     with contextlib.suppress(ProtocolBroken):
-        replies.cell_result(replies.parse(replies.CELL, data), CellId("run_1.t1.b0"))
+        replies.cell_result(replies.parse(replies.CELL, data), CellId("run_1.t1.b0"), at_most_s=1.0)
 
 
 def host_calls(data: bytes) -> None:

@@ -1,6 +1,7 @@
 """A sandbox that misbehaves is killed and its caller told, whatever it does."""
 
 import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -524,6 +525,17 @@ async def test_a_caller_that_leaves_while_a_sandbox_wakes_leaves_it_awake(data: 
         process.may_unpause.set()
         assert await on_stage.sandbox.variables() == []
         assert not on_stage.sandbox.is_paused
+
+
+async def test_a_cell_took_no_longer_than_the_host_waited(data: Path) -> None:
+    """Whatever seconds a sandbox claims, those in the result are within what passed out here, also where the result is
+    fetched once more."""
+    claimed = ok(cell_reply(CELL, wall_s=1e6, active_s=1e6))
+    async with scene(data, on("PUT", "/cells", claimed)) as on_stage:
+        began = time.monotonic()
+        for _ in range(2):
+            result = await on_stage.sandbox.run_cell(CELL, "", active_limit_s=1, wall_limit_s=60)
+            assert 0 < result.active_s <= result.wall_s <= time.monotonic() - began
 
 
 async def test_a_killed_sandbox_says_so_ever_after(data: Path) -> None:

@@ -92,6 +92,11 @@ for model in ('a\r\nauthorization: Bearer forge', '\0', 'x' * 1_000_000, '../../
         "done",  # as text in the body, which the gateway looks at
     ),
     _call(
+        "a schema of a million values",
+        "say('sent' if llm_query('x', None, {'enum': list(range(1_000_000))}).ok else 'refused')",
+        "refused",
+    ),
+    _call(
         "a schema without a bottom",
         """
 schema = {}
@@ -117,7 +122,7 @@ say(attempt(llm_query, 'x', None, schema))
 for body in (b'', b'[]', b'{}', b'null', b'NaN', b'{"prompts": "forged"}', b'{"prompts": [1, "forged"]}', b'{"prompts": ["forged"]}',
              b'{"prompts": ["forged"], "model": null, "schema": null, "grant": "mine"}', b'{"prompts": ["forged"], "model": 7, "schema": null}',
              b'{"prompts": ["forged"], "model": null, "schema": null, "url": "http://127.0.0.1/"}', b'{"prompts": ["forged\\ud800"]',
-             b'{"prompts": ["forged"], "model": null, "schema": {"x": NaN}}', b'[' * 100_000, b'\xff\xfe'): forge(body)
+             b'{"prompts": ["forged"], "model": null, "schema": {"x": NaN}}', b'[' * 90_000, b'\xff\xfe'): forge(body)
 """,
         "refused",
     ),

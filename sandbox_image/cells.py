@@ -1,15 +1,17 @@
 """Runs one cell: compiles it with top-level `await`, echoes a bare last expression, keeps its source for tracebacks."""
 
 import ast
-import asyncio
 import linecache
 from collections.abc import Coroutine
 from inspect import CO_COROUTINE
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .echo import bounded_repr
 from .tracebacks import CELL_FILE_PREFIX
+
+if TYPE_CHECKING:
+    import asyncio
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _MAX_SOURCES_KEPT = 2_000
@@ -48,6 +50,9 @@ class CellRunner:
         return self._run_coroutine(eval(code, self._namespace))  # noqa: S307
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        # Not ahead of need, as what else models import: few cells wait, and every idle sandbox would hold it thrice.
+        import asyncio  # noqa: PLC0415
+
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)

@@ -6,7 +6,6 @@ is none, and the call is refused here and once more by the supervisor. What an e
 (`origins`).
 """
 
-import asyncio
 import json
 import signal
 import socket
@@ -207,6 +206,8 @@ class HostFunctions:
         return [_as_reply(item) for future, count in portions for item in _exactly(future.result(), count)]
 
     async def _await(self, portions: "list[Portion]") -> list[Any]:
+        import asyncio  # noqa: PLC0415  (who awaits has it)
+
         replies: list[Any] = []
         for future, count in portions:
             replies += [_as_reply(item) for item in _exactly(await asyncio.wrap_future(future), count)]

@@ -1,5 +1,6 @@
 """`runs export` and `runs import`: a run as one file, and from one."""
 
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from service.cli.delivery import print_chunks, save_chunks
 from service.cli.exit_codes import ExitCode
 from service.cli.run_commands import parse_run_id
 from service.cli.streams import write_out
+from service.cli.visible import visible_line
 from service.contexts.values import Context
 from service.errors import BadRequest
 from service.ids import RunId
-from service.runs.exports.exporting import export_lines, find_export
+from service.runs.exports.exporting import export_lines, find_export, left_out
 from service.runs.exports.importing import Importer, import_run
 from service.wiring.service import open_service
 
@@ -25,11 +27,18 @@ async def export_run(text: str, *, out: Path | None, inline_bytes: int) -> ExitC
     run_id = parse_run_id(text)
     async with open_service(without_warm_sandboxes()) as service:
         rooms = service.runs.rooms
-        lines = export_lines(rooms, await find_export(rooms, run_id), inline_bytes=inline_bytes)
+        found = await find_export(rooms, run_id)
+        lines = export_lines(rooms, found, inline_bytes=inline_bytes)
         if out is None:
             await print_chunks(lines)
         else:
             await save_chunks(lines, out)
+    for context in left_out(found, inline_bytes=inline_bytes):
+        size_bytes = sum(part.size_bytes for part in context.parts)
+        sys.stderr.write(
+            f"rlm-service: left out the context {visible_line(context.name, 80)} ({size_bytes} bytes): store it where "
+            "the run is to be imported, or export with a larger --inline\n"
+        )
     return ExitCode.ANSWERED
 
 

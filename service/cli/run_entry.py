@@ -112,7 +112,7 @@ def export_run(
     run: RunIdArgument,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")] = None,
     inline: Annotated[
-        int, typer.Option(min=0, metavar="BYTES", help="Leave out payloads beyond this; they are named.")
+        int, typer.Option(min=0, metavar="BYTES", help="Leave out contexts beyond this; they are named.")
     ] = 64 << 20,
     traceback: Traceback = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Exporting: a run as lines. What is in them is read as it is sent; nothing of any size is held."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -76,14 +76,11 @@ async def find_export(rooms: RunsRooms, run_id: RunId) -> Exported:
 
 
 async def export_lines(rooms: RunsRooms, found: Exported, *, inline_bytes: int) -> AsyncIterator[bytes]:
-    """The lines. Payloads are in it as far as `inline_bytes` go in all, the run's own before those of its contexts;
-    what is left out is named by digest and size.
+    """The lines. The run's own payloads are in it, and those of its contexts as far as `inline_bytes` go in all; what
+    is left out (`left_out`) is named by digest and size.
     """
     yield written(found.header)
-    left = inline_bytes
-    for ref in _payloads(found):
-        fits = ref.size_bytes <= left
-        left -= ref.size_bytes if fits else 0
+    for ref, fits in _inlined(found, inline_bytes):
         pieces = -(-ref.size_bytes // PIECE_BYTES) if fits else 0
         yield written(BlobLine(sha256=ref.sha256, size_bytes=ref.size_bytes, media=ref.media, pieces=pieces))
         if pieces:
@@ -100,8 +97,27 @@ async def export_lines(rooms: RunsRooms, found: Exported, *, inline_bytes: int) 
     yield written(EndLine())
 
 
-def _payloads(found: Exported) -> Iterable[BlobRef]:
-    """Each once."""
+def left_out(found: Exported, *, inline_bytes: int) -> list[Context]:
+    """The contexts that are not whole in the lines: an import elsewhere needs them stored first."""
+    missing = {ref.sha256 for ref, fits in _inlined(found, inline_bytes) if not fits}
+    return [context for context in found.contexts if any(part.sha256 in missing for part in context.parts)]
+
+
+def _inlined(found: Exported, inline_bytes: int) -> list[tuple[BlobRef, bool]]:
+    """Each payload once, and whether it is in the lines."""
+    own = _own_payloads(found)
+    left = inline_bytes - sum(ref.size_bytes for ref in own.values())
+    inlined = [(ref, True) for ref in own.values()]
+    parts = {part.sha256: part for context in found.contexts for part in context.parts if part.sha256 not in own}
+    for part in parts.values():
+        fits = part.size_bytes <= left
+        left -= part.size_bytes if fits else 0
+        inlined.append((BlobRef(sha256=part.sha256, size_bytes=part.size_bytes), fits))
+    return inlined
+
+
+def _own_payloads(found: Exported) -> dict[str, BlobRef]:
+    """What nothing but this file could bring elsewhere: the answer, values, histories."""
     refs: dict[str, BlobRef] = {}
     for event in found.events:
         ref = event.blob if isinstance(event, ValueRead) else event.answer if isinstance(event, RunFinished) else None
@@ -111,10 +127,7 @@ def _payloads(found: Exported) -> Iterable[BlobRef]:
         if record.kind == "history":
             offloaded = BLOB.validate_json(record.code)
             refs.setdefault(offloaded.sha256, offloaded)
-    for context in found.contexts:
-        for part in context.parts:
-            refs.setdefault(part.sha256, BlobRef(sha256=part.sha256, size_bytes=part.size_bytes))
-    return refs.values()
+    return refs
 
 
 async def _stream(rooms: RunsRooms, ref: BlobRef) -> AsyncGenerator[bytes, None]:

@@ -45,7 +45,7 @@ async def export(
     run_id: RunIdInPath,
     runs: RunsOfCaller,
     inline_bytes: Annotated[
-        int, Query(ge=0, le=LARGEST_EXPORT_BYTES // 2, description="Payloads beyond this are left out, and named.")
+        int, Query(ge=0, le=LARGEST_EXPORT_BYTES // 2, description="Contexts beyond this are left out, and named.")
     ] = INLINE_BYTES,
 ) -> Response:
     """Everything that replays or forks the run elsewhere: events, cells, contexts and what they refer to. It holds the

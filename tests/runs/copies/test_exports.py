@@ -13,7 +13,7 @@ from service.contexts.values import Context
 from service.errors import BadRequest
 from service.ids import KeyId, RunId, new_id
 from service.journal.values import RunAlreadyFinished
-from service.runs.exports.exporting import export_lines, find_export
+from service.runs.exports.exporting import export_lines, find_export, left_out
 from service.runs.exports.importing import Importer, import_run
 from service.runs.exports.lines import read_line
 from service.runs.forks.forking import fork
@@ -95,7 +95,8 @@ async def test_a_run_goes_to_another_tenant_and_runs_again_there(tmp_path: Path)
 
 
 async def test_what_is_too_large_is_left_out_and_must_be_there(tmp_path: Path) -> None:
-    """A context that the file only names is asked for, and taken from what the tenant has stored of the same bytes."""
+    """A context that the file only names is asked for, and taken from what the tenant has stored of the same bytes;
+    what is the run's own is never left out."""
     async with stage(tmp_path, repl("FINAL(len(context))")) as on:
         played = await on.play(await on.request("x" * 5_000))
         lines = await exported(on, played.run_id, inline_bytes=100)
@@ -110,8 +111,11 @@ async def test_what_is_too_large_is_left_out_and_must_be_there(tmp_path: Path) -
         await other.rooms.contexts.put_text("mine", text())
         run_id = await imported(other, lines)
         assert (await replay(other, run_id, patience_s=120)).is_same
-        with pytest.raises(BadRequest, match="leaves out blob"):
-            await imported(other, await exported(on, played.run_id, inline_bytes=0))
+        bare = await imported(other, await exported(on, played.run_id, inline_bytes=0))
+        assert b"".join([chunk async for chunk in other.answer_chunks(bare)]) == played.answer
+        found = await find_export(on.service.runs.rooms, played.run_id)
+        assert [context.length for context in left_out(found, inline_bytes=0)] == [5_000]
+        assert left_out(found, inline_bytes=1 << 20) == []
 
 
 def change(kind: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[list[dict[str, Any]]], object]:

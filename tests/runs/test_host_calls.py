@@ -10,10 +10,12 @@ import anyio
 import anyio.abc
 import pytest
 
+from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
 from service.errors import BadRequest
 from service.ids import CellId
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import CallOutcome
+from service.runs.host_calls.answers import KEPT_CHARS
 from service.runs.host_calls.host_calls import (
     MAX_UNPAID_CALLS,
     HostCallRefused,
@@ -267,3 +269,17 @@ async def test_a_record_that_the_journal_lost_is_refused() -> None:
         with pytest.raises(HostCallRefused, match="no longer there"):
             await it.calls.answer(call("x" * 100_000))
         assert len(it.maker.made) == 1
+
+
+async def test_a_cell_that_is_answered_without_end_takes_a_bounded_part_of_memory() -> None:
+    """Of two hundred megabytes of answers to one cell no more stays than a run may keep, and what one call takes."""
+    size = 8 << 20
+    async with bench(kept_chars=KEPT_CHARS) as it:
+        it.maker.may_go_on.set()
+        restart_peak()
+        before = resident_bytes()
+        for number in range(25):
+            await it.calls.answer(call("x" * size + str(number)))
+            it.maker.made.clear()
+            it.journal.clear()
+        assert peak_bytes() - before < KEPT_CHARS + 10 * size

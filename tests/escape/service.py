@@ -1,8 +1,7 @@
 """Rows that need no backend: what the service itself does with a hostile peer. They are tests of the suite `tests`, so
 that they run with it too; here each is a row.
 
-    a hostile supervisor         tests/sandboxes/test_hostile_peer.py, test_hostile_files.py, test_hostile_neighbour.py,
-                                 test_listener.py, test_stream.py
+    a hostile supervisor         tests/sandboxes/test_hostile_*.py (but the client's), test_listener.py, test_stream.py
     a hostile launcher client    tests/sandboxes/test_hostile_client.py, test_launcher*.py
     at the gateway               tests/gateway
     through the API              tests/web: strangers' ids on every route, bodies and heads, floods, limits, repeated
@@ -24,6 +23,8 @@ MODULES = (
     "tests/sandboxes/test_hostile_client.py",
     "tests/sandboxes/test_hostile_files.py",
     "tests/sandboxes/test_hostile_neighbour.py",
+    "tests/sandboxes/test_hostile_streams.py",
+    "tests/sandboxes/test_hostile_structures.py",
     "tests/sandboxes/test_listener.py",
     "tests/sandboxes/test_stream.py",
     "tests/sandboxes/test_launcher.py",

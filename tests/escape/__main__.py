@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ _ROWS = TypeAdapter(list[Row])
 
 
 def main() -> int:
-    """0 when every row of every present backend held, and there were some."""
+    """0 when every row of every present backend held, none was skipped, and there were some."""
     options = _options()
     if options.column:
         return _one_column(options)
@@ -42,7 +43,7 @@ def main() -> int:
     results, broken = _run_columns(columns, choice)
     if not options.only or not any(results.values()):  # an expression may name attacks of some backends only
         broken |= {name: "no attack was chosen for it" for name, rows in results.items() if not rows}
-    _show(results, options.verbose)
+    _show(results)
     return _summary(results, absent, broken)
 
 
@@ -56,7 +57,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the order and the sample")
     parser.add_argument("--backend", action="append", choices=backends.ALL, help="only this one; repeatable")
     parser.add_argument("--only", help="attacks whose name matches this expression")
-    parser.add_argument("--verbose", action="store_true", help="also the rows that held")
     parser.add_argument("--column", choices=[*backends.ALL, _SERVICE], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -110,24 +110,34 @@ def _run_columns(columns: Sequence[str], choice: Sequence[str]) -> tuple[dict[st
     return results, broken
 
 
-def _show(results: dict[str, list[Row]], verbose: bool) -> None:
-    """One line a case, one mark a backend; below it what did not hold."""
-    names = list(results)
-    cases = list(dict.fromkeys(row.case for rows in results.values() for row in rows))
+def _show(results: dict[str, list[Row]]) -> None:
+    """One line a case, one mark a backend; of the service's tests one line a module; below it what did not hold."""
+    names = [name for name in results if name != _SERVICE]
+    cases = list(dict.fromkeys(row.case for name in names for row in results[name]))
     by_name = {name: {row.case: row for row in rows} for name, rows in results.items()}
-    marks = {True: "held", False: "BROKEN"}
-    if verbose:
+    if cases:
         print(f"{'':60} " + " ".join(f"{name:>16}" for name in names))
-        for case in cases:
-            found = [by_name[name].get(case) for name in names]
-            print(f"{case[:60]:60} " + " ".join(f"{marks[row.held] if row else '–':>16}" for row in found))
-    for name in names:
-        for row in results[name]:
+    for case in cases:
+        found = [by_name[name].get(case) for name in names]
+        print(f"{case[:60]:60} " + " ".join(f"{_mark(row):>16}" for row in found))
+    modules: dict[str, Counter[str]] = {}
+    for row in results.get(_SERVICE, ()):
+        modules.setdefault(row.case.partition("::")[0], Counter())[_mark(row)] += 1
+    for module, marks in modules.items():
+        print(f"{module[:60]:60} " + ", ".join(f"{number} {mark}" for mark, number in sorted(marks.items())))
+    for name, rows in results.items():
+        for row in rows:
             if not row.held:
                 print(f"BROKEN {name}: {row.case}")
                 print(f"    found {' '.join(row.found)}; held would be {' '.join(row.expected)}")
                 for harm in row.harm:
                     print(f"    harm: {harm}")
+
+
+def _mark(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    return "held" if row.held else "skipped" if row.was_skipped else "BROKEN"
 
 
 def _summary(results: dict[str, list[Row]], absent: dict[BackendName, str], broken: dict[str, str]) -> int:
@@ -139,11 +149,15 @@ def _summary(results: dict[str, list[Row]], absent: dict[BackendName, str], brok
     for name, log in broken.items():
         print(f"{name:18} DID NOT COME TO ITS END\n{log}")
     counts = {
-        name: {"passed": sum(row.held for row in rows), "failed": sum(not row.held for row in rows), "skipped": 0}
+        name: {
+            "passed": sum(row.held for row in rows),
+            "failed": sum(not row.held and not row.was_skipped for row in rows),
+            "skipped": sum(row.was_skipped for row in rows),
+        }
         for name, rows in results.items()
     }
     for name, found in counts.items():
-        print(f"{name:18} {found['passed']} held, {found['failed']} broken")
+        print(f"{name:18} {found['passed']} held, {found['failed']} broken, {found['skipped']} skipped")
     missing = [name for name in backends.REQUIRED if name in absent] if os.environ.get("CI") else []
     for name in missing:
         print(f"{name:18} is absent, and CI requires it")
@@ -152,7 +166,7 @@ def _summary(results: dict[str, list[Row]], absent: dict[BackendName, str], brok
     if not counts:
         print("no backend is here: nothing was tried")
     print(json.dumps({"escape": counts}))
-    return int(bool(missing) or not counts or any(found["failed"] for found in counts.values()))
+    return int(bool(missing) or not counts or any(found["failed"] or found["skipped"] for found in counts.values()))
 
 
 if __name__ == "__main__":

@@ -86,3 +86,5 @@ class Row:
     found: tuple[str, ...]
     expected: tuple[str, ...]
     harm: tuple[str, ...] = ()
+    was_skipped: bool = False
+    """It was to run here and did not; it has not held."""

@@ -35,6 +35,9 @@ _SAMPLE = 0.1
 _MOST_DISK_BYTES = 64 << 20
 _CONTEXT = b"begin" + b"." * ((1 << 20) - 8) + b"end"
 _AFTERWARDS_LIMIT_S = 20.0
+_OF_ONE_MORE_SANDBOX = 32
+"""Descriptors, with a few that are in passing."""
+_CLOSING_PATIENCE_S = 30.0
 _MOVE_IN = Case(name="", code="kept = 'mine'\nopen('mine', 'w').write('mine')", held=frozenset())
 _NEXT_DOOR = Case(name="", code="say(kept, open('mine').read(), bound[:5], bound[-3:])", held=frozenset())
 
@@ -89,6 +92,7 @@ class _Column:
         self._grants: list[str] = []
         self._cells = 0
         self._neighbour = ""
+        self._most_descriptors = 0
 
     async def rows(self, cases: Sequence[Case]) -> list[Row]:
         rows: list[Row] = []
@@ -107,6 +111,7 @@ class _Column:
             self._neighbour = str(neighbour.directory)
             await self._run(neighbour, _MOVE_IN)
             await self._ground.remember()
+            self._most_descriptors = sum(descriptors().values()) + _OF_ONE_MORE_SANDBOX
             rows += await self._seen_from_outside(pool, neighbour)
             shared = [case for case in cases if case.harm is not Harm.SANDBOX]
             rows += await self._shared(pool, neighbour, shared)
@@ -176,6 +181,7 @@ class _Column:
                 harm.append(f"the sandbox was lost: {error}"[:300])
         harm += await self._ground.harm()
         harm += await self._harm_next_door(neighbour)
+        harm += await self._descriptors_kept()
         if harm:
             await self._ground.remember()
         expected = case.expected(self._backend.name)
@@ -249,6 +255,17 @@ class _Column:
         if self._context.read_bytes() != _CONTEXT or context.st_mode & 0o777 != 0o444 or context.st_uid != os.getuid():
             harm.append("the context changed")
         return harm
+
+    async def _descriptors_kept(self) -> list[str]:
+        """What is open beyond what one more sandbox needs. What was closed a moment ago may still be on its way out."""
+        until = anyio.current_time() + _CLOSING_PATIENCE_S
+        while True:
+            held = sum(descriptors().values())
+            if held <= self._most_descriptors:
+                return []
+            if anyio.current_time() > until:
+                return [f"{held} descriptors are open, where {self._most_descriptors} may be"]
+            await anyio.sleep(0.02)
 
     def _gateway_row(self) -> Row:
         """What came through the one door that there is."""

@@ -125,6 +125,7 @@ for body in (b'', b'[]', b'{}', b'null', b'NaN', b'{"prompts": "forged"}', b'{"p
              b'{"prompts": ["forged"], "model": null, "schema": {"x": NaN}}', b'[' * 90_000, b'\xff\xfe'): forge(body)
 """,
         "refused",
+        "too_long",  # the brackets
     ),
     _call(
         "of more values than there may be",

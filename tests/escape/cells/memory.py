@@ -20,6 +20,19 @@ _HELD = words(
 )
 
 
+def _survived(name: str, code: str, *held: str, is_heavy: bool = True) -> Case:
+    """One that ends in an error, after which every variable is there still."""
+    return Case(
+        name=name,
+        code="survivor = ['as it was']\n" + code,
+        held=words(*held),
+        then="say(*survivor)",
+        then_held=words("as_it_was"),
+        harm=Harm.KERNEL,
+        is_heavy=is_heavy,
+    )
+
+
 def _bomb(
     name: str,
     code: str,
@@ -41,12 +54,13 @@ def _bomb(
 
 
 CASES = (
-    _bomb(
+    _survived(
         "one allocation past all memory",
         "say(attempt(bytearray, 1 << 34), attempt(bytes, 1 << 45), attempt(lambda: 'x' * (1 << 40)))",
+        "MemoryError",
         is_heavy=False,
     ),
-    _bomb(
+    _survived(
         "a list that doubles",
         """
 def grow():
@@ -54,8 +68,9 @@ def grow():
     while True: a += a
 say(attempt(grow))
 """,
+        "MemoryError",
     ),
-    _bomb(
+    _survived(
         "many small objects",
         """
 def grow():
@@ -63,8 +78,10 @@ def grow():
     while True: a.append({})
 say(attempt(grow))
 """,
+        "MemoryError",
+        "raised:MemoryError",  # no room to say so
     ),
-    _bomb(
+    _survived(
         "a number without end",
         """
 def grow():
@@ -72,8 +89,9 @@ def grow():
     while True: n = n << (n.bit_length())
 say(attempt(grow))
 """,
+        "MemoryError",
     ),
-    _bomb(
+    _survived(
         "malloc in C",
         """
 _libc.malloc.restype = _c.c_void_p
@@ -84,8 +102,9 @@ for _ in range(4096):
     _c.memset(at, 1, 16 << 20); held += 1
 say('bounded' if held < 64 else f'held:{held}')
 """,
+        "bounded",
     ),
-    _bomb(
+    _survived(
         "private mappings",
         """
 import mmap
@@ -97,6 +116,8 @@ found = attempt(grow)
 say(found if len(held) < 64 else f'held:{len(held)}')
 held.clear()
 """,
+        "ENOMEM",
+        "MemoryError",
     ),
     _bomb(
         "shared mappings, which no limit counts",
@@ -164,7 +185,7 @@ def start():
     [t.start() for t in held]
 say(attempt(start)); threading.stack_size(2 << 20)
 """,
-        held=words("MemoryError", "RuntimeError", "ValueError", "done", "ENOMEM"),
+        held=words("MemoryError", "RuntimeError", "ValueError"),
         harm=Harm.KERNEL,
     ),
     _bomb(
@@ -205,22 +226,24 @@ say(attempt(fcntl.fcntl, os.pipe()[1], 1031, 1 << 20), attempt(socket.socketpair
 """,
         is_heavy=False,
     ),
-    _bomb(
+    _survived(
         "a text that repeats itself",
         """
 import re
 say(attempt(lambda: re.sub('', 'x' * 1000, 'y' * 10_000_000)))
 """,
+        "MemoryError",
     ),
-    _bomb(
+    _survived(
         "a compressed bomb",
         """
 import zlib
 packed = zlib.compress(bytes(100 << 20), 9)
 say(attempt(lambda: [zlib.decompress(packed) for _ in range(100)]))
 """,
+        "MemoryError",
     ),
-    _bomb(
+    _survived(
         "a deep structure",
         """
 def grow():
@@ -228,13 +251,16 @@ def grow():
     while True: a = [a, bytes(1000)]
 say(attempt(grow))
 """,
+        "MemoryError",
     ),
     _bomb(
         "source without end",
         "say(attempt(compile, '(' * 100_000 + ')' * 100_000, 'x', 'eval') and 'bounded', attempt(eval, '-' * 1_000_000 + '1') and 'bounded')",
         is_heavy=False,
     ),
-    _bomb("an error that holds a gigabyte", "raise ValueError('x' * (1 << 30))", is_heavy=False),
+    _survived(
+        "an error that holds a gigabyte", "raise ValueError('x' * (1 << 30))", "raised:MemoryError", is_heavy=False
+    ),
     _bomb(
         "futexes, events and timers",
         """

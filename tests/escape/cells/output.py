@@ -7,7 +7,7 @@ def _flood(name: str, code: str) -> Case:
     return Case(
         name=f"print {name}",
         code=code,
-        held=ENDED | {"raised:KeyboardInterrupt"},
+        held=ENDED,
         then="say('answers')",
         harm=Harm.KERNEL,
         active_limit_s=1.5,

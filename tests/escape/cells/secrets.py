@@ -1,64 +1,71 @@
 """The grant, the dial secret, and posing as somebody else. The kernel holds no credential: there is none to find."""
 
-from tests.escape.case import SHUT, Case, Harm, words
+from tests.escape.case import LANDLOCK, SHUT, Case, Harm, words
 
-_PATTERN = """
+# A decoy is planted where each search looks, and told from a grant by its repetition: one that does not find it is blind.
+_SEARCH = """
 import re
-pattern = re.compile(GRANT_PATTERN.encode())
+found = set()
+def search(text): found.update(re.findall(GRANT_PATTERN, text))
+def decoy(pair): return 'grant-' + pair * 16
+def is_decoy(text): return text == decoy(text[-2:])
+def tell(*planted):
+    if not all(map(is_decoy, found)): say('found')
+    else: say('nothing' if found >= set(planted) else 'blind')
 """
 
 CASES = (
     Case(
         name="find the grant among all objects",
-        code="""
-import gc, re
-pattern = re.compile(GRANT_PATTERN)
-seen = set(); waiting = gc.get_objects(); found = 0
+        code=_SEARCH
+        + """
+import gc
+planted = {'here': [decoy('ab')]}
+seen = set(); waiting = gc.get_objects()
 while waiting:
     value = waiting.pop()
     if id(value) in seen: continue
     seen.add(id(value))
-    if isinstance(value, str):
-        if pattern.search(value): found += 1
-    elif isinstance(value, (bytes, bytearray)):
-        if pattern.search(value.decode('latin-1')): found += 1
-    elif len(seen) < 400_000:
-        waiting.extend(gc.get_referents(value))
-say('found' if found else 'nothing')
+    if isinstance(value, str): search(value)
+    elif isinstance(value, (bytes, bytearray)): search(value.decode('latin-1'))
+    elif len(seen) < 400_000: waiting.extend(gc.get_referents(value))
+tell(planted['here'][0])
 """,
         held=words("nothing"),
         is_heavy=True,
     ),
     Case(
         name="find the grant in frames and closures",
-        code="""
-import re, types
-pattern = re.compile(GRANT_PATTERN); found = 0
-frame = sys._getframe()
-while frame is not None:
-    found += sum(bool(pattern.search(repr(v)[:100000])) for k, v in [*frame.f_locals.items()] if k != 'GRANT_PATTERN'); frame = frame.f_back
-for f in (llm_query, rlm_query, llm_query_batched, budget, FINAL, SUBMIT):
-    inner = getattr(f, '__func__', f)
-    for cell in getattr(inner, '__closure__', None) or (): found += bool(pattern.search(repr(cell.cell_contents)))
-    found += bool(pattern.search(repr(getattr(f, '__self__', None).__dict__ if hasattr(getattr(f, '__self__', None), '__dict__') else '')))
-say('found' if found else 'nothing')
+        code=_SEARCH
+        + """
+def hold(planted): return lambda: planted
+def climb(planted):
+    frame = sys._getframe()
+    while frame is not None:
+        for name, value in [*frame.f_locals.items()]: search(repr(value)[:100_000])
+        frame = frame.f_back
+climb(decoy('cd'))
+for f in (hold(decoy('ef')), llm_query, rlm_query, llm_query_batched, budget, FINAL, SUBMIT):
+    for cell in f.__closure__ or ():
+        held = getattr(cell.cell_contents, '__dict__', {})
+        for value in (cell.cell_contents, held, *(getattr(value, '__dict__', '') for value in held.values())): search(repr(value))
+tell(decoy('cd'), decoy('ef'))
 """,
         held=words("nothing"),
     ),
     Case(
         name="find the grant in all of its own memory",
-        code=_PATTERN
+        code=_SEARCH
         + """
-found = 0
-try: maps = open('/proc/self/maps').read().splitlines()
-except OSError: maps = []
-for line in maps:
+planted = decoy('0a').encode()
+for line in open('/proc/self/maps').read().splitlines():
     words_ = line.split(); start, end = (int(x, 16) for x in words_[0].split('-'))
     if not words_[1].startswith('r') or '[v' in line or '/contexts/' in line or end - start > 64 << 20: continue
-    for match in pattern.finditer(_c.string_at(start, end - start)): found += 1
-say('found' if found else 'nothing')
+    for match in re.findall(GRANT_PATTERN.encode(), _c.string_at(start, end - start)): search(match.decode())
+tell(planted.decode())
 """,
         held=words("nothing"),
+        absent=frozenset({LANDLOCK}),  # nothing in there may look at /proc
         is_heavy=True,
     ),
     Case(

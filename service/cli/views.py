@@ -51,6 +51,8 @@ def describe_run(view: RunView) -> dict[str, Any]:
         if view.forked_from is None
         else {"run_id": view.forked_from.run_id, "from_turn": view.forked_from.from_turn},
         "imported_from": view.imported_from,
+        "take_overs": view.take_overs,
+        "uncertain_calls": view.uncertain_calls,
     }
 
 
@@ -105,6 +107,13 @@ def run_page(view: RunView, *, is_abandoned: bool) -> str:
         ("tokens", f"{view.input_tokens:,} in, {view.output_tokens:,} out"),
         ("spent", format_usd(view.spent) + limit),
     ]
+    if view.forked_from is not None:
+        rows.append(("forked", f"from {view.forked_from.run_id}, turn {view.forked_from.from_turn}"))
+    if view.imported_from is not None:
+        rows.append(("imported", f"from {view.imported_from}"))
+    if view.take_overs:
+        lost = f", {counted(view.uncertain_calls, 'call')} charged though lost" if view.uncertain_calls else ""
+        rows.append(("taken over", f"{counted(view.take_overs, 'time')}{lost}"))
     rows += [("sandbox", _sandbox_line(use)) for use in view.sandboxes]
     if view.answer is not None:
         rows.append(("answer", f"{view.answer_source}, {counted(view.answer.size_bytes, 'byte')}"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from service.loop.events import CallFinished, CellFinished, Event, RunFinished, RunSubmitted
+from service.loop.events import CallFinished, CellFinished, Event, RunFinished, RunSubmitted, RunTakenOver
 from service.metrics.series import Counter, Gauge, Histogram, Labels, Metric, exposition
 
 _REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -26,6 +26,10 @@ class ReplicaMetrics:
         )
         self._submitted = Counter("rlm_runs_submitted_total", "Runs submitted here, child runs included.", ())
         self._finished = Counter("rlm_runs_finished_total", "Runs that ended here, by stop reason.", ("stop_reason",))
+        self._taken_over = Counter("rlm_runs_taken_over_total", "Runs that this replica went on with.", ())
+        self._uncertain = Counter(
+            "rlm_uncertain_calls_total", "Model calls that were lost in flight with another, and charged in full.", ()
+        )
         self._cells = Counter("rlm_cells_total", "Cells that ran, by how they ended.", ("status",))
         self._calls = Counter("rlm_model_calls_total", "Attempts at model calls.", ("purpose", "outcome"))
         self._call_durations = Histogram(
@@ -45,6 +49,7 @@ class ReplicaMetrics:
         )
         self._metrics: list[Metric] = [
             *(self._requests, self._durations, self._submitted, self._finished),
+            *(self._taken_over, self._uncertain),
             *(self._cells, self._calls, self._call_durations, self._tokens, self._spent),
             *(self._collected, self._freed, self._blobs, self._collecting),
         ]
@@ -73,6 +78,9 @@ class ReplicaMetrics:
         match event:
             case RunSubmitted():
                 self._submitted.add()
+            case RunTakenOver():
+                self._taken_over.add()
+                self._uncertain.add(amount=event.uncertain_calls)
             case RunFinished():
                 self._finished.add(event.stop_reason)
             case CellFinished():

@@ -99,3 +99,7 @@ class RunView:
     is_direct: bool = False
     forked_from: ForkedFrom | None = None
     imported_from: RunId | None = None
+    take_overs: int = 0
+    """How often it went on under another replica, or another process, than before."""
+    uncertain_calls: int = 0
+    """Calls, child runs' included, that were in flight then: charged at all that they can have cost."""

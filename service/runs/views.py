@@ -12,6 +12,7 @@ from service.loop.events import (
     HostCallAnswered,
     RunFinished,
     RunSubmitted,
+    RunTakenOver,
 )
 from service.loop.values import CallOutcome, Purpose
 from service.money import NanoUSD
@@ -36,6 +37,7 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
     calls = [event for event in events if isinstance(event, CallFinished)]
     answered = [call for call in calls if call.outcome is CallOutcome.OK]
     children = [event.child for event in events if isinstance(event, ChildRunFinished)]
+    take_overs = [event for event in events if isinstance(event, RunTakenOver)]
     so_far = sum(call.cost for call in calls) + sum(child.spent for child in children)
     return RunView(
         run_id=run_id,
@@ -69,4 +71,6 @@ def view_of(run_id: RunId, recorded: Sequence[Recorded]) -> RunView:
         is_direct=submitted.is_direct,
         forked_from=submitted.forked_from,
         imported_from=submitted.imported_from,
+        take_overs=len(take_overs),
+        uncertain_calls=sum(event.uncertain_calls for event in take_overs),
     )

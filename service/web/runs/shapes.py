@@ -59,6 +59,8 @@ EXAMPLE_OF_RUN: dict[str, Any] = {
     ],
     "forked_from": None,
     "imported_from": None,
+    "take_overs": 0,
+    "uncertain_calls": 0,
 }
 
 
@@ -243,6 +245,10 @@ class ShownRun(Shown):
     )
     forked_from: ShownFork | None = Field(description="Null for a run that is no fork.")
     imported_from: str | None = Field(description="Of an imported run: its id where it ran.")
+    take_overs: int = Field(description="How often another replica, or the next start, went on with it.")
+    uncertain_calls: int = Field(
+        description="Calls, child runs' included, that were in flight then: charged at all that they can have cost."
+    )
 
 
 def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
@@ -291,4 +297,6 @@ def shown_run(view: RunView, answer_text: str | None = None) -> ShownRun:
         if view.forked_from is None
         else ShownFork(run_id=view.forked_from.run_id, from_turn=view.forked_from.from_turn),
         imported_from=view.imported_from,
+        take_overs=view.take_overs,
+        uncertain_calls=view.uncertain_calls,
     )

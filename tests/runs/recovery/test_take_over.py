@@ -89,6 +89,9 @@ async def test_a_replica_that_was_paused_too_long_changes_nothing_any_more(tmp_p
             await until_idle(second)
             await it.check_books(run_id)
             events = await it.events(run_id)
+            view = await second.runs.show(run_id)
+            assert (view.take_overs, view.uncertain_calls) == (1, 1)
+            assert "rlm_uncertain_calls_total 1" in second.metrics.text()
         (taken_over,) = [event for event in events if isinstance(event, RunTakenOver)]
         assert taken_over.uncertain_calls == 1
         lost = [event for event in events if isinstance(event, CallFinished) and event.outcome is CallOutcome.CANCELLED]

@@ -176,16 +176,20 @@ class KernelOperations:
 
     def bind(self, request: BindRequest, hang_up: HangUp) -> BindReply:
         check_bindings(request)
-        reply = self._ask(BindReply, {"do": "bind"}, encode_json(asdict(request)), _BIND_LIMITS, hang_up)
+        reply = self._ask(
+            self._take_kernel(), BindReply, {"do": "bind"}, (encode_json(asdict(request)), _BIND_LIMITS), hang_up
+        )
         return BindReply(variables=bound_variables(reply.variables))
 
     def list_variables(self, hang_up: HangUp) -> VariablesReply:
-        reply = self._ask(VariablesReply, {"do": "variables"}, b"", _VARIABLES_LIMITS, hang_up)
+        reply = self._ask(
+            self._take_known_kernel(), VariablesReply, {"do": "variables"}, (b"", _VARIABLES_LIMITS), hang_up
+        )
         return VariablesReply(variables=bound_variables(reply.variables))
 
     def open_value(self, name: str, form: str, limit: int, hang_up: HangUp) -> ValueStream:
         """The caller must `close` what it gets: until then the kernel is busy sending."""
-        life = self._take_kernel()
+        life = self._take_known_kernel()
         header = {"do": "value", "name": name, "as": form, "limit": limit}
         try:
             request = Request(header, b"", _VALUE_LIMITS, life.new_clock())
@@ -358,10 +362,20 @@ class KernelOperations:
     def _lose_kernel(self, error: Exception) -> KernelLost:
         return self._seat.life.bury(f"the interpreter was ended: the sandbox failed beside it ({type(error).__name__})")
 
-    def _ask(self, cls: type[Reply], header: dict[str, Any], body: bytes, limits: Limits, hang_up: HangUp) -> Reply:
+    def _take_known_kernel(self) -> KernelLife:
+        """One that has the variables which the host thinks it has."""
         life = self._take_kernel()
+        if (loss := self._seat.unreported_loss) is not None:
+            self._seat.release()
+            raise Refused(ErrorCode.KERNEL_LOST, loss)
+        return life
+
+    def _ask(
+        self, life: KernelLife, cls: type[Reply], header: dict[str, Any], sent: tuple[bytes, Limits], hang_up: HangUp
+    ) -> Reply:
+        """Of the kernel that was taken, which is released."""
         try:
-            request = Request(header, body, limits, life.new_clock())
+            request = Request(header, *sent, life.new_clock())
             return self._decode_answer(cls, header["do"], self._converse(life, request, hang_up))
         except KernelLost as error:
             raise Refused(ErrorCode.KERNEL_LOST, str(error)) from None

@@ -135,6 +135,11 @@ class SandboxGone(RlmServiceError):
     may_be_retried = True
 
 
+class KernelGone(SandboxGone):
+    """The interpreter ended between cells and another one is there, which knows no variable. The sandbox lives, and its
+    next cell is told instead of being run, so that the namespace is rebuilt."""
+
+
 class NoSandboxSlot(RlmServiceError):
     """All sandbox slots are taken for longer than the caller wants to wait."""
 

@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 from sandbox_image.protocol import ErrorCode
 from service.errors import RlmServiceError
 from service.sandboxes import replies
+from service.sandboxes.port import KernelGone
 from service.sandboxes.values import BindRefused, ValueMissing, ValueTooLarge, ValueUnserialisable
 
 
@@ -24,6 +25,11 @@ def bind_error(refused: Refused) -> BindRefused | Refused:
     return refused
 
 
+def kernel_gone(refused: Refused) -> KernelGone:
+    """What it means for who asked for variables."""
+    return KernelGone(f"the variables are gone until the session's next cell: {refused.message}")
+
+
 def value_error(
     refused: Refused, name: str, form: Literal["text", "json"], limit_bytes: int
 ) -> RlmServiceError | Refused:
@@ -37,13 +43,14 @@ def value_error(
         case ErrorCode.UNSERIALISABLE:
             hint = ": try ?as=text" if form == "json" else ""
             return ValueUnserialisable(f"the value of {shown!r} cannot be written in the form asked for{hint}")
+        case ErrorCode.KERNEL_LOST:
+            return kernel_gone(refused)
         case (
             ErrorCode.BAD_REQUEST
             | ErrorCode.NOT_CLAIMED
             | ErrorCode.ALREADY_CLAIMED
             | ErrorCode.STALE_GENERATION
             | ErrorCode.BUSY
-            | ErrorCode.KERNEL_LOST
             | ErrorCode.NOT_A_FILE
             | ErrorCode.CHANGED
             | ErrorCode.NO_ROOM

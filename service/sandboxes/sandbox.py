@@ -52,7 +52,7 @@ from service.sandboxes.port import (
     SandboxGone,
     Template,
 )
-from service.sandboxes.refusals import Refused, bind_error, value_error
+from service.sandboxes.refusals import Refused, bind_error, kernel_gone, value_error
 from service.sandboxes.values import (
     Beginning,
     SandboxBusy,
@@ -295,9 +295,14 @@ class Sandbox:
             await self._exchanges.ask("POST", "/start-over", {}, deadline_s=self._patience.fork_s)
 
     async def variables(self) -> list[Variable]:
-        """What the namespace holds besides its own names, bounded. Raises `SandboxGone`, `SandboxBusy`."""
+        """What the namespace holds besides its own. Bounded. Raises `SandboxGone`, `SandboxBusy`, `KernelGone`."""
         async with self._killed_when_broken("listed its variables"):
-            body = await self._exchanges.ask("GET", "/variables")
+            try:
+                body = await self._exchanges.ask("GET", "/variables")
+            except Refused as exc:
+                if exc.code is ErrorCode.KERNEL_LOST:
+                    raise kernel_gone(exc) from exc
+                raise
             return replies.variables((await replies.read(replies.VARIABLES, body)).variables, MAX_VARIABLES_REPORTED)
 
     async def stats(self) -> SandboxStats:
@@ -315,7 +320,7 @@ class Sandbox:
         exception closes the stream; the sandbox lives, but its kernel may not (the next cell's result says so).
 
         Raises:
-            ValueMissing, ValueTooLarge, ValueUnserialisable: nothing was read, the sandbox lives.
+            ValueMissing, ValueTooLarge, ValueUnserialisable, KernelGone: nothing was read, the sandbox lives.
             SandboxBusy: a cell runs.
             SandboxGone: the sandbox died or broke the protocol, also while iterating.
         """

@@ -20,6 +20,8 @@ from service.runs.session_use.sessions import SessionDesk
 from service.runs.session_use.values import CellAsked, CellDone, Elsewhere, Printed, SessionChange, Silence
 from service.runs.sessions.idling import IdlePatience
 from service.sandboxes.files import FileMissing
+from service.sandboxes.port import KernelGone
+from service.sandboxes.sandbox import Sandbox
 from service.sandboxes.values import BindRefused, ValueMissing
 from service.wiring.service import Service, open_service
 from tests.runs.playing import SUB, Stage, repl, stage
@@ -201,6 +203,48 @@ async def test_a_file_that_has_no_place_any_more_costs_no_variable(tmp_path: Pat
         assert rebuilt.missing == ("os", "path")
         assert await desk.printed(session_id, "print(kept)") == "7\n"
         assert [file.path for file in (await desk.contents.files(session_id)).files] == ["p", "q", "r"]
+
+
+async def knows_variables(sandbox: Sandbox) -> bool:
+    """Whether its interpreter lives."""
+    try:
+        await sandbox.variables()
+    except KernelGone:
+        return False
+    return True
+
+
+async def test_an_interpreter_that_ended_between_cells_costs_no_sandbox(tmp_path: Path) -> None:
+    """Who asks for variables or a value then gets them, rebuilt in the same sandbox."""
+    ends = (
+        "import os, threading, time\nhere = os.getcwd()\ndef wait():\n"
+        "    while not os.path.exists(here + '/go'): time.sleep(0.01)\n    os._exit(4)\n"
+        "threading.Thread(target=wait, daemon=True).start()"
+    )
+    async with stage(tmp_path, FINISH) as on:
+        desk = Desk.of(on)
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        await desk.run(session_id, "kept = 7")
+        sandbox = on.service.tenancy.kept.by_id[session_id].session.sandbox
+        assert sandbox is not None
+
+        go = tmp_path / "go"
+        await anyio.Path(go).write_bytes(b"")
+
+        async def end_interpreter() -> None:
+            await desk.run(session_id, ends)
+            await sandbox.files.put("go", go, 0)  # not by the session, which would put it there again
+            with anyio.fail_after(60):
+                while await knows_variables(sandbox):
+                    pass
+
+        await end_interpreter()
+        assert "kept" in [variable.name for variable in await desk.contents.variables(session_id)]
+        await end_interpreter()
+        read = await desk.contents.read_variable(session_id, "kept", as_="json")
+        assert await on.service.runs.rooms.blobs.read(read, 10) == b"7"
+        assert on.service.tenancy.kept.by_id[session_id].session.sandbox is sandbox
+        assert sandbox.is_running
 
 
 async def test_each_run_tells_what_its_sandboxes_used(tmp_path: Path) -> None:

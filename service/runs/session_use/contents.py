@@ -16,7 +16,7 @@ from service.runs.sessions.open_session import OpenSession
 from service.runs.sessions.replaying import PutFile, WrittenVariable
 from service.runs.submission.first_event import check_variable_name
 from service.sandboxes.files import FileList, FileStanding, FileTooLarge
-from service.sandboxes.port import SandboxGone
+from service.sandboxes.port import KernelGone, SandboxGone
 from service.store.errors import BlobTooLarge
 
 MAX_VALUE_BYTES = 64 << 20
@@ -39,6 +39,11 @@ class SessionContents:
 
     async def variables(self, session_id: SessionId) -> list[Variable]:
         """What cells and callers made there, bounded. Raises `SessionBusy` while a run is in it."""
+        try:
+            async with self._between_runs(session_id) as session:
+                return await session.opened.variables()
+        except KernelGone:
+            await self._cells.bring_back(session_id)
         async with self._between_runs(session_id) as session:
             return await session.opened.variables()
 
@@ -52,13 +57,20 @@ class SessionContents:
             QuotaExceeded: it does not fit into what the tenant may keep.
             SessionBusy: a run is in it.
         """
+        try:
+            read = await self._read_out(session_id, name, as_, limit_bytes)
+        except KernelGone:
+            await self._cells.bring_back(session_id)
+            read = await self._read_out(session_id, name, as_, limit_bytes)
+        await self._keep_read_out(session_id, read)
+        return read
+
+    async def _read_out(self, session_id: SessionId, name: str, as_: ValueForm, limit_bytes: int) -> BlobRef:
         async with (
             self._between_runs(session_id) as session,
             session.opened.read_value(name, as_=as_, limit_bytes=limit_bytes) as value,
         ):
-            read = await self._runs.rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=as_)
-        await self._keep_read_out(session_id, read)
-        return read
+            return await self._runs.rooms.blobs.put_stream(value.chunks, limit_bytes=limit_bytes, media=as_)
 
     async def write_variable(
         self, session_id: SessionId, name: str, chunks: AsyncIterator[bytes], *, as_: ValueForm

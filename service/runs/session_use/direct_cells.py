@@ -188,9 +188,13 @@ class DirectCells:
         sitting = self._runs.seats.sitting(session_id)
         sandbox = None if sitting is None else sitting.session.sandbox
         if sandbox is None or not sandbox.is_running:
-            done = await self.done(await self.start(session_id, CellAsked(code="", wall_s=WAKE_S)))
-            if done.result is None:
-                raise SandboxGone(f"session {session_id} has no sandbox: {done.message or done.stop_reason}")
+            await self.bring_back(session_id)
+
+    async def bring_back(self, session_id: SessionId) -> None:
+        """See to it that the session has its sandbox and its variables, by an empty cell. Raises what `wake` does."""
+        done = await self.done(await self.start(session_id, CellAsked(code="", wall_s=WAKE_S)))
+        if done.result is None:
+            raise SandboxGone(f"session {session_id} has no sandbox: {done.message or done.stop_reason}")
 
 
 class _OutputReader:

@@ -51,8 +51,10 @@ async def import_run_from(path: Path) -> ExitCode:
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    """Of a file, or with `-` of stdin."""
     try:
-        async with await anyio.open_file(path, "rb") as file:
+        source = sys.stdin.fileno() if str(path) == "-" else path
+        async with await anyio.open_file(source, "rb") as file:
             while chunk := await file.read(READ_BYTES):
                 yield chunk
     except OSError as error:

@@ -125,7 +125,7 @@ def export_run(
 
 @runs.command("import")
 def import_run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `runs export` has written.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `runs export` has written; - reads stdin.")],
     traceback: Traceback = False,
 ) -> None:
     """Make a run of an export and print its id; nothing is run and nothing is paid."""

@@ -23,7 +23,7 @@ from service.journal.codec import encode
 from service.journal.values import CellRecord
 from service.loop.events import Event
 
-_WHAT_TO_SEND = "send what GET /v1/runs/{run_id}/export gave, as it is"
+_WHAT_TO_SEND = "send what `runs export` or GET /v1/runs/{run_id}/export gave, as it is"
 FORMAT: Literal["rlm-run/1"] = "rlm-run/1"
 PIECE_BYTES = 1 << 20
 MOST_HELD_BYTES = 64 << 20
@@ -118,14 +118,21 @@ def _read_line(text: bytes, number: int) -> Line:
     if count_values(text, MOST_VALUES) > MOST_VALUES:
         raise BadRequest(f"line {number} of the export has more than {MOST_VALUES} values")
     try:
-        return _LINE.validate_python(from_json(text, allow_inf_nan=False))
+        found = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        raise BadRequest(f"line {number} of the export is not JSON: {_WHAT_TO_SEND}") from None
+    if isinstance(found, dict) and found.get("line") == "export" and found.get("format") != FORMAT:
+        raise BadRequest(
+            f"the export is not {FORMAT}, which this version reads: export it with this version, or import it with one "
+            "as new as the one that wrote it"
+        )
+    try:
+        return _LINE.validate_python(found)
     except ValidationError as error:
         where = ".".join(str(step) for step in error.errors(include_input=False, include_url=False)[0]["loc"])
         raise BadRequest(
             f"line {number} of the export is none of {FORMAT} (at {where[:100] or 'its beginning'}): {_WHAT_TO_SEND}"
         ) from None
-    except ValueError:
-        raise BadRequest(f"line {number} of the export is not JSON: {_WHAT_TO_SEND}") from None
 
 
 def event_text(line: EventLine) -> bytes:

@@ -1,6 +1,7 @@
 """Reading an export: line by line, payloads to disk, everything else held and bounded."""
 
 import binascii
+import codecs
 import math
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -88,13 +89,20 @@ async def _lines(chunks: AsyncIterator[bytes], read: ReadExport) -> AsyncIterato
         rest = bytearray(last)
         for text in whole:
             number += 1
-            line = await read_line(bytes(text), number)
+            said = bytes(text).removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip()
+            if not said:
+                continue
+            line = await read_line(said, number)
             read.held_bytes += 0 if isinstance(line, PieceLine) else len(text)
             if read.held_bytes > MOST_HELD_BYTES:
                 raise BadRequest(f"an export may have {MOST_HELD_BYTES} bytes besides its payloads")
             yield number, line
     if rest.strip():
-        yield number + 1, await read_line(bytes(rest), number + 1)
+        try:
+            last_line = await read_line(bytes(rest), number + 1)
+        except BadRequest:
+            raise BadRequest(f"the export is cut off in line {number + 1}: get it once more") from None
+        yield number + 1, last_line
 
 
 def _take(read: ReadExport, line: Line, number: int) -> None:

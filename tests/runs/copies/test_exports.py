@@ -183,6 +183,28 @@ async def test_a_hostile_file_is_refused_and_leaves_no_run(tmp_path: Path) -> No
         assert await other.ls(10) == []
 
 
+async def test_what_editors_and_transfers_do_to_a_file(tmp_path: Path) -> None:
+    """A byte order mark and blank lines do no harm; a file that is cut off, or of another format, is told as that."""
+    async with stage(tmp_path, *TURNS) as on:
+        played = await on.play(await on.request("four"))
+        other = await runs_of_another(on)
+        lines = await exported(on, played.run_id)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+
+        async def of(text: str) -> RunId:
+            async def chunks() -> AsyncIterator[bytes]:
+                yield text.encode()
+
+            return await import_run(other.rooms, chunks(), Importer(keep=nothing, keep_run=no_bytes, key_id=KEY))
+
+        run_id = await of("\ufeff" + text.replace("\n", "\n\n", 1) + "\n")
+        assert b"".join([chunk async for chunk in other.answer_chunks(run_id)]) == played.answer
+        with pytest.raises(BadRequest, match=f"cut off in line {len(lines)}:"):
+            await of(text[:-5])
+        with pytest.raises(BadRequest, match="not rlm-run/1, which this version reads"):
+            await of(text.replace("rlm-run/1", "rlm-run/2", 1))
+
+
 async def test_what_is_imported_is_past(tmp_path: Path) -> None:
     """A file whose times lie far ahead, or before all time, makes a run that retention forgets like others."""
     async with stage(tmp_path, *TURNS) as on:

@@ -19,6 +19,7 @@ they hit is left to the machine, and the figures have to be zero all the same.
     rolling      replicas restarted in turn under load, with clients that forgive nothing
     audit        journals, ledger, provider and machine compared
     calls_compared   each call that arrived, and what is booked for it
+    variables    what cells did not find any more, and whether that was told
     mutants      defects put in on purpose: each must turn its figure
 
 Nothing here looks at processes, containers or files of anybody else.

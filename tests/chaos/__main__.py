@@ -122,7 +122,7 @@ def _play(
     print(f"campaign with {sandbox} sandboxes", file=sys.stderr)
     one, findings = anyio.run(play)
     played.runs += len(one.seen)
-    played.struck += Counter(one.struck)
+    played.struck += Counter(strike.name for strike in one.struck)
     played.findings.add(findings)
 
 

@@ -3,30 +3,39 @@
 Each finding is a sentence under one of the four figures.
 """
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from service.ids import EMBEDDED_TENANT, RunId
 from service.journal.redis_journal import Journal
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Entry
-from service.loop.events import CallFinished, Event, NamespaceRebuilt, RunFinished, RunTakenOver
-from service.loop.values import CallOutcome, StopReason
+from service.loop.events import (
+    CallFinished,
+    CellFinished,
+    Event,
+    NamespaceRebuilt,
+    RunFinished,
+    RunSubmitted,
+    RunTakenOver,
+)
+from service.loop.values import CallOutcome, CellStatus, StopReason
 from service.runs.calls.purse import run_account
 from service.settings import read_settings
 from service.store.connection import Store
 from service.store.keys import Keys
 from service.wiring.blobs import open_blobs
+from tests.chaos import variables
 from tests.chaos.calls_compared import compare_calls
 from tests.chaos.clients import Seen
-from tests.chaos.faults import IN_SANDBOXES
+from tests.chaos.faults import Strike
+from tests.chaos.plays import Play
 from tests.chaos.processes import alive_of
 from tests.chaos.upstream import Asked
-
-EXPLAINED = frozenset({StopReason.SANDBOX_LOST})
-"""Stop reasons that faults in sandboxes explain. No other fault may end a run."""
+from tests.chaos.variables import Told
 
 
 @dataclass(eq=False)
@@ -74,15 +83,44 @@ class Books:
         return [event for events in self.events.values() for event in events if isinstance(event, CallFinished)]
 
     @property
+    def ends(self) -> dict[RunId, RunFinished]:
+        return {run_id: event for run_id, events in self.events.items() for event in events[-1:] if is_end(event)}
+
+    @property
     def rests_on_lost_children(self) -> bool:
         """Whether a child run ended because its sandbox was lost: its parent may have worked with what that one had."""
-        ends = [events[-1] for run_id, events in self.events.items() if run_id != self.run_id and events]
-        return any(isinstance(end, RunFinished) and end.stop_reason is StopReason.SANDBOX_LOST for end in ends)
+        return any(
+            end.stop_reason is StopReason.SANDBOX_LOST for run_id, end in self.ends.items() if run_id != self.run_id
+        )
+
+    @property
+    def direct_cells(self) -> list[CellFinished]:
+        """Of a run without a root LM: how its cell ended."""
+        first, *others = self.events[self.run_id]
+        is_direct = isinstance(first, RunSubmitted) and first.code is not None
+        return [event for event in others if is_direct and isinstance(event, CellFinished)]
+
+    @property
+    def lost_sandboxes_at(self) -> list[float]:
+        """When the run, and those below it, ended because their sandboxes were lost. A direct cell that ends with its
+        kernel is not run again."""
+        lost = [end.at for end in self.ends.values() if end.stop_reason is StopReason.SANDBOX_LOST]
+        return lost + [cell.at for cell in self.direct_cells if cell.result.status is CellStatus.KILLED]
 
     @property
     def uncertain(self) -> int:
         """Calls that were in flight when their replica was lost."""
         return sum(call.outcome is CallOutcome.CANCELLED for call in self.calls)
+
+
+def is_end(event: Event) -> TypeGuard[RunFinished]:
+    return isinstance(event, RunFinished)
+
+
+def is_excused(cell: CellFinished) -> bool:
+    """Whether what a direct cell printed says nothing: it was killed, or did not find a variable."""
+    raised = cell.result.raised
+    return cell.result.status is CellStatus.KILLED or (raised is not None and raised.type_name == "NameError")
 
 
 class Auditor:
@@ -130,23 +168,52 @@ class Auditor:
         return found
 
 
-def check_clients(
-    seen: Sequence[Seen], struck: frozenset[str], rest_on_lost: Collection[str], findings: Findings
-) -> None:
-    """Every run has ended as if undisturbed, or as a fault explains. `struck` are the first words of what did;
-    `rest_on_lost` are runs whose children lost their sandboxes."""
-    sandboxes_were_struck = bool(struck & IN_SANDBOXES)
+def check_clients(seen: Sequence[Seen], books_of: Mapping[str, Books], findings: Findings) -> None:
+    """Every run has ended as if undisturbed, or as the journals explain: its sandbox was lost, or one of a child run's
+    whose answer it works with, or variables that it was told are missing. `books_of` are the runs' own, by their ids.
+    """
+    told: defaultdict[str, Told] = defaultdict(Told)
     for each in seen:
         findings.counts[each.stop_reason or "none"] += 1
-        if each.complaint:
-            findings.lost.append(f"{each.play.tag} ({each.run_id}): {each.complaint}")
-        elif each.stop_reason == StopReason.ANSWERED:
-            if each.answer != each.play.answer and not (each.run_id in rest_on_lost and sandboxes_were_struck):
-                findings.lost.append(
-                    f"{each.play.tag} ({each.run_id}) answered {each.answer!r}, not {each.play.answer!r}"
-                )
-        elif not (each.stop_reason in EXPLAINED and sandboxes_were_struck):
-            findings.lost.append(f"{each.play.tag} ({each.run_id}) ended as {each.stop_reason}")
+        books = None if each.run_id is None else books_of.get(each.run_id)
+        silent = [] if books is None else _silent_losses(each.play, books, told[each.session_id or each.play.tag])
+        findings.lost += [f"{each.play.tag}: {sentence}" for sentence in silent]
+        complaint = each.complaint or _complaint(each, books)
+        if complaint:
+            findings.lost.append(f"{each.play.tag} ({each.run_id}) {complaint}")
+
+
+def _complaint(seen: Seen, books: Books | None) -> str:
+    """Why the end that a client saw is none that it should see; empty where it is in order."""
+    if seen.stop_reason == StopReason.SANDBOX_LOST:
+        return ""  # `check_sandboxes` asks what it was lost to
+    if seen.stop_reason not in (StopReason.ANSWERED, StopReason.CELL_DONE):
+        return f"ended as {seen.stop_reason}"
+    if seen.answer == seen.play.answer or books is None:
+        return ""
+    if books.rests_on_lost_children:
+        return ""
+    if seen.play.kind == "cell" and all(is_excused(cell) for cell in books.direct_cells):
+        return ""  # `check_sandboxes` and `_silent_losses` ask for the reason
+    return f"answered {seen.answer!r}, not {seen.play.answer!r}"
+
+
+def _silent_losses(play: Play, books: Books, told: Told) -> list[str]:
+    """Names that cells of the run, or of those below it, did not find although nobody had been told of their loss."""
+    found = variables.silent_losses(books.events[books.run_id], told, binds=play.binds)
+    for run_id, events in books.events.items():
+        if run_id != books.run_id:
+            found += variables.silent_losses(events, Told())
+    return found
+
+
+def check_sandboxes(books: Iterable[Books], struck: Sequence[Strike], findings: Findings) -> None:
+    """Runs that lost their sandboxes lost them to faults in sandboxes, each to one of its own that had begun before."""
+    ends = sorted(at for each in books for at in each.lost_sandboxes_at)
+    for count, at in enumerate(ends, start=1):
+        explained = sum(strike.loses for strike in struck if strike.at <= at)
+        if count > explained:
+            findings.lost.append(f"{count} runs had lost their sandboxes when faults explained {explained:.0f}")
 
 
 def check_books(books: Books, arrived: Sequence[Asked], spent: int, held: int, findings: Findings) -> None:

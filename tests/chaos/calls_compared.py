@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from service.ids import CallId
 from service.ledger.values import Entry
 from service.loop.events import CallFinished
-from service.loop.values import CallOutcome
+from service.loop.values import CallOutcome, Purpose
 from tests.chaos.upstream import Asked
+
+Kind = tuple[str, int | None]
+"""What a call that nobody saw the end of is known by: its model, and the bound on its input (None for the wrap-up)."""
 
 
 @dataclass(eq=False)
@@ -36,11 +39,12 @@ def compare_calls(calls: Sequence[CallFinished], entries: Sequence[Entry], arriv
     _compare_entries(calls, entries, found)
     replies = {(asked.model, asked.text): asked for asked in arrived}
     results: Counter[str] = Counter()
-    without_end: Counter[tuple[str, int]] = Counter()
+    without_end: Counter[Kind] = Counter()
     for call in calls:
         asked = replies.get((call.model, call.text))
         if call.outcome is not CallOutcome.OK:
-            without_end[call.model, call.usage.input_tokens] += 1
+            input_bound = None if call.purpose is Purpose.WRAP_UP else call.usage.input_tokens
+            without_end[call.model, input_bound] += 1
         elif asked is None:
             found.off[f"{call.call_id} has a result that nobody gave"] = call.cost or 1
         else:
@@ -66,7 +70,7 @@ def _compare_entries(calls: Sequence[CallFinished], entries: Sequence[Entry], fo
 
 
 def _compare_arrivals(
-    arrived: Sequence[Asked], results: Counter[str], without_end: Counter[tuple[str, int]], found: Compared
+    arrived: Sequence[Asked], results: Counter[str], without_end: Counter[Kind], found: Compared
 ) -> None:
     """Every arrival is the one that a result answers, or one that a call without an end is booked for."""
     left = Counter(without_end)

@@ -11,10 +11,18 @@ import anyio
 
 from service.ids import RunId
 from service.store.connection import open_store
-from tests.chaos.audit import Auditor, Findings, check_books, check_clients, check_left_behind
+from tests.chaos.audit import (
+    Auditor,
+    Books,
+    Findings,
+    check_books,
+    check_clients,
+    check_left_behind,
+    check_sandboxes,
+)
 from tests.chaos.clients import PATIENCE_S, Client, Seen
 from tests.chaos.cluster import END_WITHIN_S, REPLICAS, Cluster, Sandboxes, cluster
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, Strike
 from tests.chaos.plays import NOTES, Kind, Play
 from tests.chaos.processes import descriptors_of
 from tests.serve_process import SERVE, client_of
@@ -50,7 +58,7 @@ class Campaign:
     faults: Sequence[str]
     """Those that may strike."""
     seen: list[Seen] = field(default_factory=list)
-    struck: list[str] = field(default_factory=list)
+    struck: list[Strike] = field(default_factory=list)
     _began_at: float = field(default_factory=time.monotonic)
 
     async def run(self) -> None:
@@ -94,7 +102,7 @@ class Campaign:
         return jobs
 
     async def _strike(self) -> None:
-        """One fault after the other, now and then two at once; what was begun is brought to its end."""
+        """One fault after the other; what was begun is brought to its end."""
         draw = random.Random(self.seed + 1)
         order: list[str] = []
         while True:
@@ -105,8 +113,9 @@ class Campaign:
                 order = draw.sample(self.faults, len(self.faults))
             name = order.pop()
             with anyio.CancelScope(shield=True):
+                strike = Strike(name, time.time())
                 if await FAULTS[self.cluster.sandboxes_are][name](self.cluster, draw):
-                    self.struck.append(name)
+                    self.struck.append(strike)
                     self._say(name)
 
 
@@ -151,7 +160,7 @@ async def campaign(
                 if await opened.terminate(name, within_s=min(END_WITHIN_S, size.patience_s)) is None:
                     findings.leaked.append(f"replica {name} did not end when it was told to")
             findings.leaked += [f"container of {each}" for each in await until_gone(opened)]
-            rest_on_lost: set[str] = set()
+            books_of: dict[str, Books] = {}
             for each in played.seen:
                 if each.run_id is not None:
                     run_id = RunId(each.run_id)
@@ -159,10 +168,9 @@ async def campaign(
                     spent, held = await auditor.spent_and_held(run_id)
                     books = await auditor.books(run_id)
                     check_books(books, arrived, spent, held, findings)
-                    if books.rests_on_lost_children:
-                        rest_on_lost.add(run_id)
-            struck = frozenset(name.partition(" ")[0] for name in played.struck)
-            check_clients(played.seen, struck, rest_on_lost, findings)
+                    books_of[run_id] = books
+            check_clients(played.seen, books_of, findings)
+            check_sandboxes(books_of.values(), played.struck, findings)
         check_left_behind(directory / "data", findings)
     return played, findings
 

@@ -1,9 +1,11 @@
 """Faults: what is done to the cluster, each from its beginning to where it can do no further harm by itself."""
 
+import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 
 import anyio
 
@@ -257,5 +259,20 @@ FAULTS: Mapping[Sandboxes, Mapping[str, Fault]] = {
 }
 """What may be struck, by what the sandboxes are; each comes before any comes again, so containers, which are slow, have
 fewer of those that do not concern them. In a container the supervisor is its first process."""
-IN_SANDBOXES = frozenset({"kernel", "supervisor", "sandbox", "container", "launcher"})
-"""First words of faults after which a run may end as `sandbox_lost`."""
+_IN_ONE_SANDBOX = frozenset({"kernel", "supervisor", "sandbox", "container"})
+_IN_ALL_SANDBOXES = frozenset({"launcher"})
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A fault that found something to be struck."""
+
+    name: str
+    at: float
+    """When it began, in Unix seconds."""
+
+    @property
+    def loses(self) -> float:
+        """How many runs it may end as `sandbox_lost`: one for a sandbox, any number for what carries them all."""
+        who = self.name.partition(" ")[0]
+        return math.inf if who in _IN_ALL_SANDBOXES else float(who in _IN_ONE_SANDBOX)

@@ -8,6 +8,7 @@ Each replaces one decision of the service by a wrong one, in its own process. No
 before the defect is in: scripts, and what a module takes from another by name, are read as modules are imported.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,32 @@ def _lose_runs() -> None:
     _replace(Journal, "abandoned", nobody)
 
 
+def _lose_variables() -> None:
+    """Earlier cells are not run again, and nobody is told."""
+    from service.runs.sessions.open_session import OpenSession
+
+    async def pretend(self: Any, record: Any, host_calls: Any) -> str:
+        return "same"
+
+    _replace(OpenSession, "_rerun", pretend)
+
+
+def _lose_sandboxes() -> None:
+    """Every second sandbox is gone as its run begins."""
+    from service.runs.sessions.open_session import OpenSession
+    from service.sandboxes.port import SandboxGone
+
+    prepare = OpenSession.prepare
+    times = itertools.count(1)
+
+    async def fail(self: Any, *arguments: Any, **others: Any) -> Any:
+        if next(times) % 2 == 0:
+            raise SandboxGone("a defect")
+        return await prepare(self, *arguments, **others)
+
+    _replace(OpenSession, "prepare", fail)
+
+
 _FENCES = {
     "fence.lua": (b"~= ARGV[i + 1]", b"== 'never'"),
     "append.lua": (b"state[1] ~= ARGV[1]", b"state[1] == 'never'"),
@@ -101,6 +128,8 @@ MUTANTS: Mapping[str, Mutant] = {
     "forget_holds": Mutant(("ledger_off_nano_usd", "leaked"), _KILLED, _forget_holds),
     "forget_answers": Mutant(("paid_twice",), _KILLED, _forget_answers),
     "lose_runs": Mutant(("lost",), _KILLED, _lose_runs),
+    "lose_variables": Mutant(("lost",), ("kernel killed", *_KILLED), _lose_variables),
+    "lose_sandboxes": Mutant(("lost",), ("kernel killed", *_KILLED), _lose_sandboxes),
     NONE: Mutant((), (*_KILLED, *_PAUSED), lambda: None),
 }
 

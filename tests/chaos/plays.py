@@ -13,7 +13,8 @@ from typing import Literal
 
 from service.loop.values import Message
 
-Kind = Literal["plain", "batch", "recursion", "session"]
+Kind = Literal["plain", "batch", "recursion", "session", "cell"]
+"""`cell` is a direct one: it asks nobody, and prints what the runs of its session have left."""
 
 NOTES = 3
 """Runs of one session."""
@@ -52,6 +53,11 @@ class Play:
         return f"the context of {self.tag}"
 
     @property
+    def binds(self) -> tuple[str, ...]:
+        """The variables that later runs of its session build on."""
+        return (f"note_{self.index}",) if self.kind == "session" else ()
+
+    @property
     def answer(self) -> str:
         """Of an undisturbed run."""
         tag = self.tag
@@ -64,6 +70,12 @@ class Play:
                 return repr([_child_answer("one", tag), _child_answer("two", tag), _child_answer("three", tag)])
             case "session":
                 return repr([f"note {n} of {self.session}" for n in range(self.index + 1)])
+            case "cell":
+                return repr([f"note {n} of {self.session}" for n in range(NOTES)])
+
+
+LOOKS = f"print(repr([{', '.join(f'note_{n}' for n in range(NOTES))}]))"
+"""The code of a session's direct cell."""
 
 
 def _child_answer(name: str, tag: str) -> str:
@@ -74,6 +86,11 @@ def tag_of(messages: Sequence[Message]) -> str | None:
     """The run that a call was made for."""
     found = re.search(r"\[\[(\w+)\]\]", " ".join(message.content for message in messages if message.role == "user"))
     return None if found is None else found[1]
+
+
+def is_wrap_up(messages: Sequence[Message]) -> bool:
+    """Whether the root LM is asked for its last word."""
+    return "This is your last message" in messages[-1].content
 
 
 def sub_reply(messages: Sequence[Message], identity: str) -> str:

@@ -11,7 +11,7 @@ import anyio
 
 from service.models.port import ModelReply, ModelRequest
 from service.models.prices import input_token_bound
-from tests.chaos.plays import root_reply, sub_reply, tag_of
+from tests.chaos.plays import is_wrap_up, root_reply, sub_reply, tag_of
 from tests.runs.doubles import usage_of
 
 ROOT = "chaos/root"
@@ -40,9 +40,9 @@ class Asked:
     """Equal for two calls with equal messages."""
     text: str
     """The reply. It bears the identity, so whoever has it knows which call it answers."""
-    input_bound: int
+    input_bound: int | None
     """The most tokens that the service counts for these messages: what a call that nobody saw the end of is booked
-    with."""
+    with. None for the wrap-up, whose money was held before anybody knew what it would ask."""
     nano_usd: int
 
 
@@ -83,7 +83,7 @@ class Upstream:
                 model=f"chaos/{request.model}",
                 identity=identity,
                 text=text,
-                input_bound=input_token_bound(request.messages),
+                input_bound=None if is_wrap_up(request.messages) else input_token_bound(request.messages),
                 nano_usd=usage.input_tokens * read + usage.output_tokens * written,
             )
         )

@@ -22,15 +22,22 @@ FUZZER = ROOT / ".cache" / "fuzzer"
 LONGEST_INPUT = 4096
 LONGEST_TRY_S = 30
 _WATCHED = (
+    "sandbox_image.decoding",
     "sandbox_image.files",
     "sandbox_image.frames",
     "service.gateway.app",
     "service.loop.reply",
+    "service.sandboxes.dialled_stream",
+    "service.sandboxes.launcher.protocol",
+    "service.sandboxes.launcher.wire",
+    "service.sandboxes.link",
+    "service.sandboxes.listener",
     "service.sandboxes.replies",
     "service.web.byte_ranges",
     "service.web.digests",
     "service.web.dialects",
     "service.web.forms",
+    "tests.fuzzing.sandbox_targets",
     "tests.fuzzing.targets",
 )
 """Whose branches are counted, with all modules below them."""

@@ -22,6 +22,7 @@ from service.web.dialects.openai.chat_shapes import ChatCompletionRequest
 from service.web.dialects.openai.responses.shapes import ResponseRequest
 from service.web.digests import _wanted
 from service.web.forms import MOST_PARTS, form_parts
+from tests.fuzzing import sandbox_targets
 
 Target = Callable[[bytes], None]
 
@@ -141,14 +142,14 @@ def _ask(shape: type[ChatCompletionRequest | ResponseRequest | MessageRequest], 
 
 
 _KEY = KeyId("key_" + "0" * 32)
-TARGETS: Mapping[str, Target] = {
+TARGETS: Mapping[str, Target] = dict(sandbox_targets.TARGETS) | {
     target.__name__: target
     for target in (
         *(frames, file_paths, root_replies, cell_replies, host_calls, ranges, digests),
         *(uploaded_paths, forms, chat_bodies, response_bodies, message_bodies),
     )
 }
-SEEDS: Mapping[str, tuple[bytes, ...]] = {
+SEEDS: Mapping[str, tuple[bytes, ...]] = dict(sandbox_targets.SEEDS) | {
     "frames": (b"\0\0\0\x02\0\0\0\0{}", b'\0\0\0\x08\0\0\0\x01{"a": 1}x'),
     "file_paths": (b"in/deep/f", b"../f", b"/f", b"a//b", b"a/\0", b"\xff/a"),
     "root_replies": (b"```repl\nx = 1\n```", b"FINAL(x)", b"FINAL_VAR(answer)", b"````\n```repl\n~~~python\n"),

@@ -28,10 +28,7 @@ from service.store.fences import NO_FENCE, Fence
 from service.store.hints import CHANNEL
 from service.store.riders import AppendMark, Rider, boarding
 from service.store.scripts import load_fenced_script
-from service.store.segments import OPEN_BYTES, SealedStream
-
-MOST_OPEN_BYTES = 4 * OPEN_BYTES
-"""Of a run whose journal cannot be sealed: then it stops growing."""
+from service.store.segments import SealedStream, StreamSizes
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +46,11 @@ class Append:
 class Appending:
     """The appends to one tenant's runs by this replica."""
 
-    def __init__(self, store: Store, blobs: Blobs, keys: RunKeys, on_kept: Callable[[Event], None]) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, keys: RunKeys, on_kept: Callable[[Event], None], sizes: StreamSizes
+    ) -> None:
         self._store = store
+        self._sizes = sizes
         self._blobs = blobs
         self._bodies = Bodies(blobs)
         self._keys = keys
@@ -115,7 +115,7 @@ class Appending:
                     each.land(landing)
                 for event in events:
                     self._on_kept(event)
-                if open_bytes > OPEN_BYTES:
+                if open_bytes > self._sizes.open_bytes:
                     await self.seal(run_id, epoch, open_bytes, within)
                 ends_at = accumulate((len(each.events) for each in written), initial=first - 1)
                 refused = [already_finished(run_id) for _ in appends[len(written) :]]
@@ -128,13 +128,14 @@ class Appending:
         """Move the oldest events out of the store's memory. A journal that cannot be sealed now is sealed at the next
         append, unless it is much too long already."""
         fence = Fence((*within.epochs, *self._keys.fence(run_id, epoch).epochs))
-        stream, run = SealedStream(self._store, self._blobs, self._keys.events(run_id)), self._keys.run(run_id)
+        stream = SealedStream(self._store, self._blobs, self._keys.events(run_id), self._sizes)
+        run = self._keys.run(run_id)
         left = open_bytes
         try:
-            while left > OPEN_BYTES and (moved := await stream.seal_oldest(run, fence)):
+            while left > self._sizes.open_bytes and (moved := await stream.seal_oldest(run, fence)):
                 left -= moved
         except StoreFailed as exc:
-            if left > MOST_OPEN_BYTES:
+            if left > self._sizes.most_open_bytes:
                 raise
             log.warning("journal_not_sealed", run_id=run_id, error=str(exc))
 

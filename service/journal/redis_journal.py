@@ -4,7 +4,7 @@ Keys (all under the tenant's tag): `run:{id}` a hash (epoch, keeper, seq, finish
 stream, `run:{id}:children`, `runs` (all, by birth) and `runs:unfinished` (root runs, with the time until which each is
 kept, by the server's clock). A child run has no lease of its own: it is kept with its root.
 Events over `INLINE_BYTES` stand as blobs, and so does the older part of a long journal (`store.segments`): one run
-takes some `OPEN_BYTES` of the store's memory at most.
+takes some `StreamSizes.open_bytes` of the store's memory at most.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from service.store.errors import StoreFailed, TenantErased
 from service.store.fences import NO_FENCE, STALE, Fence
 from service.store.riders import Rider
 from service.store.scripts import load_fenced_script, load_script
-from service.store.segments import OPEN_BYTES, SealedStream, entries_in, sealed_key
+from service.store.segments import STREAM_SIZES, SealedStream, StreamSizes, entries_in, sealed_key
 
 PAGE = 500
 PAGE_BYTES = 1 << 20
@@ -66,15 +66,22 @@ class Journal:
     """The runs of one tenant. Safe under concurrency, in one process and between several."""
 
     def __init__(
-        self, store: Store, blobs: Blobs, tenant: TenantId, on_kept: Callable[[Event], None] = _nobody_asks
+        self,
+        store: Store,
+        blobs: Blobs,
+        tenant: TenantId,
+        on_kept: Callable[[Event], None] = _nobody_asks,
+        *,
+        sizes: StreamSizes = STREAM_SIZES,
     ) -> None:
         """`on_kept` is told of every event that this replica has added, once it is kept; must not block or raise."""
         self._store = store
+        self._sizes = sizes
         self._on_kept = on_kept
         self._blobs = blobs
         self._bodies = Bodies(blobs)
         self._keys = RunKeys.of(tenant)
-        self._appending = Appending(store, blobs, self._keys, on_kept)
+        self._appending = Appending(store, blobs, self._keys, on_kept, sizes)
         self._noted_until = 0.0
         """Until when everybody knows that the tenant is at work."""
 
@@ -135,7 +142,7 @@ class Journal:
             case reply:
                 if reply == b"opened":
                     self._on_kept(submitted)
-                if (open_bytes := sum(len(part) for part in packed)) > OPEN_BYTES:
+                if (open_bytes := sum(len(part) for part in packed)) > self._sizes.open_bytes:
                     await self._appending.seal(run_id, 1, open_bytes, within)
                 return 1
 
@@ -506,7 +513,7 @@ class Journal:
         return Recorded(seq=seq, event=decode(await self._bodies.unpack(value)))
 
     def _stream(self, run_id: RunId) -> SealedStream:
-        return SealedStream(self._store, self._blobs, self._keys.events(run_id))
+        return SealedStream(self._store, self._blobs, self._keys.events(run_id), self._sizes)
 
     async def last_seq(self, run_id: RunId) -> tuple[int, bool]:
         """Where the journal stands, and whether the run has finished; one cheap read.

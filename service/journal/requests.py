@@ -55,8 +55,9 @@ class Claim:
 class Requests:
     """The requests of one tenant that may be sent again, by the key that they carry or are given."""
 
-    def __init__(self, store: Store, tenant: TenantId, now: Clock) -> None:
+    def __init__(self, store: Store, tenant: TenantId, now: Clock, *, most_kept: int = MOST_KEPT) -> None:
         self._store = store
+        self._most_kept = most_kept
         self._keys = Keys(tenant)
         self._now = now
 
@@ -85,7 +86,10 @@ class Requests:
         reply = await self._store.run(
             _CLAIM,
             [request, self._keys("requests")],
-            [body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000, instead_of or "", MOST_KEPT],
+            [
+                *(body_sha256, target, token, repr(now), repr(now + CLAIMED_S), KEPT_S * 1000),
+                *(instead_of or "", self._most_kept),
+            ],
             is_idempotent=True,
         )
         match reply:

@@ -18,18 +18,30 @@ from service.store.errors import StoreFailed
 from service.store.fences import Fence
 from service.store.scripts import load_fenced_script
 
-OPEN_BYTES = 8 << 20
-"""Values in the store itself; what is beyond is sealed."""
-SEGMENT_BYTES = 512 << 10
-"""About as much is moved at once. Whoever reads some entries of a segment reads it whole."""
 LARGEST_SEGMENT_BYTES = 64 << 20
-ENTRIES_AT_ONCE = 100
 SEALED_WITHIN_S = 600
 """Of when a segment began to be put: much less than what nothing refers to is kept."""
 SEALED = ":sealed"
 
 _SEAL = load_fenced_script("service.store", "seal.lua")
 _LINE = re.compile(rb"([0-9]{1,15}) ([0-9]{1,15}) (@[0-9a-f]{64}:[0-9]{1,19})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSizes:
+    """How much of a stream stands where."""
+
+    open_bytes: int = 8 << 20
+    """Values in the store itself; what is beyond is sealed."""
+    most_open_bytes: int = 32 << 20
+    """Of a stream that cannot be sealed: then it stops growing."""
+    segment_bytes: int = 512 << 10
+    """About as much is moved at once. Whoever reads some entries of a segment reads it whole."""
+    entries_at_once: int = 100
+    """That are read to be moved."""
+
+
+STREAM_SIZES = StreamSizes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +59,15 @@ class Segment:
 class SealedStream:
     """One stream, whose segments are read and made."""
 
-    def __init__(self, store: Store, blobs: Blobs, stream: str) -> None:
+    def __init__(self, store: Store, blobs: Blobs, stream: str, sizes: StreamSizes = STREAM_SIZES) -> None:
         self._store = store
+        self._sizes = sizes
         self._blobs = blobs
         self._stream = stream
         self._sealed = sealed_key(stream)
 
     async def seal_oldest(self, counter: str, within: Fence) -> int:
-        """Move about `SEGMENT_BYTES` of the oldest entries into a segment, but not the newest entry; how many bytes, 0
+        """Move about `segment_bytes` of the oldest entries into a segment, but not the newest entry; how many bytes, 0
         when there was nothing to move or the fence does not stand. `counter` is the hash whose field `open_bytes` says
         how much stands in the stream. Safe to repeat, and beside readers and writers. One that was held up for so long
         that its segment, which nothing refers to yet, may have been collected meanwhile moves nothing.
@@ -99,13 +112,13 @@ class SealedStream:
 
     async def _oldest(self) -> list[tuple[int, bytes]]:
         entries: list[tuple[int, bytes]] = []
-        size_bytes = 0
-        while size_bytes < SEGMENT_BYTES:
+        size_bytes, at_once = 0, self._sizes.entries_at_once
+        while size_bytes < self._sizes.segment_bytes:
             start = f"({entries[-1][0]}-0" if entries else "-"
-            page = entries_in(await self._store.read("XRANGE", self._stream, start, "+", "COUNT", ENTRIES_AT_ONCE))
+            page = entries_in(await self._store.read("XRANGE", self._stream, start, "+", "COUNT", at_once))
             entries += page
             size_bytes += sum(len(value) for _, value in page)
-            if len(page) < ENTRIES_AT_ONCE:
+            if len(page) < at_once:
                 return entries[:-1]
         return entries[:-1]
 

@@ -54,8 +54,18 @@ class IssuedKey:
 class ApiKeys:
     """All keys of this installation. Safe under concurrency, in one process and between several."""
 
-    def __init__(self, store: Store, pepper: KeyFile, logs: AuditLogs, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pepper: KeyFile,
+        logs: AuditLogs,
+        now: Callable[[], float],
+        *,
+        most_keys: int = MOST_KEYS,
+    ) -> None:
+        """`most_keys` is what one tenant may have."""
         self._store = store
+        self._most_keys = most_keys
         self._logs = logs
         self._pepper = pepper
         self._now = now
@@ -95,14 +105,14 @@ class ApiKeys:
             NotFound: no such tenant, for this author.
             NotPermitted: it would do more than its author.
             BadRequest: something in the request cannot be used.
-            QuotaExceeded: the tenant has `MOST_KEYS` keys.
+            QuotaExceeded: the tenant has the most keys that it may have.
         """
         key = planned_key(tenant_id, request, by, self._now())
         secret = new_secret(key.id)
         reply = await self._store.run(
             _CREATE,
             [api_key_key(key.id), tenant_key(tenant_id), keys_of(tenant_id)],
-            [key.id, repr(key.created_at), self._kept(key, secret), MOST_KEYS, KEYS("key", "")],
+            [key.id, repr(key.created_at), self._kept(key, secret), self._most_keys, KEYS("key", "")],
             is_idempotent=True,
         )
         match reply:
@@ -110,7 +120,7 @@ class ApiKeys:
                 await self._log("key.created", key, by, **_in_words(key))
                 return IssuedKey(key, secret.text)
             case b"full":
-                raise QuotaExceeded(f"{tenant_id} has {MOST_KEYS} keys, which is the most: revoke some")
+                raise QuotaExceeded(f"{tenant_id} has {self._most_keys} keys, which is the most: revoke some")
             case _:
                 raise NotFound(f"there is no tenant {tenant_id}")
 

@@ -96,8 +96,17 @@ def author_name(by: Author) -> str:
 class AuditLog:
     """The chain of one tenant. Safe under concurrency, in one process and between several."""
 
-    def __init__(self, store: Store, secret: KeyFile, tenant: TenantId, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secret: KeyFile,
+        tenant: TenantId,
+        now: Callable[[], float],
+        *,
+        most_records: int = MOST_RECORDS,
+    ) -> None:
         self._store = store
+        self._most_records = most_records
         self._secret = secret
         self._now = now
         keys = Keys(tenant)
@@ -152,7 +161,7 @@ class AuditLog:
             body = _Body(number=int(number or 0) + 1, at=self._now(), deed=deed)
             text = _BODY.dump_json(body)
             digest = self._digest(before, text)
-            arguments: list[Part] = [str(body.number), before, digest, text, MOST_RECORDS]
+            arguments: list[Part] = [str(body.number), before, digest, text, self._most_records]
             reply = await self._store.run(_APPEND, [self._chain, self._head], arguments, is_idempotent=True)
             if reply == b"done":
                 return AuditRecord(number=body.number, at=body.at, deed=deed, digest=digest)

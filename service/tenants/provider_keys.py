@@ -68,8 +68,10 @@ class ProviderKeys:
         now: Callable[[], float],
         *,
         is_provider: Callable[[str], bool],
+        most_providers: int = MOST_PROVIDERS,
     ) -> None:
         """`is_provider` is asked by which names of providers a key is ever looked for."""
+        self._most_providers = most_providers
         self._store = store
         self._log = log
         self._cipher = AESGCM(vault.mac("provider-keys", b"AES-256-GCM"))
@@ -92,7 +94,7 @@ class ProviderKeys:
 
         Raises:
             BadRequest: the provider's name or the key cannot be used.
-            QuotaExceeded: there are keys for `MOST_PROVIDERS` providers already.
+            QuotaExceeded: there are keys for the most providers that there may be.
         """
         _check_provider(provider)
         if not self._is_provider(provider):
@@ -108,8 +110,8 @@ class ProviderKeys:
             )
         known = await self._store.read("HKEYS", self._key)
         assert isinstance(known, list)
-        if provider.encode() not in known and len(known) >= MOST_PROVIDERS:
-            raise QuotaExceeded(f"a tenant keeps keys for at most {MOST_PROVIDERS} providers: delete some")
+        if provider.encode() not in known and len(known) >= self._most_providers:
+            raise QuotaExceeded(f"a tenant keeps keys for at most {self._most_providers} providers: delete some")
         shown = ProviderKey(provider=provider, last_four=key[-4:], created_at=self._now(), by=author_name(by))
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, key.encode(), self._bound_to(provider))

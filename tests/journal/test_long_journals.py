@@ -8,43 +8,35 @@ import pytest
 
 from service.errors import NotFound
 from service.ids import RunId, TenantId, new_id
-from service.journal import appending, redis_journal
 from service.journal.redis_journal import Journal
 from service.journal.values import Recorded
 from service.loop.events import Event, RootUnavailable, RunFinished
 from service.loop.values import BlobRef, CallOutcome, Purpose
 from service.runs.retention.collecting import UNTOUCHED_FOR_S
-from service.store import segments
 from service.store.blob_references import References, Suspects
 from service.store.blobs import Blobs, Media
 from service.store.bodies import INLINE_BYTES
 from service.store.connection import Store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
-from service.store.segments import SealedStream
+from service.store.segments import SealedStream, StreamSizes
 from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored
 
 pytestmark = pytest.mark.anyio
 
 OPEN_BYTES = 60_000
+SIZES = StreamSizes(
+    open_bytes=OPEN_BYTES, most_open_bytes=4 * OPEN_BYTES, segment_bytes=OPEN_BYTES // 2, entries_at_once=7
+)
+"""Journals are long sooner here."""
 EVENTS = 150
 EVENT_CHARS = 4_000
 
 
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals are long sooner here."""
-    monkeypatch.setattr(redis_journal, "OPEN_BYTES", OPEN_BYTES)
-    monkeypatch.setattr(appending, "OPEN_BYTES", OPEN_BYTES)
-    monkeypatch.setattr(appending, "MOST_OPEN_BYTES", 4 * OPEN_BYTES)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", OPEN_BYTES // 2)
-    monkeypatch.setattr(segments, "ENTRIES_AT_ONCE", 7)
-
-
 @pytest.fixture
 def journal(stored: Stored) -> Journal:
-    return Journal(stored.store, stored.blobs, stored.tenant)
+    return Journal(stored.store, stored.blobs, stored.tenant, sizes=SIZES)
 
 
 def note(number: int, chars: int = EVENT_CHARS) -> Event:
@@ -138,7 +130,7 @@ async def test_a_new_driver_goes_on_and_an_old_one_seals_nothing(journal: Journa
     """Under a new epoch the journal goes on where it stands; under the old one nothing is moved."""
     run_id = await grown(journal)
     assert await journal.take_over(run_id) == 2
-    stream = SealedStream(stored.store, stored.blobs, Keys(stored.tenant)("run", run_id, "events"))
+    stream = SealedStream(stored.store, stored.blobs, Keys(stored.tenant)("run", run_id, "events"), SIZES)
     counter = Keys(stored.tenant)("run", run_id)
     assert await stream.seal_oldest(counter, journal.fence(run_id, 1)) == 0
     assert await stream.seal_oldest(counter, journal.fence(run_id, 2)) > 0
@@ -213,7 +205,7 @@ async def test_segments_keep_what_they_name(journal: Journal, stored: Stored) ->
 async def test_a_journal_that_cannot_be_sealed_ends_growing(stored: Stored, tmp_path: Path) -> None:
     """With a disk that takes nothing it goes on for a while, and then refuses; nothing that was kept is lost."""
     blobs = Blobs(tmp_path / "blobs")
-    journal = Journal(stored.store, blobs, TenantId(new_id("ten")))
+    journal = Journal(stored.store, blobs, TenantId(new_id("ten")), sizes=SIZES)
     first = submitted()
     await journal.open_run(first)
     shutil.rmtree(tmp_path / "blobs")

@@ -6,7 +6,6 @@ import anyio
 import pytest
 
 from service.errors import NotFound
-from service.journal import requests
 from service.journal.requests import (
     CLAIMED_S,
     KEPT_S,
@@ -130,10 +129,11 @@ async def test_what_a_request_shall_not_stand_for_any_more_is_replaced_for_the_s
     assert (again.is_ours, again.target) == (True, "two")
 
 
-async def test_a_tenants_requests_are_bounded(desk: Desk, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tenants_requests_are_bounded(stored: Stored) -> None:
     """Beyond the most the oldest that are done are forgotten, never one that is being done; refused ones and those
     whose day is over take no room."""
-    monkeypatch.setattr(requests, "MOST_KEPT", 5)
+    clock = Clock()
+    desk = Desk(requests=Requests(stored.store, stored.tenant, clock, most_kept=5), clock=clock)
     index = Keys(stored.tenant)("requests")
 
     async def claimed(key: str) -> Claim:

@@ -26,8 +26,14 @@ from service.contexts.values import Context
 from service.ids import TenantId
 from service.loop.values import BlobRef
 from service.runs.replay.replaying import replay
-from service.runs.retention import collecting
-from service.runs.retention.collecting import UNTOUCHED_FOR_S, BlobCollector, Look, StoreForgot, keep_collecting
+from service.runs.retention.collecting import (
+    MOST_SUSPECTS,
+    UNTOUCHED_FOR_S,
+    BlobCollector,
+    Look,
+    StoreForgot,
+    keep_collecting,
+)
 from service.runs.retention.forgetting import forget_runs
 from service.store.blobs import Blobs
 from service.store.bodies import INLINE_BYTES, Bodies
@@ -67,11 +73,12 @@ class Yard:
     def blobs(self) -> Blobs:
         return self.stored.blobs
 
-    def collector(self, blobs: Blobs | None = None) -> BlobCollector:
+    def collector(self, blobs: Blobs | None = None, most_suspects: int = MOST_SUSPECTS) -> BlobCollector:
         async def tenants() -> Mapping[TenantId, Blobs]:
             return {self.stored.tenant: blobs or self.stored.blobs}
 
-        return BlobCollector(self.stored.store, self.pairing, tenants, self.stored.store.now)
+        store = self.stored.store
+        return BlobCollector(store, self.pairing, tenants, store.now, most_suspects=most_suspects)
 
     @property
     def pairing(self) -> Pairing:
@@ -116,15 +123,14 @@ async def test_what_is_touched_between_two_looks_stays(yard: Yard) -> None:
     assert await yard.blobs.has(ref.sha256)
 
 
-async def test_more_suspects_than_one_look_takes_have_their_turn(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_suspects_than_one_look_takes_have_their_turn(yard: Yard) -> None:
     """With a bound of a few, look after look comes to all of them."""
-    monkeypatch.setattr(collecting, "MOST_SUSPECTS", 3)
     kept = await yard.blobs.put(b"kept")
     await yard.refer(kept)
     for number in range(12):
         await yard.blobs.put(b"stray %d" % number)
     let_time_pass(yard.blobs)
-    collector = yard.collector()
+    collector = yard.collector(most_suspects=3)
     looks = [await collector.look() for _ in range(26)]
     assert sum(look.removed for look in looks) == 12
     assert max(look.suspects for look in looks) <= 3 + 12
@@ -192,10 +198,9 @@ async def test_a_deleted_contexts_text_and_image_go_and_come_back(yard: Yard) ->
     assert len(payloads_of(yard.blobs)) == 2
 
 
-async def test_one_replica_at_a_time_looks(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_replica_at_a_time_looks(yard: Yard) -> None:
     """Who does not have the lease does not look; once it is free it does, again and again, also after a look that was
     refused."""
-    monkeypatch.setattr(collecting, "LEASE_S", 30.0)
     key = yard.key("lease")
     other, ours = SoleLease(yard.stored.store, key, "other"), SoleLease(yard.stored.store, key, "ours")
     assert await other.hold(for_s=600)
@@ -211,7 +216,7 @@ async def test_one_replica_at_a_time_looks(yard: Yard, monkeypatch: pytest.Monke
 
     word = (yard.directory / "paired-store").read_bytes()
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(keep_collecting, yard.collector(), ours, every_s=0.01, told=told))
+        group.start_soon(partial(keep_collecting, yard.collector(), ours, every_s=0.01, told=told, lease_s=30.0))
         for _ in range(20):
             await yard.stored.store.read("PING")
         is_free = True

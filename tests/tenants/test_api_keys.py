@@ -277,9 +277,9 @@ async def test_a_maker_with_a_list_of_models_binds_what_it_made(rooms: Rooms) ->
         made.require_model("scripted/root")
 
 
-async def test_revoked_keys_make_room_and_live_ones_do_not(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_revoked_keys_make_room_and_live_ones_do_not(rooms: Rooms, stored: Stored) -> None:
     """A tenant has a bounded number of keys; a revoked one is forgotten when its place is needed."""
-    monkeypatch.setattr("service.tenants.api_keys.MOST_KEYS", 2)
+    rooms = replace(rooms, keys=ApiKeys(stored.store, PEPPER, rooms.logs, rooms.clock, most_keys=2))
     first = await issue(rooms)
     await issue(rooms)
     with pytest.raises(QuotaExceeded):

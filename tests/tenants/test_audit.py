@@ -83,10 +83,9 @@ async def test_replicas_that_append_at_once_make_one_chain(store_directory: Path
     assert {record.deed.target for record in await logs[0].page()} == {f"key_{number}" for number in range(20)}
 
 
-async def test_the_log_is_bounded_and_what_is_kept_still_holds(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_is_bounded_and_what_is_kept_still_holds(stored: Stored) -> None:
     """The oldest records make room, and the chain is verified from where it begins now."""
-    monkeypatch.setattr("service.tenants.audit.MOST_RECORDS", 3)
-    log = AuditLog(stored.store, PEPPER, stored.tenant, Clock())
+    log = AuditLog(stored.store, PEPPER, stored.tenant, Clock(), most_records=3)
     for number in range(1, 8):
         await log.record(deed(number))
     assert [record.number for record in await log.page()] == [5, 6, 7]

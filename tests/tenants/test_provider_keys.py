@@ -8,7 +8,7 @@ from service.store.errors import StoreFailed
 from service.tenants.audit import AuditLogs
 from service.tenants.errors import QuotaExceeded
 from service.tenants.key_files import KeyFile
-from service.tenants.provider_keys import REMEMBERED_S, ProviderKeys
+from service.tenants.provider_keys import MOST_PROVIDERS, REMEMBERED_S, ProviderKeys
 from service.tenants.values import OPERATOR
 from tests.clock import Clock
 from tests.store_fixture import Stored
@@ -20,7 +20,9 @@ VAULT = KeyFile(b"a vault key for tests")
 BAIT = "sk-bait-0123456789"
 
 
-def keys_of(stored: Stored, tenant: TenantId, vault: KeyFile, clock: Clock) -> ProviderKeys:
+def keys_of(
+    stored: Stored, tenant: TenantId, vault: KeyFile, clock: Clock, most_providers: int = MOST_PROVIDERS
+) -> ProviderKeys:
     return ProviderKeys(
         stored.store,
         vault,
@@ -28,6 +30,7 @@ def keys_of(stored: Stored, tenant: TenantId, vault: KeyFile, clock: Clock) -> P
         tenant,
         clock,
         is_provider=lambda name: True,
+        most_providers=most_providers,
     )
 
 
@@ -89,9 +92,9 @@ async def test_what_no_header_can_hold_is_refused(keys: ProviderKeys, key: str) 
     assert key not in str(refused.value)
 
 
-async def test_providers_are_bounded_and_named(keys: ProviderKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_providers_are_bounded_and_named(stored: Stored, clock: Clock) -> None:
     """A tenant keeps keys for so many providers, under names that cannot be anything else."""
-    monkeypatch.setattr("service.tenants.provider_keys.MOST_PROVIDERS", 1)
+    keys = keys_of(stored, stored.tenant, VAULT, clock, most_providers=1)
     await keys.put("openai", BAIT, by=OPERATOR)
     await keys.put("openai", BAIT, by=OPERATOR)
     with pytest.raises(QuotaExceeded):

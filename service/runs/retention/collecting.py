@@ -76,7 +76,17 @@ class _Place:
 class BlobCollector:
     """Looks after the blobs of all tenants, one look at a time."""
 
-    def __init__(self, store: Store, pairing: Pairing, tenants: BlobsOfTenants, now: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pairing: Pairing,
+        tenants: BlobsOfTenants,
+        now: Clock,
+        *,
+        most_suspects: int = MOST_SUSPECTS,
+    ) -> None:
+        """Suspects beyond `most_suspects` wait for the next look."""
+        self._most_suspects = most_suspects
         self._store = store
         self._pairing = pairing
         self._tenants = tenants
@@ -160,7 +170,7 @@ class BlobCollector:
         places = [_Place(tenant, shard) for tenant in sorted(tenants) for shard in range(len(SHARDS))]
         ahead = [place for place in places if place >= self._place]
         for place in ahead + [place for place in places if place < self._place]:
-            if count >= MOST_SUSPECTS:
+            if count >= self._most_suspects:
                 self._place = place
                 break
             of_tenant = found[TenantId(place.tenant)]
@@ -178,24 +188,28 @@ async def keep_collecting(
     *,
     every_s: float,
     told: Callable[[Look, float], None],
+    lease_s: float = LEASE_S,
 ) -> None:
-    """Until cancelled: whoever of all replicas has the lease looks, and again `every_s` later. `told` is given what
-    each look came to and how many seconds it took. A store that fails is asked again."""
+    """Until cancelled: whoever of all replicas has the lease, which lasts `lease_s` from when it was taken or renewed
+    last, looks, and again `every_s` later. `told` is given what each look came to and how many seconds it took. A store
+    that fails is asked again."""
     next_at = anyio.current_time()
     while True:
         with tried_again("blobs_not_collected"):
-            if not await lease.hold(for_s=LEASE_S):
+            if not await lease.hold(for_s=lease_s):
                 collector.begin_anew()
             elif anyio.current_time() >= next_at:
                 next_at = anyio.current_time() + every_s
                 try:
-                    await _look_holding(collector, lease, told)
+                    await _look_holding(collector, lease, told, lease_s)
                 except StoreForgot as exc:
                     log.error("blobs_not_collected", error=str(exc))  # until an operator does something about it
-        await anyio.sleep(min(LEASE_S / 3, every_s))
+        await anyio.sleep(min(lease_s / 3, every_s))
 
 
-async def _look_holding(collector: BlobCollector, lease: SoleLease, told: Callable[[Look, float], None]) -> None:
+async def _look_holding(
+    collector: BlobCollector, lease: SoleLease, told: Callable[[Look, float], None], lease_s: float
+) -> None:
     """A look that ends early when the lease is lost."""
     began_at = anyio.current_time()
     looks: list[Look] = []
@@ -211,9 +225,9 @@ async def _look_holding(collector: BlobCollector, lease: SoleLease, told: Callab
 
         async def hold() -> None:
             while True:
-                await anyio.sleep(LEASE_S / 3)
+                await anyio.sleep(lease_s / 3)
                 try:
-                    is_held = await lease.hold(for_s=LEASE_S)
+                    is_held = await lease.hold(for_s=lease_s)
                 except StoreFailed:
                     is_held = False
                 if not is_held:

@@ -301,21 +301,36 @@ class KernelLife:
         with self._reply_lock, suppress(OSError):
             self.calls.sendall(data)
 
-    def next_chunk(self, patience_ms: int) -> bytes:
-        """The next piece of a value that a frame announced.
+    def next_chunk(self, clock: ActiveClock, limit_s: float) -> bytes:
+        """The next piece of a value that a frame announced; all of them together have so many active seconds.
 
         Raises:
-            KernelLost: it stalled, ended, or sent something else.
+            KernelLost: it took too long or too much, ended, or sent something else.
+            ZygoteLost: what it made cannot be taken away.
         """
         waiting = select.poll()
         waiting.register(self.cells, select.POLLIN)
-        while (frame := self._cells_decoder.next_frame()) is None:
-            if not waiting.poll(patience_ms):
-                raise self.bury("the kernel stalled while it sent a value")
-            self._receive_cells()
+        waiting.register(self._waker.descriptor, select.POLLIN)
+        while True:
+            self.check_while_sending(clock, limit_s)
+            if (frame := self._cells_decoder.next_frame()) is not None:
+                break
+            for descriptor, _ in waiting.poll(WATCH_INTERVAL_S * 1000):
+                if descriptor == self._waker.descriptor:
+                    self._waker.calm()
+                else:
+                    self._receive_cells()
         if frame.header.get("did") != "chunk" or not frame.body:
             raise self.bury("the kernel broke the protocol: expected a piece of a value")
         return frame.body
+
+    def check_while_sending(self, clock: ActiveClock, limit_s: float) -> None:
+        """Now and then while a value is under way. Raises as `next_chunk` does."""
+        if self._killed_because is not None:
+            raise self.bury(None)
+        self._check_takings()
+        if clock.active_s() >= limit_s:
+            raise self.bury("the interpreter was ended: it took too long to hand over a value")
 
     def kill(self, why: str) -> None:
         """End it from another thread than the one that talks to it, which will make sure that it is dead."""

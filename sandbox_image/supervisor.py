@@ -310,10 +310,10 @@ class _LaneStream:
             }
             pending = encode_response_head(200, value.outcome.size_bytes, headers)
             while chunk := value.next_chunk():
-                stream.connection.sendall(pending + chunk if pending else chunk)
+                value.send(stream.connection, pending + chunk if pending else chunk)
                 pending = b""
             if pending:
-                stream.connection.sendall(pending)
+                value.send(stream.connection, pending)
         except ZygoteLost:
             raise
         except Exception as error:

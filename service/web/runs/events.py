@@ -68,6 +68,8 @@ async def events(
     seq, has_finished = await journal.last_seq(run_id)
     if wants_events(request):
         begin = after if last_event_id is None else _seq_of(last_event_id)
+        if has_finished and last_event_id is not None and begin > seq:
+            raise _no_such_event()
         if has_finished and begin >= seq:
             return Response(status_code=204)
         return EventSourceResponse(
@@ -79,8 +81,12 @@ async def events(
 
 def _seq_of(last_event_id: str) -> int:
     if not last_event_id.isascii() or not last_event_id.isdecimal() or int(last_event_id) > MAX_SEQ:
-        raise BadRequest("Last-Event-ID must be the id of an event of this run", data={"param": "last-event-id"})
+        raise _no_such_event()
     return int(last_event_id)
+
+
+def _no_such_event() -> BadRequest:
+    return BadRequest("Last-Event-ID must be the id of an event of this run", data={"param": "last-event-id"})
 
 
 def _page(recorded: list[Recorded], after: int, *, has_finished: bool) -> Response:

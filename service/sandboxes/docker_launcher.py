@@ -114,8 +114,10 @@ class Lease:
 class Launcher:
     """A launcher that listens at `socket_path`, as one owner of sandboxes sees it: those that it started itself."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, *, return_deadline_s: float = RETURN_DEADLINE_S) -> None:
+        """One that has answered and went away is waited for as long as `return_deadline_s`."""
         self._socket = socket_path
+        self._return_deadline_s = return_deadline_s
         self.owner_key = secrets.token_hex(32)
         """Kept in this process only: who has it can do with our sandboxes what we can."""
         self._has_answered = False
@@ -195,7 +197,7 @@ class Launcher:
 
     async def attached(self, sandbox_id: str) -> UnixStream | None:
         """The lease of a sandbox that runs already; None when that cannot be had in time."""
-        with anyio.move_on_after(RETURN_DEADLINE_S):
+        with anyio.move_on_after(self._return_deadline_s):
             while True:
                 try:
                     stream = await self._connected()
@@ -232,7 +234,7 @@ class Launcher:
 
     async def _returned(self) -> UnixStream:
         if self._has_answered:
-            with anyio.move_on_after(RETURN_DEADLINE_S):
+            with anyio.move_on_after(self._return_deadline_s):
                 while True:
                     try:
                         return await self._connected()

@@ -439,10 +439,13 @@ class SandboxContract:
         await pool.release(other)
 
     async def test_the_kernel_cannot_hurt_its_supervisor(self, sandbox: Sandbox) -> None:
-        """Signals to the first process and to everybody leave the sandbox able to report."""
+        """Signals to the first process and to its own parent leave all as it was, and the sandbox able to report."""
+        lives = (await sandbox.stats()).kernel_lives
+        await run(sandbox, "kept = 'kept'")
         await run(sandbox, "import os, signal\ntry: os.kill(1, signal.SIGINT)\nexcept OSError: pass")
         await run(sandbox, "import os, signal\ntry: os.kill(os.getppid(), signal.SIGTERM)\nexcept OSError: pass")
-        assert (await sandbox.stats()).kernel_lives >= 1
+        assert await printed(sandbox, "print(kept)") == "kept\n"
+        assert (await sandbox.stats()).kernel_lives == lives
 
     async def test_what_it_used_is_measured_from_outside(self, sandbox: Sandbox) -> None:
         """CPU time and the most memory are told by the provider, also after the memory is given back, and stay known

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from service.sandboxes.launcher import engine as engine_module
 from service.sandboxes.launcher.engine import Engine, EngineFailed
 from service.sandboxes.launcher.engine_faults import EngineFault, described, fault_of_answer
 from tests.sandboxes.scripted_engine import scripted_engine
@@ -62,9 +61,9 @@ def place() -> Iterator[Path]:
         yield Path(directory)
 
 
-async def fault_at(path: Path) -> EngineFault:
+async def fault_at(path: Path, **given: float) -> EngineFault:
     with pytest.raises(EngineFailed) as failed:
-        await Engine(f"unix://{path}").facts()
+        await Engine(f"unix://{path}", **given).facts()
     return failed.value.fault
 
 
@@ -109,15 +108,14 @@ def _as_nobody(path: Path) -> int:
 
 
 @pytest.mark.anyio
-async def test_a_silent_engine_is_given_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_engine_is_given_up(place: Path) -> None:
     """One that takes connections and says nothing is called silent once the deadline of a question is over."""
-    monkeypatch.setattr(engine_module, "QUESTION_DEADLINE_S", 0.2)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place / "s"))
         listening.listen()
-        assert await fault_at(place / "s") is EngineFault.SILENT
+        assert await fault_at(place / "s", question_deadline_s=0.2) is EngineFault.SILENT
         with pytest.raises(EngineFailed) as failed:
-            await Engine(f"unix://{place / 's'}").remove("0123")
+            await Engine(f"unix://{place / 's'}", question_deadline_s=0.2).remove("0123")
     assert failed.value.fault is EngineFault.SILENT
 
 

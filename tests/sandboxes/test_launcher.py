@@ -19,7 +19,6 @@ import anyio.to_thread
 import pytest
 
 from service.ids import SandboxId
-from service.sandboxes import docker_launcher
 from service.sandboxes.directory import create_session_directory
 from service.sandboxes.docker_launcher import Launcher, Lease, open_launcher
 from service.sandboxes.launcher.bounds import Bounds
@@ -97,10 +96,10 @@ class TestWithoutAnEngine:
         with pytest.raises(SandboxStartFailed, match="may start"):
             await launcher.start(request.model_copy(update={"image": "other"}))
 
-    async def test_a_launcher_that_went_away_is_waited_for(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_launcher_that_went_away_is_waited_for(self, data: Path) -> None:
         """A sandbox that is asked for meanwhile is answered by the next launcher; without one ever, at once."""
-        monkeypatch.setattr(docker_launcher, "RETURN_DEADLINE_S", 600.0)  # starting one takes as long as it takes
-        launcher, request = Launcher(data / "launcher.sock"), StartRequest(**GOOD | {"image": SANDBOX_IMAGE})
+        launcher = Launcher(data / "launcher.sock", return_deadline_s=600)  # starting one takes as long as it takes
+        request = StartRequest(**GOOD | {"image": SANDBOX_IMAGE})
         no_engine = f"unix://{data}/no-engine.sock"
         with pytest.raises(SandboxRefused, match="no launcher answers"):
             await launcher.start(request)

@@ -88,10 +88,12 @@ class _Clients:
 
 
 class Engine:
-    """One engine. `host` is a URL such as `unix:///var/run/docker.sock`; None for the machine's usual one."""
+    """One engine. `host` is a URL such as `unix:///var/run/docker.sock`; None for the machine's usual one. It is silent
+    when a question has no answer after `question_deadline_s`."""
 
-    def __init__(self, host: str | None) -> None:
+    def __init__(self, host: str | None, *, question_deadline_s: float = QUESTION_DEADLINE_S) -> None:
         self._host = host or "unix:///var/run/docker.sock"
+        self._question_deadline_s = question_deadline_s
         self._found: _Clients | None = None
         self._answered_s = -CONVERSATION_S
         self._one_client = threading.Lock()
@@ -257,8 +259,12 @@ class Engine:
         """Made at first need: an engine that comes up later is found later. Call it from a thread only."""
         with self._one_client:
             if self._found is None:
-                _reach(self._host)
-                asking = docker.APIClient(base_url=self._host, version="auto", timeout=QUESTION_DEADLINE_S)
+                _reach(self._host, self._question_deadline_s)
+                asking = docker.APIClient(
+                    base_url=self._host,
+                    version="auto",
+                    timeout=self._question_deadline_s,  # type: ignore[arg-type]  # parts of a second are fine with it
+                )
                 version = asking.api_version
                 working = docker.APIClient(base_url=self._host, version=version, timeout=CALL_DEADLINE_S)
                 self._found = _Clients(asking=asking, working=working)
@@ -351,13 +357,13 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
-def _reach(host: str) -> None:
+def _reach(host: str, deadline_s: float) -> None:
     """Raises `OSError` where nothing lets us in at a unix socket. The SDK would say so as well, less clearly, and
     leave a socket open for it."""
     path = host.removeprefix("unix://")
     if path != host:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(QUESTION_DEADLINE_S)
+            connection.settimeout(deadline_s)
             connection.connect(path)
 
 

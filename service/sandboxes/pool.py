@@ -125,6 +125,16 @@ class Pool:
             pausing=self._pauses > 0,
         )
 
+    @property
+    def given_out(self) -> tuple[Sandbox, ...]:
+        """Those that were acquired and not given back yet."""
+        return tuple(self._acquired.values())
+
+    @property
+    def warm(self) -> tuple[Sandbox, ...]:
+        """Those that wait to be acquired, oldest first; some may have ended."""
+        return tuple(self._warm.values())
+
     async def acquire(self, template: Template | None = None, *, hash_seed: int | None = None) -> Sandbox:
         """A sandbox that is up and unclaimed: a warm one of this template, else one started now. Give it back with
         `release`. A hash seed is asked for to rebuild a namespace; nothing warm has it.
@@ -176,7 +186,7 @@ class Pool:
         """Kill everything there is, and what comes up meanwhile."""
         self._closed = True
         with anyio.CancelScope(shield=True):
-            while leaving := [*self._warm.values(), *self._acquired.values()]:
+            while leaving := [*self.warm, *self.given_out]:
                 self._warm.clear()
                 self._acquired.clear()
                 async with anyio.create_task_group() as kills:

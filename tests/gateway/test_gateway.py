@@ -23,9 +23,8 @@ from service.gateway.app import gateway_app
 from service.gateway.listener import serve_gateway
 from service.ids import CellId
 from service.loop.events import CallFinished, Event
-from service.runs.host_calls import host_calls as host_calls_module
 from service.runs.host_calls.grants import Grants
-from service.runs.host_calls.host_calls import HostCalls, MakesHostCalls, OpenCell
+from service.runs.host_calls.host_calls import MAX_UNPAID_CALLS, HostCalls, MakesHostCalls, OpenCell
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import HostCall, HostCallItem
 
@@ -48,7 +47,11 @@ class Reversing:
 
 @asynccontextmanager
 async def gateway(
-    directory: Path, *, valid_s: float = 60.0, maker: MakesHostCalls | None = None
+    directory: Path,
+    *,
+    valid_s: float = 60.0,
+    maker: MakesHostCalls | None = None,
+    most_unpaid: int = MAX_UNPAID_CALLS,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
 
@@ -64,7 +67,14 @@ async def gateway(
     grants = Grants(time.time)
     maker = maker or Reversing()
     async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
-        host_calls = HostCalls({"llm_query_batched": maker}, record=record, now=time.time, recall=recall, tasks=tasks)
+        host_calls = HostCalls(
+            {"llm_query_batched": maker},
+            record=record,
+            now=time.time,
+            recall=recall,
+            tasks=tasks,
+            most_unpaid=most_unpaid,
+        )
         host_calls.open(OpenCell(wire_id=CELL, cell_id=CellId(CELL)))
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         with grants.granted(host_calls, expires_at=time.time() + valid_s) as token:
@@ -276,10 +286,9 @@ async def test_a_schema_of_countless_values_is_not_looked_at(tmp_path: Path) -> 
         assert (await client.post("/host-calls", json=asked, headers=bearer(token))).status_code == 413
 
 
-async def test_calls_that_are_refused_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_that_are_refused_come_to_an_end(tmp_path: Path) -> None:
     """After so many that were no host calls nothing more is read of a run, nor answered."""
-    monkeypatch.setattr(host_calls_module, "MAX_UNPAID_CALLS", 3)
-    async with gateway(tmp_path) as (client, token):
+    async with gateway(tmp_path, most_unpaid=3) as (client, token):
         for _ in range(3):
             assert (await client.post("/host-calls", json={}, headers=bearer(token))).status_code == 400
         for content in (b"{}", json.dumps(body()).encode()):
@@ -287,12 +296,9 @@ async def test_calls_that_are_refused_come_to_an_end(tmp_path: Path, monkeypatch
             assert (reply.status_code, reply.json()["code"]) == (409, "host_call_refused")
 
 
-async def test_calls_that_their_maker_refuses_come_to_an_end_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_that_their_maker_refuses_come_to_an_end_too(tmp_path: Path) -> None:
     """What has the form of a call and asks for what cannot be is counted like what has not."""
-    monkeypatch.setattr(host_calls_module, "MAX_UNPAID_CALLS", 3)
-    async with gateway(tmp_path) as (client, token):
+    async with gateway(tmp_path, most_unpaid=3) as (client, token):
         for ordinal in range(3):
             asked = body(ordinal=ordinal, arguments={"prompts": None})
             assert (await client.post("/host-calls", json=asked, headers=bearer(token))).status_code == 400

@@ -226,7 +226,7 @@ async def test_a_cancelled_rebuild_leaves_the_session_usable(tmp_path: Path) -> 
         run_id = await on.service.runs.submit(replace(asked, contexts=(named,)))
         on.service.runs.start(run_id)
         await until(on, run_id, lambda event: isinstance(event, CellFinished) and event.result.namespace_lost)
-        (sandbox,) = on.service.pool._acquired.values()
+        (sandbox,) = on.service.pool.given_out
         while ".t2.b0~" not in ((await sandbox.stats()).running_cell or ""):
             await anyio.lowlevel.checkpoint()
         await on.service.runs.cancel(run_id)
@@ -266,9 +266,9 @@ async def test_a_new_sandbox_makes_the_old_grant_worthless(tmp_path: Path) -> No
     tokens: list[int] = []
 
     async def sub(request: ModelRequest) -> ModelReply:
-        tokens.append(len(on.service.runs.rooms.grants._granted))
+        tokens.append(len(on.service.runs.rooms.grants))
         if len(tokens) == 1:
-            for sandbox in list(on.service.pool._acquired.values()):
+            for sandbox in on.service.pool.given_out:
                 await sandbox.kill()
         return await echo(request)
 
@@ -285,8 +285,8 @@ async def test_a_warm_sandbox_that_fails_its_claim_costs_no_run(tmp_path: Path) 
         pool = on.service.pool
         with anyio.fail_after(60):
             while not pool.state.warm:
-                await pool._changed.wait()
-        (warm,) = pool._warm.values()
+                await anyio.lowlevel.checkpoint()
+        (warm,) = pool.warm
         await warm.claim(generation=99, grant="somebody-else", random_seed=1)
         played = await on.play(await on.request("TEXT"))
         assert played.answer == b"TEXT"

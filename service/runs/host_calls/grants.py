@@ -27,6 +27,13 @@ class Grants:
         self._now = now
         self._granted: dict[str, tuple[HostCalls, float]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Grants valid={len(self)}>"
+
+    def __len__(self) -> int:
+        """How many tokens there are that stand for something, or did until they expired."""
+        return len(self._granted)
+
     @contextmanager
     def granted(self, host_calls: HostCalls, *, expires_at: float) -> Iterator[str]:
         """A fresh token that works until the block is left, and never after `expires_at`."""

@@ -91,7 +91,10 @@ class HostCalls:
         recall: Callable[[], AsyncIterator[Event]],
         tasks: anyio.abc.TaskGroup,
         kept_chars: int | None = KEPT_CHARS,
+        most_unpaid: int = MAX_UNPAID_CALLS,
     ) -> None:
+        """After `most_unpaid` calls that came to nothing no more are answered."""
+        self._most_unpaid = most_unpaid
         self._makers = makers
         self._record = record
         self._recall = recall
@@ -161,8 +164,8 @@ class HostCalls:
     def check_paying(self) -> None:
         """Raise `HostCallRefused` where too many calls came to nothing. A re-run is answered from its records."""
         is_rerun = self._open_cell is not None and self._open_cell.is_rerun
-        if self._unpaid >= MAX_UNPAID_CALLS and not is_rerun:
-            raise HostCallRefused(f"this run has made {MAX_UNPAID_CALLS} host calls that came to nothing: no more")
+        if self._unpaid >= self._most_unpaid and not is_rerun:
+            raise HostCallRefused(f"this run has made {self._most_unpaid} host calls that came to nothing: no more")
 
     def count_unpaid(self) -> None:
         """A call was refused as it stands: it cost nothing but our time."""

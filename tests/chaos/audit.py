@@ -27,6 +27,7 @@ from service.runs.calls.purse import run_account
 from service.settings import read_settings
 from service.store.connection import Store
 from service.store.keys import Keys
+from service.tenants.quotas import LEASE_S, Counted
 from service.wiring.blobs import open_blobs
 from tests.chaos import variables
 from tests.chaos.calls_compared import compare_calls
@@ -162,9 +163,29 @@ class Auditor:
         names = await self._store.read("KEYS", self._keys("*"))
         assert isinstance(names, list)
         for name in sorted(name.decode() for name in names if isinstance(name, bytes)):
-            kind = name.removeprefix(self._keys("")).partition(":")[0]
-            if kind in ("hold", "request") and await self._store.read("TTL", name) == -1:
+            kind, _, owner = name.removeprefix(self._keys("")).partition(":")
+            if kind in ("hold", "request", "rate") and await self._store.read("TTL", name) == -1:
                 found.append(f"key {name} without an end")
+            whose = self._keys(kind, owner.partition(":")[0])
+            if kind in ("session", "run") and not await self._store.read("EXISTS", whose):
+                found.append(f"key {name} of nothing that there is")
+        return found
+
+    async def leaked_leases(self, left_alone_at: float) -> list[str]:
+        """What is counted still when all replicas have ended: open sessions, and work for which a place was taken after
+        the last fault that may have kept anybody from giving it back."""
+        found: list[str] = []
+        for counted in Counted:
+            reply = await self._store.read(
+                "ZRANGE", self._keys("quota", counted, "tenant", EMBEDDED_TENANT), 0, -1, "WITHSCORES"
+            )
+            assert isinstance(reply, list)
+            for lease, lapses_at in zip(reply[::2], reply[1::2], strict=True):
+                assert isinstance(lease, bytes)
+                assert isinstance(lapses_at, bytes)
+                is_work = float(lapses_at) - LEASE_S > left_alone_at
+                if is_work and counted is not Counted.OPEN_CONTEXTS:
+                    found.append(f"place {lease.decode()} among {counted}")
         return found
 
 

@@ -113,9 +113,9 @@ class Campaign:
                 order = draw.sample(self.faults, len(self.faults))
             name = order.pop()
             with anyio.CancelScope(shield=True):
-                strike = Strike(name, time.time())
+                at = time.time()
                 if await FAULTS[self.cluster.sandboxes_are][name](self.cluster, draw):
-                    self.struck.append(strike)
+                    self.struck.append(Strike(name, at, time.time()))
                     self._say(name)
 
 
@@ -159,6 +159,8 @@ async def campaign(
             for name in REPLICAS:
                 if await opened.terminate(name, within_s=min(END_WITHIN_S, size.patience_s)) is None:
                     findings.leaked.append(f"replica {name} did not end when it was told to")
+            left_alone_at = max((strike.ended_at for strike in played.struck if strike.leaves_leases), default=0.0)
+            findings.leaked += await auditor.leaked_leases(left_alone_at)
             findings.leaked += [f"container of {each}" for each in await until_gone(opened)]
             books_of: dict[str, Books] = {}
             for each in played.seen:

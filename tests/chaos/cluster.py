@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from service.ids import EMBEDDED_TENANT
 from tests import serve_process
 from tests.chaos.balancer import Balancer, balancing
 from tests.chaos.containers import SOCKET, containers_left, sandboxes_in_containers, start_launcher, tell_to_end
@@ -29,6 +30,13 @@ LEASE_S = 2
 MOST_CLIENTS = 400
 _STORE_OPTIONS = ("--enable-debug-command", "yes", "--maxclients", str(MOST_CLIENTS))
 END_WITHIN_S = 90.0
+_LIMITS = {
+    **dict.fromkeys(("parallel_runs", "queued_runs", "sandboxes", "model_calls", "open_sessions"), 10_000),
+    **dict.fromkeys(("requests_per_minute", "open_contexts"), 1_000_000),
+    "tokens_per_minute": 1_000_000_000,
+    "storage_bytes": 1 << 40,
+    "usd_per_day": "1000",
+}
 
 
 @dataclass(eq=False)
@@ -105,6 +113,12 @@ class Cluster:
         assert port is not None
         self.balancer.backends[name] = port
 
+    async def limit_tenant(self) -> None:
+        """So that everything is counted that can be; nothing ever comes near these limits."""
+        async with serve_process.client_of(self.balancer.address, self.admin_key) as http:
+            reply = await http.patch(f"/v1/admin/tenants/{EMBEDDED_TENANT}", json={"limits": _LIMITS})
+            reply.raise_for_status()
+
     async def kill(self, name: str) -> None:
         """As a power cut would; nothing is left of it but its children, for a moment."""
         self.balancer.backends.pop(name, None)
@@ -172,6 +186,7 @@ async def cluster(
             await opened.start_launcher()
         for name in REPLICAS:
             await opened.start(name)
+        await opened.limit_tenant()
         yield opened
 
 

@@ -270,9 +270,18 @@ class Strike:
     name: str
     at: float
     """When it began, in Unix seconds."""
+    ended_at: float
 
     @property
     def loses(self) -> float:
         """How many runs it may end as `sandbox_lost`: one for a sandbox, any number for what carries them all."""
-        who = self.name.partition(" ")[0]
-        return math.inf if who in _IN_ALL_SANDBOXES else float(who in _IN_ONE_SANDBOX)
+        return math.inf if self._who in _IN_ALL_SANDBOXES else float(self._who in _IN_ONE_SANDBOX)
+
+    @property
+    def leaves_leases(self) -> bool:
+        """Whether what was counted may be left to lapse: whoever should have given it back could not."""
+        return self._who in ("orchestrator", "gateway", "store")
+
+    @property
+    def _who(self) -> str:
+        return self.name.partition(" ")[0]

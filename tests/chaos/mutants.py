@@ -92,6 +92,16 @@ def _lose_sandboxes() -> None:
     _replace(OpenSession, "prepare", fail)
 
 
+def _keep_places() -> None:
+    """What was counted is given back by nobody."""
+    from service.tenants.quotas import Quotas
+
+    async def keep(self: Any, *_: Any, **__: Any) -> None:
+        pass
+
+    _replace(Quotas, "release", keep)
+
+
 _FENCES = {
     "fence.lua": (b"~= ARGV[i + 1]", b"== 'never'"),
     "append.lua": (b"state[1] ~= ARGV[1]", b"state[1] == 'never'"),
@@ -130,6 +140,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "lose_runs": Mutant(("lost",), _KILLED, _lose_runs),
     "lose_variables": Mutant(("lost",), ("kernel killed", *_KILLED), _lose_variables),
     "lose_sandboxes": Mutant(("lost",), ("kernel killed", *_KILLED), _lose_sandboxes),
+    "keep_places": Mutant(("leaked",), ("kernel killed",), _keep_places),
     NONE: Mutant((), (*_KILLED, *_PAUSED), lambda: None),
 }
 

@@ -16,7 +16,7 @@ from tests.chaos.cluster import REPLICAS, cluster
 from tests.chaos.plays import Kind, Play
 from tests.serve_process import PATIENCE_S, SERVE
 
-_KINDS: Sequence[Kind] = ("plain", "recursion", "batch")
+_KINDS: Sequence[Kind] = ("plain", "recursion", "session", "batch")
 _CLIENTS = 4
 _CALLS_BETWEEN = 12
 """Calls to the provider between two restarts, so that each comes in the middle of the load."""
@@ -58,7 +58,10 @@ async def rolling_restart(directory: Path, *, seed: int, restarts: int) -> Rolle
                 number = 0
                 while not is_over.is_set():
                     kind = _KINDS[(worker + number) % len(_KINDS)]
-                    rolled.seen.append(await client.play(Play(kind=kind, tag=f"w{worker}n{number}")))
+                    if kind == "session":
+                        rolled.seen += await client.play_session(f"w{worker}n{number}")
+                    else:
+                        rolled.seen.append(await client.play(Play(kind=kind, tag=f"w{worker}n{number}")))
                     number += 1
                 rolled.requests += client.requests
                 rolled.complaints += client.complaints

@@ -51,12 +51,12 @@ MISSES: list[Event] = [reply("print(a)"), cell(CellStatus.RAISED, "a")]
 
 def test_one_fault_in_a_sandbox_explains_one_loss() -> None:
     """As many runs as were struck may lose their sandboxes, and not before they were struck."""
-    kill = Strike("kernel killed", 1.0)
+    kill = Strike("kernel killed", 1.0, 1.0)
     assert lost(lost_at(2.0), kill) == 0
     assert lost(lost_at(2.0, 3.0), kill) == 1
     assert lost(lost_at(0.5), kill) == 1
-    assert lost(lost_at(2.0), Strike("store killed", 1.0)) == 1
-    assert lost(lost_at(2.0, 3.0), Strike("launcher killed", 1.0)) == 0
+    assert lost(lost_at(2.0), Strike("store killed", 1.0, 1.0)) == 1
+    assert lost(lost_at(2.0, 3.0), Strike("launcher killed", 1.0, 1.0)) == 0
 
 
 def test_a_variable_that_is_gone_was_told_of() -> None:

@@ -31,7 +31,7 @@ from service.errors import BadRequest
 from service.store.embedded import embedded_server
 from service.store.errors import StoreFailed
 from service.store.exchanges import Command as Command  # noqa: PLC0414  # callers know it from here
-from service.store.exchanges import Exchanges
+from service.store.exchanges import Exchanges, MakesExchanges, PutsBefore, nothing_before
 from service.store.exchanges import Part as Part  # noqa: PLC0414  # callers know it from here
 from service.store.exchanges import Reply as Reply  # noqa: PLC0414  # callers know it from here
 from service.store.fences import NO_FENCE, Fence
@@ -56,8 +56,11 @@ _log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIterator["Store"]:
-    """The store for the time of the block: the server at `redis_url`, else the data directory's embedded one.
+async def open_store(
+    *, data_directory: Path, redis_url: str | None, over: PutsBefore = nothing_before
+) -> AsyncIterator["Store"]:
+    """The store for the time of the block: the server at `redis_url`, else the data directory's embedded one. Its
+    requests go through what `over` puts before the exchanges.
 
     Raises:
         StoreFailed: no server could be reached or started, or it is older than `OLDEST_SERVER`.
@@ -65,7 +68,7 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
     """
     if redis_url is not None:
         pools = _pool_for_url(redis_url, CONNECTIONS), _pool_for_url(redis_url, 1)
-        async with _connected(*pools, _nothing, place_of(redis_url)) as store:
+        async with _connected(*pools, _nothing, place_of(redis_url), over) as store:
             yield store
     else:
         async with (
@@ -75,6 +78,7 @@ async def open_store(*, data_directory: Path, redis_url: str | None) -> AsyncIte
                 _pool_for_socket(server.address, 1),
                 server.revive,
                 "the embedded server",
+                over,
             ) as store,
         ):
             yield store
@@ -115,11 +119,13 @@ async def _connected(
     listening: ConnectionPool,
     revive: Callable[[], Awaitable[str]],
     place: str,
+    over: PutsBefore,
 ) -> AsyncIterator["Store"]:
-    exchanges = Exchanges(commands, Patience(COMMAND_TIMEOUT_S))
+    patience = Patience(COMMAND_TIMEOUT_S)
+    exchanges = Exchanges(commands, patience)
     listener: Redis = Redis(connection_pool=listening)
     hints = Hints(listener)
-    store = Store(exchanges, hints, revive, place)
+    store = Store(over(exchanges), patience, hints, revive, place)
     failure: Exception | None = None
     try:
         await store.check_server()
@@ -142,13 +148,20 @@ async def _connected(
 class Store:
     """Speaks to one server. Opened by `wiring` through `open_store`, shared by everything, safe under concurrency."""
 
-    def __init__(self, exchanges: Exchanges, hints: Hints, revive: Callable[[], Awaitable[str]], place: str) -> None:
-        """`place` says which server it is, to people."""
+    def __init__(
+        self,
+        exchanges: MakesExchanges,
+        patience: Patience,
+        hints: Hints,
+        revive: Callable[[], Awaitable[str]],
+        place: str,
+    ) -> None:
+        """`patience` is that of the exchanges; `place` says which server it is, to people."""
         self._place = place
         self._exchanges = exchanges
         self._hints = hints
         self._revive = revive
-        self._patience = exchanges.patience
+        self._patience = patience
         self._slots = anyio.Semaphore(CONNECTIONS, fast_acquire=True)
         self.server = "unknown"
         """Name and version, for people."""

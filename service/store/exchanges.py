@@ -5,7 +5,8 @@ trip to a server on the same machine costs. So its connections are used, with ev
 credentials, TLS and replies, and what goes over them is put together here, under one deadline for all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,13 +20,38 @@ Part = str | bytes | int
 Command = tuple[Part, ...]
 
 
+class MakesExchanges(Protocol):
+    """The way to the server, as the store takes it: `Exchanges`, or what a test puts before them."""
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        """Called for each request of the store, however many commands go out in it; several may be under way at once.
+        What is not idempotent is asked for once. Cancelling it leaves unknown what the commands did.
+
+        Returns the replies, each where its command stood; an error that the server replied is one of them.
+
+        Raises:
+            RedisConnectionError: no connection, or it broke; what the commands did is unknown.
+            RedisTimeoutError, RedisError, OSError
+        """
+        ...
+
+
+PutsBefore = Callable[[MakesExchanges], MakesExchanges]
+"""Puts something before the exchanges of a store that is opened."""
+
+
+def nothing_before(exchanges: MakesExchanges) -> MakesExchanges:
+    """As they are."""
+    return exchanges
+
+
 class Exchanges:
     """The connections to one server that wait for commands. How many there may be at once is decided by who calls."""
 
     def __init__(self, connections: ConnectionPool, patience: Patience) -> None:
         """`connections` says how one is made; it hands out none itself."""
         self._connections = connections
-        self.patience = patience
+        self._patience = patience
         self._free: list[AbstractConnection] = []
 
     def __repr__(self) -> str:
@@ -41,7 +67,7 @@ class Exchanges:
         """
         connection = self._free.pop() if self._free else self._made()
         try:
-            with self.patience.for_reply():
+            with self._patience.for_reply():
                 # Opens it; one that waited is opened again if the server, or what stands between, has closed it since.
                 # That costs no round trip, and a write over it would fail though nothing is wrong.
                 await self._connections.ensure_connection(connection)

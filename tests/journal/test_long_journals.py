@@ -1,6 +1,7 @@
 """Journals that are longer than the store's memory should hold: their older part is sealed while the run goes on."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -16,10 +17,11 @@ from service.runs.retention.collecting import UNTOUCHED_FOR_S
 from service.store.blob_references import References, Suspects
 from service.store.blobs import Blobs, Media
 from service.store.bodies import INLINE_BYTES
-from service.store.connection import Store
+from service.store.connection import Store, open_store
 from service.store.errors import StoreFailed
 from service.store.keys import Keys
 from service.store.segments import SealedStream, StreamSizes
+from tests.exchange_doubles import Acting
 from tests.journal.runs import finished, submitted
 from tests.store_fixture import Stored
 
@@ -90,18 +92,13 @@ async def test_any_part_of_it_is_read(journal: Journal) -> None:
 
 
 async def test_a_run_that_is_forgotten_while_it_is_read_has_no_ends(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, stored: Stored, store_directory: Path
 ) -> None:
     """Between a look at its stream and one at its sealed part it may go: then it is not there any more."""
     run_id = await grown(journal)
-    values = SealedStream.values
-
-    async def once_forgotten(self: SealedStream, after: int, limit: int) -> list[tuple[int, bytes]]:
-        await journal.forget(run_id)
-        return await values(self, after, limit)
-
-    monkeypatch.setattr(SealedStream, "values", once_forgotten)
-    assert await journal.ends_of(run_id) is None
+    over = partial(Acting, "LRANGE", "before", partial(journal.forget, run_id))
+    async with open_store(data_directory=store_directory, redis_url=None, over=over) as store:
+        assert await Journal(store, stored.blobs, stored.tenant, sizes=SIZES).ends_of(run_id) is None
 
 
 async def test_who_follows_while_it_is_sealed_misses_nothing(journal: Journal) -> None:

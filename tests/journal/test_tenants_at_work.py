@@ -1,7 +1,8 @@
 """Tenants at work: none whose run was abandoned is missed, and who is idle costs nothing."""
 
 import time
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from service.journal.tenants_at_work import (
     note_at_work,
     tenants_with_runs,
 )
-from service.store.connection import Command, Reply, Store
+from service.store.connection import open_store
+from tests.exchange_doubles import Acting, Counting
 from tests.journal.runs import submitted
 from tests.store_fixture import Stored
 
@@ -55,20 +57,16 @@ async def test_who_has_an_abandoned_run_is_found_however_long_it_lies(stored: St
     assert stored.tenant in await later.with_abandoned_runs()
 
 
-async def test_a_tenant_that_is_noted_while_it_is_looked_at_stays(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_tenant_that_is_noted_while_it_is_looked_at_stays(stored: Stored, store_directory: Path) -> None:
     """Between the look at its runs and its striking out a run of it may be about to be opened."""
     await note_at_work(stored.store, stored.tenant, 1.0)
-    read_many = Store.read_many
 
-    async def meanwhile(self: Store, commands: Sequence[Command]) -> list[Reply]:
-        replies = await read_many(self, commands)
-        await note_at_work(self, stored.tenant, time.time())
-        return replies
+    async def meanwhile() -> None:
+        await note_at_work(stored.store, stored.tenant, time.time())
 
-    monkeypatch.setattr(Store, "read_many", meanwhile)
-    await TenantsAtWork(stored.store, stored.store.now).with_abandoned_runs()
+    over = partial(Acting, "ZCARD", "after", meanwhile)
+    async with open_store(data_directory=store_directory, redis_url=None, over=over) as store:
+        await TenantsAtWork(store, store.now).with_abandoned_runs()
     assert await stored.store.read("ZSCORE", AT_WORK, stored.tenant) is not None
 
 
@@ -79,31 +77,27 @@ async def test_tenants_of_an_earlier_version_are_asked_after_once(stored: Stored
     assert stored.tenant in await TenantsAtWork(stored.store, stored.store.now).with_abandoned_runs()
 
 
-async def test_a_look_does_not_grow_with_tenants_that_are_idle(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_does_not_grow_with_tenants_that_are_idle(stored: Stored, store_directory: Path) -> None:
     """A thousand of them are asked after no more; with a thousand at work a look takes two round trips."""
     idle = [TenantId(new_id("ten")) for _ in range(1000)]
-    at_work = TenantsAtWork(stored.store, stored.store.now)
-    await at_work.with_abandoned_runs()
-    execute, sent = Store._execute, list[int]()
-
-    async def counting(self: Store, commands: Sequence[Command], *, is_idempotent: bool) -> list[Reply]:
-        sent.append(len(commands))
-        return await execute(self, commands, is_idempotent=is_idempotent)
-
-    monkeypatch.setattr(Store, "_execute", counting)
-    await at_work.with_abandoned_runs()
-    without = sum(sent)
-    await stored.store.write("SADD", TENANTS, *idle)
-    await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in ("1.0", tenant)))
-    await at_work.with_abandoned_runs()
-    sent.clear()
-    await at_work.with_abandoned_runs()
-    assert sum(sent) <= without
-    await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in (repr(time.time()), tenant)))
-    sent.clear()
-    assert not set(idle).intersection(await at_work.with_abandoned_runs())
-    assert len(sent) <= 4
-    monkeypatch.undo()
+    sent: list[int] = []
+    over = partial(Counting, sent)
+    async with open_store(data_directory=store_directory, redis_url=None, over=over) as store:
+        at_work = TenantsAtWork(store, store.now)
+        await at_work.with_abandoned_runs()
+        sent.clear()
+        await at_work.with_abandoned_runs()
+        without = sum(sent)
+        await stored.store.write("SADD", TENANTS, *idle)
+        await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in ("1.0", tenant)))
+        await at_work.with_abandoned_runs()
+        sent.clear()
+        await at_work.with_abandoned_runs()
+        assert sum(sent) <= without
+        await stored.store.write("ZADD", AT_WORK, *(part for tenant in idle for part in (repr(time.time()), tenant)))
+        sent.clear()
+        assert not set(idle).intersection(await at_work.with_abandoned_runs())
+        assert len(sent) <= 4
     await stored.store.write("ZREM", AT_WORK, *idle)
     await stored.store.write("SREM", TENANTS, *idle)
     assert not set(idle).intersection(await tenants_with_runs(stored.store))

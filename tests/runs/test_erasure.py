@@ -27,6 +27,7 @@ from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest
 from service.tenants.registry import Registry, open_registry
 from service.tenants.values import OPERATOR, Scope
+from tests.exchange_doubles import Dying, Life
 from tests.journal.runs import finished, submitted
 from tests.ledger.charges import charge
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
@@ -195,26 +196,14 @@ async def test_a_log_that_cannot_be_rewritten_is_told(tmp_path: Path) -> None:
 async def test_broken_off_at_any_request_it_is_finished_by_asking_again(
     filled: Filled,
     store_directory: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whichever request to the store was its last, a second call erases what is left, and the figures are right."""
-    async with open_store(data_directory=store_directory, redis_url=None) as mortal:
-        execute = Store._execute
-        left = 0
-
-        async def count_down(self: Store, *given: object, **named: object) -> object:
-            nonlocal left
-            if self is mortal:
-                left -= 1
-                if left < 0:
-                    raise StoreFailed("killed here")
-            return await execute(self, *given, **named)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(Store, "_execute", count_down)
+    life = Life()
+    async with open_store(data_directory=store_directory, redis_url=None, over=partial(Dying, life)) as mortal:
         requests = 0
         while True:
             victim = replace(filled, store=mortal, registry=registry_over(mortal))
-            left = requests
+            life.requests_left = requests
             try:
                 await victim.erasure().erase(filled.ours, by=OPERATOR)
             except StoreFailed:

@@ -55,8 +55,9 @@ async def never() -> str:
 
 
 def silent_store() -> Store:
-    exchanges = Exchanges(cast("ConnectionPool", SilentServer()), Patience(COMMAND_TIMEOUT_S))
-    return Store(exchanges, cast("Hints", None), never, "the silent server")
+    patience = Patience(COMMAND_TIMEOUT_S)
+    exchanges = Exchanges(cast("ConnectionPool", SilentServer()), patience)
+    return Store(exchanges, patience, cast("Hints", None), never, "the silent server")
 
 
 async def failing(act: Callable[[], Awaitable[object]], ends: list[float], *, begin_at: float = 0.0) -> None:

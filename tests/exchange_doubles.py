@@ -1,0 +1,66 @@
+"""What tests put before the exchanges of a store: `open_store(…, over=partial(Counting, sent))`.
+
+All of the store goes through them, retries and scripts that are loaded too; what goes over other handles to the same
+server does not.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from redis.exceptions import ResponseError
+
+from service.store.errors import StoreFailed
+from service.store.exchanges import Command, MakesExchanges, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """Notes of each request how many commands it has."""
+
+    sent: list[int]
+    exchanges: MakesExchanges
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        self.sent.append(len(commands))
+        return await self.exchanges.make(commands)
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """Does something before or after each request that begins with a command of this name."""
+
+    name: str
+    when: Literal["before", "after"]
+    act: Callable[[], Awaitable[object]]
+    exchanges: MakesExchanges
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        is_meant = commands[0][0] == self.name
+        if is_meant and self.when == "before":
+            await self.act()
+        replies = await self.exchanges.make(commands)
+        if is_meant and self.when == "after":
+            await self.act()
+        return replies
+
+
+@dataclass(slots=True)
+class Life:
+    """How many requests whoever is to be killed makes yet."""
+
+    requests_left: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Dying:
+    """Makes as many requests as there is life left, and no more."""
+
+    life: Life
+    exchanges: MakesExchanges
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        self.life.requests_left -= 1
+        if self.life.requests_left < 0:
+            raise StoreFailed("killed here")
+        return await self.exchanges.make(commands)

@@ -45,7 +45,7 @@ _HARDSHIPS = (
     ("kill_respawn", "ms", "a cell ends its interpreter, to the next one's first result; floor: fork a bare Python"),
     ("rebuild_100_cells", "ms", "a lost session of 100 cells, to its next result; floor: the cells in a bare Python"),
     ("sessions_active_200", "ms", "p99 of a cell among 200 active sessions; other: of one session alone"),
-    ("noisy_neighbour", "ms", "a trivial cell beside a session that spins; other: without it"),
+    ("noisy_neighbour", "ms", "p99 of a cell beside a spinning session for each core; other: without them"),
 )
 _GATEWAY = (
     ("gateway_cpu_vs_litellm_proxy", "ms", "CPU of one model call, reserved and settled; other: LiteLLM Proxy"),

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import anyio
 from redis.exceptions import ResponseError
 
 from service.store.errors import StoreFailed
@@ -46,21 +47,24 @@ class Acting:
 
 
 @dataclass(slots=True)
-class Life:
+class Allowance:
     """How many requests whoever is to be killed makes yet."""
 
     requests_left: int = 1 << 30
+    task_id: int | None = None
+    """Whose they are; None: everybody's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dying:
-    """Makes as many requests as there is life left, and no more."""
+    """Makes as many requests as are left, and no more."""
 
-    life: Life
+    allowance: Allowance
     exchanges: MakesExchanges
 
     async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
-        self.life.requests_left -= 1
-        if self.life.requests_left < 0:
+        if self.allowance.task_id in (None, anyio.get_current_task().id):
+            self.allowance.requests_left -= 1
+        if self.allowance.requests_left < 0:
             raise StoreFailed("killed here")
         return await self.exchanges.make(commands)

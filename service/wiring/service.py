@@ -44,6 +44,7 @@ from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store, open_store
 from service.store.disk_room import DiskRoom
+from service.store.exchanges import PutsBefore, nothing_before
 from service.store.pairing import Pairing
 from service.tenants.registry import Registry
 from service.webhooks.delivering import Delivering
@@ -85,11 +86,13 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIterator[Service]:
+async def open_service(
+    settings: Settings, *, serves: bool = False, exchanges_over: PutsBefore = nothing_before
+) -> AsyncIterator[Service]:
     """The whole service on this machine, for the time of the block.
 
     A replica that `serves` adopts runs that nobody drives, and on leaving hands its own over; otherwise they are
-    cancelled and settle.
+    cancelled and settle. Requests to the store go through what `exchanges_over` puts before its exchanges.
 
     Raises:
         BadRequest: the data directory cannot be used or, to serve, is not the one that the store goes with, or the
@@ -97,7 +100,7 @@ async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIter
         StoreFailed: no store can be reached or started or, to serve, it has lost its data.
     """
     try:
-        async with _open_rooms(settings, serves=serves) as service:
+        async with _open_rooms(settings, serves=serves, exchanges_over=exchanges_over) as service:
             yield service
     except BaseExceptionGroup as group:
         # Every task group on the way out wraps; callers catch what was raised, not how deep.
@@ -105,11 +108,11 @@ async def open_service(settings: Settings, *, serves: bool = False) -> AsyncIter
 
 
 @asynccontextmanager
-async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Service]:
+async def _open_rooms(settings: Settings, *, serves: bool, exchanges_over: PutsBefore) -> AsyncIterator[Service]:
     make_data_directory(settings)
     async with AsyncExitStack() as stack:
         configuration = read_configuration(settings.config_file)
-        shared = await _open_shared(stack, settings, configuration, hands_over=serves)
+        shared = await _open_shared(stack, settings, configuration, hands_over=serves, exchanges_over=exchanges_over)
         if serves:
             await Pairing(shared.store, blobs_directory(settings)).join()
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -161,11 +164,16 @@ async def _open_rooms(settings: Settings, *, serves: bool) -> AsyncIterator[Serv
 
 
 async def _open_shared(
-    stack: AsyncExitStack, settings: Settings, configuration: Configuration, *, hands_over: bool
+    stack: AsyncExitStack,
+    settings: Settings,
+    configuration: Configuration,
+    *,
+    hands_over: bool,
+    exchanges_over: PutsBefore,
 ) -> SharedRooms:
     """Everything that is one for each replica, from the store up to the sandboxes. Closed by the stack."""
     store = await stack.enter_async_context(
-        open_store(data_directory=settings.data_directory, redis_url=settings.redis_url)
+        open_store(data_directory=settings.data_directory, redis_url=settings.redis_url, over=exchanges_over)
     )
     registry = await open_registry_of(settings, store, lambda: configuration.models)
     catalog = await stack.enter_async_context(open_catalog(settings, configuration))

@@ -14,6 +14,7 @@ from service.loop.values import ContextBinding, Limits
 from service.models.port import ModelReply, ModelRequest
 from service.runs.values import RunRequest
 from service.settings import read_settings
+from service.store.exchanges import PutsBefore, nothing_before
 from service.tenants.key_plans import KeyRequest
 from service.tenants.values import NO_LIMITS, OPERATOR, Author, Caller, CallerLimits, Scope
 from service.wiring.service import Service, open_service
@@ -136,7 +137,11 @@ class Played:
 
 @asynccontextmanager
 async def stage(
-    directory: Path, *turns: Turn, sub: Answer = echo, settings: dict[str, str] | None = None
+    directory: Path,
+    *turns: Turn,
+    sub: Answer = echo,
+    settings: dict[str, str] | None = None,
+    exchanges_over: PutsBefore = nothing_before,
 ) -> AsyncIterator[Stage]:
     """The whole service, with its data in `directory`, for one test."""
     model = PlayedModel(turns=turns, sub=sub)
@@ -147,5 +152,6 @@ async def stage(
             "ANTHROPIC_BASE_URL": server.base_url,
             "HOME": str(directory),
         }
-        async with open_service(read_settings(environment | (settings or {}))) as service:
+        read = read_settings(environment | (settings or {}))
+        async with open_service(read, exchanges_over=exchanges_over) as service:
             yield Stage(service=service, server=server, model=model, directory=directory)

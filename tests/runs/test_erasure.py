@@ -27,7 +27,7 @@ from service.tenants.key_files import KeyFile
 from service.tenants.key_plans import KeyRequest
 from service.tenants.registry import Registry, open_registry
 from service.tenants.values import OPERATOR, Scope
-from tests.exchange_doubles import Dying, Life
+from tests.exchange_doubles import Allowance, Dying
 from tests.journal.runs import finished, submitted
 from tests.ledger.charges import charge
 from tests.store_fixture import Stored, store_directory, stored  # noqa: F401
@@ -198,12 +198,12 @@ async def test_broken_off_at_any_request_it_is_finished_by_asking_again(
     store_directory: Path,  # noqa: F811
 ) -> None:
     """Whichever request to the store was its last, a second call erases what is left, and the figures are right."""
-    life = Life()
-    async with open_store(data_directory=store_directory, redis_url=None, over=partial(Dying, life)) as mortal:
+    allowance = Allowance()
+    async with open_store(data_directory=store_directory, redis_url=None, over=partial(Dying, allowance)) as mortal:
         requests = 0
         while True:
             victim = replace(filled, store=mortal, registry=registry_over(mortal))
-            life.requests_left = requests
+            allowance.requests_left = requests
             try:
                 await victim.erasure().erase(filled.ours, by=OPERATOR)
             except StoreFailed:

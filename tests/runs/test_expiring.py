@@ -24,10 +24,11 @@ from service.runs.holdings.holdings import Holdings
 from service.runs.rooms import RunsRooms
 from service.runs.submission.first_event import BudgetTooSmall
 from service.runs.values import RunRequest
-from service.store.connection import Store
 from service.store.errors import StoreFailed
+from service.store.exchanges import PutsBefore, nothing_before
 from service.tenants.quotas import Counted
 from service.tenants.values import CallerLimits, Level
+from tests.exchange_doubles import Allowance, Dying
 from tests.runs.doubles import echo
 from tests.runs.playing import ROOT, SUB, Stage, repl, stage
 
@@ -92,8 +93,8 @@ def kept_of(on: Stage) -> Kept:
 
 
 @asynccontextmanager
-async def keeping(directory: Path) -> AsyncIterator[Kept]:
-    async with stage(directory, repl("FINAL(len(context))")) as on:
+async def keeping(directory: Path, exchanges_over: PutsBefore = nothing_before) -> AsyncIterator[Kept]:
+    async with stage(directory, repl("FINAL(len(context))"), exchanges_over=exchanges_over) as on:
         yield kept_of(on)
 
 
@@ -348,29 +349,18 @@ async def test_what_cannot_be_read_of_one_tenant_holds_up_nobody(tmp_path: Path)
         tasks.cancel_scope.cancel()
 
 
-async def test_killed_at_any_request_every_count_is_right_after_the_next_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_killed_at_any_request_every_count_is_right_after_the_next_look(tmp_path: Path) -> None:
     """Whichever request to the store was the last of who deleted a context, closed a session, or looked: what is gone
     is counted no more, and what is there still is."""
-    execute, left, ours = Store._execute, 1 << 30, anyio.get_current_task().id
-
-    async def count_down(self: Store, *given: object, **named: object) -> object:
-        nonlocal left
-        left -= anyio.get_current_task().id == ours  # not what the service does besides
-        if left < 0:
-            raise StoreFailed("killed here")
-        return await execute(self, *given, **named)  # type: ignore[arg-type]
-
-    async with keeping(tmp_path) as kept:
+    allowance = Allowance(task_id=anyio.get_current_task().id)  # not what the service does besides
+    async with keeping(tmp_path, partial(Dying, allowance)) as kept:
         rooms, requests, is_killed = kept.rooms, 0, True
-        monkeypatch.setattr(Store, "_execute", count_down)
         while is_killed:
             deleted, stays = await kept.stored("deleted"), await kept.stored("stays")
             brought = await kept.brought("brought")
             session_id = await kept.on.service.runs.open_session()
             await kept.holdings.count_session(session_id)
-            left, is_killed = requests, False
+            allowance.requests_left, is_killed = requests, False
             try:
                 await rooms.contexts.delete(deleted.context_id)
                 await kept.holdings.drop_context(deleted.context_id)
@@ -379,7 +369,7 @@ async def test_killed_at_any_request_every_count_is_right_after_the_next_look(
                 await expire(rooms, now=time.time() + 2 * DAY_S, kept_s=DAY_S)
             except StoreFailed:
                 is_killed = True
-            left = 1 << 30
+            allowance.requests_left = 1 << 30
             await expire(rooms, now=time.time() + 2 * DAY_S, kept_s=DAY_S)
             is_there = [await kept.is_there(each.context_id) for each in (deleted, stays, brought)]
             is_closed = (await rooms.session.records.get(session_id)).closed_at is not None

@@ -21,7 +21,7 @@ from service.journal.appending import Append, Appending
 from service.journal.codec import decode, encode
 from service.journal.refusals import absent, already_finished, refusal, taken_over
 from service.journal.run_keys import RunKeys
-from service.journal.tenants_at_work import NOTED_FOR_S, forget_tenant, note_at_work
+from service.journal.tenants_at_work import NOTED_FOR_S, ask_abandoned, forget_tenant, note_at_work
 from service.journal.values import Claimed, Recorded, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.blobs import Blobs
@@ -53,7 +53,6 @@ _OPEN = load_fenced_script("service.journal", "open.lua", leaves_keys=True)
 _CLAIM = load_script("service.journal", "claim.lua")
 _TAKE_OVER = load_fenced_script("service.journal", "take_over.lua")
 _LEASE = load_script("service.journal", "lease.lua")
-_ABANDONED = load_script("service.journal", "abandoned.lua")
 _KEPT = load_script("service.journal", "kept.lua")
 _NOTE = load_script("service.journal", "note.lua")
 
@@ -204,7 +203,8 @@ class Journal:
 
     async def abandoned(self, limit: int = PAGE) -> list[RunId]:
         """The unfinished root runs that nobody keeps now, longest abandoned first: candidates for `claim`."""
-        return _run_ids(await self._store.run(_ABANDONED, [self._keys.unfinished], [limit], is_idempotent=True))
+        (reply,) = await self._store.run_many([ask_abandoned(self._keys.unfinished, limit)])
+        return _run_ids(reply)
 
     async def is_abandoned(self, run_id: RunId) -> bool:
         """Whether it is an unfinished root run that nobody keeps now."""

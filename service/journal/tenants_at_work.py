@@ -30,6 +30,11 @@ def unfinished_key(tenant: TenantId) -> str:
     return Keys(tenant)("runs", "unfinished")
 
 
+def ask_abandoned(unfinished: str, limit: int) -> ScriptCall:
+    """For the unfinished root runs under this key that nobody keeps now, longest abandoned first. Idempotent."""
+    return ScriptCall(script=_ABANDONED, keys=[unfinished], arguments=[limit])
+
+
 async def note_at_work(store: Store, tenant: TenantId, at: float) -> None:
     """A run of it is about to be opened. Idempotent."""
     await store.run(_NOTE, [TENANTS, AT_WORK], [tenant, repr(at)], is_idempotent=True)
@@ -74,7 +79,7 @@ class TenantsAtWork:
         return found
 
     async def _ask(self, tenants: Sequence[TenantId]) -> list[TenantId]:
-        calls = [ScriptCall(script=_ABANDONED, keys=[unfinished_key(each)], arguments=[1]) for each in tenants]
+        calls = [ask_abandoned(unfinished_key(each), 1) for each in tenants]
         replies = await self._store.run_many(calls)
         return [tenant for tenant, reply in zip(tenants, replies, strict=True) if reply]
 

@@ -1,7 +1,7 @@
 """Drives: puts together everything that one run needs on this replica, and drives it; child runs likewise."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
 import anyio
@@ -13,7 +13,6 @@ from service.ledger.errors import ReservationConflict
 from service.loop.commands import RebuildNamespace
 from service.loop.events import (
     CellFinished,
-    Event,
     RunSubmitted,
     RunTakenOver,
     SandboxAcquired,
@@ -40,6 +39,7 @@ from service.runs.recovery.progress import check_progress
 from service.runs.recovery.settling import Settles
 from service.runs.rooms import RunsRooms
 from service.runs.sessions.bindings import wanted_of
+from service.runs.sessions.conversations import session_events
 from service.runs.sessions.open_session import OpenSession
 from service.runs.standing import Standing
 from service.runs.submission.first_event import (
@@ -231,17 +231,11 @@ class Drives:
             },
             record=recorder.record,
             now=rooms.now,
-            recall=lambda: self._session_events(standing.submitted),
+            recall=lambda: session_events(
+                rooms.session.cell_log, rooms.journal, standing.submitted.session_id, standing.run_id
+            ),
             tasks=tasks,
         )
-
-    async def _session_events(self, submitted: RunSubmitted) -> AsyncIterator[Event]:
-        """The events of all runs of the session so far: their host calls answer a rebuild."""
-        records = await self._rooms.session.cell_log.read(submitted.session_id)
-        run_ids = [record.run_id for record in records if record.run_id is not None]
-        for run_id in dict.fromkeys([*run_ids, submitted.run_id]):
-            async for entry in self._rooms.journal.each(run_id):
-                yield entry.event
 
     async def _reserve_wrap_up(self, standing: Standing) -> None:
         """Set the wrap-up call's money aside, so that even a run that spends everything can say what it has."""

@@ -5,7 +5,7 @@ then; what a command does in the sandbox is done again, in a session that exists
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import anyio
@@ -43,6 +43,7 @@ from service.runs.replay.comparing import (
 from service.runs.rooms import RunsRooms
 from service.runs.runs import Runs
 from service.runs.sessions.bindings import wanted_of
+from service.runs.sessions.conversations import session_events
 from service.runs.sessions.open_session import AnswerForm, CellLimits, OpenSession
 from service.runs.sessions.replaying import LEAST_RERUN_S
 from service.sandboxes.port import NoSandboxSlot, SandboxGone
@@ -169,7 +170,7 @@ class Rehearsal:
             dict.fromkeys(FUNCTIONS, self._nothing_new),
             record=_forget,
             now=rooms.now,
-            recall=self._earlier_runs,
+            recall=lambda: session_events(rooms.session.cell_log, rooms.journal, session.session_id),
             tasks=tasks,
             kept_chars=None,  # a replay holds the whole run
         )
@@ -264,14 +265,6 @@ class Rehearsal:
             return "too_large"
         except (ValueUnserialisable, SandboxGone, SandboxBusy) as exc:
             return f"failed: {exc}"
-
-    async def _earlier_runs(self) -> AsyncIterator[Event]:
-        """Of the session before this run: their host calls answer the rebuild."""
-        records = await self._rooms.session.cell_log.read(self._session.session_id)
-        runs = dict.fromkeys(record.run_id for record in records if record.run_id is not None)
-        for run_id in runs:
-            async for entry in self._rooms.journal.each(run_id):
-                yield entry.event
 
     @property
     def _answer_form(self) -> AnswerForm:

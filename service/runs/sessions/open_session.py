@@ -120,9 +120,14 @@ class OpenSession:
         await self.close()
         record = await self._rooms.records.get(self.session_id)
         self.sandbox = await self._claimed(record, grant, beginning)
-        self.uses.began(self.sandbox)
-        await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed, self._fence)
         self._is_fresh = True
+        self.uses.began(self.sandbox)
+        try:
+            await self._rooms.records.set_hash_seed(self.session_id, self.sandbox.hash_seed, self._fence)
+        except BaseException:
+            # Whoever comes next must not take it for one that has seen the log, or that can be rebuilt alike.
+            await self.close()
+            raise
         return self.sandbox
 
     async def _claimed(self, record: SessionRecord, grant: str, beginning: Beginning | None) -> Sandbox:

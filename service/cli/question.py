@@ -17,11 +17,10 @@ from service.ids import SessionId, is_id
 from service.loop.values import Limits
 from service.money import MAX_NANO_USD, NanoUSD, format_usd, parse_usd
 from service.runs.answering.profiles import DEFAULT_PACK, Profile
-from service.runs.values import LIMIT_RANGES, RunRequest
+from service.runs.values import DEFAULT_COST, LIMIT_RANGES, RunRequest
 from service.settings import read_settings
 
 SCHEMA_BYTES = 1 << 20
-DEFAULT_COST = NanoUSD(1_000_000_000)
 OPTION_OF_LIMIT = {
     "turns": "--max-turns",
     "depth": "--max-depth",

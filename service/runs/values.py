@@ -18,6 +18,8 @@ from service.loop.values import (
 )
 from service.money import MAX_NANO_USD, NanoUSD
 
+DEFAULT_COST = NanoUSD(1_000_000_000)
+"""What a run may cost where neither who asks nor the profile says."""
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
     "turns": (1, 1_000),
     "depth": (0, 16),

@@ -30,11 +30,9 @@ from service.runs.direct.values import DirectRequest
 from service.runs.requests.repeats import Try
 from service.runs.runs import Runs
 from service.runs.submission.schemas import MAX_CHECKED_CHARS, ReplyBreaksSchema, check_schema_aside, parse_checked
-from service.runs.values import RunRequest, RunView
+from service.runs.values import DEFAULT_COST, RunRequest, RunView
 from service.store.errors import BlobTooLarge
 
-DEFAULT_COST = NanoUSD(1_000_000_000)
-"""Of a run whose profile says nothing of it."""
 PATIENCE_S = 10.0
 """A follower hears something at least this often, so that nobody between takes the connection for dead."""
 LARGEST_INLINE_BYTES = 8 << 20

@@ -25,7 +25,7 @@ _TAKEN_OVER_WITHIN_S = 20.0
 
 
 def _living(cluster: Cluster, draw: random.Random) -> str | None:
-    """A replica that may be struck: never one that another fault has in hand."""
+    """One of the replicas that live."""
     living = [name for name in REPLICAS if name in cluster.replicas]
     return draw.choice(living) if living else None
 

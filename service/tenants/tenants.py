@@ -177,6 +177,17 @@ class Tenants:
             await self._log("tenant.erasure_began", tenant, by)
         return tenant
 
+    async def strip(self, tenant_id: TenantId) -> None:
+        """For one that is being erased: leave nothing in its record but its id and when it was made and its erasure
+        began. Idempotent. Raises `NotFound`."""
+
+        def stripped(tenant: Tenant) -> Tenant:
+            return Tenant(
+                id=tenant.id, name=tenant.id, created_at=tenant.created_at, erasing_since=tenant.erasing_since
+            )
+
+        await self._change(tenant_id, stripped)
+
     async def forget(self, tenant_id: TenantId, *, by: Author) -> None:
         """The last step of an erasure: the record itself, and the tenant's chain. Idempotent."""
         await self._logs.of(OPERATORS_CHAIN).record(deed("tenant.erased", tenant_id, by))

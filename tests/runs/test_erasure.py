@@ -36,6 +36,7 @@ pytestmark = pytest.mark.anyio
 
 AT = 1_800_000_000.0  # 2027-01-15
 BAIT = "a question that nobody may find again"
+NAME = "a name that nobody may find again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,13 @@ async def test_nothing_of_the_tenant_is_left_and_nothing_of_others_is_touched(fi
     assert actions == ["tenant.created", "tenant.erasure_began", "tenant.erased"]
 
 
+async def test_two_that_erase_the_same_tenant_both_end(filled: Filled) -> None:
+    """The command beside a replica: whoever comes to the last steps when the record is gone keeps the same figures."""
+    erased = await filled.erasure().erase(filled.ours, by=OPERATOR)
+    assert await filled.erasure().finish(filled.ours, by=OPERATOR) == erased
+    await check_erased(filled)
+
+
 async def test_what_was_spent_for_runs_that_are_gone_is_added_up_too(filled: Filled) -> None:
     """For one that retention has forgotten, and for a call in flight, which counts at all that it can have cost."""
     journal = Journal(filled.store, filled.blobs_of(filled.ours), filled.ours)
@@ -163,10 +171,10 @@ async def test_an_unknown_tenant_cannot_be_erased(filled: Filled) -> None:
 
 async def erased_alone(directory: Path, *forbidden: str) -> tuple[bool, list[Path]]:
     """Erase the one tenant of a store of its own, and return whether that is off the log and which files still have
-    what was in its journal. The server refuses the commands that are `forbidden`."""
+    its name or what was in its journal. The server refuses the commands that are `forbidden`."""
     async with open_store(data_directory=directory, redis_url=None) as store:
         registry = registry_over(store)
-        ours = (await registry.tenants.create("ours", by=OPERATOR)).id
+        ours = (await registry.tenants.create(NAME, by=OPERATOR)).id
         filled = Filled(directory=directory / "blobs", store=store, registry=registry, ours=ours, theirs=ours)
         await fill(filled, ours)
         run = replace(submitted(), question=BAIT)
@@ -178,11 +186,12 @@ async def erased_alone(directory: Path, *forbidden: str) -> tuple[bool, list[Pat
 
 
 def files_with_bait(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file() and BAIT.encode() in path.read_bytes()]
+    contents = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return [path for path, content in contents.items() if BAIT.encode() in content or NAME.encode() in content]
 
 
 async def test_what_is_erased_is_in_no_file_any_more(tmp_path: Path) -> None:
-    """The store's append-only file is written anew before a tenant counts as erased."""
+    """The store's append-only file is written anew before a tenant counts as erased, and has its name no more."""
     assert await erased_alone(tmp_path) == (True, [])
 
 

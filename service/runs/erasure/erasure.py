@@ -6,8 +6,9 @@
     4  what it has spent is added up by month, and kept with its id: the operator's books must go on adding up
     5  its keys in the store go, for good: what still works for it can write nothing more
     6  its blobs go
-    7  the store's log is written anew, without what was deleted (`store.log_rewriting`)
-    8  its record goes
+    7  its record keeps only that it is being erased: who asks again must find it, and nobody its name or limits
+    8  the store's log is written anew, without what was deleted (`store.log_rewriting`)
+    9  its record goes
 
 What stays: the figures of step 4, and in the operator's chain of the audit log its id with what the operator did to it.
 """
@@ -15,7 +16,7 @@ What stays: the figures of step 4, and in the operator's chain of the audit log 
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -148,6 +149,8 @@ class Erasure:
         await erase_keys(self._store, tenant_id)
         await self._blobs_of(tenant_id).erase()
         await forget_tenant(self._store, tenant_id)
+        with suppress(NotFound):  # Somebody else has just ended the same erasure.
+            await self._registry.tenants.strip(tenant_id)
         is_off_the_log = await rewrite_log(self._store)
         await self._registry.tenants.forget(tenant_id, by=by)
         _log.info("tenant_erased", tenant_id=tenant_id, runs=figures.runs)

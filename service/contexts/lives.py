@@ -1,8 +1,8 @@
 """How long contexts stay: those that came along with a conversation until nobody needs them, the others until deleted.
 
-Keys (under the tenant's tag): `contexts:transient` those that came along, by when a conversation brought them last;
-`contexts:left` those that are gone and of which nobody has said yet that they are counted no more. A context is noted
-there in the very step that ends it.
+Keys (under the tenant's tag): `contexts:transient` those that came along, by when a conversation brought them last
+(the store's time); `contexts:left` those that are gone and of which nobody has said yet that they are counted no more.
+A context is noted there in the very step that ends it.
 """
 
 from collections.abc import Sequence

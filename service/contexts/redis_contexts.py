@@ -321,7 +321,6 @@ class Contexts:
             known_by,
             self._keys("context", ""),
             life,
-            repr(context.created_at),
         ]
         kept = await self._store.run(_CREATE, keys, arguments, is_idempotent=True)
         assert isinstance(kept, bytes)

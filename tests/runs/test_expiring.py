@@ -113,6 +113,18 @@ async def test_what_came_along_goes_when_no_conversation_brings_it(tmp_path: Pat
         assert await expire(kept.rooms, now=now + 9 * DAY_S, kept_s=None) == 0
 
 
+async def test_a_replica_whose_clock_is_behind_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came along just now by the store's clock is kept, however wrong the clock of the replica that took it."""
+    async with keeping(tmp_path) as kept:
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 2 * DAY_S)
+        young = await kept.brought("young")
+        now = await kept.on.service.store.now()
+        assert await expire(kept.rooms, now=now, kept_s=DAY_S) == 0
+        assert await kept.is_there(young.context_id)
+        assert await expire(kept.rooms, now=now + 1.5 * DAY_S, kept_s=DAY_S) == 1
+
+
 async def test_what_somebody_stores_or_names_himself_stays(tmp_path: Path) -> None:
     """Stored before or after a conversation brought the same, or named by a run of its own: it is there until it is
     deleted."""

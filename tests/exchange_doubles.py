@@ -46,6 +46,28 @@ class Acting:
         return replies
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A server whose clock is ahead, as far as it is asked for the time: scripts go by the true one."""
+
+    seconds: float
+    exchanges: MakesExchanges
+
+    async def make(self, commands: Sequence[Command]) -> list[Reply | ResponseError]:
+        replies = await self.exchanges.make(commands)
+        return [
+            self._moved(reply) if command == ("TIME",) else reply
+            for command, reply in zip(commands, replies, strict=True)
+        ]
+
+    def _moved(self, reply: Reply | ResponseError) -> Reply:
+        match reply:
+            case [bytes(seconds), bytes(microseconds)]:
+                return [b"%d" % (int(seconds) + self.seconds), microseconds]
+            case _:
+                raise AssertionError(f"TIME replies two numbers, not {reply!r}")
+
+
 @dataclass(slots=True)
 class Allowance:
     """How many requests whoever is to be killed makes yet."""

@@ -24,6 +24,7 @@ from service.runs.tenancy import Tenancy
 from service.settings import Settings
 from service.store.blobs import Blobs
 from service.store.connection import Store
+from service.store.file_clock import file_system_now
 from service.store.pairing import Pairing
 from service.store.sole_lease import SoleLease
 from service.tenants.registry import Registry
@@ -71,7 +72,8 @@ def open_collector(
     async def tenants() -> dict[TenantId, Blobs]:
         return {tenant: blobs_of(tenant) for tenant in await registry.tenants.that_stay()}
 
-    return BlobCollector(store, Pairing(store, blobs_directory(settings)), tenants, store.now)
+    directory = blobs_directory(settings)
+    return BlobCollector(store, Pairing(store, directory), tenants, partial(file_system_now, directory))
 
 
 def _count(metrics: ReplicaMetrics, look: Look, seconds: float) -> None:

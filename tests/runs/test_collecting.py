@@ -39,10 +39,12 @@ from service.store.blobs import Blobs
 from service.store.bodies import INLINE_BYTES, Bodies
 from service.store.connection import open_store
 from service.store.embedded import embedded_server
+from service.store.file_clock import file_system_now
 from service.store.keys import Keys
 from service.store.pairing import Pairing
 from service.store.sole_lease import SoleLease
 from service.wiring.retention import open_collector
+from tests.exchange_doubles import Ahead
 from tests.runs.playing import repl, stage
 from tests.store_fixture import Stored, open_stored
 
@@ -77,8 +79,8 @@ class Yard:
         async def tenants() -> Mapping[TenantId, Blobs]:
             return {self.stored.tenant: blobs or self.stored.blobs}
 
-        store = self.stored.store
-        return BlobCollector(store, self.pairing, tenants, store.now, most_suspects=most_suspects)
+        now = partial(file_system_now, self.directory)
+        return BlobCollector(self.stored.store, self.pairing, tenants, now, most_suspects=most_suspects)
 
     @property
     def pairing(self) -> Pairing:
@@ -121,6 +123,20 @@ async def test_what_is_touched_between_two_looks_stays(yard: Yard) -> None:
     assert await yard.blobs.put(b"wanted again") == ref
     assert (await collector.look()).removed == 0
     assert await yard.blobs.has(ref.sha256)
+
+
+async def test_a_store_whose_clock_is_ahead_makes_no_blob_older(tmp_path: Path) -> None:
+    """Over a store that is hours ahead, what was put just now is not looked at, and stays: its age goes by the clock
+    of the file system that it stands in."""
+    async with stage(tmp_path, exchanges_over=partial(Ahead, 3 * UNTOUCHED_FOR_S)) as on:
+        store, blobs = on.service.store, on.service.blobs
+        await on.service.registry.tenants.ensure_default()
+        collector = open_collector(on.service.settings, store, on.service.registry, lambda _: blobs)
+        ref = await blobs.put(b"young")
+        for _ in range(2):
+            look = await collector.look(force=True)
+            assert (look.suspects, look.young) == (0, 1)
+        assert await blobs.has(ref.sha256)
 
 
 async def test_more_suspects_than_one_look_takes_have_their_turn(yard: Yard) -> None:

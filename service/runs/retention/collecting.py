@@ -85,7 +85,8 @@ class BlobCollector:
         *,
         most_suspects: int = MOST_SUSPECTS,
     ) -> None:
-        """Suspects beyond `most_suspects` wait for the next look."""
+        """`now` is the clock by which the files of blobs get their times (`store.file_clock`). Suspects beyond
+        `most_suspects` wait for the next look."""
         self._most_suspects = most_suspects
         self._store = store
         self._pairing = pairing

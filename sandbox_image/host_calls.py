@@ -32,6 +32,7 @@ MAX_CALLS_HELD = 512
 MAX_BYTES_HELD = 192 << 20
 _BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _MIN_TIMEOUT_S = 5.0
+_FULL_QUEUE_PAUSE_S = 0.01
 _HOST_FUNCTIONS = frozenset(get_args(HostFunction))
 _KIND_OF_STATUS = {
     401: "refused",
@@ -316,9 +317,17 @@ class HostCalls:
 
     def _connect(self) -> BufferedStream:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        patient_until = time.monotonic() + _MIN_TIMEOUT_S
         try:
             connection.settimeout(_MIN_TIMEOUT_S)
-            connection.connect(self._gateway_socket)
+            while True:
+                try:
+                    connection.connect(self._gateway_socket)
+                    break
+                except BlockingIOError:  # its queue is full, of others' connections perhaps: it does not wait for room
+                    if time.monotonic() >= patient_until:
+                        raise
+                    time.sleep(_FULL_QUEUE_PAUSE_S)
         except BaseException:
             connection.close()
             raise

@@ -87,8 +87,9 @@ def why_no_bubblewrap() -> str | None:
 
 DOCKER_HOST = os.environ.get("RLM_DOCKER_HOST") or "unix:///var/run/docker.sock"
 """The engine for tests: `sh deploy/docker_engine.sh start` starts one and prints this."""
-SANDBOX_IMAGE = os.environ.get("RLM_DOCKER_IMAGE") or "rlm-sandbox:test"
-"""Built from the checkout before the first test that needs it; checkouts that share an engine name one each."""
+SANDBOX_IMAGE = os.environ.get("SANDBOX_TEST_IMAGE") or "rlm-sandbox:test"
+"""Built from the checkout before the first test that needs it, so never an operator's own; checkouts that share an
+engine name one each."""
 
 
 SERVICE_IMAGE = f"rlm-service:{SANDBOX_IMAGE.rpartition(':')[2]}"

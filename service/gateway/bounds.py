@@ -4,7 +4,9 @@ import asyncio
 import os
 import socket
 import struct
-from typing import Any, ClassVar
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,23 +19,34 @@ _UNTOLD_UIDS = (0, 65534)
 """Of processes that Linux does not tell apart for us, where it does not tell their pid either."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionBounds:
+    """What each connection, and each sandbox, may have."""
+
+    connections: int = 128
+    """Of one sandbox at once. A supervisor makes `MAX_PARALLEL_CALLS` at a time, each on a connection of its own."""
+    request_s: float = 60.0
+    """From a connection, or from a request's first byte, until all of it is there."""
+    unread_s: float = 60.0
+    """How long what was written may stand before all of it has been read."""
+
+
+Peers = Counter[str]
+"""How many connections each sandbox has at one gateway."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol over the parser in C, which takes in heads, chunks' extensions and trailers for ever, and
     waits for ever: for a request, and for whoever does not read an answer."""
 
-    MAX_CONNECTIONS: ClassVar[int] = 128
-    """Of one sandbox at once. A supervisor makes `MAX_PARALLEL_CALLS` at a time, each on a connection of its own."""
-    REQUEST_S: ClassVar[float] = 60.0
-    """From a connection, or from a request's first byte, until all of it is there."""
-    UNREAD_S: ClassVar[float] = 60.0
-    """How long what was written may stand before all of it has been read."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, bounds: ConnectionBounds, peers: Peers, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._bounds = bounds
+        self._peers = peers
         self._unaccounted_bytes = 0
         """Of the request that is coming in: what is no body, and not what a body needs around it."""
-        self.peer: tuple[int, int] = (0, 0)
-        """Who connected: pid and uid as the operating system knows them."""
+        self._peer: str | None = None
+        """Which sandbox connected, as far as the operating system can tell."""
         self._coming: asyncio.TimerHandle | None = None
         """Ends the wait for a request."""
         self._unread: asyncio.TimerHandle | None = None
@@ -42,13 +55,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # told of whatever was not read at once
-        self.peer = _who_connected(transport.get_extra_info("socket"))
-        if _can_be_told(self.peer) and self._connections_of_peer() > self.MAX_CONNECTIONS:
-            transport.abort()
-            return
+        self._peer = _who_connected(transport.get_extra_info("socket"))
+        if self._peer is not None:
+            self._peers[self._peer] += 1
+            if self._peers[self._peer] > self._bounds.connections:
+                transport.abort()
+                return
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._peer is not None:
+            self._peers[self._peer] -= 1
+            if not self._peers[self._peer]:
+                del self._peers[self._peer]
         self._stop(self._coming)
         self._stop(self._unread)
         super().connection_lost(exc)
@@ -75,18 +94,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stop(self._unread)
-        self._unread = self.loop.call_later(self.UNREAD_S, self.transport.abort)
+        self._unread = self.loop.call_later(self._bounds.unread_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._stop(self._unread)
         super().resume_writing()
 
-    def _connections_of_peer(self) -> int:
-        return sum(isinstance(other, BoundedProtocol) and other.peer == self.peer for other in self.connections)
-
     def _await_request(self) -> None:
         self._stop(self._coming)
-        self._coming = self.loop.call_later(self.REQUEST_S, self.transport.abort)
+        self._coming = self.loop.call_later(self._bounds.request_s, self.transport.abort)
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:
@@ -94,12 +110,9 @@ class BoundedProtocol(HttpToolsProtocol):
             timer.cancel()
 
 
-def _who_connected(connection: socket.socket) -> tuple[int, int]:
+def _who_connected(connection: socket.socket) -> str | None:
+    """One sandbox, whatever processes it has: by the uid of its own, else by the pid; None where neither is told."""
     pid, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return int(pid), int(uid)
-
-
-def _can_be_told(peer: tuple[int, int]) -> bool:
-    """Whether all that connects as this is one sandbox: its pid is seen, or it has a uid of its own."""
-    pid, uid = peer
-    return pid != 0 or uid not in (*_UNTOLD_UIDS, os.geteuid())
+    if uid not in (*_UNTOLD_UIDS, os.geteuid()):
+        return f"uid {uid}"
+    return f"pid {pid}" if pid else None

@@ -4,18 +4,23 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.gateway.bounds import BoundedProtocol
+from service.gateway.bounds import BoundedProtocol, ConnectionBounds, Peers
 from service.sandboxes.socket_path import short_path
 from service.store.errors import disk_failed
 
 STOP_DEADLINE_S = 10
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 16
+"""Connections that are taken in before everything else has its turn: whoever connects and hangs up without end costs
+its neighbours a moment, not seconds."""
+DEFAULT_BOUNDS = ConnectionBounds()
 _PREFIX, _SUFFIX = "gateway-", ".sock"
 
 
@@ -26,9 +31,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)  # asyncio takes the queue's length for how many it may accept at once
+
 
 @asynccontextmanager
-async def serve_gateway(app: ASGIApp, directory: Path) -> AsyncIterator[Path]:
+async def serve_gateway(
+    app: ASGIApp, directory: Path, *, bounds: ConnectionBounds = DEFAULT_BOUNDS
+) -> AsyncIterator[Path]:
     """Serve while the block runs; yields the socket's path, `directory/gateway-….sock`.
 
     Every sandbox runs as a user of its own and reaches the socket through its session directory, so the socket itself
@@ -46,7 +58,8 @@ async def serve_gateway(app: ASGIApp, directory: Path) -> AsyncIterator[Path]:
         raise disk_failed(exc, f"open the gateway's socket in {directory}") from exc
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=partial(BoundedProtocol, bounds=bounds, peers=Peers()),  # type: ignore[arg-type]  # made, never looked at
+        backlog=ACCEPTED_AT_ONCE,
         ws="none",
         lifespan="off",
         log_config=None,

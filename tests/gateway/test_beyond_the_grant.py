@@ -21,6 +21,7 @@ from service.loop.values import Limits
 from service.money import NanoUSD, parse_usd
 from service.runs.host_calls.grants import Grants
 from service.runs.host_calls.host_calls import HostCalls, OpenCell
+from service.sandboxes.socket_path import short_path
 from tests.runs.playing import SUB, Stage, repl, stage
 
 pytestmark = pytest.mark.anyio
@@ -59,9 +60,12 @@ async def held(directory: Path, **limits: Any) -> AsyncIterator[Held]:
         runs.start(run_id)
         host_calls, expires_at, cell = await _open_cell_of(runs.rooms.grants)
         (socket,) = (directory / "data").glob("gateway-*.sock")
-        with runs.rooms.grants.granted(host_calls, expires_at=expires_at) as token:
+        with (
+            runs.rooms.grants.granted(host_calls, expires_at=expires_at) as token,
+            short_path(socket.parent, socket.name) as path,
+        ):
             async with httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=httpx.Limits(max_connections=50)),
+                transport=httpx.AsyncHTTPTransport(uds=path, limits=httpx.Limits(max_connections=50)),
                 base_url="http://gateway",
                 headers={"authorization": f"Bearer {token}"},
                 timeout=httpx.Timeout(90, pool=None),

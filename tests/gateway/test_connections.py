@@ -5,14 +5,19 @@ import fnmatch
 import json
 import os
 import select
+import socket
+import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import pytest
 
 from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
-from service.gateway.bounds import BoundedProtocol
+from service.gateway.bounds import ConnectionBounds
+from service.gateway.listener import ACCEPTED_AT_ONCE
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import HostCall, HostCallItem
 from service.sandboxes.stream import UnixStream, connect
@@ -88,10 +93,9 @@ async def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
             assert [item["value"] for item in reply.json()["items"]] == ["x" * ANSWER_CHARS]
 
 
-async def test_a_sandbox_has_so_many_connections_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sandbox_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
     """One above the bound is hung up on; when another is closed there is room again."""
-    monkeypatch.setattr(BoundedProtocol, "MAX_CONNECTIONS", 3)
-    async with gateway(tmp_path) as (_, token):
+    async with gateway(tmp_path, bounds=ConnectionBounds(connections=3)) as (_, token):
         streams = [await dial(tmp_path) for _ in range(3)]
         for stream in streams:
             await stream.send(request(token))
@@ -106,6 +110,60 @@ async def test_a_sandbox_has_so_many_connections_and_no_more(tmp_path: Path, mon
             stream.close()
 
 
+async def test_whoever_connects_without_end_leaves_others_their_turn(tmp_path: Path) -> None:
+    """Of a queue of connections a few are taken in at a time, and everything else has its turn in between."""
+    async with gateway(tmp_path), AsyncExitStack() as streams:
+        path = str(tmp_path / fnmatch.filter(os.listdir(tmp_path), "gateway-*.sock")[0])
+        for _ in range(120):  # all in the queue before the loop looks at it: nothing is awaited here
+            waiting = streams.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(path)
+        before, most = len(os.listdir("/proc/self/fd")), 0
+        last = before
+        while last < before + 120:
+            await anyio.lowlevel.checkpoint()
+            now = len(os.listdir("/proc/self/fd"))
+            most, last = max(most, now - last), now
+        assert most <= ACCEPTED_AT_ONCE
+
+
+CONNECTS = """
+import os, select, socket, sys
+os.setgroups([])
+os.setresgid(910_000_123, 910_000_123, 910_000_123)
+os.setresuid(910_000_123, 910_000_123, 910_000_123)
+made = []
+for _ in range(3):
+    made.append(socket.socket(socket.AF_UNIX))
+    made[-1].connect(sys.argv[1])
+print("made", flush=True)
+sys.stdin.readline()
+print(sum(not select.select([each], [], [], 0)[0] for each in made), flush=True)
+"""
+
+
+@pytest.mark.needs_root
+async def test_the_processes_of_a_sandbox_count_together() -> None:
+    """Where a sandbox has a uid of its own, that is what counts, however many processes it has."""
+    with tempfile.TemporaryDirectory(prefix="rlm-peers-") as name:
+        directory = Path(name)
+        os.chmod(name, 0o755)
+        async with gateway(directory, bounds=ConnectionBounds(connections=4)), AsyncExitStack() as stack:
+            (socket_name,) = fnmatch.filter(os.listdir(directory), "gateway-*.sock")
+            words = [sys.executable, "-I", "-S", "-c", CONNECTS, str(directory / socket_name)]
+            children = [await stack.enter_async_context(await anyio.open_process(words)) for _ in range(2)]
+            with anyio.fail_after(PATIENCE_S):
+                for child in children:
+                    assert child.stdout is not None
+                    assert await child.stdout.receive() == b"made\n"
+                held = []
+                for child in children:
+                    assert child.stdin is not None
+                    assert child.stdout is not None
+                    await child.stdin.send(b"count\n")
+                    held.append(int(await child.stdout.receive()))
+        assert sum(held) == 4
+
+
 async def _is_served(directory: Path, token: str) -> bool:
     async with await dial(directory) as stream:
         try:
@@ -116,31 +174,27 @@ async def _is_served(directory: Path, token: str) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /host-c", b"POST /host-calls HTTP/1.1\r\nhost: g\r\n"])
-async def test_who_connects_and_does_not_ask_is_hung_up_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
+async def test_who_connects_and_does_not_ask_is_hung_up_on(tmp_path: Path, sent: bytes) -> None:
     """A request has a time to come in, from the connection to its last byte."""
-    monkeypatch.setattr(BoundedProtocol, "REQUEST_S", 0.1)
-    async with gateway(tmp_path), await dial(tmp_path) as stream:
+    async with gateway(tmp_path, bounds=ConnectionBounds(request_s=0.1)), await dial(tmp_path) as stream:
         if sent:
             await stream.send(sent)
         assert await is_ended(stream)
 
 
-async def test_half_a_body_is_waited_for_no_longer_than_half_a_head(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_a_body_is_waited_for_no_longer_than_half_a_head(tmp_path: Path) -> None:
     """A grant does not help whoever never finishes asking."""
-    monkeypatch.setattr(BoundedProtocol, "REQUEST_S", 0.1)
-    async with gateway(tmp_path) as (_, token), await dial(tmp_path) as stream:
+    async with gateway(tmp_path, bounds=ConnectionBounds(request_s=0.1)) as (_, token), await dial(tmp_path) as stream:
         await stream.send(request(token)[:-5])
         assert await is_ended(stream)
 
 
-async def test_who_does_not_read_a_reply_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_read_a_reply_is_hung_up_on(tmp_path: Path) -> None:
     """Of a long reply no more comes than was on its way when the time for reading it was over."""
-    monkeypatch.setattr(BoundedProtocol, "UNREAD_S", 0.1)
-    async with gateway(tmp_path, maker=Long()) as (_, token), await dial(tmp_path) as stream:
+    async with (
+        gateway(tmp_path, maker=Long(), bounds=ConnectionBounds(unread_s=0.1)) as (_, token),
+        await dial(tmp_path) as stream,
+    ):
         await stream.send(request(token))
         await wait_until(lambda: _is_hung_up(stream))
         assert 0 < await _rest_of(stream) < ANSWER_CHARS

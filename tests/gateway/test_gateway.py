@@ -20,7 +20,8 @@ from benchmarks.memory import peak_bytes, resident_bytes, restart_peak
 from sandbox_image.protocol import MAX_BATCH_ITEMS, MAX_HOST_CALL_BODY_BYTES, MAX_HOST_CALL_VALUES
 from service.errors import BadRequest
 from service.gateway.app import gateway_app
-from service.gateway.listener import serve_gateway
+from service.gateway.bounds import ConnectionBounds
+from service.gateway.listener import DEFAULT_BOUNDS, serve_gateway
 from service.ids import CellId
 from service.loop.events import CallFinished, Event
 from service.runs.host_calls.grants import Grants
@@ -52,6 +53,7 @@ async def gateway(
     valid_s: float = 60.0,
     maker: MakesHostCalls | None = None,
     most_unpaid: int = MAX_UNPAID_CALLS,
+    bounds: ConnectionBounds = DEFAULT_BOUNDS,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
 
@@ -66,7 +68,10 @@ async def gateway(
 
     grants = Grants(time.time)
     maker = maker or Reversing()
-    async with anyio.create_task_group() as tasks, serve_gateway(gateway_app(grants), directory) as socket:
+    async with (
+        anyio.create_task_group() as tasks,
+        serve_gateway(gateway_app(grants), directory, bounds=bounds) as socket,
+    ):
         host_calls = HostCalls(
             {"llm_query_batched": maker},
             record=record,

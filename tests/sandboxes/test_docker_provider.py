@@ -348,7 +348,7 @@ def offer(**changes: Any) -> CapabilitiesReply:
         (offer(seccomp=False), "runc", "no seccomp"),
         (offer(images=[OfferedImage(name="other", present=True)]), "runc", "--image rlm-sandbox"),
         (offer(images=[OfferedImage(name="rlm-sandbox", present=False)]), "runsc", "make_sandbox_image"),
-        (offer(images=[OfferedImage(name="rlm-sandbox", present=True)]), "runc", "does not say what it was made from"),
+        (offer(images=[OfferedImage(name="rlm-sandbox", present=True)]), "runc", "none of this service"),
         (offer(images=[CURRENT_IMAGE.model_copy(update={"protocol": "0"})]), "runc", "speaks otherwise"),
     ],
 )

@@ -72,7 +72,7 @@ def _files(place: str) -> int:
 
 def empty(place: str) -> None:
     """Remove all that can be removed, however deep: what is in a directory is moved up to `place` before it goes."""
-    moved = 0
+    chance, moved = os.urandom(8).hex(), 0  # no name that somebody could have left there
     while True:
         progress = False
         for entry in list(os.scandir(place)):
@@ -82,7 +82,7 @@ def empty(place: str) -> None:
                 else:
                     for below in list(os.scandir(entry.path)):
                         moved += 1
-                        os.rename(below.path, os.path.join(place, f".moved-{moved}"))
+                        os.rename(below.path, os.path.join(place, f".moved-{chance}-{moved}"))
                     os.rmdir(entry.path)
                 progress = True
         if not progress:

@@ -53,7 +53,8 @@ _MAY_FAIL_WITH: dict[str, frozenset[ErrorCode]] = {
 """What a kernel may answer instead of a result. The other codes are the supervisor's own to give."""
 _BIND_LIMITS = Limits(active_s=600.0, wall_s=600.0, grace_s=5.0)
 _VALUE_LIMITS = Limits(active_s=300.0, wall_s=300.0, grace_s=5.0)
-_VARIABLES_LIMITS = Limits(active_s=10.0, wall_s=10.0, grace_s=2.0)
+_VARIABLES_LIMITS = Limits(active_s=5.0, wall_s=5.0, grace_s=2.0)
+"""Within what a host waits for: a kernel that does not answer is ended, and not its sandbox."""
 _RESTART_PATIENCE_S = 30.0
 _HANDOVER_PATIENCE_S = 2.0
 """An answer may be on its way to the host a moment before its thread has let go of the kernel."""

@@ -29,6 +29,7 @@ def test_a_hostile_tree_is_emptied(tmp_path: Path) -> None:
     os.mkdir("closed", 0, dir_fd=here)
     os.close(here)
     (place / ".moved-1").mkdir()
+    (place / ".moved-1" / "f").write_text("in the way of what is moved")
     empty(str(place))
     assert list(place.iterdir()) == []
     assert (outside / "keep").read_text() == "kept"

@@ -308,7 +308,8 @@ class Journal:
                 await hint.wait(at_most_s=LOOK_AGAIN_AFTER_S)
 
     async def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
-        """Every event after `after`, those to come as they come, ending with `RunFinished`.
+        """Every event after `after`, those to come as they come, ending with `RunFinished`, unless the run is erased
+        meanwhile.
 
         Raises:
             NotFound

@@ -157,7 +157,7 @@ class Runs:
         return None if live is None else live.ended
 
     def follow(self, run_id: RunId, after: int = 0) -> AsyncIterator[Recorded]:
-        """The run's events from behind `after`, as they come, ending with `RunFinished`."""
+        """The run's events from behind `after`, as they come, ending with `RunFinished`, unless it is erased."""
         return self.rooms.journal.follow(run_id, after)
 
     async def recorded(self, run_id: RunId) -> AsyncGenerator[Recorded, None]:

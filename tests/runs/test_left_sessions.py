@@ -7,12 +7,13 @@ import pytest
 
 from service.ids import RunId, SessionId, new_id
 from service.journal.values import RunIdTaken
-from service.loop.values import StopReason
+from service.loop.values import Limits, StopReason
 from service.runs.forks.forking import fork
 from service.runs.forks.values import ForkRequest
 from service.runs.replay import replaying
 from service.runs.retention.forgetting import forget_runs
 from service.runs.retention.forgetting_sessions import forget_sessions
+from service.runs.sessions.idling import IdlePatience
 from service.runs.sessions.open_session import SessionRooms
 from service.store.errors import StoreFailed
 from tests.runs.playing import Stage, repl, stage
@@ -66,3 +67,26 @@ async def test_a_replay_that_was_killed_leaves_nothing_for_ever(
         assert len(await runs.rooms.session.records.list()) == 2
         await forget_sessions(runs.rooms, before=FOR_EVER)
         assert await runs.rooms.session.records.list() == [(await runs.show(run_id)).session_id]
+
+
+async def test_a_record_that_cannot_be_read_keeps_no_other_sandbox(tmp_path: Path) -> None:
+    """A session used elsewhere gives its sandbox up here, though the record of one that is looked at before it is
+    damaged; that one's sandbox stays until its record can be read."""
+    settings = {"RLM_SANDBOX_SLOTS": "2", "RLM_WARM_SANDBOXES": "0", "RLM_SESSION_PAUSE_S": "0"}
+    async with stage(tmp_path, repl("FINAL('done')"), settings=settings) as on:
+        service, kept = on.service, on.service.tenancy.kept
+        records = service.runs.rooms.session.records
+        damaged, used = await service.runs.open_session(), await service.runs.open_session()
+        for session_id in (damaged, used):
+            await on.play(await on.request("four", Limits(depth=0), session_id))
+        assert list(kept.by_id) == [damaged, used]
+        await records.take(used, await records.epoch_of(used))
+        generation = await service.store.read("HGET", records.key_of(damaged), "generation")
+        assert isinstance(generation, bytes)
+        await service.store.write("HSET", records.key_of(damaged), "generation", "none")
+        patience = IdlePatience(pause_s=None, end_s=None)
+        await kept.rest(patience, 0.0)
+        assert list(kept.by_id) == [damaged]
+        await service.store.write("HSET", records.key_of(damaged), "generation", generation)
+        await kept.rest(patience, 0.0)
+        assert kept.by_id[damaged].is_in_slot

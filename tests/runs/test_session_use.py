@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from service.errors import BadRequest, NotFound
-from service.ids import SessionId
+from service.ids import EMBEDDED_TENANT, SessionId
 from service.loop.events import RunFinished
 from service.loop.values import AnswerSource, BlobRef, CellStatus, ContextBinding, SandboxUse, StopReason
 from service.money import NanoUSD, parse_usd
@@ -23,6 +23,7 @@ from service.sandboxes.files import FileMissing
 from service.sandboxes.port import KernelGone
 from service.sandboxes.sandbox import Sandbox
 from service.sandboxes.values import BindRefused, ValueMissing
+from service.store.keys import Keys
 from service.wiring.service import Service, open_service
 from tests.runs.playing import SUB, Stage, repl, stage
 from tests.runs.recovery.crashing import world
@@ -481,6 +482,33 @@ async def test_a_cell_on_another_replica_is_said_to_be_there(tmp_path: Path) -> 
         (done,) = rest
         assert isinstance(done, CellDone)
         assert done.stop_reason is StopReason.CELL_DONE
+
+
+async def test_who_waits_for_a_cell_that_is_erased_is_told_so(tmp_path: Path) -> None:
+    """A cell that had not ended when its run was erased is not found any more, by those who wait for it either."""
+    async with stage(tmp_path, FINISH) as on:
+        desk, runs = Desk.of(on), on.service.runs
+        session_id = (await desk.sessions.open(SessionChange())).session_id
+        journal = runs.rooms.journal
+        run_id = await runs.submit(replace(await on.request("c", session_id=session_id), question="", code="1"))
+        refusals: list[NotFound] = []
+
+        async def wait() -> None:
+            try:
+                await desk.cells.done(run_id)
+            except NotFound as exc:
+                refusals.append(exc)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                async with aclosing(journal.pages(run_id, patience_s=60.0)) as pages:
+                    assert await anext(pages)  # asked for behind the waiter's own first page
+                await journal.forget(run_id)
+                on.service.store.wake_topic(Keys(EMBEDDED_TENANT)("run", run_id, "events"))
+        (refusal,) = refusals
+        assert run_id in str(refusal)
 
 
 async def test_a_session_that_a_run_elsewhere_is_in_is_busy_here_too(tmp_path: Path) -> None:

@@ -89,10 +89,8 @@ class KeptSessions:
 
     async def rest(self, patience: IdlePatience, now_s: float) -> None:
         """Pause or end the sandboxes that have been idle for long enough, on the clock of `time.monotonic`; then end
-        those of sessions that were paused or closed at another replica, or used there.
-
-        Raises:
-            StoreFailed: what was done elsewhere is not known.
+        those of sessions that were paused or closed at another replica, or used there. One whose record cannot be read
+        stays until it can be, and holds up no other.
         """
         await self._rest_idle(patience, now_s)
         await self._end_left()
@@ -116,8 +114,9 @@ class KeptSessions:
             if not kept.is_in_slot or kept.run_id is not None:
                 continue
             # Whoever came while its record was read has a sandbox that fits it.
-            if await kept.is_left(kept) and kept.epoch == epoch:
-                await kept.end_idle(kept)
+            with tried_again("left_session_not_ended", tenant_id=kept.tenant, session_id=kept.session.session_id):
+                if await kept.is_left(kept) and kept.epoch == epoch:
+                    await kept.end_idle(kept)
 
     async def keep_resting(self, patience: IdlePatience) -> None:
         """Until cancelled."""

@@ -8,6 +8,7 @@ from typing import Literal
 import anyio
 
 from service.ids import CellId, RunId, SessionId, cell_id
+from service.journal.refusals import absent
 from service.journal.values import Recorded, RunIdTaken
 from service.loop.events import CellFinished, NamespaceRebuilt, RunFinished, RunSubmitted
 from service.loop.values import CellResult, Limits
@@ -72,7 +73,11 @@ class DirectCells:
         return submitted
 
     async def done(self, run_id: RunId) -> CellDone:
-        """How the cell ended; waits for that. Raises `NotFound`."""
+        """How the cell ended; waits for that.
+
+        Raises:
+            NotFound: there is no such run, or it was erased meanwhile.
+        """
         result: CellResult | None = None
         rebuilt: NamespaceRebuilt | None = None
         async with aclosing(_closable(self._runs.follow(run_id))) as events:
@@ -93,7 +98,7 @@ class DirectCells:
                         )
                     case _:
                         continue
-        raise AssertionError("a journal is followed to its run's end")
+        raise absent(run_id)  # erased meanwhile
 
     async def watch(self, session_id: SessionId, run_id: RunId) -> AsyncGenerator[Heard, None]:
         """What the cell prints, as it prints it, and at last how it ended.

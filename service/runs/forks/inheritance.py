@@ -3,6 +3,9 @@
 Both runs are folded side by side. What answered the source's due command must answer the fork's too; where it does not
 (another model's window would have led to a compaction, say), the fork would have gone another way by then, and is
 refused. Then nobody can tell a fork from a run that has come to this turn by itself, except by its costs.
+
+What a cell's host calls were answered may stand far behind the cell's own end: a batch that was cut off with its cell
+is recorded when its calls in flight have come back. It belongs to the cell, and is inherited with it.
 """
 
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from collections.abc import Sequence
 from service.errors import BadRequest
 from service.loop.commands import AskRoot
 from service.loop.due import answers
-from service.loop.events import Event, HostCallAnswered, NamespaceRebuilt, RunSubmitted
+from service.loop.events import CellFinished, Event, HostCallAnswered, NamespaceRebuilt, RunSubmitted
 from service.loop.machine import decide, evolve
 from service.loop.state import RunState
 from service.loop.values import Purpose
@@ -31,8 +34,9 @@ def inherited_events(source: Sequence[Event], fork: RunSubmitted, from_turn: int
     renaming = Renaming(source=first.run_id, target=fork.run_id)
     theirs, ours = evolve(None, first), evolve(None, fork)
     inherited: list[Event] = []
-    for event in source[1:]:
+    for place, event in enumerate(source[1:], start=1):
         if _is_at(ours, from_turn):
+            inherited += _answered_late(source[place:], inherited, renaming, at=fork.at)
             break
         was_due = answers(decide(theirs), event)
         theirs = evolve(theirs, event)
@@ -53,6 +57,19 @@ def inherited_events(source: Sequence[Event], fork: RunSubmitted, from_turn: int
             f"{MAX_INHERITED_EVENTS}: fork from an earlier turn"
         )
     return inherited
+
+
+def _answered_late(
+    behind: Sequence[Event], inherited: Sequence[Event], renaming: Renaming, *, at: float
+) -> list[Event]:
+    """What host calls of inherited cells were answered behind the last inherited turn; no turn's state knows of it."""
+    cells = {event.result.cell_id for event in inherited if isinstance(event, CellFinished)}
+    late = (
+        renaming.event(event, at=at, number=0)  # only calls are numbered
+        for event in behind
+        if isinstance(event, HostCallAnswered) and renaming.cell(event.key.cell_id) in cells
+    )
+    return [copy for copy in late if copy is not None]
 
 
 def _is_at(state: RunState, turn: int) -> bool:

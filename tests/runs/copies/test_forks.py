@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadRequest, NotFound
-from service.ids import RunId, new_id
+from service.ids import CellId, RunId, new_id
 from service.loop.events import CallFinished, CellFinished, HostCallAnswered, RunFinished, RunSubmitted
 from service.loop.values import Limits, Purpose, StopReason
 from service.money import parse_usd
@@ -144,3 +144,26 @@ async def test_inheritance_is_refused_where_the_fork_would_have_gone_another_way
             CallFinished,
             CellFinished,
         ]
+
+
+async def test_what_a_cell_was_answered_behind_its_end_is_inherited_with_it(tmp_path: Path) -> None:
+    """A batch that was cut off with its cell is recorded when its last calls have come back, turns later perhaps: a
+    fork whose turns end in between has the record nevertheless, of the cells that it inherits and of no other."""
+    async with stage(tmp_path, *TURNS) as on:
+        source = await on.play(await on.request("four"))
+    first = source.events[0]
+    assert isinstance(first, RunSubmitted)
+    (answered,) = [event for event in source.events if isinstance(event, HostCallAnswered)]
+    second_cell = [event for event in source.events if isinstance(event, CellFinished)][1].result.cell_id
+    of_second = replace(answered, key=replace(answered.key, cell_id=second_cell))
+    late = [event for event in source.events if event is not answered]
+    late[-1:-1] = [answered, of_second]
+    fork_id = RunId(new_id("run"))
+    inherited = inherited_events(late, replace(first, run_id=fork_id), 2)
+    assert [type(event) for event in inherited] == [CallFinished, CellFinished, HostCallAnswered]
+    found = inherited[-1]
+    assert isinstance(found, HostCallAnswered)
+    assert found.answer_json == answered.answer_json
+    assert found.key == replace(answered.key, cell_id=CellId(answered.key.cell_id.replace(source.run_id, fork_id)))
+    both = inherited_events(late, replace(first, run_id=fork_id), 3)
+    assert [type(event) for event in both[-2:]] == [HostCallAnswered, HostCallAnswered]

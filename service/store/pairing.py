@@ -5,6 +5,7 @@ The same random word stands in a file beside the blobs and in the store. Copies 
 """
 
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +32,7 @@ class Standing(StrEnum):
     NEW = "new"
     """The directory was never paired."""
     PARTED = "parted"
-    """It was paired with another store, or the store has lost its data."""
+    """One of them is paired with another, or the store has lost its data."""
 
 
 class Pairing:
@@ -48,9 +49,11 @@ class Pairing:
     async def standing(self) -> Standing:
         """Raises `StoreFailed`."""
         ours, theirs = await self._words()
-        if ours is None:
+        if ours is None and await self._may_take(theirs):
             return Standing.NEW
-        return Standing.PAIRED if theirs == ours else Standing.PARTED
+        if ours is None:  # Somebody who shares the directory may have paired them just now.
+            ours, theirs = await self._words()
+        return Standing.PAIRED if ours is not None and theirs == ours else Standing.PARTED
 
     async def require(self) -> None:
         """Return where directory and store belong together, or may yet come to.
@@ -71,23 +74,45 @@ class Pairing:
                 f"that all replicas over this store share, or restore its blobs; {_FORCE}"
             )
 
-    async def join(self) -> None:
+    async def join(self, *, has_payloads: Callable[[], Awaitable[bool]]) -> None:
         """As `require`; a store and a directory that are both empty are paired. Of several directories that come to one
-        new store at once, one is."""
-        if await self._may_join():
-            # Whoever shares the directory offers the same word, so it does not matter who is killed between these.
-            word = await anyio.to_thread.run_sync(self._propose)
-            await self._store.write("SET", _KEY, word, "NX")
-            if await self._store.read("GET", _KEY) == word:
-                await anyio.to_thread.run_sync(self._accept, word)
+        new store at once, one is.
+
+        Args:
+            has_payloads: whether the store knows of payloads, which an empty directory then lacks.
+
+        Raises:
+            BadRequest: also when an empty directory comes to a store that knows of payloads.
+        """
+        ours, theirs = await self._words()
+        if ours is None and theirs is None:
+            is_expected = await has_payloads()  # Asked first: a payload is on disk before the store refers to it.
+            is_empty = not await anyio.to_thread.run_sync(self._has_payloads)
+            if is_expected and is_empty:
+                raise BadRequest(
+                    f"there are no blobs in {self._blobs}, and the store refers to some: set RLM_DATA_DIR to the "
+                    f"directory that they are in, or restore it; {_FORCE}"
+                )
+            if is_empty:
+                await self.pair()
+        elif ours is None and await self._may_take(theirs):
+            await self.pair()
         await self.require()
 
     async def pair(self) -> None:
-        """From now on they belong together. Idempotent. Raises `StoreFailed`."""
-        await self._store.write("SET", _KEY, os.urandom(16).hex(), "NX")
-        word = await self._store.read("GET", _KEY)
-        assert isinstance(word, bytes), "it was written just now, and nothing deletes it"
-        await anyio.to_thread.run_sync(self._write, word)
+        """A directory and a store that are both new belong together from now on; of several directories that come at
+        once one is paired, and the others are `PARTED`. Raises `StoreFailed`."""
+        # Whoever shares the directory offers the same word, so it does not matter who is killed between these.
+        word = await anyio.to_thread.run_sync(self._propose)
+        await self._store.write("SET", _KEY, word, "NX")
+        if await self._store.read("GET", _KEY) == word:
+            await anyio.to_thread.run_sync(self._accept, word)
+
+    async def pair_anew(self) -> None:
+        """From now on this directory belongs to the store, and no other does. May be repeated. Raises `StoreFailed`."""
+        word = os.urandom(16).hex().encode()
+        await self._store.write("SET", _KEY, word)
+        await anyio.to_thread.run_sync(self._accept, word)
 
     async def _words(self) -> tuple[bytes | None, bytes | None]:
         """The directory's and the store's."""
@@ -96,14 +121,10 @@ class Pairing:
         assert theirs is None or isinstance(theirs, bytes)
         return ours, theirs
 
-    async def _may_join(self) -> bool:
-        """Whether both are new, or somebody who shares the directory is just pairing them."""
-        ours, theirs = await self._words()
-        if ours is not None:
-            return False
-        if theirs is not None:
-            return theirs == await anyio.to_thread.run_sync(_read, self._proposed)
-        return not await anyio.to_thread.run_sync(self._has_payloads)
+    async def _may_take(self, theirs: bytes | None) -> bool:
+        """Whether a directory without a word may take the store's: that is new too, or somebody who shares the
+        directory is just pairing them."""
+        return theirs is None or theirs == await anyio.to_thread.run_sync(_read, self._proposed)
 
     def _has_payloads(self) -> bool:
         names = (name for _, _, names in os.walk(self._blobs) for name in names)

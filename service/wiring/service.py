@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 
 from service.configuration.file import Configuration, read_configuration
+from service.contexts.presence import any_is_kept
 from service.contexts.redis_contexts import Contexts
 from service.errors import sole_failure
 from service.gateway.app import gateway_app
@@ -114,7 +115,8 @@ async def _open_rooms(settings: Settings, *, serves: bool, exchanges_over: PutsB
         configuration = read_configuration(settings.config_file)
         shared = await _open_shared(stack, settings, configuration, hands_over=serves, exchanges_over=exchanges_over)
         if serves:
-            await Pairing(shared.store, blobs_directory(settings)).join()
+            pairing = Pairing(shared.store, blobs_directory(settings))
+            await pairing.join(has_payloads=partial(any_is_kept, shared.store))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         tenancy = Tenancy(shared.of, tasks)
         _start_upkeep(tasks, settings, shared, tenancy)

@@ -1,8 +1,9 @@
 """Collecting blobs: what is referred to stays, the rest goes, whatever happens in between."""
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
 
 from service.contexts.redis_contexts import Contexts
 from service.contexts.values import Context
+from service.errors import BadRequest
 from service.ids import TenantId
 from service.loop.values import BlobRef
 from service.runs.replay.replaying import replay
@@ -41,7 +43,7 @@ from service.store.connection import open_store
 from service.store.embedded import embedded_server
 from service.store.file_clock import file_system_now
 from service.store.keys import Keys
-from service.store.pairing import Pairing
+from service.store.pairing import Pairing, Standing
 from service.store.sole_lease import SoleLease
 from service.wiring.retention import open_collector
 from tests.exchange_doubles import Ahead
@@ -96,7 +98,7 @@ class Yard:
 @pytest.fixture
 async def yard(stored: Stored, tmp_path: Path) -> Yard:
     yard = Yard(stored=stored, directory=tmp_path)
-    await yard.pairing.pair()
+    await yard.pairing.pair_anew()
     return yard
 
 
@@ -173,18 +175,52 @@ async def test_a_store_that_lost_its_data_empties_no_directory(tmp_path: Path) -
         assert (await collector.look()).removed == 1
 
 
-async def test_a_store_that_refers_to_nothing_is_not_believed_at_first(stored: Stored, tmp_path: Path) -> None:
-    """Before blobs and store were ever paired, one that knows none of the blobs may have lost its data."""
-    yard = Yard(stored=stored, directory=tmp_path)
-    await yard.blobs.put(b"stray")
-    let_time_pass(yard.blobs)
-    with pytest.raises(StoreForgot, match="refers to none of 1 blobs"):
-        await yard.collector().look()
-    await yard.refer(await yard.blobs.put(b"kept"))
-    let_time_pass(yard.blobs)
-    collector = yard.collector()
-    assert (await collector.look()).waiting == 1
-    assert (await collector.look()).removed == 1
+@asynccontextmanager
+async def yards_over_one_store(directory: Path, *names: str) -> AsyncIterator[list[Yard]]:
+    """Directories of blobs, none of them paired yet, with a store that is new."""
+    async with open_store(data_directory=directory, redis_url=None) as store:
+        yield [
+            Yard(Stored(store=store, blobs=Blobs(directory / name / "b"), tenant=TenantId("default")), directory / name)
+            for name in names
+        ]
+
+
+async def test_a_store_that_refers_to_nothing_is_not_believed_at_first(tmp_path: Path) -> None:
+    """Before blobs and store were ever paired, one that knows none of the blobs may have lost its data; one that knows
+    some is paired."""
+    async with yards_over_one_store(tmp_path, "a") as [yard]:
+        assert (await yard.collector().look()).suspects == 0
+        assert await yard.pairing.standing() is Standing.NEW
+        await yard.blobs.put(b"stray")
+        let_time_pass(yard.blobs)
+        with pytest.raises(StoreForgot, match="refers to none of 1 blobs"):
+            await yard.collector().look()
+        await yard.refer(await yard.blobs.put(b"kept"))
+        let_time_pass(yard.blobs)
+        collector = yard.collector()
+        assert (await collector.look()).waiting == 1
+        assert await yard.pairing.standing() is Standing.PAIRED
+        assert (await collector.look()).removed == 1
+
+
+async def test_a_store_goes_with_one_directory_whatever_is_forced(tmp_path: Path) -> None:
+    """A directory without a word does not take that of a store which another has, though the store refers to its blobs.
+    Forced it is paired, and the other is so no more; also where the two had the same word."""
+    async with yards_over_one_store(tmp_path, "a", "b") as [ours, other]:
+        await ours.refer(await ours.blobs.put(b"kept"))
+        let_time_pass(ours.blobs)
+        await other.blobs.put(b"young")
+        await other.pairing.pair()
+        assert await other.pairing.standing() is Standing.PAIRED
+        with pytest.raises(StoreForgot, match="another store"):
+            await ours.collector().look()
+        for _ in range(2):
+            assert (await ours.collector().look(force=True)).referenced == 1
+            assert (await ours.pairing.standing(), await other.pairing.standing()) == (Standing.PAIRED, Standing.PARTED)
+            await ours.pairing.require()
+            with pytest.raises(BadRequest, match="another directory"):
+                await other.pairing.require()
+            shutil.copy(ours.directory / "paired-store", other.directory / "paired-store")
 
 
 async def text_of(size: int) -> AsyncIterator[bytes]:
@@ -271,7 +307,7 @@ class YardMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.portal.call(self.yard.pairing.pair)
+        self.portal.call(self.yard.pairing.pair_anew)
         self.collector = self.yard.collector()
 
     def teardown(self) -> None:

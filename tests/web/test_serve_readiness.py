@@ -3,8 +3,10 @@
 import signal
 import socket
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -12,6 +14,7 @@ import httpx
 import pytest
 
 from service.cli.exit_codes import ExitCode
+from service.contexts.presence import any_is_kept
 from service.errors import BadRequest, RlmServiceError
 from service.main import Serving, serve
 from service.settings import read_settings
@@ -105,7 +108,7 @@ async def test_a_store_that_lost_its_data_is_not_ready_and_not_begun_with(tmp_pa
         await serve(settings, not_reached)
     assert (settings.data_directory / "admin-key").read_text() == "of before"
     async with open_store(data_directory=settings.data_directory, redis_url=None) as store:
-        await Pairing(store, blobs_directory(settings)).pair()
+        await Pairing(store, blobs_directory(settings)).pair_anew()
     async with open_service(settings, serves=True):
         """It begins again."""
 
@@ -123,6 +126,23 @@ async def test_a_data_directory_that_is_not_the_stores_is_refused(tmp_path: Path
             """The one that came first begins again."""
 
 
+async def notes() -> AsyncIterator[bytes]:
+    yield b"some notes"
+
+
+async def test_an_empty_data_directory_is_refused_by_a_store_with_contexts(tmp_path: Path) -> None:
+    """What the command line kept before anybody served is in another directory; that one is served."""
+    async with store_server(tmp_path):
+        ours = read_settings(alone(tmp_path, RLM_REDIS_URL=f"unix://{tmp_path / 's'}"))
+        async with open_service(ours) as service:
+            await service.runs.rooms.contexts.put_text("notes", notes())
+        theirs = replace(ours, data_directory=tmp_path / "elsewhere")
+        with pytest.raises(BadRequest, match=r"the store refers to some: set RLM_DATA_DIR"):
+            await serve(theirs, not_reached)
+        async with open_service(ours, serves=True):
+            """Its own directory is not refused."""
+
+
 async def test_of_replicas_that_come_to_a_new_store_at_once_one_directory_is_paired(tmp_path: Path) -> None:
     """Those that share a directory all join, whoever is first; another directory is refused."""
     directories = [tmp_path / "shared", tmp_path / "shared", tmp_path / "shared", tmp_path / "other"]
@@ -134,7 +154,7 @@ async def test_of_replicas_that_come_to_a_new_store_at_once_one_directory_is_pai
 
         async def join(directory: Path) -> None:
             with suppress(BadRequest):
-                await Pairing(store, directory).join()
+                await Pairing(store, directory).join(has_payloads=partial(any_is_kept, store))
                 joined.append(directory)
 
         for directory in directories:

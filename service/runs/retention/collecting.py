@@ -126,12 +126,15 @@ class BlobCollector:
         left = {tenant: frozenset(each.digests) for tenant, each in suspects.items()}
         unreferenced = sum(map(len, left.values()))
         if standing is Standing.NEW:
-            if unreferenced and unreferenced == looked_for and not force:
+            if force:
+                await self._pairing.pair_anew()
+            elif unreferenced < looked_for:
+                await self._pairing.pair()
+            elif looked_for:
                 raise StoreForgot(
                     f"the store refers to none of {looked_for} blobs, so nothing was removed: if it has not lost its "
                     "data, say `blobs collect --force`"
                 )
-            await self._pairing.pair()
         removed, waiting = Collected(0, 0), {}
         for tenant, digests in left.items():
             again = digests & before.digests.get(tenant, frozenset())

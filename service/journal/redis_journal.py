@@ -22,7 +22,7 @@ from service.journal.codec import decode, encode
 from service.journal.refusals import absent, already_finished, refusal, taken_over
 from service.journal.run_keys import RunKeys
 from service.journal.tenants_at_work import NOTED_FOR_S, ask_abandoned, forget_tenant, note_at_work
-from service.journal.values import Claimed, Recorded, RunIdTaken, RunKept
+from service.journal.values import Claimed, Place, Recorded, RunIdTaken, RunKept
 from service.loop.events import Event, RunFinished, RunSubmitted
 from service.store.blobs import Blobs
 from service.store.bodies import Bodies
@@ -43,6 +43,9 @@ LOOK_AGAIN_AFTER_S = 2.0
 """Hints may be lost, so the truth is looked at this often without one."""
 FOLLOWERS_LOOK_AGAIN_AFTER_S = 30.0
 """The same for whoever only watches: there may be thousands, and a lost connection to the hints wakes them all."""
+
+DECODED_AT_ONCE_BYTES = 64 << 10
+"""Longer events are decoded in a thread."""
 
 LEAST_SEALED_BYTES = 16_384
 """Of a run that has ended: smaller journals stay where they are."""
@@ -283,6 +286,17 @@ class Journal:
             raise absent(run_id)
         return recorded
 
+    async def event_at(self, place: Place) -> Event:
+        """The one event that stands there; no other is read, but for those of its segment.
+
+        Raises:
+            NotFound: the run is not there (any more), or has not come as far.
+        """
+        found = await self.read(place.run_id, after=place.seq - 1, limit=1)
+        if not found:
+            raise absent(place.run_id)
+        return found[0].event
+
     async def read_all(self, run_id: RunId) -> list[Recorded]:
         """The whole journal so far; nothing for a run that is not there."""
         recorded: list[Recorded] = []
@@ -504,14 +518,14 @@ class Journal:
         size_bytes = 0
         for seq, value in found:
             line = await self._bodies.unpack(value)
-            recorded.append(Recorded(seq=seq, event=decode(line)))
+            recorded.append(Recorded(seq=seq, event=await _decoded(line)))
             size_bytes += len(line)
             if size_bytes > PAGE_BYTES:
                 return recorded, True
         return recorded, len(found) >= limit
 
     async def _recorded(self, seq: int, value: bytes) -> Recorded:
-        return Recorded(seq=seq, event=decode(await self._bodies.unpack(value)))
+        return Recorded(seq=seq, event=await _decoded(await self._bodies.unpack(value)))
 
     def _stream(self, run_id: RunId) -> SealedStream:
         return SealedStream(self._store, self._blobs, self._keys.events(run_id), self._sizes)
@@ -561,6 +575,12 @@ class Journal:
     def _lease(self, run_id: RunId, epoch: int, for_s: float) -> ScriptCall:
         keys = [self._keys.run(run_id), self._keys.unfinished]
         return ScriptCall(script=_LEASE, keys=keys, arguments=[epoch, run_id, _seconds(for_s)])
+
+
+async def _decoded(line: bytes) -> Event:
+    if len(line) <= DECODED_AT_ONCE_BYTES:
+        return decode(line)
+    return await anyio.to_thread.run_sync(decode, line)
 
 
 def _run_ids(reply: Reply) -> list[RunId]:

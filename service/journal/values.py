@@ -20,6 +20,14 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an event stands among those of all runs of a tenant."""
+
+    run_id: RunId
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
     """A root run that the caller drives from now on."""
 

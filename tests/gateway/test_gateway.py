@@ -23,11 +23,12 @@ from service.gateway.app import gateway_app
 from service.gateway.bounds import ConnectionBounds
 from service.gateway.listener import DEFAULT_BOUNDS, serve_gateway
 from service.ids import CellId
-from service.loop.events import CallFinished, Event
+from service.loop.events import CallFinished
 from service.runs.host_calls.grants import Grants
 from service.runs.host_calls.host_calls import MAX_UNPAID_CALLS, HostCalls, MakesHostCalls, OpenCell
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import HostCall, HostCallItem
+from tests.runs.doubles import ListedJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -56,16 +57,7 @@ async def gateway(
     bounds: ConnectionBounds = DEFAULT_BOUNDS,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A served gateway with one run's grant."""
-
-    journal: list[Event] = []
-
-    async def record(event: Event) -> None:
-        journal.append(event)
-
-    async def recall() -> AsyncIterator[Event]:
-        for event in journal:
-            yield event
-
+    journal = ListedJournal()
     grants = Grants(time.time)
     maker = maker or Reversing()
     async with (
@@ -74,9 +66,10 @@ async def gateway(
     ):
         host_calls = HostCalls(
             {"llm_query_batched": maker},
-            record=record,
+            record=journal.record,
             now=time.time,
-            recall=recall,
+            recall=journal.recall,
+            look_up=journal.look_up,
             tasks=tasks,
             most_unpaid=most_unpaid,
         )

@@ -9,8 +9,8 @@ import pytest
 
 from service.errors import NotFound
 from service.ids import RunId, TenantId, new_id
-from service.journal.redis_journal import Journal
-from service.journal.values import Recorded
+from service.journal.redis_journal import DECODED_AT_ONCE_BYTES, Journal
+from service.journal.values import Place, Recorded
 from service.loop.events import Event, RootUnavailable, RunFinished
 from service.loop.values import BlobRef, CallOutcome, Purpose
 from service.runs.retention.collecting import UNTOUCHED_FOR_S
@@ -66,6 +66,19 @@ async def bytes_in_memory(stored: Stored) -> int:
 def numbers(recorded: list[Recorded]) -> list[int]:
     assert all(each.event == note(each.seq) for each in recorded if isinstance(each.event, RootUnavailable))
     return [each.seq for each in recorded]
+
+
+async def test_one_event_is_read_by_its_place(journal: Journal) -> None:
+    """Sealed or not, small or large; where there is none, nothing is found."""
+    run_id = await grown(journal)
+    large = note(EVENTS + 1, chars=DECODED_AT_ONCE_BYTES)
+    await journal.append(run_id, 1, large)
+    for seq in (2, 70, EVENTS):
+        assert await journal.event_at(Place(run_id=run_id, seq=seq)) == note(seq)
+    assert await journal.event_at(Place(run_id=run_id, seq=EVENTS + 1)) == large
+    for nowhere in (Place(run_id=run_id, seq=EVENTS + 2), Place(run_id=RunId(new_id("run")), seq=1)):
+        with pytest.raises(NotFound):
+            await journal.event_at(nowhere)
 
 
 async def test_a_long_journal_takes_little_of_the_stores_memory(journal: Journal, stored: Stored) -> None:

@@ -1,14 +1,16 @@
 """Doubles at the ports of `runs`: a model that answers as told, and the values around a call."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio
 
+from service.errors import NotFound
 from service.ids import KeyId, RunId, SessionId, TenantId
+from service.journal.values import Place
 from service.ledger.redis_ledger import Ledger
-from service.loop.events import CallFinished, RunSubmitted
+from service.loop.events import CallFinished, Event, RunSubmitted
 from service.loop.values import Limits, Message, Purpose, RenderedPrompt, Usage
 from service.models.catalog import Route
 from service.models.port import ModelCard, ModelReply, ModelRequest
@@ -28,6 +30,31 @@ PRICE = Price(input=1_000_000_000, cached_input=1_000_000_000, cache_write=1_000
 """$1 per million input tokens, $2 per million output tokens."""
 
 Answer = Callable[[ModelRequest], Awaitable[ModelReply]]
+
+
+class ListedJournal(list[Event]):
+    """The events of one run, and how often they were gone through, and read one by one."""
+
+    recalls = 0
+    look_ups = 0
+
+    async def record(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> Place:
+        self.extend((*ahead, event))
+        return self._place(len(self))
+
+    async def recall(self) -> AsyncIterator[tuple[Place, Event]]:
+        self.recalls += 1
+        for seq, event in enumerate(self, 1):
+            yield self._place(seq), event
+
+    async def look_up(self, place: Place) -> Event:
+        self.look_ups += 1
+        if place.seq > len(self):
+            raise NotFound("there is no such event")
+        return self[place.seq - 1]
+
+    def _place(self, seq: int) -> Place:
+        return Place(run_id=RunId("run"), seq=seq)
 
 
 async def echo(request: ModelRequest) -> ModelReply:

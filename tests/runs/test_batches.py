@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from service.ids import CellId, RunId, new_id
+from service.journal.values import Place
 from service.ledger.redis_ledger import Ledger
 from service.ledger.values import Balance
 from service.loop.events import CallFinished, CellFinished, Event, HostCallAnswered
@@ -31,7 +32,7 @@ from service.runs.host_calls.values import CELL_ENDED, HostCall, HostCallItem
 from service.runs.standing import Standing
 from service.store.disk_room import DiskRoom
 from service.store.riders import Rider
-from tests.runs.doubles import StandInModel, echo, rules, standing_of, usage_of
+from tests.runs.doubles import ListedJournal, StandInModel, echo, rules, standing_of, usage_of
 from tests.runs.playing import repl, stage
 from tests.store_fixture import Stored
 
@@ -89,7 +90,7 @@ class Bench:
 @asynccontextmanager
 async def bench(stored: Stored, *, answers_at_once: int, cost: NanoUSD | None = None) -> AsyncIterator[Bench]:
     may_answer = anyio.Semaphore(answers_at_once)
-    journal: list[Event] = []
+    journal = ListedJournal()
     appends: list[int] = []
     on_append: list[Callable[[], None]] = []
 
@@ -97,15 +98,12 @@ async def bench(stored: Stored, *, answers_at_once: int, cost: NanoUSD | None = 
         await may_answer.acquire()
         return await echo(request)
 
-    async def record(event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> None:
-        journal.extend((*ahead, event))
+    async def record(event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> Place:
+        place = await journal.record(event, rider, ahead=ahead)
         appends.append(len(ahead) + 1)
         for act in on_append:
             act()
-
-    async def recall() -> AsyncIterator[Event]:
-        for event in journal:
-            yield event
+        return place
 
     model = StandInModel(answer)
     ledger = Ledger(stored.store, stored.tenant, time.time)
@@ -117,7 +115,14 @@ async def bench(stored: Stored, *, answers_at_once: int, cost: NanoUSD | None = 
     async with anyio.create_task_group() as tasks:
         metered = MeteredCalls(ledger, time.time, ProviderHealth(), dispatch, DiskRoom())
         sub_calls = SubCalls(standing, max_output_tokens=10, metered=metered, record=record)
-        calls = HostCalls({"llm_query_batched": sub_calls}, record=record, now=time.time, recall=recall, tasks=tasks)
+        calls = HostCalls(
+            {"llm_query_batched": sub_calls},
+            record=record,
+            now=time.time,
+            recall=journal.recall,
+            look_up=journal.look_up,
+            tasks=tasks,
+        )
         calls.open(CELL)
         yield Bench(
             calls=calls,

@@ -24,6 +24,7 @@ from service.runs.host_calls.host_calls import (
 )
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import HostCall, HostCallItem
+from tests.runs.doubles import ListedJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -60,21 +61,15 @@ class StandInMaker:
 class Bench:
     calls: HostCalls
     maker: StandInMaker
-    journal: list[Event]
+    journal: ListedJournal
 
 
 @asynccontextmanager
-async def bench(recorded: list[Event] | None = None, *, kept_chars: int | None = None) -> AsyncIterator[Bench]:
-    journal: list[Event] = []
+async def bench(
+    recorded: list[Event] | None = None, *, kept_chars: int | None = None, most_unpaid: int = MAX_UNPAID_CALLS
+) -> AsyncIterator[Bench]:
+    journal = ListedJournal(recorded or [])
     maker = StandInMaker()
-
-    async def record(event: Event) -> None:
-        journal.append(event)
-
-    async def recall() -> AsyncIterator[Event]:
-        for event in [*(recorded or []), *journal]:
-            yield event
-
     async with anyio.create_task_group() as tasks:
         calls = HostCalls(
             {
@@ -84,11 +79,13 @@ async def bench(recorded: list[Event] | None = None, *, kept_chars: int | None =
                 "rlm_query_batched": maker,
                 "budget": maker,
             },
-            record=record,
+            record=journal.record,
             now=lambda: 0.0,
-            recall=recall,
+            recall=journal.recall,
+            look_up=journal.look_up,
             tasks=tasks,
             kept_chars=kept_chars,
+            most_unpaid=most_unpaid,
         )
         calls.open(CELL)
         yield Bench(calls=calls, maker=maker, journal=journal)
@@ -136,8 +133,8 @@ async def test_a_cell_that_a_crash_cut_short_is_answered_from_its_records() -> N
         first.maker.may_go_on.set()
         items = await first.calls.answer(call("a"))
     async with bench() as second:
-        for event in first.journal:
-            second.calls.remember(event)
+        async for place, event in first.journal.recall():
+            await second.calls.remember(event, place)
         second.calls.open(CELL)
         assert await second.calls.answer(call("a")) == items
         assert second.maker.made == []
@@ -258,6 +255,53 @@ async def test_an_answer_that_is_kept_no_longer_comes_from_the_journal() -> None
         again = [await it.calls.answer(call(prompt, wire_cell_id="again")) for prompt in prompts]
         assert again == answers
         assert it.maker.made == []
+
+
+async def test_answers_that_are_kept_no_longer_are_read_one_by_one() -> None:
+    """In whatever order they are asked for, the journal is gone through for a re-run alone, and then once: each is read
+    from its own place."""
+    prompts = ["x" * 100_000 + str(number) for number in range(5)]
+    backwards = prompts[::-1]
+    async with bench(kept_chars=0) as it:
+        it.maker.may_go_on.set()
+        answers = {prompt: await it.calls.answer(call(prompt)) for prompt in prompts}
+        assert {prompt: await it.calls.answer(call(prompt)) for prompt in backwards} == answers
+        assert (it.journal.recalls, it.journal.look_ups) == (0, len(prompts))
+        it.calls.open(RERUN)
+        for order in (backwards, prompts):
+            again = {prompt: await it.calls.answer(call(prompt, wire_cell_id=RERUN.wire_id)) for prompt in order}
+            assert again == answers
+        assert (it.journal.recalls, it.journal.look_ups) == (1, 3 * len(prompts))
+
+
+async def test_a_rerun_that_asks_for_much_at_once_goes_through_the_journal_once() -> None:
+    """Who asks while its records are read waits for them."""
+    async with bench() as first:
+        first.maker.may_go_on.set()
+        for number in range(5):
+            await first.calls.answer(call(str(number)))
+    async with bench(first.journal) as second:
+        second.calls.open(RERUN)
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(second.calls.answer, call(str(number), wire_cell_id=RERUN.wire_id))
+        assert (second.journal.recalls, second.maker.made, second.calls.has_diverged) == (1, [], False)
+
+
+async def test_asking_once_more_for_what_is_kept_no_longer_comes_to_an_end() -> None:
+    """A live cell may have a journalled answer read again so many times; a re-run has it read as often as it asks."""
+    async with bench(kept_chars=0, most_unpaid=3) as it:
+        it.maker.may_go_on.set()
+        asked = call("x" * 100_000)
+        await it.calls.answer(asked)
+        for _ in range(3):
+            await it.calls.answer(asked)
+        with pytest.raises(HostCallRefused, match="came to nothing"):
+            await it.calls.answer(asked)
+        it.calls.open(RERUN)
+        for _ in range(5):
+            await it.calls.answer(replace(asked, wire_cell_id=RERUN.wire_id))
+        assert (it.journal.look_ups, len(it.maker.made)) == (8, 1)
 
 
 async def test_a_record_that_the_journal_lost_is_refused() -> None:

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from service.ids import CallId, RunId, new_id
-from service.journal.values import Recorded
+from service.journal.values import Place, Recorded
 from service.loop.events import CallFinished, CancelRequested, DeadlineNeared, DeadlinePassed, Event
 from service.loop.values import CallOutcome, Limits, Purpose, Usage
 from service.money import NanoUSD
@@ -148,3 +148,10 @@ async def test_what_is_to_be_broken_off_is_told_so_once() -> None:
     with interruption.by(lambda: told.append("second")):
         await recorder.record(call(2))
     assert told == ["first", "second"]
+
+
+async def test_whoever_records_learns_where_the_fact_stands() -> None:
+    """Behind those that go ahead of it, in the journal of the recorder's run."""
+    recorder = recorder_over(SlowJournal(seed=1))
+    assert await recorder.record(call(1)) == Place(run_id=RUN, seq=2)
+    assert await recorder.record(call(3), ahead=(call(2),)) == Place(run_id=RUN, seq=4)

@@ -23,7 +23,7 @@ CLEAN_UP_S = 10.0
 
 log = structlog.get_logger(__name__)
 
-Append = Callable[[CallFinished, Rider], Awaitable[None]]
+Append = Callable[[CallFinished, Rider], Awaitable[object]]
 """Journals the event, with the rider behind it; when it returns, the call counts as paid."""
 
 

@@ -8,7 +8,7 @@ import anyio
 import anyio.abc
 
 from service.ids import CallId, CellId, RunId
-from service.journal.values import Recorded, RunAlreadyFinished
+from service.journal.values import Place, Recorded, RunAlreadyFinished
 from service.ledger.errors import ReservationConflict
 from service.loop.commands import RebuildNamespace
 from service.loop.events import (
@@ -152,7 +152,7 @@ class Drives:
             async with anyio.create_task_group() as tasks:
                 host_calls = self._host_calls(parent, seat, tasks)
                 for entry in recorded:
-                    host_calls.remember(entry.event)
+                    await host_calls.remember(entry.event, Place(run_id=standing.run_id, seq=entry.seq))
 
                 current_grant = stack.enter_context(ExitStack())
 
@@ -234,6 +234,7 @@ class Drives:
             recall=lambda: session_events(
                 rooms.session.cell_log, rooms.journal, standing.submitted.session_id, standing.run_id
             ),
+            look_up=rooms.journal.event_at,
             tasks=tasks,
         )
 

@@ -12,7 +12,7 @@ import anyio
 
 from service.errors import RlmServiceError
 from service.ids import RunId
-from service.journal.values import Recorded
+from service.journal.values import Place, Recorded
 from service.loop.events import Event
 from service.loop.machine import evolve
 from service.loop.state import RunState
@@ -64,9 +64,9 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder {self._run_id} epoch={self._epoch} next={self._next_seq} early={len(self._early)}>"
 
-    async def record(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> None:
-        """Append a fact, with those that go right ahead of it; return once it, and everything before it, is applied.
-        Cancelled, it may be in the journal.
+    async def record(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> Place:
+        """Append a fact, with those that go right ahead of it; return its place once it, and everything before it, is
+        applied. Cancelled, it may be in the journal.
 
         Raises:
             StaleEpoch: another replica has taken the run over.
@@ -90,6 +90,7 @@ class Recorder:
             if self._broken is not None:
                 raise self._broken
             await self._applied.wait()
+        return Place(run_id=self._run_id, seq=seq)
 
     def _apply_due(self) -> None:
         while self._early and self._early[0][0] == self._next_seq:

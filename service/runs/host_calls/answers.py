@@ -1,13 +1,14 @@
 """The answers of host calls that may be asked for once more: by a sandbox that lost its connection, and by a re-run.
 
 All of them stand in the journal. Small ones are kept here too, and large ones as long as there is room: a cell may be
-answered without end, and its answers must not fill our memory.
+answered without end, and its answers must not fill our memory. Of those that are not, it is kept where they stand.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from service.ids import CellId
+from service.journal.values import Place
 from service.loop.values import HostCallKey
 from service.runs.host_calls.values import HostCallItem
 
@@ -25,37 +26,30 @@ class Answers:
         self._found: dict[HostCallKey, list[HostCallItem]] = {}
         self._large: dict[HostCallKey, int] = {}
         """How many characters those have that count."""
-        self._let_go: set[HostCallKey] = set()
-        """Recorded, and in the journal alone."""
+        self._let_go: dict[HostCallKey, Place] = {}
+        """Recorded, and in the journal alone: where."""
 
     def __len__(self) -> int:
         return len(self._found) + len(self._let_go)
-
-    def __contains__(self, key: HostCallKey) -> bool:
-        """Whether there is a record, here or in the journal alone."""
-        return key in self._found or key in self._let_go
 
     def get(self, key: HostCallKey) -> list[HostCallItem] | None:
         """The answer, where it is kept here."""
         return self._found.get(key)
 
-    def keep(self, key: HostCallKey, items: list[HostCallItem]) -> None:
-        """A recorded answer, which the journal has."""
+    def place_of(self, key: HostCallKey) -> Place | None:
+        """Where its record stands, where the journal alone has the answer."""
+        return self._let_go.get(key)
+
+    def keep(self, key: HostCallKey, items: list[HostCallItem], place: Place | None) -> None:
+        """A recorded answer, and where the journal has it; one that it has not is kept whatever it takes."""
         self._forget(key)
         chars = _chars_of(items)
-        if chars <= LARGE_CHARS or self._has_room(chars):
+        if place is None or chars <= LARGE_CHARS or self._has_room(chars):
             self._found[key] = items
             if chars > LARGE_CHARS:
                 self._large[key] = chars
         else:
-            self._let_go.add(key)
-
-    def let_go_of_large(self) -> None:
-        """Make room: what is large is in the journal alone from now on, unless all are kept."""
-        if self._kept_chars is not None:
-            for key in list(self._large):
-                self._forget(key)
-                self._let_go.add(key)
+            self._let_go[key] = place
 
     def keep_only(self, cell_id: CellId) -> None:
         """No other cell's answers will be asked for."""
@@ -68,7 +62,7 @@ class Answers:
     def _forget(self, key: HostCallKey) -> None:
         self._found.pop(key, None)
         self._large.pop(key, None)
-        self._let_go.discard(key)
+        self._let_go.pop(key, None)
 
 
 def _chars_of(items: Iterable[HostCallItem]) -> int:

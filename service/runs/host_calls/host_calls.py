@@ -20,17 +20,18 @@ from typing import Protocol
 import anyio
 import anyio.abc
 
-from service.errors import Fault, RlmServiceError
+from service.errors import Fault, NotFound, RlmServiceError
 from service.ids import CellId
+from service.journal.values import Place
 from service.loop.events import CallFinished, Event, HostCallAnswered
 from service.loop.values import HostCallKey
-from service.runs.host_calls.answers import KEPT_CHARS, Answers
+from service.runs.host_calls.answers import KEPT_CHARS, LARGE_CHARS, Answers
 from service.runs.host_calls.under_way import UnderWay
 from service.runs.host_calls.values import NOT_STARTED, HostCall, HostCallItem, HostFunction, decode_items
 
 MAX_UNPAID_CALLS = 10_000
 """Host calls of one run that cost nothing: `budget()` and whole failures are records that have to be kept, and what is
-refused had to be read."""
+refused had to be read, like an answer that is asked for again and no longer in memory."""
 
 
 def _nothing() -> None:
@@ -86,24 +87,28 @@ class HostCalls:
         self,
         makers: dict[HostFunction, MakesHostCalls],
         *,
-        record: Callable[[Event], Awaitable[None]],
+        record: Callable[[Event], Awaitable[Place | None]],
         now: Callable[[], float],
-        recall: Callable[[], AsyncIterator[Event]],
+        recall: Callable[[], AsyncIterator[tuple[Place, Event]]],
+        look_up: Callable[[Place], Awaitable[Event]],
         tasks: anyio.abc.TaskGroup,
         kept_chars: int | None = KEPT_CHARS,
         most_unpaid: int = MAX_UNPAID_CALLS,
     ) -> None:
-        """After `most_unpaid` calls that came to nothing no more are answered."""
+        """`record` tells where the journal has the event; None where nothing keeps it. `recall` goes through all events
+        that may answer, `look_up` reads one and raises `NotFound` where it is gone. After `most_unpaid` calls that came
+        to nothing no more are answered."""
         self._most_unpaid = most_unpaid
         self._makers = makers
         self._record = record
         self._recall = recall
+        self._look_up = look_up
         self._now = now
         self._tasks = tasks
         self._answers = Answers(kept_chars)
         """Of the open cell; for a re-run, of all cells."""
         self._one_recall = anyio.Lock()
-        """The journal is gone through once at a time: what it has may be large."""
+        """The journal is gone through once, and what is large is read from it one after the other."""
         self.one_look_up = anyio.Lock()
         """Held by the gateway until it has sent an answer for which `must_look_up`: each is a copy of its own."""
         self._has_recalled = False
@@ -127,10 +132,10 @@ class HostCalls:
         """Whether a call is in flight: until it is answered, its cell may be waiting for it."""
         return bool(self._under_way)
 
-    def remember(self, event: Event) -> None:
+    async def remember(self, event: Event, place: Place) -> None:
         """Take a journalled fact into the records, if it is one that answers host calls."""
         if isinstance(event, HostCallAnswered):
-            self._answers.keep(event.key, decode_items(event.answer_json))
+            self._answers.keep(event.key, await _items_of(event), place)
         elif isinstance(event, CallFinished):
             for maker in dict.fromkeys(self._makers.values()):
                 maker.remember(event)
@@ -168,13 +173,14 @@ class HostCalls:
             raise HostCallRefused(f"this run has made {self._most_unpaid} host calls that came to nothing: no more")
 
     def count_unpaid(self) -> None:
-        """A call was refused as it stands: it cost nothing but our time."""
+        """A call was refused as it stands, or asks once more for what has to be read again: it cost nothing but our
+        time."""
         self._unpaid += 1
 
     def must_look_up(self, call: HostCall) -> bool:
         """Whether its answer is in the journal alone."""
         cell = self._open_cell
-        return cell is not None and (key := _key_of(cell, call)) in self._answers and self._answers.get(key) is None
+        return cell is not None and self._answers.place_of(_key_of(cell, call)) is not None
 
     async def answer(self, call: HostCall) -> list[HostCallItem]:
         """The items' results, in order. An item that fails never fails the others.
@@ -188,11 +194,14 @@ class HostCalls:
             raise HostCallRefused("host calls are only possible while their own cell is running")
         key = _key_of(cell, call)
         if cell.is_rerun and not self._has_recalled:
-            async for event in self._recall():
-                self.remember(event)
-            self._has_recalled = True
-        if key in self._answers:
-            return self._answers.get(key) or await self._look_up(key)
+            await self._recall_all()
+        if (kept := self._answers.get(key)) is not None:
+            return kept
+        if (place := self._answers.place_of(key)) is not None:
+            if not cell.is_rerun:
+                self.check_paying()
+                self.count_unpaid()
+            return await self._looked_up(key, place)
         if cell.is_rerun:
             self.has_diverged = True
             cell.on_divergence()
@@ -211,23 +220,23 @@ class HostCalls:
             raise HostCallRefused("the run is over")
         return under_way.answer
 
-    async def _look_up(self, key: HostCallKey) -> list[HostCallItem]:
-        """An answer that is in the journal alone. Those behind it, which a re-run asks for next, take the place of what
-        was kept. Raises `HostCallRefused` where the journal has lost it."""
+    async def _recall_all(self) -> None:
         async with self._one_recall:
-            if (kept := self._answers.get(key)) is not None:
-                return kept
-            self._answers.let_go_of_large()
-            found: list[HostCallItem] | None = None
-            async for event in self._recall():
-                if isinstance(event, HostCallAnswered):
-                    if event.key == key:
-                        found = decode_items(event.answer_json)
-                    if found is not None and event.key in self._answers:
-                        self._answers.keep(event.key, decode_items(event.answer_json))
-        if found is None:
-            raise HostCallRefused("the record of this host call is no longer there")
-        return found
+            if not self._has_recalled:
+                async for place, event in self._recall():
+                    await self.remember(event, place)
+                self._has_recalled = True
+
+    async def _looked_up(self, key: HostCallKey, place: Place) -> list[HostCallItem]:
+        """An answer that is in the journal alone. Raises `HostCallRefused` where the journal has lost it."""
+        async with self._one_recall:
+            try:
+                event = await self._look_up(place)
+            except NotFound:
+                event = None
+            if not isinstance(event, HostCallAnswered) or event.key != key:
+                raise HostCallRefused("the record of this host call is no longer there")
+            return await _items_of(event)
 
     async def wait_until_idle(self) -> None:
         """Until no call is in flight: all are answered and settled."""
@@ -248,9 +257,9 @@ class HostCalls:
             if not under_way.is_recorded:
                 answered = under_way.answered(self._now())
                 self._unpaid += call.function == "budget" or len(answered.failures) == answered.items
-                await self._record(answered)
+                under_way.place = await self._record(answered)
             under_way.answer = under_way.items or [NOT_STARTED]
-            self._answers.keep(under_way.key, under_way.answer)
+            self._answers.keep(under_way.key, under_way.answer, under_way.place)
         finally:
             del self._under_way[under_way.key]
             under_way.done.set()
@@ -260,3 +269,10 @@ def _key_of(cell: OpenCell, call: HostCall) -> HostCallKey:
     return HostCallKey(
         cell_id=cell.cell_id, function=call.function, arguments_sha256=call.arguments_sha256, ordinal=call.ordinal
     )
+
+
+async def _items_of(event: HostCallAnswered) -> list[HostCallItem]:
+    """Large ones are decoded in a thread."""
+    if len(event.answer_json) <= LARGE_CHARS:
+        return decode_items(event.answer_json)
+    return await anyio.to_thread.run_sync(decode_items, event.answer_json)

@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 
 from service.errors import BadRequest
+from service.journal.values import Place
 from service.loop.events import CallFinished, Event
 from service.loop.values import CallOutcome, HostCallKey, Message, Purpose
 from service.models.catalog import Route
@@ -53,9 +54,9 @@ class _Batch:
 
 
 class Records(Protocol):
-    """Journals a fact, with those that go right ahead of it and the rider behind; `Recorder.record`."""
+    """Journals a fact, with those right ahead of it and the rider behind, and returns its place; `Recorder.record`."""
 
-    async def __call__(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> None: ...
+    async def __call__(self, event: Event, rider: Rider | None = None, *, ahead: Sequence[Event] = ()) -> Place: ...
 
 
 class SubCalls:
@@ -169,7 +170,7 @@ class SubCalls:
             await self._record(finished, rider)
             return
         under_way.items[0] = AnswerRoom().item(finished.text, len(finished.text))
-        await self._record(under_way.answered(finished.at), rider, ahead=(finished,))
+        under_way.place = await self._record(under_way.answered(finished.at), rider, ahead=(finished,))
         under_way.is_recorded = True
 
     async def _one(

@@ -3,6 +3,7 @@
 import anyio
 
 from service.errors import RlmServiceError
+from service.journal.values import Place
 from service.loop.events import HostCallAnswered
 from service.loop.values import HostCallKey
 from service.runs.host_calls.values import NOT_STARTED, HostCallItem, encode_items
@@ -25,6 +26,8 @@ class UnderWay:
         self.refusal: RlmServiceError | None = None
         self.is_recorded = False
         """Whether the journal has its record, as the items stand, behind the last call that was made for it."""
+        self.place: Place | None = None
+        """Where it has it; None where nothing keeps it."""
 
     def __repr__(self) -> str:
         return f"<UnderWay {self.key.function} of {self.key.cell_id} items={len(self.items)}>"

@@ -13,7 +13,7 @@ import anyio.abc
 
 from service.errors import BadRequest, sole_failure
 from service.ids import CellId, RunId, SessionId, new_id
-from service.journal.values import CellRecord, Recorded, RunNotFinished
+from service.journal.values import CellRecord, Place, Recorded, RunNotFinished
 from service.loop.commands import BindHistory, ReadVariable, RunCell
 from service.loop.due import answers
 from service.loop.events import (
@@ -171,13 +171,15 @@ class Rehearsal:
             record=_forget,
             now=rooms.now,
             recall=lambda: session_events(rooms.session.cell_log, rooms.journal, session.session_id),
+            look_up=rooms.journal.event_at,
             tasks=tasks,
             kept_chars=None,  # a replay holds the whole run
         )
-        self._answered: dict[CellId, list[HostCallAnswered]] = defaultdict(list)
+        self._answered: dict[CellId, list[tuple[Place, HostCallAnswered]]] = defaultdict(list)
         for entry in recorded:
             if isinstance(entry.event, HostCallAnswered):
-                self._answered[entry.event.key.cell_id].append(entry.event)
+                place = Place(run_id=submitted.run_id, seq=entry.seq)
+                self._answered[entry.event.key.cell_id].append((place, entry.event))
         self._last_was_left_out = False
 
     async def perform(self, *, expires_at: float) -> None:
@@ -222,8 +224,8 @@ class Rehearsal:
         if self._last_was_left_out:
             self.report = replace(self.report, left_out=(*self.report.left_out, due.cell_id))
             return None
-        for answered in self._answered[due.cell_id]:
-            self._host_calls.remember(answered)
+        for place, answered in self._answered[due.cell_id]:
+            await self._host_calls.remember(answered, place)
         limit_s = max(LEAST_RERUN_S, 2 * expected.active_s)
         try:
             found = await self._session.run_cell(

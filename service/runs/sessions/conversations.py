@@ -6,6 +6,7 @@ from service.errors import NotFound
 from service.ids import RunId, SessionId
 from service.journal.cell_log import CellLog
 from service.journal.redis_journal import Journal
+from service.journal.values import Place
 from service.loop.events import Event
 from service.loop.machine import evolve
 from service.loop.state import RunState
@@ -14,14 +15,14 @@ from service.loop.values import Message
 
 async def session_events(
     cell_log: CellLog, journal: Journal, session_id: SessionId, *further: RunId
-) -> AsyncIterator[Event]:
-    """The events of all runs that the session's log knows, and of the further ones, each run once: their host calls
-    answer a rebuild."""
+) -> AsyncIterator[tuple[Place, Event]]:
+    """The events of all runs that the session's log knows, and of the further ones, each run once, and where each event
+    stands: their host calls answer a rebuild."""
     records = await cell_log.read(session_id)
     logged = [record.run_id for record in records if record.run_id is not None]
     for run_id in dict.fromkeys([*logged, *further]):
         async for entry in journal.each(run_id):
-            yield entry.event
+            yield Place(run_id=run_id, seq=entry.seq), entry.event
 
 
 async def conversation_of(journal: Journal, run_id: RunId) -> tuple[Message, ...]:

@@ -288,6 +288,21 @@ async def test_a_rerun_that_asks_for_much_at_once_goes_through_the_journal_once(
         assert (second.journal.recalls, second.maker.made, second.calls.has_diverged) == (1, [], False)
 
 
+async def test_whoever_asks_before_a_rerun_has_recalled_waits_in_the_line_of_those_who_look_up() -> None:
+    """Nobody knows yet which answers memory will not keep, and each that it does not is one asker's own."""
+    async with bench() as first:
+        first.maker.may_go_on.set()
+        await first.calls.answer(call("kept"))
+        assert not first.calls.must_look_up(call("kept"))
+    async with bench(first.journal) as second:
+        asked = call("kept", wire_cell_id=RERUN.wire_id)
+        assert not second.calls.must_look_up(asked)
+        second.calls.open(RERUN)
+        assert second.calls.must_look_up(asked)
+        await second.calls.answer(asked)
+        assert not second.calls.must_look_up(asked)
+
+
 async def test_asking_once_more_for_what_is_kept_no_longer_comes_to_an_end() -> None:
     """A live cell may have a journalled answer read again so many times; a re-run has it read as often as it asks."""
     async with bench(kept_chars=0, most_unpaid=3) as it:

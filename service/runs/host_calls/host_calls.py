@@ -178,9 +178,13 @@ class HostCalls:
         self._unpaid += 1
 
     def must_look_up(self, call: HostCall) -> bool:
-        """Whether its answer is in the journal alone."""
+        """Whether its answer is in the journal alone, or may be: before a re-run has recalled what there is, nobody
+        knows."""
         cell = self._open_cell
-        return cell is not None and self._answers.place_of(_key_of(cell, call)) is not None
+        if cell is None:
+            return False
+        is_unknown = cell.is_rerun and not self._has_recalled
+        return is_unknown or self._answers.place_of(_key_of(cell, call)) is not None
 
     async def answer(self, call: HostCall) -> list[HostCallItem]:
         """The items' results, in order. An item that fails never fails the others.

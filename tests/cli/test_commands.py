@@ -61,6 +61,7 @@ def test_json_holds_everything_a_script_needs(command_line: CommandLine, haystac
     assert sandbox["held_s"] > 0
 
 
+@pytest.mark.takes_long
 def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) -> None:
     """Another process lists the run, shows it and prints its answer, alone or within the rest."""
     asked = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json").out)
@@ -76,6 +77,7 @@ def test_a_run_can_be_looked_at_later(command_line: CommandLine, haystack: str) 
     assert json.loads(command_line.run("runs", "show", run_id, "--json", "--answer").out) == asked
 
 
+@pytest.mark.takes_long
 def test_a_run_can_be_followed_later(command_line: CommandLine, haystack: str) -> None:
     """Another process replays a run's progress and its events; to cancel it then changes nothing."""
     run_id = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json").out)["run_id"]
@@ -334,6 +336,7 @@ def test_the_embedded_store_may_die_under_a_run(command_line: CommandLine, hayst
     assert b"8472093" in out
 
 
+@pytest.mark.takes_long
 def test_a_store_of_ones_own_may_die_under_a_run(command_line: CommandLine, haystack: str, tmp_path: Path) -> None:
     """When the server at RLM_REDIS_URL dies mid-run and stays away: exit code 6 and one sentence, no traceback."""
     server = [find_server(), "--port", "0", "--unixsocket", "s", "--maxmemory-policy", "noeviction", "--save", ""]
@@ -497,6 +500,7 @@ def test_an_answer_into_a_pipe_is_byte_exact() -> None:
     assert done.stdout == "one \x1b[2Jtwo 🎉 three\nfour".encode()
 
 
+@pytest.mark.takes_long
 def test_a_run_is_forked_and_replayed(command_line: CommandLine, haystack: str) -> None:
     """A fork of its last turn comes to the same answer for less; a replay says that it is the same, and in JSON."""
     asked = json.loads(command_line.run("ask", QUESTION, "-c", haystack, *SCRIPTED, "--json", "-q").out)

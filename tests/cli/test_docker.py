@@ -73,6 +73,7 @@ def test_a_launcher_that_runs_already_is_used(with_docker: CommandLine) -> None:
 
 
 @pytest.mark.needs_docker
+@pytest.mark.takes_long
 def test_doctor_tells_what_docker_has_and_lacks(with_docker: CommandLine) -> None:
     """With all there: ok. Without the image: missing, and the command that makes it; chosen all the same: broken."""
 
@@ -113,6 +114,7 @@ def test_a_launcher_that_cannot_be_understood_breaks_nothing_else(command_line: 
     assert "the same release" in docker["text"]
 
 
+@pytest.mark.takes_long
 def test_without_docker_it_is_said(command_line: CommandLine) -> None:
     """No engine: doctor calls Docker missing and the rest fine; a run that asks for it is refused with what to do."""
     without = replace(command_line, settings={"RLM_DOCKER_HOST": "unix:///nonexistent/docker.sock"})

@@ -109,6 +109,7 @@ def test_quiet_is_not_silent(command_line: CommandLine, note: str, tmp_path: Pat
     assert ended.startswith("stopped at the turn limit · answer (extracted)")
 
 
+@pytest.mark.takes_long
 def test_a_full_disk_is_told(command_line: CommandLine, tmp_path: Path) -> None:
     """On a full disk `doctor` reports it part by part, and every command ends with exit code 6 and what to do."""
     script = (

@@ -89,6 +89,7 @@ def test_json_lines_are_counted(values: list[object], places: list[int], ending:
 
 
 @pytest.mark.parametrize("line", [b"\n", b"\r\n", b"1\n"])
+@pytest.mark.takes_long
 def test_lines_without_number_take_no_memory(line: bytes) -> None:
     """A chunk of nothing but line ends, or of the shortest values, is looked at line by line: what is held besides does
     not grow with it, and lines count on behind them."""

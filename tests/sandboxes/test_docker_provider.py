@@ -141,6 +141,7 @@ class DockerContract(SandboxContract, FilesContract):
             await sandbox.kill()
             assert containers_of(client, data) == []
 
+    @pytest.mark.takes_long
     async def test_no_sandbox_outlives_its_deadline(self, data: Path, runtime: Runtime) -> None:
         """The launcher ends a container at the deadline in its label, whatever its host does."""
         short = DockerProvider(

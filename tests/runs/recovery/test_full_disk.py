@@ -35,6 +35,7 @@ _STATVFS = os.statvfs
 _BLOCKS_LEFT = 4
 
 
+@pytest.mark.takes_long
 async def test_a_full_disk_costs_no_call_and_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk is full no model is asked and no run is adopted, so none is given up for coming no further; once
     there is room the run goes on and answers, and each call was made once."""
